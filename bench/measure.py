@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adapters import Adapter, open_adapter
 from bench import theory
-from bench.arms import parse_arm
+from bench.arms import Arm, parse_arm
 from bench.census import Census, census
 from bench.matmul import fast_matmul
 from bench.plan import Block, Spec
@@ -60,7 +60,7 @@ class Layer:
 
     sample: Tensor
     stats: LayerStats
-    transforms: dict[str, Transform] = field(default_factory=dict)
+    transforms: dict[Arm, Transform] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,6 +71,7 @@ class Cell:
     layer: Layer
     trainer: Trainer
     born: Census
+    last: Census | None = None
     checkpoints: list[Checkpoint] = field(default_factory=list)
 
 
@@ -84,7 +85,8 @@ def measure_block(
     """The records of a block's cells, failed ones included.
 
     `advance` is called with the number of SAE training steps done since the last call, or
-    skipped because their cell failed; the sum over a block is `block_steps(block)`.
+    skipped because their cell diverged. The sum is `block_steps(block)`, or less where a whole
+    layer or the model failed.
     """
     if block.error is not None or block.corpus is None:
         raise ValueError("a block with absent weights or corpus cannot be measured")
@@ -196,18 +198,19 @@ def _make_layer(sample: Tensor) -> Layer:
 
 
 def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:
-    if spec.arm not in layer.transforms:
-        layer.transforms[spec.arm] = Transform.fit(parse_arm(spec.arm), layer.sample)
+    arm = parse_arm(spec.arm)
+    inputs = replace(arm, aux="none")  # AuxK changes the training, not what is trained on
+    if inputs not in layer.transforms:
+        layer.transforms[inputs] = Transform.fit(inputs, layer.sample)
     sae = SAE.init(
         layer.sample.shape[1],
         protocol.n,
         protocol.k,
         seed=spec.seed,
-        transform=layer.transforms[spec.arm],
+        transform=layer.transforms[inputs],
         device=layer.sample.device,
     )
-    aux = parse_arm(spec.arm).aux == "auxk"
-    trainer = Trainer(sae, recipe_of(protocol), aux=aux, path=protocol.path)
+    trainer = Trainer(sae, recipe_of(protocol), aux=arm.aux == "auxk", path=protocol.path)
     return Cell(spec, layer, trainer, count(sae, layer.sample))
 
 
@@ -227,7 +230,7 @@ def _train(
                 loss = cell.trainer.step(batch[cell.spec.layer]).loss
                 if step in counted or step == block.steps:
                     cell.trainer.check_finite()
-                    cell.checkpoints.append(_checkpoint(cell, step, float(loss)))
+                    _count(cell, step, float(loss), last=step == block.steps)
             except ModelError as error:
                 outcomes[cell.spec.hash] = error
                 running.remove(cell)
@@ -236,28 +239,33 @@ def _train(
             break
 
 
-def _checkpoint(cell: Cell, step: int, loss: float) -> Checkpoint:
-    census = count(cell.trainer.sae, cell.layer.sample)
-    return Checkpoint(
-        step=step,
-        tokens=cell.trainer.tokens,
-        dead_relu=census.dead_relu,
-        dead_topk=census.dead_topk,
-        loss=loss,
-        bias_progress=bias_progress(cell.trainer.sae, cell.layer.sample),
+def _count(cell: Cell, step: int, loss: float, *, last: bool) -> None:
+    """Adds a checkpoint; the last one's census also counts firings, and is the cell's result."""
+    found = count(cell.trainer.sae, cell.layer.sample, firings=last)
+    if last:
+        cell.last = found
+    cell.checkpoints.append(
+        Checkpoint(
+            step=step,
+            tokens=cell.trainer.tokens,
+            dead_relu=found.dead_relu,
+            dead_topk=found.dead_topk,
+            loss=loss,
+            bias_progress=bias_progress(cell.trainer.sae, cell.layer.sample),
+        )
     )
 
 
 def _result(cell: Cell, adapter: Adapter) -> Result:
     stats, spec = cell.layer.stats, cell.spec
     n, k = int(spec.protocol["n"]), int(spec.protocol["k"])
-    final = count(cell.trainer.sae, cell.layer.sample, firings=True)
+    last = cell.last or count(cell.trainer.sae, cell.layer.sample, firings=True)
     return Result(
         statistics=Statistics.model_validate(stats.to_dict()),
         predicted_relu=theory.predicted_relu(stats.gamma, stats.tokens),
         predicted_dead=theory.predicted_dead(stats.gamma, stats.tokens, k, n),
         death_init=_death(cell.born),
-        death_end=_death(final),
+        death_end=_death(last),
         training=_training(cell, adapter) if cell.trainer.step_number else None,
     )
 
@@ -300,5 +308,5 @@ def thin(points: list[tuple[float, float]], most: int) -> list[tuple[float, floa
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
 
-def _death(census: Census) -> Death:
-    return Death(dead_relu=census.dead_relu, dead_topk=census.dead_topk, always_on=census.always_on)
+def _death(found: Census) -> Death:
+    return Death(dead_relu=found.dead_relu, dead_topk=found.dead_topk, always_on=found.always_on)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.census import ALWAYS_ON
 from bench.sae import SAE
 from zoo.errors import BadActivations
 
-# A feature that fires on more than this share of the tokens is always on.
-ALWAYS_ON = 0.99
 # Below this ||mu|| / ||sigma|| there is no mean for the bias to learn, only sampling noise.
 LEAST_GAMMA = 0.05
 NO_MEAN = "the arm's own mean is nothing beside the spread: the bias has nothing to learn"

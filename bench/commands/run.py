@@ -25,9 +25,7 @@ from zoo.errors import UsageError
 @click.option("--force", is_flag=True, help="Measure again what is done.")
 @click.option("--failed", is_flag=True, help="Measure again what failed.")
 @json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     device: str,
     trust_remote_code: bool,
     force: bool,
