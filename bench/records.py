@@ -252,8 +252,9 @@ def read_record(path: Path) -> Record:
     """
     remedy = "Delete it and run again, or redo it with `bench run --force`."
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text, parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
         raise BadRecord(f"{path} is not a record ({error})", remedy) from None
     if not isinstance(data, dict) or "version" not in data:
         raise BadRecord(f"{path} is not a record (no version)", remedy)
@@ -262,11 +263,10 @@ def read_record(path: Path) -> Record:
             f"{path} has version {data['version']!r}; this gammabench reads version {VERSION}",
             "Update gammabench, or run the cell again.",
         )
-    content = {key: value for key, value in data.items() if key != "digest"}
-    if data.get("digest") != content_hash(content):
+    if data.pop("digest", None) != content_hash(data):
         raise BadRecord(f"{path} was edited: its content does not match its digest", remedy)
     try:
-        record = Record.model_validate_json(json.dumps(data))
+        record = Record.model_validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -274,6 +274,10 @@ def read_record(path: Path) -> Record:
     if record.hash != record.spec.hash or path.stem != record.hash:
         raise BadRecord(f"{path}: its Spec has the hash {record.spec.hash}", remedy)
     return record
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

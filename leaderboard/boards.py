@@ -6,6 +6,7 @@ folders `page/` and `figures/` are made here alone.
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -38,13 +39,14 @@ def render(records: Iterable[Record]) -> dict[str, str]:
     return _pages(group_records(records), ())
 
 
-def write_boards(output: Path, *, figures: bool = True) -> list[Path]:
+def write_boards(output: Path, *, figures: bool = True, processes: int = 1) -> list[Path]:
     """Writes the boards of an output folder's records to `<output>/leaderboards/`.
 
     A file whose content would not change is not touched. A page of a model or domain that has no
     records any more is removed, or emptied between its markers where it holds other text. Figures
     are drawn where matplotlib is installed (`figures_available`); `figures=False` draws none and
-    leaves out those that are not current.
+    leaves out those that are not current. With `processes` > 1 many figures are drawn by several
+    processes; a script that asks for that needs the usual `if __name__ == "__main__"`.
 
     Returns:
         All files that the boards consist of, the overview first.
@@ -55,11 +57,11 @@ def write_boards(output: Path, *, figures: bool = True) -> list[Path]:
         OutputError: the folder cannot be written to.
     """
     folder = output / FOLDER
-    groups = group_records(RecordStore(output))
+    groups = _groups(output)
     for name in _names(groups):
         # Damaged files are found before anything is written.
         _merged(folder / name, "")
-    drawn = update_figures(folder, pictures(groups), draw_new=figures)
+    drawn = update_figures(folder, pictures(groups), draw_new=figures, processes=processes)
     wanted = _pages(groups, drawn)
     contents = {folder / name: _merged(folder / name, text) for name, text in wanted.items()}
     for path, text in contents.items():
@@ -79,7 +81,7 @@ def check_boards(output: Path) -> list[str]:
         BadRecord: a record is broken, edited, or of an unknown version.
     """
     folder = output / FOLDER
-    groups = group_records(RecordStore(output))
+    groups = _groups(output)
     shown = pictures(groups)
     wanted = _pages(groups, listed_figures(folder, shown))
     problems = []
@@ -99,6 +101,21 @@ def check_boards(output: Path) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------- internals
+
+
+def _groups(output: Path) -> list[Group]:
+    """The records of a folder, grouped.
+
+    They hold no cycles, and the collector of cycles would walk over all that were read again and
+    again, for a third of the time.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return group_records(RecordStore(output))
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _pages(groups: Sequence[Group], shown: Sequence[Picture]) -> dict[str, str]:

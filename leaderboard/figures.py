@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +25,18 @@ FOLDER = "figures"
 INDEX = "index.json"
 SUFFIXES = ("svg", "png")
 
+# A process of its own takes as long to start as this many pictures take to draw.
+_WORTH_A_PROCESS = 8
+
 
 def update_figures(
-    boards: Path, pictures: Sequence[Picture], *, draw_new: bool = True
+    boards: Path, pictures: Sequence[Picture], *, draw_new: bool = True, processes: int = 1
 ) -> list[Picture]:
     """Brings the figures below the boards' folder up to date; returns those that are there.
 
     Without matplotlib, or with `draw_new=False`, nothing is drawn: the figures stay if all are
-    current, and go otherwise. Files that the index does not name are left alone.
+    current, and go otherwise. Files that the index does not name are left alone. Many figures are
+    drawn by up to `processes` processes, to the same bytes.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -40,7 +47,8 @@ def update_figures(
     if len(current) == len(pictures):
         index = current
     elif draw_new and available():
-        index = {each.name: current.get(each.name) or _draw(folder, each) for each in pictures}
+        fresh = [each for each in pictures if each.name not in current]
+        index = current | dict(_draw(folder, fresh, processes))
     else:
         index = {}
     for name in old.keys() - index.keys():
@@ -92,13 +100,30 @@ def paths(boards: Path, pictures: Sequence[Picture]) -> list[Path]:
     return [boards / FOLDER / name for name in names]
 
 
-def _draw(folder: Path, picture: Picture) -> dict[str, str]:
-    """Draws one picture; its entry of the index."""
-    entry = {"data": picture.hash}
-    for suffix, content in draw(picture).items():
-        write_atomically(folder / f"{picture.name}.{suffix}", content)
-        entry[suffix] = hashlib.sha256(content).hexdigest()
-    return entry
+def _draw(
+    folder: Path, pictures: Sequence[Picture], processes: int
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Draws pictures; the names and entries that the index gets."""
+    for picture, files in zip(pictures, _drawn(pictures, processes), strict=True):
+        entry = {"data": picture.hash}
+        for suffix, content in files.items():
+            write_atomically(folder / f"{picture.name}.{suffix}", content)
+            entry[suffix] = hashlib.sha256(content).hexdigest()
+        yield picture.name, entry
+
+
+def _drawn(pictures: Sequence[Picture], processes: int) -> Iterator[dict[str, bytes]]:
+    """The files of each picture, in their order."""
+    workers = min(processes, len(pictures) // _WORTH_A_PROCESS)
+    if workers < 2:
+        yield from map(draw, pictures)
+        return
+    # Not forked: a run has the threads of torch beside this one. An interrupt is this process' to
+    # tell of.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, signal.signal, ignore) as pool:
+        yield from pool.map(draw, pictures)
 
 
 def _current(folder: Path, picture: Picture, index: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -27,6 +28,6 @@ def command(output: Path, check: bool) -> int:
         if stale:
             click.echo("bench: `bench report` brings the leaderboards up to date", err=True)
         return 1 if stale else 0
-    for path in write_boards(output):
+    for path in write_boards(output, processes=os.cpu_count() or 1):
         click.echo(path)
     return 0

@@ -14,7 +14,11 @@ SCRIPTS = Path(__file__).parents[2] / "ci"
 
 
 def run(script: str, *arguments: str) -> Any:
-    command = [sys.executable, str(SCRIPTS / script), *arguments, "--rounds", "1", "--json"]
+    return run_once(script, *arguments, "--rounds", "1")
+
+
+def run_once(script: str, *arguments: str) -> Any:
+    command = [sys.executable, str(SCRIPTS / script), *arguments, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -35,3 +39,12 @@ def test_census():
     assert set(results["seconds"]) == {"product", "gamma 0", "gamma 4", "counts", "four arms"}
     assert results["ratios"]["product"] == 1
     assert all(seconds > 0 for seconds in results["seconds"].values())
+
+
+def test_report():
+    results = run_once("bench_report.py", "--cells", "20", "--no-figures", "--stages", "--check")
+    assert results["cells"] == 20
+    assert results["seconds"] > 0
+    assert results["peak_mb"] > 10
+    assert {"read", "group", "markdown and page"} <= set(results["stages"])
+    assert "figures" not in results["stages"]

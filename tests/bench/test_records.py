@@ -64,7 +64,9 @@ def test_a_consistently_edited_spec_is_refused_by_its_name(store: RecordStore) -
         read_record(path.with_name("0" * 20 + ".json"))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "\x00", '{"version": 1, "x": NaN}', "[" * 100_000]
+)
 def test_a_broken_file_is_refused(store: RecordStore, text: str) -> None:
     path = store.save(example())
     path.write_text(text, encoding="utf-8")

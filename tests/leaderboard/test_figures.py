@@ -25,6 +25,7 @@ from zoo.errors import BadCorpus
 pytest.importorskip("matplotlib")
 
 MODELS = {"tiny-a": "language", "tiny-b": "vision"}
+PROCESSES = (("one", 1), ("two", 2))
 
 
 @pytest.fixture
@@ -157,6 +158,24 @@ def test_drawing_twice_gives_the_same_bytes_and_proper_files(records: list[Recor
         width, height = struct.unpack(">II", files["png"][16:24])
         assert 600 < width < 2000
         assert 300 < height < 1000
+
+
+def test_several_processes_draw_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "_WORTH_A_PROCESS", 1)
+    records = make_grid(models=["tiny-a", "tiny-b"], layers=[0])
+    profiles = [each for each in pictures(group_records(records)) if each.kind == "profile"]
+    drawn = [
+        figures.update_figures(tmp_path / name, profiles, processes=n) for name, n in PROCESSES
+    ]
+    assert drawn == [profiles, profiles]
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / figures.FOLDER).iterdir()}
+        for name, _ in PROCESSES
+    ]
+    assert files[0] == files[1]
+    assert len(files[0]) == 3
 
 
 def test_pages_show_the_figures(drawn: Path) -> None:
