@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self, get_args
 
 import torch
@@ -25,7 +27,7 @@ from torch.nn.functional import embedding_bag, normalize
 
 from bench.step import Codes, Weights, encode
 from bench.transform import PerTokenNorm, Transform
-from zoo.errors import BadWeights
+from zoo.errors import BadWeights, OutputError
 
 FORMAT = "gammabench-sae-1"
 # Dictionary size at which `Recipe.lr` is meant.
@@ -161,11 +163,17 @@ class SAE:
         )
 
     def save(self, folder: Path) -> None:
-        """Write `sae.safetensors` and `sae.json` into `folder`, made if need be.
+        """Write `sae.safetensors` and `sae.json` into `folder`, both or neither.
 
-        To export for other tools, `sae.folded().save(folder)`: plain weights on raw activations.
+        They are written beside `folder`, which then takes their place by a rename. A folder that
+        holds something already keeps the rest of it; there the JSON goes first and comes last, so
+        that an interruption leaves what `load_sae` refuses, never the weights of one SAE with the
+        description of another. To export for other tools, `sae.folded().save(folder)`: plain
+        weights on raw activations.
+
+        Raises:
+            OutputError: the folder cannot be written to, or the disk is full.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {**self.weights._asdict(), "center": self.transform.center}
         if self.transform.matrix is not None and self.transform.inverse is not None:
             tensors |= {"matrix": self.transform.matrix, "inverse": self.transform.inverse}
@@ -178,8 +186,40 @@ class SAE:
             "scale": self.transform.scale,
             "norm": self.transform.norm,
         }
-        save_file({name: t.contiguous() for name, t in tensors.items()}, folder / _WEIGHTS_FILE)
-        (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            prefix = f".{folder.name}."
+            with TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
+                # The temporary folder itself is private, what is renamed is not.
+                written = Path(scratch) / folder.name
+                written.mkdir()
+                contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+                save_file(contiguous, written / _WEIGHTS_FILE)
+                text = json.dumps(config, indent=2) + "\n"
+                (written / _CONFIG_FILE).write_text(text, encoding="utf-8")
+                for name in (_WEIGHTS_FILE, _CONFIG_FILE):
+                    _sync(written / name)
+                _put(written, folder)
+        except (OSError, SafetensorError) as error:
+            raise OutputError(
+                f"cannot write the SAE {folder} ({error})", "Give a folder that can be written to."
+            ) from None
+
+
+def _put(written: Path, folder: Path) -> None:
+    """Renames a whole folder where there was none, its two files where there was one."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        os.replace(written, folder)
+        return
+    (folder / _CONFIG_FILE).unlink(missing_ok=True)
+    for name in (_WEIGHTS_FILE, _CONFIG_FILE):
+        os.replace(written / name, folder / name)
+
+
+def _sync(path: Path) -> None:
+    """Have what was written on the disk before the rename is."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def load_sae(folder: Path, device: torch.device | str = "cpu") -> SAE:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor
 from bench.arms import Arm, all_arms
 from bench.sae import SAE, Recipe, load_sae
 from bench.transform import Transform
-from zoo.errors import BadWeights
+from zoo.errors import BadWeights, OutputError
 
 WIDTH, N, K = 12, 64, 4
 INPUT_ARMS = [arm for arm in all_arms() if arm.aux == "none"]
@@ -108,6 +110,53 @@ def test_directions_are_raw_ones() -> None:
 def test_an_impossible_k_is_refused(k: int) -> None:
     with pytest.raises(ValueError, match=f"k = {k}"):
         SAE.init(WIDTH, N, k, seed=0)
+
+
+def test_saving_again_replaces_the_sae_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "sae"
+    SAE.init(WIDTH, N, K, seed=0).save(folder)
+    (folder / "notes.txt").write_text("mine")
+    second = SAE.init(WIDTH, N, K, seed=1)
+    second.save(folder)
+    assert torch.equal(load_sae(folder).W_enc, second.W_enc)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["notes.txt", "sae.json", "sae.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["sae"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("killed_at", [0, 1])
+def test_an_interrupted_save_leaves_no_mixture(
+    before: bool, killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "sae"
+    if before:
+        SAE.init(WIDTH, N, K, seed=0).save(folder)
+    calls = []
+    replace = os.replace
+
+    def dying(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) > killed_at:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr("bench.sae.os.replace", dying)
+    second = SAE.init(WIDTH, N, K, seed=1)
+    with suppress(KeyboardInterrupt):
+        second.save(folder)
+    if not before and killed_at:
+        assert torch.equal(load_sae(folder).W_enc, second.W_enc)
+    else:
+        with pytest.raises(BadWeights):
+            load_sae(folder)
+    assert [path.name for path in tmp_path.iterdir()] == (["sae"] if before or killed_at else [])
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write the SAE .*file/sae"):
+        SAE.init(WIDTH, N, K, seed=0).save(tmp_path / "file" / "sae")
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
