@@ -21,6 +21,7 @@ from leaderboard.pictures import Picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 BLACK, GREY = "#222222", "#8c8c8c"
@@ -80,7 +81,7 @@ def draw(picture: Picture) -> dict[str, bytes]:
         # About 15 characters of this size to the inch; `k = 16` is not broken.
         caption = picture.caption.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
         caption = textwrap.fill(caption, int(15 * figure.get_figwidth()))
-        figure.supxlabel(caption, fontsize=7.5, color="#555555")
+        figure.supxlabel(caption, fontsize=8, color="#555555")
         with warnings.catch_warnings():
             # A name in a script that the font lacks is drawn as boxes.
             warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
@@ -108,6 +109,8 @@ def _saved(figure: Figure, suffix: str) -> bytes:
 
 
 def _gamma_death(figure: Figure, data: dict[str, Any]) -> None:
+    from matplotlib.collections import PathCollection
+
     figure.set_size_inches(9, 4.2)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     gammas = [point["gamma"] for point in data["points"] if point["gamma"] > 0]
@@ -119,8 +122,12 @@ def _gamma_death(figure: Figure, data: dict[str, Any]) -> None:
         (right, "relu", [predicted_relu(g, tokens) for g in grid], "by ReLU"),
     )
     styles = _domain_styles(data["domains"])
+    # Of many points each is smaller, down to a quarter.
+    size = max(0.25, min(1.0, (200 / max(len(data["points"]), 1)) ** 0.5))
     for axes, key, predicted, title in curves:
-        axes.plot(grid, _percent(predicted), color=BLACK, linewidth=1.2, label="closed form")
+        axes.plot(
+            grid, _percent(predicted), color=BLACK, linewidth=1.2, label="closed form", zorder=4
+        )
         for domain in data["domains"]:
             colour, marker = styles[domain]
             for raw in (False, True):
@@ -131,11 +138,11 @@ def _gamma_death(figure: Figure, data: dict[str, Any]) -> None:
                 ]
                 axes.scatter(
                     *_xy(points),
-                    s=26 if raw else 14,
+                    s=size * (30 if raw else 18),
                     marker=marker,
                     facecolors=colour if raw else "none",
                     edgecolors="white" if raw else colour,
-                    linewidths=0.4 if raw else 0.8,
+                    linewidths=size * (0.4 if raw else 0.8),
                     label=domain if raw else None,
                     zorder=3 if raw else 2,
                 )
@@ -145,12 +152,15 @@ def _gamma_death(figure: Figure, data: dict[str, Any]) -> None:
         axes.set_xlabel("gamma of the layer")
         _gamma_ticks(axes.xaxis)
     if set(data["arms"]) - {"raw"}:
-        left.scatter([], [], s=14, facecolors="none", edgecolors=GREY, label="other arms: hollow")
-    left.legend(loc="upper left")
+        left.scatter([], [], s=18, facecolors="none", edgecolors=GREY, label="other arms: hollow")
+    legend = left.legend(loc="upper left")
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([26])
 
 
 def _death_training(figure: Figure, data: dict[str, Any]) -> None:
-    panels = _domain_panels(figure, data["domains"])
+    panels = _domain_panels(figure, data["domains"], "dead features, % of n")
     colours = _arm_colours(data["arms"])
     for domain, axes in panels.items():
         for arm in data["arms"]:
@@ -159,23 +169,24 @@ def _death_training(figure: Figure, data: dict[str, Any]) -> None:
                 for line in data["lines"]
                 if (line["domain"], line["arm"]) == (domain, arm)
             ]
-            _bundle(axes, cells, colors=colours[arm], linewidths=0.6, alpha=0.35)
             if cells:
+                # The more lines, the fainter, so that they show where most of them are.
+                alpha = max(0.04, min(0.4, 12 / len(cells)))
+                _bundle(axes, cells, colors=colours[arm], linewidths=0.8, alpha=alpha)
                 x, y = _medians(cells)
-                axes.plot(x, _percent(y), color=colours[arm], linewidth=2.2, label=arm)
+                axes.plot(x, _percent(y), color="white", linewidth=3.6, zorder=3)
+                axes.plot(x, _percent(y), color=colours[arm], linewidth=2.2, zorder=3)
         axes.set_xscale("symlog", linthresh=1)
         axes.set_xlim(left=0)
         axes.set_ylim(-3, 103)
         _step_ticks(axes)
-    first = next(iter(panels.values()))
-    first.set_ylabel("dead features, % of n")
     _shared_legend(figure, colours)
 
 
 def _revival(figure: Figure, data: dict[str, Any]) -> None:
     names = {"relu": "ReLU", "topk": "TopK"}
     domains, colours = data["domains"], _arm_colours(data["arms"])
-    figure.set_size_inches(max(5.0, 1.2 + 2.3 * len(domains)), 5.2)
+    figure.set_size_inches(max(5.0, 1.4 + 1.75 * len(domains)), 5.2)
     grid = figure.subplots(len(names), len(domains), sharex=True, sharey=True, squeeze=False)
     for row, (path, name) in zip(grid, names.items(), strict=True):
         row[0].set_ylabel(f"born dead by {name},\nstill dead, %")
@@ -190,6 +201,7 @@ def _revival(figure: Figure, data: dict[str, Any]) -> None:
         axes.set_title(domain)
     for axes in grid[-1]:
         _step_ticks(axes)
+        axes.set_xlabel("training step")
     _shared_legend(figure, colours)
 
 
@@ -203,12 +215,15 @@ def _survival_step(axes: Axes, steps: Sequence[int], curve: dict[str, Any], colo
 def _bias(figure: Figure, data: dict[str, Any]) -> None:
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LogNorm
+    from matplotlib.colors import ListedColormap, LogNorm
+    from numpy import linspace
 
     gammas = [line["gamma"] for line in data["lines"] if line["gamma"] > 0]
     low, high = min(gammas, default=0.1), max(gammas, default=1.0)
-    scale, colours = LogNorm(low / 1.01, high * 1.01), colormaps["viridis"]
-    panels = _domain_panels(figure, data["domains"])
+    # Without its lightest end, which is hard to see on white.
+    colours = ListedColormap(colormaps["viridis"](linspace(0, 0.88, 256)))
+    scale = LogNorm(low / 1.01, high * 1.01)
+    panels = _domain_panels(figure, data["domains"], "of the mean learned, %")
     for domain, axes in panels.items():
         lines = [line for line in data["lines"] if line["domain"] == domain]
         _bundle(
@@ -221,7 +236,6 @@ def _bias(figure: Figure, data: dict[str, Any]) -> None:
         axes.axhline(100, color=GREY, linewidth=0.8, linestyle=":")
         axes.set_xscale("log")
         _step_ticks(axes)
-    next(iter(panels.values())).set_ylabel("of the mean learned, %")
     bar = figure.colorbar(
         ScalarMappable(scale, colours), ax=list(panels.values()), pad=0.01, aspect=30
     )
@@ -249,6 +263,8 @@ def _heat(figure: Figure, data: dict[str, Any]) -> None:
                 grid[index][layer] = factor * value
         axes.set_facecolor("#d0d0d0")
         image = axes.imshow(grid, aspect="auto", cmap="cividis", norm=scale, interpolation="none")
+        if depth * len(models) <= _MOST_WRITTEN:
+            _write_values(axes, grid, scale)
         axes.grid(visible=False)
         axes.set_title(title)
         _layer_ticks(axes)
@@ -256,6 +272,20 @@ def _heat(figure: Figure, data: dict[str, Any]) -> None:
         if key == "gamma":
             _gamma_ticks(bar.ax.yaxis)
     panels[0].set_yticks(range(len(models)), models)
+
+
+# Values that a heat map has room to write.
+_MOST_WRITTEN = 120
+
+
+def _write_values(axes: Axes, grid: Sequence[Sequence[float]], scale: Normalize) -> None:
+    """Each value in its cell, dark on the light half of the colours and light on the dark one."""
+    for row, values in enumerate(grid):
+        for column, value in enumerate(values):
+            if value == value:
+                colour = BLACK if scale(value) > 0.5 else "white"
+                text = f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
+                axes.text(column, row, text, color=colour, size=7, ha="center", va="center")
 
 
 def _profile(figure: Figure, data: dict[str, Any]) -> None:
@@ -266,7 +296,7 @@ def _profile(figure: Figure, data: dict[str, Any]) -> None:
     figure.subplots_adjust(
         left=0.7 / width,
         right=1 - legend / width,
-        bottom=0.85 / height,
+        bottom=0.75 / height,
         top=1 - 0.68 / height,
         hspace=0.08,
     )
@@ -314,13 +344,24 @@ _DRAWERS: dict[str, Callable[[Figure, dict[str, Any]], None]] = {
 # --------------------------------------------------------------------------------------- helpers
 
 
-def _domain_panels(figure: Figure, domains: Sequence[str]) -> dict[str, Axes]:
-    """A panel for each domain, side by side and on one scale."""
-    figure.set_size_inches(max(5.0, 1.2 + 2.3 * len(domains)), 3.6)
-    row = figure.subplots(1, len(domains), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, domain in zip(row, domains, strict=True):
+def _domain_panels(figure: Figure, domains: Sequence[str], label: str) -> dict[str, Axes]:
+    """A panel for each domain, at most three side by side, on one scale."""
+    columns = min(3, len(domains))
+    rows = -(-len(domains) // columns)
+    figure.set_size_inches(max(5.0, 1.2 + 2.6 * columns), 1.1 + 2.3 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    places = grid.ravel()
+    for axes, domain in zip(places, domains, strict=False):
         axes.set_title(domain)
-    return dict(zip(domains, row, strict=True))
+    for axes in places[len(domains) :]:
+        axes.set_axis_off()
+    # The lowest panel of each column, which need not be in the last row.
+    for axes in places[max(0, len(domains) - columns) : len(domains)]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("training step")
+    for row in grid:
+        row[0].set_ylabel(label)
+    return dict(zip(domains, places, strict=False))
 
 
 def _shared_legend(figure: Figure, colours: dict[str, str]) -> None:
@@ -348,7 +389,6 @@ def _step_ticks(axes: Axes) -> None:
 
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("training step")
 
 
 def _gamma_ticks(axis: Axis) -> None:

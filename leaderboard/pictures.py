@@ -22,7 +22,7 @@ from leaderboard.text import count, escape, plain
 from zoo.cards import DOMAINS
 
 # To be raised whenever the same data would be drawn in another way.
-DRAWING_VERSION = 2
+DRAWING_VERSION = 3
 
 Kind = Literal["gamma_death", "death_training", "revival", "bias", "heat", "profile"]
 
