@@ -137,14 +137,14 @@ def census_many(
 
     The products W x are taken once for all. Each arm's answer is what `census` gives for it alone.
     """
-    counter = _Counter(x, W, k, counts, chunk)
+    counter = Products(x, W, k, counts, chunk)
     arms = [_Arm(counter, bias) for bias in biases]
     with fast_matmul(x.device), torch.autocast(x.device.type, enabled=False), torch.no_grad():
         counter.run(arms)
     return [arm.census() for arm in arms]
 
 
-class _Counter:
+class Products:
     """The sample, the dictionary, and the products that arms share."""
 
     def __init__(self, x: Tensor, W: Tensor, k: int, counts: bool, chunk: int | None) -> None:
@@ -218,7 +218,7 @@ class _Counter:
 class _Arm:
     """What is known so far of the features of one arm."""
 
-    def __init__(self, counter: _Counter, bias: Tensor | None) -> None:
+    def __init__(self, counter: Products, bias: Tensor | None) -> None:
         c = self.counter = counter
         if bias is not None and bias.shape != (c.n,):
             raise ValueError(f"a bias has shape {tuple(bias.shape)}, not ({c.n},)")

@@ -19,7 +19,8 @@ from torch import Tensor
 from adapters import Adapter, open_adapter
 from bench import theory
 from bench.arms import Arm, parse_arm
-from bench.census import Census, census
+from bench.census import Census
+from bench.families import DENSE, make_family
 from bench.matmul import fast_matmul
 from bench.plan import Block, Spec
 from bench.protocol import Protocol
@@ -187,8 +188,7 @@ def recipe_of(protocol: Protocol) -> Recipe:
 
 def count(sae: SAE, sample: Tensor, *, firings: bool = False) -> Census:
     """The census of an SAE's dictionary on raw activations [tokens, d]."""
-    y = sae.transform.apply(sample)[0]
-    return census(y - sae.b, sae.W_enc, k=sae.k, b_enc=sae.b_enc, counts=firings)
+    return sae.census(sample, counts=firings)
 
 
 def _make_layer(sample: Tensor) -> Layer:
@@ -208,6 +208,7 @@ def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:
         protocol.k,
         seed=spec.seed,
         transform=layer.transforms[inputs],
+        family=make_family(protocol.family, protocol.family_settings(), steps=protocol.steps),
         device=layer.sample.device,
     )
     trainer = Trainer(sae, recipe_of(protocol), aux=arm.aux == "auxk", path=protocol.path)
@@ -260,10 +261,13 @@ def _result(cell: Cell, adapter: Adapter) -> Result:
     stats, spec = cell.layer.stats, cell.spec
     n, k = int(spec.protocol["n"]), int(spec.protocol["k"])
     last = cell.last or count(cell.trainer.sae, cell.layer.sample, firings=True)
+    predicted_relu = theory.predicted_relu(stats.gamma, stats.tokens)
+    predicted_dead = theory.predicted_dead(stats.gamma, stats.tokens, k, n)
+    without_k = spec.protocol.get("family") in DENSE
     return Result(
         statistics=Statistics.model_validate(stats.to_dict()),
-        predicted_relu=theory.predicted_relu(stats.gamma, stats.tokens),
-        predicted_dead=theory.predicted_dead(stats.gamma, stats.tokens, k, n),
+        predicted_relu=predicted_relu,
+        predicted_dead=predicted_relu if without_k else predicted_dead,
         death_init=_death(cell.born),
         death_end=_death(last),
         training=_training(cell, adapter) if cell.trainer.step_number else None,

@@ -10,6 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.arms import parse_arm
+from bench.families import DENSE, KEYS
+from bench.families import Name as FamilyName
 from zoo.cards import read_model, validate
 from zoo.errors import UnknownName, UsageError
 
@@ -17,6 +19,9 @@ PRESETS = Path(__file__).parent / "protocols"
 
 # Keys that say which cells there are, not how one is measured: no part of a cell's hash.
 AXES = ("name", "arms", "seeds")
+
+# Keys that only some families read; None in the others.
+_FAMILY_KEYS = {key for keys in KEYS.values() for key in keys}
 
 
 class Protocol(BaseModel):
@@ -42,7 +47,26 @@ class Protocol(BaseModel):
     aux_k: int = Field(ge=1, description="dead features used by the auxk arms")
     aux_alpha: float = Field(ge=0, description="weight of the auxiliary loss")
     dead_after: int = Field(ge=1, description="tokens without firing that make a feature dead")
-    path: Literal["sparse", "dense", "auto"] = Field(description="how the step is computed")
+    path: Literal["sparse", "dense", "auto"] = Field(
+        description="how the step is computed; auto measures once which is faster, and the record "
+        "says what it was; families without k are always dense"
+    )
+
+    family: FamilyName = Field("topk", description="which pre-activations become codes")
+    threshold_rate: float | None = Field(
+        None, gt=0, le=1, description="batchtopk: weight of the newest batch in its threshold"
+    )
+    l1: float | None = Field(None, ge=0, description="relu: price of a code's size")
+    l0: float | None = Field(None, ge=0, description="jumprelu: price of a code")
+    warmup: float | None = Field(
+        None, ge=0, le=1, description="relu, jumprelu: share of the steps in which that price rises"
+    )
+    threshold: float | None = Field(
+        None, gt=0, description="jumprelu: threshold at birth, in units of sqrt(width)"
+    )
+    bandwidth: float | None = Field(
+        None, gt=0, description="jumprelu: width of its gradient's kernel, in units of sqrt(width)"
+    )
 
     checkpoints: int = Field(ge=0, description="censuses during training, log-spaced in steps")
     data_seed: int = Field(ge=0, description="order of the corpus and of the shuffling buffer")
@@ -60,6 +84,21 @@ class Protocol(BaseModel):
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(dict.fromkeys(seeds))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_family(cls, data: Any) -> Any:
+        """Fills in the family's own keys, and the one path of families without k."""
+        family = data.get("family", "topk") if isinstance(data, dict) else None
+        if family not in KEYS:
+            return data
+        for key in sorted(_FAMILY_KEYS - KEYS[family].keys()):
+            if data.get(key) is not None:
+                readers = ", ".join(name for name, keys in KEYS.items() if key in keys)
+                raise ValueError(f"{key} is read by the family {readers}, not by {family}")
+        given = {key: value for key, value in data.items() if value is not None}
+        path = {"path": "dense"} if family in DENSE else {}
+        return KEYS[family] | given | path
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.k >= self.n:
@@ -69,8 +108,18 @@ class Protocol(BaseModel):
         return self
 
     def measurement(self) -> dict[str, Any]:
-        """The keys that define how a cell is measured, for its Spec."""
-        return self.model_dump(exclude=set(AXES))
+        """The keys that define how a cell is measured, for its Spec.
+
+        Those of other families are left out, and `family` itself where it is topk: a new family
+        changes no hash.
+        """
+        others = {key for key in _FAMILY_KEYS if getattr(self, key) is None}
+        default = {"family"} if self.family == "topk" else set()
+        return self.model_dump(exclude=set(AXES) | others | default)
+
+    def family_settings(self) -> dict[str, float]:
+        """The family's own hyper-parameters."""
+        return {key: getattr(self, key) for key in KEYS[self.family]}
 
     def census_steps(self) -> list[int]:
         """The steps after which the frozen sample is counted: log-spaced, the last one included."""
@@ -105,7 +154,10 @@ def load_protocol(
         path = Path(name)
         if path.suffix not in (".yaml", ".yml") or not path.is_file():
             raise UnknownName("protocol", name, presets(), f"There are: {', '.join(presets())}.")
-    data = read_model(Protocol, path).model_dump() | dict(_parse(text) for text in settings)
+    data, changes = read_model(Protocol, path).model_dump(), dict(map(_parse, settings))
+    if changes.get("family", data["family"]) != data["family"]:
+        data = {key: value for key, value in data.items() if key not in _FAMILY_KEYS}
+    data |= changes
     if arms:
         data["arms"] = tuple(arms)
     if seeds:

@@ -16,7 +16,7 @@ from zoo.errors import BadActivations
 LEAST_GAMMA = 0.05
 NO_MEAN = "the arm's own mean is nothing beside the spread: the bias has nothing to learn"
 
-_CHUNK = 4096
+_CHUNK, _ELEMENTS = 4096, 2**25
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,14 @@ def quality(sae: SAE, x: Tensor) -> Quality:
     mean = x.mean(0, dtype=torch.float64)
     error = variance = torch.zeros((), dtype=torch.float64, device=x.device)
     counts = torch.zeros(sae.n, dtype=torch.int64, device=x.device)
-    for rows in x.split(_CHUNK):
+    # Some families' codes are an array [tokens, n].
+    for rows in x.split(min(_CHUNK, max(64, _ELEMENTS // sae.n))):
         y, taken = sae.transform.apply(rows)
         codes = sae.encode_transformed(y)
         x_hat = sae.transform.invert(sae.decode(codes), taken)
         error = error + (x_hat.double() - rows).square().sum()
         variance = variance + (rows.double() - mean).square().sum()
-        counts += torch.bincount(codes.indices[codes.values > 0], minlength=sae.n)
+        counts += codes.firings(sae.n)
     if not float(variance) > 0:
         raise BadActivations("the held-out activations do not vary (sigma = 0)")
     return Quality(

@@ -1,7 +1,7 @@
-"""The sparse autoencoder of one arm: a linear encoder, TopK, a linear decoder of unit directions.
+"""The sparse autoencoder of one arm: linear encoder, sparse codes, unit directions as decoder.
 
     y     = transform(x)                         (bench.transform)
-    codes = TopK(ReLU(W_enc (y - b) + b_enc))
+    codes = family(W_enc (y - b) + b_enc)        (bench.families; TopK by default)
     y_hat = W_dec^T codes + b
     x_hat = transform^-1(y_hat)
 
@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self, get_args
@@ -23,9 +24,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn.functional import embedding_bag, normalize
+from torch.nn.functional import normalize
 
-from bench.step import Codes, Weights, encode
+from bench.census import Census
+from bench.families import KEYS, family_class
+from bench.families.base import Family, kept
+from bench.families.topk import TopK
+from bench.pairs import Codes, DenseCodes
+from bench.step import Weights
 from bench.transform import PerTokenNorm, Transform
 from zoo.errors import BadWeights, OutputError
 
@@ -64,7 +70,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class SAE:
-    """W_enc [n, d], b_enc [n], W_dec [n, d] with rows of unit norm, b [d], k, and the transform."""
+    """W_enc [n, d], b_enc [n], W_dec [n, d] with rows of unit norm, b [d], k, and the transform.
+
+    k: features active per token, in the families that have a k.
+    own: the family's own tensors, such as thresholds.
+    """
 
     W_enc: Tensor
     b_enc: Tensor
@@ -72,6 +82,8 @@ class SAE:
     b: Tensor
     k: int
     transform: Transform
+    family: Family = field(default_factory=TopK)
+    own: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def init(
@@ -82,6 +94,7 @@ class SAE:
         *,
         seed: int,
         transform: Transform | None = None,
+        family: Family | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Self:
@@ -95,6 +108,7 @@ class SAE:
         rows = normalize(torch.randn(n, width, generator=generator), dim=1)
         rows = rows.to(device=device, dtype=dtype)
         transform = transform or Transform.identity(width)
+        family = family or TopK()
         return cls(
             W_enc=rows.clone(),
             b_enc=rows.new_zeros(n),
@@ -102,6 +116,8 @@ class SAE:
             b=rows.new_zeros(width),
             k=k,
             transform=transform.to(dtype, rows.device),
+            family=family,
+            own=kept(family.own(width, n), rows.device, dtype),
         )
 
     @property
@@ -119,23 +135,27 @@ class SAE:
         """The four trained tensors, not copied."""
         return Weights(self.W_enc, self.b_enc, self.W_dec, self.b)
 
-    def encode(self, x: Tensor) -> Codes:
+    def encode(self, x: Tensor) -> Codes | DenseCodes:
         """The codes of raw activations x [tokens, d]."""
         return self.encode_transformed(self.transform.apply(x)[0])
 
-    def decode(self, codes: Codes) -> Tensor:
+    def decode(self, codes: Codes | DenseCodes) -> Tensor:
         """y_hat [tokens, d], in the arm's transformed space."""
-        bags = embedding_bag(codes.indices, self.W_dec, per_sample_weights=codes.values, mode="sum")
-        return bags + self.b
+        return codes.decode(self.W_dec) + self.b
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x_hat [tokens, d] in raw space, of raw activations x [tokens, d]."""
         y, taken = self.transform.apply(x)
         return self.transform.invert(self.decode(self.encode_transformed(y)), taken)
 
-    def encode_transformed(self, y: Tensor) -> Codes:
+    def encode_transformed(self, y: Tensor) -> Codes | DenseCodes:
         """The codes of y [tokens, d], already in the arm's transformed space."""
-        return encode(y - self.b, self.weights, self.k)
+        return self.family.encode(y - self.b, self.weights, self.own, self.k)
+
+    def census(self, x: Tensor, *, counts: bool = False) -> Census:
+        """Who is dead on raw activations x [tokens, d], by which path: see the family's file."""
+        centered = self.transform.apply(x)[0] - self.b
+        return self.family.census(centered, self.weights, self.own, self.k, counts=counts)
 
     def directions(self) -> Tensor:
         """The decoder's unit directions [n, d] in raw space (after the per-token norm, if any)."""
@@ -160,6 +180,7 @@ class SAE:
             W_dec=self.W_dec @ inverse,
             b=t.center + self.b @ inverse / s,
             transform=Transform.identity(self.width, t.norm).to(self.b.dtype, self.b.device),
+            own=self.family.rescaled(self.own, 1 / s),
         )
 
     def save(self, folder: Path) -> None:
@@ -174,17 +195,18 @@ class SAE:
         Raises:
             OutputError: the folder cannot be written to, or the disk is full.
         """
-        tensors = {**self.weights._asdict(), "center": self.transform.center}
+        tensors = {**self.weights._asdict(), **self.own, "center": self.transform.center}
         if self.transform.matrix is not None and self.transform.inverse is not None:
             tensors |= {"matrix": self.transform.matrix, "inverse": self.transform.inverse}
         config = {
             "format": FORMAT,
-            "architecture": "topk",
+            "architecture": self.family.name,
             "n": self.n,
             "k": self.k,
             "width": self.width,
             "scale": self.transform.scale,
             "norm": self.transform.norm,
+            "family": asdict(self.family),
         }
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -244,13 +266,19 @@ def load_sae(folder: Path, device: torch.device | str = "cpu") -> SAE:
         weights = Weights(*(tensors[name] for name in Weights._fields))
         shape = (config["n"], config["width"])
         k = config["k"]
+        if config["architecture"] not in KEYS:
+            raise BadWeights(f"{folder}: unknown architecture {config['architecture']!r}")
+        family = family_class(config["architecture"])(**config.get("family", {}))
+        own = {name: tensors[name] for name in family.own(1, 1)}
     except KeyError as error:
         raise BadWeights(f"{folder}: {error} is missing") from None
+    except TypeError as error:
+        raise BadWeights(f"{folder}: the family's settings do not fit ({error})") from None
     if transform.norm not in (None, *get_args(PerTokenNorm)):
         raise BadWeights(f"{folder}: unknown norm {transform.norm!r}")
     if weights.W_enc.shape != shape or weights.W_dec.shape != shape:
         raise BadWeights(f"{folder}: the weights are not of the shape {list(shape)} that is stated")
-    return SAE(*weights, k=k, transform=transform)
+    return SAE(*weights, k=k, transform=transform, family=family, own=own)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

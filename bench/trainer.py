@@ -1,7 +1,8 @@
 """Training of one SAE, one batch at a time, with a clock on every feature.
 
-One recipe for all arms: mean squared error, the part of the decoder's gradient along its own rows
-removed, clipping by the global norm, Adam, decoder rows set back to unit norm. Nothing is shared
+One recipe for all arms and families: the loss and gradients of `bench.step`, the part of the
+decoder's gradient along its own rows removed, clipping by the global norm, Adam, decoder rows set
+back to unit norm. Nothing is shared
 between trainers, so an SAE trained alone and one trained beside others are equal bit for bit.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -16,9 +18,12 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from bench.auxk import Aux
+from bench.families.base import Family
 from bench.matmul import fast_matmul
+from bench.pairs import Path
 from bench.sae import SAE, Recipe
-from bench.step import Aux, Path, Weights, step
+from bench.step import Backward
 from zoo.errors import TrainingFailed
 
 # Steps between looks at the loss where a look makes the device wait; on a CPU it is every step.
@@ -31,11 +36,13 @@ class StepResult(NamedTuple):
     loss: mean squared error per dimension in the arm's transformed space, where variance is 1.
     aux_loss: the auxiliary loss with its weight, None where it was not in use.
     gradient_norm: global norm before clipping.
+    sparsity_loss: the family's penalty with its weight, None where it has none.
     """
 
     loss: Tensor
     aux_loss: Tensor | None
     gradient_norm: Tensor
+    sparsity_loss: Tensor | None = None
 
 
 class Trainer:
@@ -50,7 +57,9 @@ class Trainer:
         last_fired, first_fired: int64 [n], the step of the last and of the first firing; -1 where
             there was none. A feature selected with value 0 has not fired.
         path: "sparse" or "dense", how gradients are computed. `auto` becomes one of them at the
-            first step, by one measurement per process and size. The two differ in rounding.
+            first step, by one measurement per process and size. The two differ in rounding, so
+            which it was is part of the state and of the record, and a protocol whose numbers must
+            come out again to the last bit names one. A family with only one way takes that.
     """
 
     def __init__(
@@ -68,15 +77,18 @@ class Trainer:
         self.sae = sae
         self.recipe = recipe
         self.aux = aux
-        self.path = path
+        paths = sae.family.paths
+        self.path = paths[0] if len(paths) == 1 else path
         self.batch: int | None = None
         self.step_number = 0
         device = sae.W_enc.device
         self.last_fired = torch.full((sae.n,), -1, dtype=torch.int64, device=device)
         self.first_fired = self.last_fired.clone()
-        self._first_moments = Weights(*(torch.zeros_like(w) for w in sae.weights))
-        self._second_moments = Weights(*(torch.zeros_like(w) for w in sae.weights))
-        self._updates = [torch.zeros((), device=device) for _ in sae.weights]
+        trained = {name: sae.own[name] for name in sae.family.trained}
+        self._trained: dict[str, Tensor] = {**sae.weights._asdict(), **trained}
+        self._first_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
+        self._second_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
+        self._updates = [torch.zeros((), device=device) for _ in self._trained]
         self._unchecked: list[Tensor] = []
         self._looks_every = 1 if device.type == "cpu" else CHECK_EVERY
 
@@ -99,14 +111,22 @@ class Trainer:
             y = self.sae.transform.apply(x)[0]
             if self.path == "auto":
                 self.path = self._faster_path()
-            result = step(self.sae.weights, y, self.sae.k, path=self.path, aux=self._aux())
-            norm = self._update(result.gradients, result.along)
+            result = self.sae.family.step(
+                self.sae.weights,
+                self.sae.own,
+                y,
+                self.sae.k,
+                path=self.path,
+                number=self.step_number,
+                aux=self._aux(),
+            )
+            norm = self._update(result)
         self._clock(result.activity)
         self.step_number += 1
         self._unchecked.append(result.loss)
         if len(self._unchecked) >= self._looks_every:
             self.check_finite()
-        return StepResult(result.loss, result.aux_loss, norm)
+        return StepResult(result.loss, result.aux_loss, norm, result.sparsity_loss)
 
     def check_finite(self) -> None:
         """Look at the losses not looked at yet. Call it after the last step.
@@ -130,7 +150,8 @@ class Trainer:
             "last_fired": self.last_fired,
             "first_fired": self.first_fired,
             "updates": self._updates[0],
-            **_named("weights", self.sae.weights),
+            **_named("weights", self.sae.weights._asdict()),
+            **_named("own", self.sae.own),
             **_named("first_moments", self._first_moments),
             **_named("second_moments", self._second_moments),
         }
@@ -146,7 +167,8 @@ class Trainer:
         """Continue from `state_dict()` of a trainer of the same SAE and recipe."""
         tensors = state["tensors"]
         for prefix, group in (
-            ("weights", self.sae.weights),
+            ("weights", self.sae.weights._asdict()),
+            ("own", self.sae.own),
             ("first_moments", self._first_moments),
             ("second_moments", self._second_moments),
         ):
@@ -178,17 +200,19 @@ class Trainer:
         dead = (silent >= recipe.dead_after_tokens).nonzero().view(-1)
         return Aux(dead, recipe.aux_k, recipe.aux_alpha)
 
-    def _update(self, gradients: Weights, along: Tensor) -> Tensor:
+    def _update(self, result: Backward) -> Tensor:
         """Project, clip, Adam, unit norm; the global norm of the projected gradient."""
         recipe = self.recipe
         weights = self.sae.weights
-        gradients.W_dec.addcmul_(along.unsqueeze(1), weights.W_dec, value=-1)
+        result.gradients.W_dec.addcmul_(result.along.unsqueeze(1), weights.W_dec, value=-1)
+        own = (result.own_gradients[name] for name in self.sae.family.trained)
+        gradients = [*result.gradients, *own]
         norm = _global_norm(gradients)
         adam(
-            list(weights),
-            list(gradients),
-            list(self._first_moments),
-            list(self._second_moments),
+            list(self._trained.values()),
+            gradients,
+            list(self._first_moments.values()),
+            list(self._second_moments.values()),
             [],
             self._updates,
             fused=True,
@@ -203,6 +227,8 @@ class Trainer:
             maximize=False,
         )
         weights.W_dec.div_(torch.linalg.vector_norm(weights.W_dec, dim=1, keepdim=True))
+        for name, value in result.own_values.items():
+            self.sae.own[name].copy_(value)
         return norm
 
     def _clock(self, activity: Tensor) -> None:
@@ -213,25 +239,30 @@ class Trainer:
 
     def _faster_path(self) -> Path:
         sae = self.sae
-        return faster_path(
-            sae.n, sae.k, sae.width, self.batch or 1, sae.W_enc.dtype, sae.W_enc.device
-        )
+        size = (sae.n, sae.k, sae.width, self.batch or 1)
+        return faster_path(*size, sae.W_enc.dtype, sae.W_enc.device, sae.family)
 
 
-def _global_norm(tensors: Weights) -> Tensor:
+def _global_norm(tensors: Sequence[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
 
 
-def _named(prefix: str, group: Weights) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in group._asdict().items()}
+def _named(prefix: str, group: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in group.items()}
 
 
 @cache
 def faster_path(
-    n: int, k: int, width: int, batch: int, dtype: torch.dtype, device: torch.device
+    n: int,
+    k: int,
+    width: int,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    family: Family,
 ) -> Path:
     """The faster of the two ways at this size on this device: best of four steps each."""
-    sae = SAE.init(width, n, k, seed=0, dtype=dtype, device=device)
+    sae = SAE.init(width, n, k, seed=0, family=family, dtype=dtype, device=device)
     generator = torch.Generator().manual_seed(0)
     y = torch.randn(batch, width, generator=generator).to(device=device, dtype=dtype)
     seconds: dict[Path, list[float]] = {"sparse": [], "dense": []}
@@ -239,7 +270,7 @@ def faster_path(
         for path, taken in seconds.items():
             _wait(device)
             start = time.perf_counter()
-            step(sae.weights, y, k, path=path)
+            family.step(sae.weights, sae.own, y, k, path=path)
             _wait(device)
             taken.append(time.perf_counter() - start)
     return "sparse" if min(seconds["sparse"]) <= min(seconds["dense"]) else "dense"

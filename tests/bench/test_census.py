@@ -146,8 +146,8 @@ def test_autocast_and_gradients_do_not_reach_in():
 def test_ends_early_once_everything_is_alive(monkeypatch):
     x, W = drawn(6, 20_000, 32, 256, severity=0.0)
     reads = []
-    plain = module._Counter.tokens
-    monkeypatch.setattr(module._Counter, "tokens", lambda c, *a: (reads.append(a), plain(c, *a))[1])
+    plain = module.Products.tokens
+    monkeypatch.setattr(module.Products, "tokens", lambda c, *a: (reads.append(a), plain(c, *a))[1])
     found = census(x, W, k=8, chunk=500)
     assert found.dead == 0
     assert found.tokens == 20_000

@@ -48,7 +48,17 @@ def test_little_memory_splits_a_model_into_blocks_of_the_same_cells(registry: Re
 
 @pytest.mark.parametrize(
     "setting",
-    ["n=768", "k=8", "N=2048", "steps=9", "lr=1e-3", "data_seed=1", "dtype=bfloat16", "clip=2"],
+    [
+        "n=768",
+        "k=8",
+        "N=2048",
+        "steps=9",
+        "lr=1e-3",
+        "data_seed=1",
+        "dtype=bfloat16",
+        "clip=2",
+        "family=relu",
+    ],
 )
 def test_each_protocol_key_changes_the_hash(registry: Registry, setting: str) -> None:
     before, after = _plan(registry), _plan(registry, settings=[setting])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench.families import KEYS, Name
 from bench.protocol import AXES, Protocol, load_protocol, presets
 from zoo.errors import BadCard, UnknownName, UsageError
 
@@ -43,6 +44,13 @@ def test_arms_and_seeds_are_canonical_and_distinct() -> None:
         ({"settings": ["k=[1"]}, UsageError, "the value is not YAML"),
         ({"settings": ["k=9999"]}, BadCard, "k = 9999 is not below n = "),
         ({"settings": ["buffer=10"]}, BadCard, "buffer = 10 is below two batches"),
+        ({"settings": ["l1=2"]}, BadCard, "l1 is read by the family relu, not by topk"),
+        (
+            {"settings": ["family=relu", "bandwidth=1"]},
+            BadCard,
+            "bandwidth is read by the family jumprelu, not by relu",
+        ),
+        ({"settings": ["family=gated"]}, BadCard, "family: Input should be 'topk', 'batchtopk'"),
         ({"settings": ["lr=0"]}, BadCard, "lr: Input should be greater than 0"),
         ({"arms": ["centred"]}, UnknownName, "unknown arm 'centred'. Did you mean centered"),
     ],
@@ -53,9 +61,41 @@ def test_a_wrong_setting_says_what_is_wrong(options: dict, error: type, says: st
     assert says in str(caught.value)
 
 
-def test_every_key_but_the_axes_is_part_of_the_measurement() -> None:
-    measurement = load_protocol("quick").measurement()
-    assert set(measurement) == set(Protocol.model_fields) - set(AXES)
+@pytest.mark.parametrize("family", KEYS)
+def test_every_key_but_the_axes_is_part_of_the_measurement(family: Name) -> None:
+    measurement = load_protocol("quick", settings=[f"family={family}"]).measurement()
+    others = {key for keys in KEYS.values() for key in keys} - KEYS[family].keys()
+    default = {"family"} if family == "topk" else set()
+    assert set(measurement) == set(Protocol.model_fields) - set(AXES) - others - default
+    assert None not in measurement.values()
+
+
+def test_the_family_topk_leaves_no_trace_in_a_spec() -> None:
+    """So that the hashes of cells measured before there were families stand."""
+    plain = load_protocol("quick")
+    assert load_protocol("quick", settings=["family=topk"]).measurement() == plain.measurement()
+
+
+def test_a_family_brings_its_own_keys_and_they_can_be_set() -> None:
+    protocol = load_protocol("quick", settings=["family=jumprelu", "bandwidth=2e-3"])
+    assert protocol.family_settings() == KEYS["jumprelu"] | {"bandwidth": 2e-3}
+    assert load_protocol("quick").family_settings() == {}
+
+
+@pytest.mark.parametrize(("family", "path"), [("batchtopk", "sparse"), ("relu", "dense")])
+def test_a_family_without_k_is_dense_whatever_was_asked(family: str, path: str) -> None:
+    assert load_protocol("quick", settings=[f"family={family}"]).path == path
+
+
+def test_a_file_of_one_family_can_be_run_as_another(tmp_path) -> None:
+    import yaml
+
+    relu = load_protocol("quick", settings=["family=relu", "l1=7"])
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(relu.model_dump(mode="json")), encoding="utf-8")
+    assert load_protocol(str(path)).l1 == 7
+    other = load_protocol(str(path), settings=["family=batchtopk"])
+    assert (other.l1, other.threshold_rate) == (None, 0.01)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 1000])

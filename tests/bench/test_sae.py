@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -12,11 +13,14 @@ import torch
 from torch import Tensor
 
 from bench.arms import Arm, all_arms
+from bench.families import KEYS, make_family
+from bench.families.base import Family
 from bench.sae import SAE, Recipe, load_sae
 from bench.transform import Transform
 from zoo.errors import BadWeights, OutputError
 
 WIDTH, N, K = 12, 64, 4
+FAMILIES = [make_family(name) for name in KEYS]
 INPUT_ARMS = [arm for arm in all_arms() if arm.aux == "none"]
 ids = [arm.name for arm in INPUT_ARMS]
 
@@ -28,10 +32,13 @@ def activations(dtype: torch.dtype = torch.float64) -> Tensor:
     return (x + 5 * torch.randn(WIDTH, generator=generator, dtype=torch.float64)).to(dtype)
 
 
-def used(arm: Arm, x: Tensor) -> SAE:
-    """An SAE as training leaves it: no longer tied, biases not zero."""
+def used(arm: Arm, x: Tensor, family: Family | None = None) -> SAE:
+    """An SAE as training leaves it: no longer tied, biases and thresholds not zero."""
     generator = torch.Generator().manual_seed(5)
-    sae = SAE.init(WIDTH, N, K, seed=1, transform=Transform.fit(arm, x), dtype=x.dtype)
+    transform = Transform.fit(arm, x)
+    sae = SAE.init(WIDTH, N, K, seed=1, transform=transform, family=family, dtype=x.dtype)
+    for tensor in sae.own.values():
+        tensor.add_(torch.rand(tensor.shape, generator=generator))
     sae.W_enc.add_(0.2 * torch.randn(N, WIDTH, generator=generator))
     sae.b_enc.add_(0.2 * torch.randn(N, generator=generator))
     sae.b.add_(0.2 * torch.randn(WIDTH, generator=generator))
@@ -71,20 +78,26 @@ def test_reconstruction_equals_the_formula(arm: Arm) -> None:
     assert torch.allclose(sae.reconstruct(x), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("arm", INPUT_ARMS, ids=ids)
-def test_saved_and_loaded_is_the_same(arm: Arm, tmp_path: Path) -> None:
+def test_saved_and_loaded_is_the_same(arm: Arm, family: Family, tmp_path: Path) -> None:
     x = activations(torch.float32)
-    sae = used(arm, x)
+    sae = used(arm, x, family)
     sae.save(tmp_path / "sae")
     loaded = load_sae(tmp_path / "sae")
     assert torch.equal(loaded.reconstruct(x), sae.reconstruct(x))
     assert all(map(torch.equal, loaded.weights, sae.weights))
+    assert loaded.family == family
+    assert loaded.own.keys() == sae.own.keys()
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("arm", INPUT_ARMS, ids=ids)
-def test_folded_export_reconstructs_equally_from_plain_weights(arm: Arm, tmp_path: Path) -> None:
+def test_folded_export_reconstructs_equally_from_plain_weights(
+    arm: Arm, family: Family, tmp_path: Path
+) -> None:
     x = activations()
-    sae = used(arm, x)
+    sae = used(arm, x, family)
     sae.folded().save(tmp_path)
     folded = load_sae(tmp_path)
     assert folded.transform.scale == 1.0
@@ -178,6 +191,27 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace(f'"n": {N}', '"n": 32'))
     with pytest.raises(BadWeights, match=r"not of the shape \[32, 12\]"):
         load_sae(tmp_path)
+
+
+def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    SAE.init(WIDTH, N, K, seed=0).save(tmp_path)
+    config = tmp_path / "sae.json"
+    whole = config.read_text()
+    config.write_text(whole.replace('"architecture": "topk"', '"architecture": "gated"'))
+    with pytest.raises(BadWeights, match="unknown architecture 'gated'"):
+        load_sae(tmp_path)
+    config.write_text(whole.replace('"family": {}', '"family": {"l1": 2}'))
+    with pytest.raises(BadWeights, match=r"the family's settings do not fit \(.*l1"):
+        load_sae(tmp_path)
+
+
+def test_what_was_saved_before_there_were_families_is_topk(tmp_path: Path) -> None:
+    sae = SAE.init(WIDTH, N, K, seed=0)
+    sae.save(tmp_path)
+    config = json.loads((tmp_path / "sae.json").read_text())
+    del config["family"]
+    (tmp_path / "sae.json").write_text(json.dumps(config))
+    assert load_sae(tmp_path).family == sae.family
 
 
 def test_an_unknown_norm_is_refused(tmp_path: Path) -> None:

@@ -9,15 +9,29 @@ import torch
 from torch import Tensor
 
 from bench.arms import Arm, all_arms, parse_arm
+from bench.auxk import Aux
+from bench.families.base import Family
+from bench.families.batchtopk import BatchTopK
+from bench.families.jumprelu import JumpReLU
+from bench.families.relu import ReLU
+from bench.families.topk import TopK
+from bench.pairs import Path
 from bench.sae import SAE, Recipe
-from bench.step import Path
 from bench.trainer import Trainer, faster_path
 from bench.transform import Transform
+from tests.bench.autograd import losses
 from zoo.errors import TrainingFailed
 
 WIDTH, N, K, BATCH = 12, 96, 4, 64
 RECIPE = Recipe(N, K, lr=1e-4, aux_k=6, dead_after_tokens=2 * BATCH)
 PATHS: list[Path] = ["sparse", "dense"]
+FAMILIES: list[Family] = [
+    TopK(),
+    BatchTopK(),
+    ReLU(warmup_steps=4),
+    JumpReLU(l0=0.01, warmup_steps=3, threshold=0.3, bandwidth=0.2),
+]
+WAYS = [(family, path) for family in FAMILIES for path in family.paths]
 
 
 def data(batches: int = 12, gamma: float = 3.0, seed: int = 0) -> Tensor:
@@ -34,60 +48,56 @@ def trainer(
     path: Path = "sparse",
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    family: Family | None = None,
 ) -> Trainer:
     arm = arm or Arm()
     transform = Transform.fit(arm, data().flatten(0, 1))
-    sae = SAE.init(WIDTH, recipe.n, recipe.k, seed=seed, transform=transform, dtype=dtype)
+    kinds = {"transform": transform, "family": family, "dtype": dtype}
+    sae = SAE.init(WIDTH, recipe.n, recipe.k, seed=seed, **kinds)  # type: ignore[arg-type]
     return Trainer(sae, recipe, aux=arm.aux == "auxk", path=path)
 
 
-def reference(arm: Arm, batches: Tensor, recipe: Recipe) -> list[Tensor]:
-    """The same training by autograd and torch.optim.Adam, in float64: the four weights."""
+def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+    """The same training by autograd and torch.optim.Adam, in float64: the trained tensors."""
     transform = Transform.fit(arm, data().flatten(0, 1))
-    sae = SAE.init(WIDTH, N, K, seed=0, transform=transform, dtype=torch.float64)
-    parameters = [torch.nn.Parameter(w.clone()) for w in sae.weights]
-    W_enc, b_enc, W_dec, b = parameters
+    sae = SAE.init(WIDTH, N, K, seed=0, transform=transform, family=family, dtype=torch.float64)
+    trained = sae.weights._asdict() | {name: sae.own[name] for name in family.trained}
+    parameters = {name: torch.nn.Parameter(w.clone()) for name, w in trained.items()}
     adam = torch.optim.Adam(
-        parameters, lr=recipe.rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps
+        parameters.values(), lr=recipe.rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps
     )
+    W_dec = parameters["W_dec"]
     last_fired = torch.full((N,), -1)
     for number, x in enumerate(batches):
-        y = transform.apply(x)[0]
-        pre = (y - b) @ W_enc.T + b_enc
-        top = pre.relu().topk(K, dim=1)
-        codes = torch.zeros_like(pre).scatter(1, top.indices, top.values)
-        y_hat = codes @ W_dec + b
-        loss = (y_hat - y).square().mean()
         dead = (number - 1 - last_fired) * BATCH >= recipe.dead_after_tokens
-        if arm.aux == "auxk" and number * BATCH >= recipe.dead_after_tokens and dead.any():
-            chosen = pre[:, dead].topk(min(recipe.aux_k, int(dead.sum())), dim=1)
-            aux_codes = torch.zeros_like(pre[:, dead]).scatter(1, *reversed(chosen))
-            residual = (y - y_hat).detach()
-            error = residual - aux_codes @ W_dec[dead]
-            variance = (residual - residual.mean(0)).square().mean()
-            loss = loss + recipe.aux_alpha * error.square().mean() / variance
-        last_fired[(codes > 0).any(0)] = number
+        aux = None
+        if arm.aux == "auxk" and number * BATCH >= recipe.dead_after_tokens:
+            aux = Aux(dead.nonzero().view(-1), recipe.aux_k, recipe.aux_alpha)
+        found = losses(family, dict(parameters), transform.apply(x)[0], K, number=number, aux=aux)
+        last_fired[(found.codes > 0).any(0)] = number
         adam.zero_grad()
-        loss.backward()
+        found.total.backward()
         with torch.no_grad():
             assert W_dec.grad is not None
             W_dec.grad -= (W_dec.grad * W_dec).sum(1, keepdim=True) * W_dec
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            torch.nn.utils.clip_grad_norm_(list(parameters.values()), recipe.clip)
             adam.step()
             W_dec.div_(W_dec.norm(dim=1, keepdim=True))
-    return [p.detach() for p in parameters]
+    return {name: p.detach() for name, p in parameters.items()}
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way[0].name}-{way[1]}")
 @pytest.mark.parametrize("arm", all_arms(), ids=[arm.name for arm in all_arms()])
-def test_training_equals_autograd_and_torch_adam(path: Path, arm: Arm) -> None:
-    ours = trainer(arm, path=path, dtype=torch.float64)
+def test_training_equals_autograd_and_torch_adam(arm: Arm, way: tuple[Family, Path]) -> None:
+    family, path = way
+    ours = trainer(arm, family=family, path=path, dtype=torch.float64)
     batches = data(8)
     for x in batches:
         ours.step(x)
+    mine = ours.sae.weights._asdict() | dict(ours.sae.own)
     # torch clips by norm + 1e-6, hence not to the last digit.
-    for mine, theirs in zip(ours.sae.weights, reference(arm, batches, RECIPE), strict=True):
-        assert torch.allclose(mine, theirs, atol=1e-6)
+    for name, theirs in reference(arm, family, batches, RECIPE).items():
+        assert torch.allclose(mine[name], theirs, atol=1e-6), name
 
 
 def test_decoder_rows_keep_unit_norm() -> None:
@@ -99,23 +109,25 @@ def test_decoder_rows_keep_unit_norm() -> None:
     assert not torch.allclose(ours.sae.W_dec, trainer().sae.W_dec)
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("arm", ["raw", "centered", "raw+auxk", "whitened+auxk", "mean-rms"])
-def test_resumed_equals_uninterrupted_bit_for_bit(arm: str, tmp_path: Any) -> None:
+def test_resumed_equals_uninterrupted_bit_for_bit(arm: str, family: Family, tmp_path: Any) -> None:
     batches = data(12)
-    whole = trainer(parse_arm(arm))
+    whole = trainer(parse_arm(arm), family=family)
     for x in batches:
         whole.step(x)
-    first = trainer(parse_arm(arm))
+    first = trainer(parse_arm(arm), family=family)
     for x in batches[:7]:
         first.step(x)
     torch.save(first.state_dict(), tmp_path / "state.pt")
-    resumed = trainer(parse_arm(arm))
+    resumed = trainer(parse_arm(arm), family=family)
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for x in batches[7:]:
         resumed.step(x)
     assert resumed.step_number == whole.step_number == 12
     assert resumed.tokens == 12 * BATCH
     ours, theirs = resumed.state_dict()["tensors"], whole.state_dict()["tensors"]
+    assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -211,8 +223,13 @@ def test_a_recipe_for_another_size_is_refused() -> None:
 def test_auto_becomes_one_of_the_two_paths() -> None:
     ours = Trainer(SAE.init(WIDTH, N, K, seed=0), RECIPE, path="auto")
     ours.step(data()[0].float())
-    assert ours.path == faster_path(N, K, WIDTH, BATCH, torch.float32, torch.device("cpu"))
+    assert ours.path == faster_path(N, K, WIDTH, BATCH, torch.float32, torch.device("cpu"), TopK())
     assert ours.path in PATHS
+
+
+@pytest.mark.parametrize("family", FAMILIES[2:], ids=lambda family: family.name)
+def test_a_family_with_one_way_takes_it(family: Family) -> None:
+    assert trainer(family=family, path="sparse").path == "dense"
 
 
 def test_the_two_paths_agree() -> None:

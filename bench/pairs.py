@@ -1,0 +1,227 @@
+"""Codes, and the gradients that flow through them: as pairs (token, feature), or as an array.
+
+Only pairs with a code carry gradient. The sparse way sorts the pairs by feature once and sums both
+weight gradients over segments; the dense way uses matrix products on the codes as a [tokens, n]
+array. Both compute the same and differ in rounding.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+Path = Literal["sparse", "dense"]
+
+
+class Codes(NamedTuple):
+    """The selected features of each token: values and indices, both [tokens, k].
+
+    A selected feature with value 0 (fewer than k positive pre-activations) has not fired.
+    """
+
+    values: Tensor
+    indices: Tensor
+
+    @classmethod
+    def joined(cls, parts: list[Codes]) -> Codes:
+        """The codes of consecutive groups of tokens as one."""
+        if len(parts) == 1:
+            return parts[0]
+        values, indices = zip(*parts, strict=True)
+        return cls(torch.cat(values), torch.cat(indices))
+
+    def decode(self, W_dec: Tensor) -> Tensor:
+        """codes @ W_dec, [tokens, d]."""
+        return embedding_bag(self.indices, W_dec, per_sample_weights=self.values, mode="sum")
+
+    def firings(self, n: int) -> Tensor:
+        """On how many tokens each feature's code is > 0, int64 [n]."""
+        return torch.bincount(self.indices[self.values > 0], minlength=n)
+
+
+class DenseCodes(NamedTuple):
+    """Codes where their number differs from token to token: values >= 0 [tokens, n]."""
+
+    values: Tensor
+
+    def decode(self, W_dec: Tensor) -> Tensor:
+        """As in `Codes`."""
+        return self.values @ W_dec
+
+    def firings(self, n: int) -> Tensor:
+        """As in `Codes`."""
+        return (self.values > 0).sum(0)
+
+
+class Features(NamedTuple):
+    """Gradients per feature, and two inner products that come cheaply with them."""
+
+    W_enc: Tensor
+    b_enc: Tensor
+    W_dec: Tensor
+    along: Tensor
+    activity: Tensor
+
+    def add_at(self, rows: Tensor, other: Features) -> None:
+        """Add the gradients of `other`, whose features are `rows` of these."""
+        for mine, theirs in zip(self[:4], other[:4], strict=True):
+            mine.index_add_(0, rows, theirs)
+
+
+class SparsePairs:
+    """Codes as (token, feature) pairs, for the gradients sorted by feature."""
+
+    def __init__(self, codes: Codes, n: int) -> None:
+        self.codes = codes
+        self.n = n
+
+    def decode(self, W_dec: Tensor) -> Tensor:
+        return self.codes.decode(W_dec)
+
+    def gradients(self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool) -> Features:
+        """`error` is the gradient by y_hat; `gate` lets it pass only where the code is > 0."""
+        order, offsets = _by_feature(self.codes.indices, self.n)
+        tokens = self.tokens(order)
+        # index_select, as plain indexing takes several times as long.
+        values = self.codes.values.view(-1).index_select(0, order)
+        slopes = _pair_products(offsets, tokens, W_dec, error)
+        if gate:
+            slopes *= values > 0
+        return Features(
+            _row_sums(tokens, offsets, centered, slopes),
+            _sums(slopes, offsets),
+            _row_sums(tokens, offsets, error, values),
+            _sums(values * slopes, offsets),
+            _sums(values, offsets),
+        )
+
+    def tokens(self, order: Tensor) -> Tensor:
+        """The tokens of the pairs at the positions `order`."""
+        return order // self.codes.indices.shape[1]
+
+
+class RaggedPairs(SparsePairs):
+    """The same where tokens differ in their number of codes: pre [tokens, n] > 0 under a mask."""
+
+    def __init__(self, pre: Tensor, mask: Tensor) -> None:
+        self._tokens, features = mask.nonzero(as_tuple=True)
+        super().__init__(Codes(pre[mask], features), pre.shape[1])
+        self._starts = torch.zeros(len(pre) + 1, dtype=torch.int64, device=pre.device)
+        torch.cumsum(mask.sum(1), 0, out=self._starts[1:])
+
+    def decode(self, W_dec: Tensor) -> Tensor:
+        return _row_sums(self.codes.indices, self._starts, W_dec, self.codes.values)
+
+    def tokens(self, order: Tensor) -> Tensor:
+        return self._tokens.index_select(0, order)
+
+
+class ArrayPairs:
+    """The same from an array of codes >= 0, [tokens, n]."""
+
+    def __init__(self, array: Tensor) -> None:
+        self.array = array
+
+    def decode(self, W_dec: Tensor) -> Tensor:
+        return self.array @ W_dec
+
+    def gradients(self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool) -> Features:
+        """As in `SparsePairs`."""
+        slopes = error @ W_dec.T
+        if gate:
+            slopes = self.by_pre(slopes)
+        return _array_features(self.array, slopes, W_dec, error, centered)
+
+    def by_pre(self, slopes: Tensor) -> Tensor:
+        """The gradient by the pre-activations of the gradient by the codes, which it may use up."""
+        return slopes.mul_(self.array > 0)
+
+
+class DensePairs:
+    """Codes as an array [tokens, n], made of pairs."""
+
+    def __init__(self, codes: Codes, n: int) -> None:
+        self.codes = codes
+        self.array = codes.values.new_zeros(len(codes.values), n)
+        self.array.scatter_(1, codes.indices, codes.values)
+
+    def decode(self, W_dec: Tensor) -> Tensor:
+        return self.array @ W_dec
+
+    def gradients(self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool) -> Features:
+        """As in `SparsePairs`."""
+        values, indices = self.codes
+        slopes = (error @ W_dec.T).gather(1, indices)
+        if gate:
+            slopes *= values > 0
+        spread = torch.zeros_like(self.array).scatter_(1, indices, slopes)
+        return _array_features(self.array, spread, W_dec, error, centered)
+
+
+PAIRS: dict[str, type[SparsePairs | DensePairs]] = {
+    "sparse": SparsePairs,
+    "dense": DensePairs,
+}
+
+
+def _array_features(
+    codes: Tensor, slopes: Tensor, W_dec: Tensor, error: Tensor, centered: Tensor
+) -> Features:
+    """Gradients per feature of codes [tokens, n] whose gradient by the pre-activation is slopes."""
+    by_decoder = codes.T @ error
+    along = torch.linalg.vecdot(by_decoder, W_dec)
+    return Features(slopes.T @ centered, slopes.sum(0), by_decoder, along, codes.sum(0))
+
+
+def _by_feature(indices: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The pairs' positions sorted by feature, and where each of the n features begins (n + 1)."""
+    flat = indices.view(-1)
+    if flat.device.type == "cpu" and n <= 2**15:
+        # numpy sorts 16-bit keys by radix, torch compares.
+        order = torch.from_numpy(np.argsort(flat.to(torch.int16).numpy(), kind="stable"))
+    else:
+        order = torch.argsort(flat.to(torch.int32), stable=True)
+    offsets = torch.zeros(n + 1, dtype=torch.int64, device=flat.device)
+    torch.cumsum(torch.bincount(flat, minlength=n), 0, out=offsets[1:])
+    return order, offsets
+
+
+def _pair_products(offsets: Tensor, tokens: Tensor, W: Tensor, rows: Tensor) -> Tensor:
+    """<W[f], rows[t]> for the tokens t of each feature f in turn, [pairs]."""
+    _silence_sparse_csr()
+    zeros = rows.new_zeros(len(tokens))
+    size = (len(W), len(rows))
+    pattern = torch.sparse_csr_tensor(offsets, tokens, zeros, size, check_invariants=False)
+    products: Tensor = torch.sparse.sampled_addmm(pattern, W, rows.T, beta=0.0)
+    return products.values()
+
+
+@cache
+def _silence_sparse_csr() -> None:
+    """Take torch's once-per-process warning that this layout is in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.zeros(1, 1).to_sparse_csr()
+
+
+def _row_sums(tokens: Tensor, offsets: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """Sums of weights * rows[tokens] over the segments that begin at `offsets`, [n, d]."""
+    return embedding_bag(
+        tokens,
+        rows,
+        offsets=offsets,
+        per_sample_weights=weights,
+        mode="sum",
+        include_last_offset=True,
+    )
+
+
+def _sums(values: Tensor, offsets: Tensor) -> Tensor:
+    """Sums of values [pairs] over the segments that begin at `offsets`, [n]."""
+    return torch.segment_reduce(values, "sum", offsets=offsets, axis=0, unsafe=True)

@@ -1,0 +1,117 @@
+"""Every family's loss as it is published, on dense arrays, for autograd to differentiate."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.auxk import Aux
+from bench.families.base import Family
+from bench.families.jumprelu import JumpReLU
+from bench.families.relu import ReLU
+
+
+class Losses(NamedTuple):
+    """Differentiable scalars, and the codes [tokens, n]."""
+
+    loss: Tensor
+    sparsity: Tensor | None
+    aux: Tensor | None
+    codes: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        parts = [part for part in (self.loss, self.sparsity, self.aux) if part is not None]
+        return torch.stack(parts).sum()
+
+
+def losses(
+    family: Family,
+    weights: dict[str, Tensor],
+    y: Tensor,
+    k: int,
+    *,
+    number: int = 0,
+    indices: Tensor | None = None,
+    aux: Aux | None = None,
+    aux_indices: Tensor | None = None,
+) -> Losses:
+    """`weights` holds the family's own tensors too, `number` steps were taken before.
+
+    `indices` and `aux_indices` (into the dead) decide between equal values.
+    """
+    warm = min(1.0, (number + 1) / (getattr(family, "warmup_steps", 0) or 1))
+    W_dec, b = weights["W_dec"], weights["b"]
+    pre = (y - b) @ weights["W_enc"].T + weights["b_enc"]
+    sparsity = None
+    if isinstance(family, JumpReLU):
+        width = family.bandwidth * y.shape[1] ** 0.5
+        theta = weights["log_threshold"].exp()
+        codes: Tensor = _Jump.apply(pre, theta, width)
+        sparsity = warm * family.l0 * _Step.apply(pre, theta, width).sum(1).mean()
+    else:
+        codes = pre.relu() * _mask(family, pre, k, indices)
+        if isinstance(family, ReLU):
+            sparsity = warm * family.l1 * codes.sum(1).mean() / y.shape[1]
+    y_hat = codes @ W_dec + b
+    loss = (y_hat - y).square().mean()
+    aux_loss = None
+    if aux is not None and len(aux.dead):
+        dead = pre[:, aux.dead]
+        if aux_indices is None:
+            aux_indices = dead.topk(min(aux.k, len(aux.dead)), dim=1).indices
+        aux_codes = dead * torch.zeros_like(dead).scatter_(1, aux_indices, 1.0)
+        residual = (y - y_hat).detach()
+        variance = (residual - residual.mean(0)).square().mean()
+        error = residual - aux_codes @ W_dec[aux.dead]
+        aux_loss = aux.alpha * error.square().mean() / variance
+    return Losses(loss, sparsity, aux_loss, codes)
+
+
+def _mask(family: Family, pre: Tensor, k: int, indices: Tensor | None) -> Tensor:
+    if family.name == "topk":
+        chosen = pre.topk(k, dim=1).indices if indices is None else indices
+        return torch.zeros_like(pre).scatter_(1, chosen, 1.0)
+    if family.name == "batchtopk":
+        last = pre.detach().flatten().sort(descending=True).values[len(pre) * k - 1]
+        return (pre >= last).to(pre.dtype)
+    return torch.ones_like(pre)
+
+
+def _rectangle(distance: Tensor) -> Tensor:
+    return ((distance > -0.5) & (distance < 0.5)).to(distance.dtype)
+
+
+class _Jump(torch.autograd.Function):
+    """pre * H(pre - theta) with the published pseudo-derivative by theta."""
+
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, theta: Tensor, width: float) -> Tensor:
+        ctx.save_for_backward(pre, theta)
+        ctx.width = width
+        return pre * (pre > theta)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None]:
+        pre, theta = ctx.saved_tensors
+        kernel = _rectangle((pre - theta) / ctx.width)
+        by_theta = -(theta / ctx.width) * kernel * slope
+        return slope * (pre > theta), by_theta.sum(0), None
+
+
+class _Step(torch.autograd.Function):
+    """H(pre - theta) with the published pseudo-derivative by theta."""
+
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, theta: Tensor, width: float) -> Tensor:
+        ctx.save_for_backward(pre, theta)
+        ctx.width = width
+        return (pre > theta).to(pre.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None]:
+        pre, theta = ctx.saved_tensors
+        by_theta = -(1 / ctx.width) * _rectangle((pre - theta) / ctx.width) * slope
+        return torch.zeros_like(pre), by_theta.sum(0), None
