@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench.intervals import Estimate, spearman
+from bench.intervals import RESAMPLES, Estimate, spearman
 from bench.records import Record
 from zoo.errors import UsageError
 
@@ -25,6 +25,7 @@ PAPER_PROTOCOL = {"n": 8192, "k": 64, "N": 100_000}
 # Spearman's correlation of gamma with death at initialisation: what the paper's abstract says, and
 # what all 454 rows of its table give.
 ABSTRACT = {"by TopK": 0.89, "by ReLU": 0.82}
+TABLE_ROWS = 454
 TABLE = {"total": 0.914, "by TopK": 0.877, "by ReLU": 0.830}
 
 # Short names in the tables whose checkpoint is another than the name says; told by their widths.
@@ -218,8 +219,11 @@ class Correlation:
     estimate: Estimate
 
 
-def gamma_correlations(cells: Sequence[Cell]) -> list[Correlation]:
-    """Gamma against death in total, by TopK alone and by ReLU; of all cells, then by domain."""
+def gamma_correlations(cells: Sequence[Cell], *, resamples: int = RESAMPLES) -> list[Correlation]:
+    """Gamma against death in total, by TopK alone and by ReLU; of all cells, then by domain.
+
+    resamples: of the bootstrap that gives each correlation its interval.
+    """
     domains = sorted({cell.domain for cell in cells})
     groups = {"all": list(cells)}
     if len(domains) > 1:
@@ -230,12 +234,15 @@ def gamma_correlations(cells: Sequence[Cell]) -> list[Correlation]:
         "by ReLU": lambda cell: cell.relu,
     }
     return [
-        Correlation(
-            domain, path, len(group), spearman([c.gamma for c in group], [death(c) for c in group])
-        )
+        Correlation(domain, path, len(group), _spearman(group, death, resamples))
         for domain, group in groups.items()
         for path, death in paths.items()
     ]
+
+
+def _spearman(cells: Sequence[Cell], death: Callable[[Cell], float], resamples: int) -> Estimate:
+    gammas, deaths = [cell.gamma for cell in cells], [death(cell) for cell in cells]
+    return spearman(gammas, deaths, resamples=resamples)
 
 
 def cells_of_records(records: Iterable[Record]) -> list[Cell]:

@@ -16,21 +16,18 @@ import torch
 from torch import Tensor
 
 from bench import theory
-from bench.arms import parse_arm
-from bench.census import Census, census
+from bench.arms import PRESETS
+from bench.births import Births
+from bench.census import Census
 from bench.intervals import Estimate, binomial_interval
 from bench.readers import Activations
-from bench.sae import SAE
 from bench.stats import LayerStatistics, LayerStats, Reservoir
 from bench.theory import Attribution
-from bench.transform import Transform
 from bench.unseen import dead_rate_at
 from zoo.errors import BadActivations, UsageError
 
 Source = Tensor | np.ndarray | Activations | Iterable[Tensor | np.ndarray]
 Action = Literal["nothing to do", "center", "whiten", "no cure found", "more tokens"]
-
-ARMS = ("raw", "centered", "whitened")
 
 # A share of dead features that nobody needs to cure, above what chance leaves silent.
 _TOLERATED = 0.01
@@ -118,13 +115,13 @@ def diagnose(
     if tokens < 2:
         raise UsageError(f"N = {tokens} tokens are too few", "Death is about many tokens.")
     stats, sample = _read(activations, tokens, seed, device)
-    found = {}
-    for arm in ARMS:
-        # Only the raw arm's firings are needed, where they foretell a larger sample.
-        counts = arm == "raw" and len(sample) < tokens
-        found[arm] = _census(arm, sample, n=n, k=k, seed=seed, counts=counts)
+    births = Births(sample, n, k)
+    # Only the raw arm's firings are needed, where they foretell a larger sample.
+    births.census(PRESETS["raw"], seed, counts=len(sample) < tokens)
+    found = births.presets(seed)
     by_chance = (1 - k / n) ** len(sample)
-    raw, centered, whitened = (found[arm].dead_rate for arm in ARMS)
+    arms = tuple(ArmDeath.of(arm, census) for arm, census in found.items())
+    raw, centered, whitened = (census.dead_rate for census in found.values())
     return Diagnosis(
         n=n,
         k=k,
@@ -135,9 +132,9 @@ def diagnose(
         predicted_relu=theory.predicted_relu(stats.gamma, tokens),
         predicted_dead=theory.predicted_dead(stats.gamma, tokens, k, n),
         by_chance=by_chance,
-        arms=tuple(ArmDeath.of(arm, found[arm]) for arm in ARMS),
-        attribution=theory.attribution(raw, centered, whitened),
-        raw_dead_at_n=_at_target(found["raw"], sample, tokens, k=k, n=n, seed=seed),
+        arms=arms,
+        attribution=theory.attribution(*(arm.dead for arm in arms)),
+        raw_dead_at_n=_at_target(found["raw"], sample, tokens, seed),
         verdict=judge(raw, centered, whitened, by_chance, len(sample), stats),
     )
 
@@ -228,19 +225,10 @@ def _from_numpy(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=wanted, order="C"))
 
 
-def _census(arm: str, sample: Tensor, *, n: int, k: int, seed: int, counts: bool) -> Census:
-    """Of the dictionary that `bench run` would train in this arm, before its first step."""
-    transform = Transform.fit(parse_arm(arm), sample)
-    width = sample.shape[1]
-    sae = SAE.init(width, n, k, seed=seed, transform=transform, device=sample.device)
-    return census(sae.transform.apply(sample)[0], sae.W_enc, k=k, counts=counts)
-
-
-def _at_target(
-    raw: Census, sample: Tensor, target: int, *, k: int, n: int, seed: int
-) -> Estimate | None:
+def _at_target(raw: Census, sample: Tensor, target: int, seed: int) -> Estimate | None:
     if raw.counts is None:
         return None
-    half = sample[: len(sample) // 2]
-    first_half = _census("raw", half, n=n, k=k, seed=seed, counts=True).counts
+    half = Births(sample[: len(sample) // 2], raw.n, raw.k)
+    first_half = half.census(PRESETS["raw"], seed, counts=True).counts
+    assert first_half is not None
     return dead_rate_at(raw.counts, len(sample), target, first_half=first_half)

@@ -65,6 +65,27 @@ def _exact(successes: int, trials: int, confidence: float) -> tuple[float, float
     return float(interval.low), float(interval.high)
 
 
+def difference(first: Estimate, second: Estimate) -> Estimate:
+    """first - second of two shares, with Newcombe's hybrid score interval (1998, method 10).
+
+    From the intervals of the two, taken as independent: too wide rather than too narrow where
+    the same features tend to be dead in both. Without both values there is none.
+    """
+    method, one, other = "Newcombe", _ends(first), _ends(second)
+    if one is None or other is None:
+        reason = first.reason or second.reason
+        return Estimate(None, None, None, first.confidence, method, reason)
+    (a, a_low, a_high), (b, b_low, b_high) = one, other
+    low, high = a - b - math.hypot(a - a_low, b_high - b), a - b + math.hypot(a_high - a, b - b_low)
+    return Estimate(a - b, low, high, first.confidence, method)
+
+
+def _ends(each: Estimate) -> tuple[float, float, float] | None:
+    if each.value is None or each.low is None or each.high is None:
+        return None
+    return each.value, each.low, each.high
+
+
 def paired_bootstrap(
     first: Sequence[float],
     second: Sequence[float],
@@ -113,27 +134,39 @@ def spearman(
     method = "Spearman, percentile bootstrap"
     if len(x) < 3:
         return Estimate(None, None, None, confidence, method, "fewer than three cells")
-    pair = np.asarray([x, y], dtype=np.float64)
-    value = float(_rank_correlation(pair[:, None, :])[0])
+    cells = np.arange(len(x))[None]
+    levels = [np.unique(np.asarray(each), return_inverse=True)[1] for each in (x, y)]
+    value = float(_rank_correlation(levels, cells)[0])
     if math.isnan(value):
         return Estimate(None, None, None, confidence, method, "all values are equal")
     low, high = _percentiles(
-        lambda pick: _rank_correlation(pair[:, pick]), len(x), confidence, resamples, seed
+        lambda pick: _rank_correlation(levels, pick), len(x), confidence, resamples, seed
     )
     return Estimate(value, low, high, confidence, method)
 
 
-def _rank_correlation(pair: np.ndarray) -> np.ndarray:
-    """pair [2, resamples, cells] -> correlation of ranks [resamples], NaN where undefined."""
+def _rank_correlation(levels: Sequence[np.ndarray], pick: np.ndarray) -> np.ndarray:
+    """Correlation of the ranks of two numbers of the cells picked [resamples, cells], NaN where
+    undefined. `levels`: for each number the cells' places among its distinct values."""
     import numpy as np
-    from scipy.stats import rankdata
 
-    ranks = rankdata(pair, axis=-1)
-    ranks = ranks - ranks.mean(axis=-1, keepdims=True)
-    scale = np.sqrt((ranks**2).sum(axis=-1).prod(axis=0))
-    product = ranks.prod(axis=0).sum(axis=-1)
-    undefined = np.full_like(product, np.nan)
-    return np.divide(product, scale, out=undefined, where=scale > 0)
+    a, b = (_ranks(level, pick) - (pick.shape[1] + 1) / 2 for level in levels)
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    undefined = np.full_like(scale, np.nan)
+    return np.divide((a * b).sum(axis=1), scale, out=undefined, where=scale > 0)
+
+
+def _ranks(level: np.ndarray, pick: np.ndarray) -> np.ndarray:
+    """Ranks within each row of `pick`, ties at their mean: by counting, for levels sort nothing."""
+    import numpy as np
+
+    resamples, distinct = len(pick), int(level.max()) + 1
+    found = level[pick]
+    places = found + distinct * np.arange(resamples)[:, None]
+    counts = np.bincount(places.ravel(), minlength=resamples * distinct)
+    counts = counts.reshape(resamples, distinct)
+    ranks: np.ndarray = counts.cumsum(axis=1) - (counts - 1) / 2
+    return np.take_along_axis(ranks, found, axis=1)
 
 
 def _percentiles(

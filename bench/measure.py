@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from adapters import Adapter, open_adapter
 from bench import theory
-from bench.arms import Arm, parse_arm
+from bench.arms import parse_arm
+from bench.births import Births
 from bench.census import Census
 from bench.families import DENSE, make_family
 from bench.matmul import fast_matmul
@@ -27,6 +28,7 @@ from bench.protocol import Protocol
 from bench.provenance import Clock
 from bench.quality import bias_progress, quality, recovery
 from bench.records import (
+    Attribution,
     Checkpoint,
     Death,
     Record,
@@ -41,7 +43,6 @@ from bench.sae import SAE, Recipe
 from bench.stats import LayerStatistics, LayerStats
 from bench.stream import Stream
 from bench.trainer import Trainer
-from bench.transform import Transform
 from zoo.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Layer:
 
     sample: Tensor
     stats: LayerStats
-    transforms: dict[Arm, Transform] = field(default_factory=dict)
+    births: Births
 
 
 @dataclass
@@ -72,6 +73,7 @@ class Cell:
     layer: Layer
     trainer: Trainer
     born: Census
+    attribution: Attribution
     last: Census | None = None
     checkpoints: list[Checkpoint] = field(default_factory=list)
 
@@ -159,7 +161,7 @@ def _measure(
     for number in block.layers:
         specs = [spec for spec in block.specs if spec.layer == number]
         try:
-            layer = _make_layer(sample[number])
+            layer = _make_layer(sample[number], block.protocol)
             cells += [_make_cell(spec, layer, block.protocol) for spec in specs]
         except ModelError as error:
             outcomes |= {spec.hash: error for spec in specs}
@@ -191,28 +193,19 @@ def count(sae: SAE, sample: Tensor, *, firings: bool = False) -> Census:
     return sae.census(sample, counts=firings)
 
 
-def _make_layer(sample: Tensor) -> Layer:
+def _make_layer(sample: Tensor, protocol: Protocol) -> Layer:
     statistics = LayerStatistics(sample.shape[1])
     statistics.update(sample)
-    return Layer(sample, statistics.result())
+    family = make_family(protocol.family, protocol.family_settings(), steps=protocol.steps)
+    return Layer(sample, statistics.result(), Births(sample, protocol.n, protocol.k, family))
 
 
 def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:
     arm = parse_arm(spec.arm)
-    inputs = replace(arm, aux="none")  # AuxK changes the training, not what is trained on
-    if inputs not in layer.transforms:
-        layer.transforms[inputs] = Transform.fit(inputs, layer.sample)
-    sae = SAE.init(
-        layer.sample.shape[1],
-        protocol.n,
-        protocol.k,
-        seed=spec.seed,
-        transform=layer.transforms[inputs],
-        family=make_family(protocol.family, protocol.family_settings(), steps=protocol.steps),
-        device=layer.sample.device,
-    )
+    sae = layer.births.sae(arm, spec.seed)
     trainer = Trainer(sae, recipe_of(protocol), aux=arm.aux == "auxk", path=protocol.path)
-    return Cell(spec, layer, trainer, count(sae, layer.sample))
+    dead = {name: found.dead for name, found in layer.births.presets(spec.seed).items()}
+    return Cell(spec, layer, trainer, layer.births.census(arm, spec.seed), Attribution(**dead))
 
 
 def _train(
@@ -271,6 +264,7 @@ def _result(cell: Cell, adapter: Adapter) -> Result:
         death_init=_death(cell.born),
         death_end=_death(last),
         training=_training(cell, adapter) if cell.trainer.step_number else None,
+        attribution=cell.attribution,
     )
 
 

@@ -68,6 +68,18 @@ class Death(_Part):
         return self.dead_relu + self.dead_topk
 
 
+class Attribution(_Part):
+    """Dead features at birth of the layer's three preset dictionaries, of the cell's seed.
+
+    They begin from the same directions, on the same frozen sample, so that raw minus centered is
+    what death owes to the mean, and centered minus whitened what it owes to the spectrum.
+    """
+
+    raw: int = Field(description="dead at initialisation on the activations as they are")
+    centered: int = Field(description="the same, centered by the geometric median")
+    whitened: int = Field(description="the same, whitened")
+
+
 class Checkpoint(_Part):
     """The state after a number of training steps."""
 
@@ -125,6 +137,9 @@ class Result(_Part):
     death_init: Death
     death_end: Death
     training: Training | None
+    attribution: Attribution | None = Field(
+        default=None, description="absent from records of before it was measured"
+    )
 
 
 class Failure(_Part):

@@ -15,8 +15,10 @@ Nothing here needs torch or numpy. All rates are shares in [0, 1].
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import NormalDist
+
+from bench.intervals import Estimate, difference
 
 
 def predicted_relu(gamma: float, tokens: int) -> float:
@@ -45,26 +47,20 @@ class Attribution:
     """Measured death split by cause; the three parts add up to the raw arm's death.
 
     mean: what centering removes. spectrum: what whitening removes beyond centering. rest: what
-    neither removes. A part is negative where the cure made death worse. `spectrum` and `rest` are
-    None where the whitened arm was not measured; then `beyond_mean` is all that is known of them.
+    neither removes. A part is negative where the cure made death worse.
     """
 
-    mean: float
-    beyond_mean: float
-    spectrum: float | None
-    rest: float | None
-
-    def to_dict(self) -> dict[str, float | None]:
-        return asdict(self)
+    mean: Estimate
+    spectrum: Estimate
+    rest: Estimate
 
 
-def attribution(raw: float, centered: float, whitened: float | None = None) -> Attribution:
+def attribution(raw: Estimate, centered: Estimate, whitened: Estimate) -> Attribution:
     """What a layer's death owes to its mean (raw - centered) and spectrum (centered - whitened).
 
     Arguments are rates of dead features of the three arms, of one tied initialisation.
     """
-    spectrum = None if whitened is None else centered - whitened
-    return Attribution(mean=raw - centered, beyond_mean=centered, spectrum=spectrum, rest=whitened)
+    return Attribution(difference(raw, centered), difference(centered, whitened), whitened)
 
 
 def _reach(gamma: float, tokens: int) -> float:

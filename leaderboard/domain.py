@@ -8,6 +8,7 @@ from leaderboard.groups import RAW, Group, arms_of, by_setting
 from leaderboard.layout import Page, counts, model_link, setting_line, setting_title
 from leaderboard.metrics import (
     BIAS,
+    BORN_RAW,
     END,
     FVU,
     GAMMA,
@@ -15,6 +16,9 @@ from leaderboard.metrics import (
     INIT_RELU,
     INIT_TOPK,
     NEVER,
+    OWED_MEAN,
+    OWED_REST,
+    OWED_SPECTRUM,
     PREDICTED,
     RANK,
     REVIVAL,
@@ -38,6 +42,8 @@ def domain(name: str, groups: Sequence[Group]) -> str:
         page.add(f"## {setting_title(setting, sections)}", setting_line(members[0]))
         page.add(counts(members))
         page.add("### Models at initialisation", _models_at_init(page, members))
+        if any(OWED_REST.value(record) is not None for each in members for record in each.records):
+            page.add("### What death at initialisation is owed to", _owed(page, members))
         if _trains(members):
             page.add("### Models after training", _models_after(page, members))
         page.add("### Layers at initialisation", _layers_at_init(page, members))
@@ -74,6 +80,17 @@ def _models_at_init(page: Page, groups: Sequence[Group]) -> str:
             group_value(page, group, INIT_TOPK, RAW),
             *(group_value(page, group, INIT, arm) for arm in arms),
         ]
+        for group in groups
+    ]
+    return table(headers, rows)
+
+
+def _owed(page: Page, groups: Sequence[Group]) -> str:
+    """The raw arm's death at initialisation by cause, whichever arms were run."""
+    metrics = (BORN_RAW, OWED_MEAN, OWED_SPECTRUM, OWED_REST)
+    headers = ["Model", *(page.head(metric) for metric in metrics)]
+    rows = [
+        [model_link(group), *(group_value(page, group, metric) for metric in metrics)]
         for group in groups
     ]
     return table(headers, rows)

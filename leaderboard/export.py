@@ -22,7 +22,15 @@ from pydantic import BaseModel
 
 from bench.protocol import AXES, Protocol
 from bench.records import Record, RecordStore, write_atomically
-from leaderboard.metrics import END, INIT, NEVER, Metric
+from leaderboard.metrics import (
+    END,
+    INIT,
+    NEVER,
+    OWED_MEAN,
+    OWED_REST,
+    OWED_SPECTRUM,
+    Metric,
+)
 from leaderboard.text import NOTHING, escape, table
 from zoo.errors import UsageError
 
@@ -31,7 +39,19 @@ FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")
 DICTIONARY = "cells.md"
 
 # Shares that are asked for most, beside the numbers of features that records hold.
-_DERIVED = {"share_dead_init": INIT, "share_dead_end": END, "share_never_revived": NEVER}
+_DERIVED: dict[str, Metric] = {
+    "share_dead_init": INIT,
+    "share_dead_end": END,
+    "share_never_revived": NEVER,
+    "share_owed_to_mean": OWED_MEAN,
+    "share_owed_to_spectrum": OWED_SPECTRUM,
+    "share_owed_to_neither": OWED_REST,
+}
+_ENDS = {
+    "": "share: ",
+    ".low": "lower end of the 95 % interval, over features, of the share: ",
+    ".high": "upper end of the 95 % interval, over features, of the share: ",
+}
 
 # Spreadsheets take text that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -82,9 +102,19 @@ def flat_cells(records: Iterable[Record]) -> list[dict[str, Any]]:
     for record in records:
         document = record.model_dump(mode="json")
         row = {column.name: column.read(document) for column in columns()}
-        rows.append(row | {name: metric.value(record) for name, metric in _DERIVED.items()})
+        rows.append(row | _derived(record))
     keys = ("spec.domain", "spec.model", "spec.layer", "spec.arm", "spec.seed", "hash")
     return sorted(rows, key=lambda row: tuple(row[key] for key in keys))
+
+
+def _derived(record: Record) -> dict[str, float | None]:
+    """The shares with the ends of their intervals over features."""
+    row: dict[str, float | None] = {}
+    for name, metric in _DERIVED.items():
+        row[name] = metric.value(record)
+        found = metric.interval([record]) if metric.interval and row[name] is not None else None
+        row[f"{name}.low"], row[f"{name}.high"] = (found.low, found.high) if found else (None, None)
+    return row
 
 
 def dictionary() -> str:
@@ -167,10 +197,14 @@ def _reader(path: tuple[str, ...], index: int | None = None) -> Callable[[Mappin
 
 
 def _derived_columns() -> list[Column]:
-    def column(name: str, metric: Metric) -> Column:
-        return Column(name, "number", True, f"share: {metric.meaning}", lambda document: None)
+    def column(name: str, text: str) -> Column:
+        return Column(name, "number", True, text, lambda document: None)
 
-    return [column(name, metric) for name, metric in _DERIVED.items()]
+    return [
+        column(name + end, prefix + metric.meaning)
+        for name, metric in _DERIVED.items()
+        for end, prefix in _ENDS.items()
+    ]
 
 
 # ------------------------------------------------------------------------------------- the formats

@@ -138,9 +138,14 @@ class Group:
         spreads = [Spread.of(self._differences(value, layer)) for layer in self.layers]
         return Spread.of(spread.mean for spread in spreads if spread is not None)
 
-    def _differences(self, value: Value, layer: int) -> list[float]:
+    def pairs(self, value: Value, layer: int) -> list[tuple[Record, Record]]:
+        """The raw and centered records of a layer that have a number, one pair for each seed."""
         pairs = zip(self.at(layer, RAW), self.at(layer, CENTERED), strict=False)
-        read = [(value(raw), value(cured)) for raw, cured in pairs if raw and cured]
+        known = [(raw, cured) for raw, cured in pairs if raw and cured]
+        return [pair for pair in known if None not in map(value, pair)]
+
+    def _differences(self, value: Value, layer: int) -> list[float]:
+        read = [(value(raw), value(cured)) for raw, cured in self.pairs(value, layer)]
         return [a - b for a, b in read if a is not None and b is not None]
 
 

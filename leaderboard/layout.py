@@ -50,8 +50,13 @@ class Page:
 _LEGEND = (
     "Shares of features are percentages of the dictionary size n, by arm where the header names "
     "one. In parentheses stands the range: over the layers in a model's row, over the seeds in a "
-    f"layer's row. {NOTHING} means that there is no such number, *missing* that the cell was not "
-    "run though others like it were, *failed* that it was run and has no result."
+    "layer's row. Behind \N{PLUS-MINUS SIGN} stands the farther end of a 95 % interval: binomial "
+    "(Wilson) over the features of all seeds; for differences Newcombe's over features, or with "
+    "several seeds a paired bootstrap over them (of few seeds too narrow); for a model the mean of "
+    "its layers' ends, which holds however layers depend on each other. "
+    f"{NOTHING} means that there is no such number, "
+    "*missing* that the cell was not run though others like it were, *failed* that it was run and "
+    "has no result."
 )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bench.intervals import Estimate
 from bench.records import Death, Record, Result, Revival, Training
+from leaderboard.intervals import Counted, difference_interval, share_interval
 from leaderboard.text import Show, integer, number, percent
 
 
@@ -13,13 +15,37 @@ from leaderboard.text import Show, integer, number, percent
 class Metric:
     """One number of a measured cell.
 
-    `value` gives None where the cell has no such number; `meaning` says when that is.
+    `value` gives None where the cell has no such number; `meaning` says when that is. `interval`
+    is that of the mean over records of one layer and arm, one for each seed, where it has one.
     """
 
     title: str
     meaning: str
     value: Callable[[Record], float | None]
     show: Show
+    interval: Callable[[Sequence[Record]], Estimate | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate(Metric):
+    """A share of features that were counted."""
+
+    counted: Counted
+
+
+def _rate(title: str, meaning: str, counted: Counted) -> Rate:
+    def value(record: Record) -> float | None:
+        found = counted(record)
+        return found[0] / found[1] if found and found[1] else None
+
+    return Rate(
+        title,
+        meaning,
+        value,
+        percent,
+        lambda records: share_interval(counted, records),
+        counted=counted,
+    )
 
 
 def _of_result(read: Callable[[Result], float | None]) -> Callable[[Record], float | None]:
@@ -30,16 +56,29 @@ def _of_training(read: Callable[[Training], float | None]) -> Callable[[Record],
     return _of_result(lambda result: None if result.training is None else read(result.training))
 
 
-def _share_of_n(read: Callable[[Death], int | None], end: bool) -> Callable[[Record], float | None]:
-    """A census' number of features as a share of the dictionary."""
+def _born(read: Callable[[Death], int | None]) -> Counted:
+    """Features of the census at initialisation, of the dictionary."""
+    return _of_dictionary(lambda result: read(result.death_init))
 
-    def value(record: Record) -> float | None:
-        if record.result is None:
-            return None
-        features = read(record.result.death_end if end else record.result.death_init)
-        return None if features is None else features / record.spec.protocol["n"]
 
-    return value
+def _at_end(read: Callable[[Death], int | None]) -> Counted:
+    """Features of the census at the end, of the dictionary."""
+    return _of_dictionary(lambda result: read(result.death_end))
+
+
+def _of_dictionary(read: Callable[[Result], int | None]) -> Counted:
+    def counted(record: Record) -> tuple[int, int] | None:
+        features = None if record.result is None else read(record.result)
+        return None if features is None else (features, record.spec.protocol["n"])
+
+    return counted
+
+
+def _never(record: Record) -> tuple[int, int] | None:
+    training = record.result.training if record.result else None
+    if training is None:
+        return None
+    return training.revival.born - training.revival.revived, training.revival.born
 
 
 def _bias(training: Training) -> float | None:
@@ -116,57 +155,101 @@ PREDICTED = Metric(
     _of_result(lambda result: result.predicted_dead),
     percent,
 )
-INIT_RELU = Metric(
+INIT_RELU = _rate(
     "Init ReLU %",
     "features dead by ReLU at initialisation: their pre-activation is never > 0",
-    _share_of_n(lambda death: death.dead_relu, end=False),
-    percent,
+    _born(lambda death: death.dead_relu),
 )
-INIT_TOPK = Metric(
+INIT_TOPK = _rate(
     "Init TopK %",
     "features dead by TopK at initialisation: > 0 somewhere, but never among the k largest",
-    _share_of_n(lambda death: death.dead_topk, end=False),
-    percent,
+    _born(lambda death: death.dead_topk),
 )
-INIT = Metric(
+INIT = _rate(
     "Init %",
     "features dead at initialisation, by either path",
-    _share_of_n(lambda death: death.dead, end=False),
-    percent,
+    _born(lambda death: death.dead),
 )
-END_RELU = Metric(
+END_RELU = _rate(
     "End ReLU %",
     "features dead by ReLU at the end of training",
-    _share_of_n(lambda death: death.dead_relu, end=True),
-    percent,
+    _at_end(lambda death: death.dead_relu),
 )
-END_TOPK = Metric(
+END_TOPK = _rate(
     "End TopK %",
     "features dead by TopK at the end of training",
-    _share_of_n(lambda death: death.dead_topk, end=True),
-    percent,
+    _at_end(lambda death: death.dead_topk),
 )
-END = Metric(
+END = _rate(
     "End %",
     "features dead at the end of training, by either path",
-    _share_of_n(lambda death: death.dead, end=True),
-    percent,
+    _at_end(lambda death: death.dead),
 )
-ALWAYS_ON = Metric(
+ALWAYS_ON = _rate(
     "Always on %",
     "features that fire on more than 99 % of the tokens at the end of training",
-    _share_of_n(lambda death: death.always_on, end=True),
-    percent,
+    _at_end(lambda death: death.always_on),
+)
+
+# ------------------------------------------------------------------------------------ attribution
+
+
+def _dead(arm: str) -> Counted:
+    """Dead features at birth of a preset arm of the cell's layer and seed."""
+
+    def read(result: Result) -> int | None:
+        return None if result.attribution is None else getattr(result.attribution, arm)
+
+    return _of_dictionary(read)
+
+
+def _owed(title: str, meaning: str, first: str, second: str) -> Metric:
+    """One preset arm's death minus another's, both of the record itself."""
+    a, b = _dead(first), _dead(second)
+
+    def value(record: Record) -> float | None:
+        one, other = a(record), b(record)
+        return None if one is None or other is None else (one[0] - other[0]) / one[1]
+
+    def interval(records: Sequence[Record]) -> Estimate | None:
+        return difference_interval(a, b, [(record, record) for record in records])
+
+    return Metric(title, meaning, value, percent, interval)
+
+
+_OF_RAW = "negative where the cure makes death worse"
+BORN_RAW = _rate(
+    "Raw %",
+    "features dead at initialisation in the raw arm, whether it was run or not",
+    _dead("raw"),
+)
+OWED_MEAN = _owed(
+    "Mean %",
+    "what death at initialisation owes to the mean: features dead in the raw arm minus those dead "
+    f"after centering by the geometric median, {_OF_RAW}",
+    "raw",
+    "centered",
+)
+OWED_SPECTRUM = _owed(
+    "Spectrum %",
+    "what it owes to the spectrum: features dead after centering minus those dead after whitening, "
+    f"{_OF_RAW}",
+    "centered",
+    "whitened",
+)
+OWED_REST = _rate(
+    "Neither %",
+    "what neither cures: features dead at initialisation after whitening",
+    _dead("whitened"),
 )
 
 # --------------------------------------------------------------------------------------- training
 
-NEVER = Metric(
+NEVER = _rate(
     "Never %",
     "of the features that were dead at initialisation, those that had not fired by the end of "
     "training; none where no feature was dead at initialisation",
-    _of_training(lambda training: training.revival.never_share),
-    percent,
+    _never,
 )
 BIAS = Metric(
     "Bias %",

@@ -18,6 +18,7 @@ from leaderboard.layout import (
 from leaderboard.metrics import (
     ALWAYS_ON,
     BIAS,
+    BORN_RAW,
     END,
     END_RELU,
     END_TOPK,
@@ -33,6 +34,9 @@ from leaderboard.metrics import (
     L0,
     MEDIAN_GAP,
     NEVER,
+    OWED_MEAN,
+    OWED_REST,
+    OWED_SPECTRUM,
     PREDICTED,
     PREDICTED_RELU,
     RANK,
@@ -63,6 +67,8 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
         page.add(*(image(each, "../") for each in profiles))
         page.add("### Layers", _layers(page, group))
         page.add("### Death by path", _death(page, group))
+        if any(OWED_REST.value(record) is not None for record in group.records):
+            page.add("### What death is owed to", _owed(page, group))
         if group.spec.protocol.get("steps"):
             page.add("### Training", _training(page, group))
         page.add("### Activations", _activations(page, group))
@@ -115,6 +121,20 @@ def _death(page: Page, group: Group) -> str:
         for arm in group.arms
     ]
     return table(headers, rows, left=2)
+
+
+def _owed(page: Page, group: Group) -> str:
+    """The raw arm's death at initialisation by cause, whichever arms were run."""
+    parts = (OWED_MEAN, OWED_SPECTRUM, OWED_REST)
+    headers = ["Layer", page.head(BORN_RAW), *(page.head(part) for part in parts)]
+    rows = [
+        [
+            str(layer),
+            *(layer_value(page, group, metric, layer, None) for metric in (BORN_RAW, *parts)),
+        ]
+        for layer in group.layers
+    ]
+    return table(headers, rows)
 
 
 def _training(page: Page, group: Group) -> str:

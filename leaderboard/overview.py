@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from leaderboard.correlation import correlation
 from leaderboard.groups import CENTERED, RAW, Group, Setting, Spread, by_setting
+from leaderboard.intervals import saved_interval
 from leaderboard.layout import (
     Page,
     counts,
@@ -14,7 +16,17 @@ from leaderboard.layout import (
     setting_line,
     setting_title,
 )
-from leaderboard.metrics import END, GAMMA, INIT, INIT_RELU, INIT_TOPK, PREDICTED, RANK, Metric
+from leaderboard.metrics import (
+    END,
+    GAMMA,
+    INIT,
+    INIT_RELU,
+    INIT_TOPK,
+    PREDICTED,
+    RANK,
+    Metric,
+    Rate,
+)
 from leaderboard.pictures import Picture, image
 from leaderboard.text import DOT, count, escape, link, percent, table
 from leaderboard.values import (
@@ -63,6 +75,7 @@ def overview(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str:
         page.add("### By gamma", _by_gamma(page, members))
         page.add("### By death at initialisation", _by_death(page, members))
         page.add("### By what centering saves", _by_saving(page, members))
+        page.add("### Gamma against death", correlation(page, members))
         if shown[1:]:
             page.add("### Figures", *(image(each) for each in shown[1:]))
     page.add("## Failed and missing cells", _incomplete(page, sections))
@@ -147,14 +160,15 @@ def _by_saving(page: Page, groups: Sequence[Group]) -> str:
     return table(headers, rows, left=3)
 
 
-def _saved(page: Page, group: Group, metric: Metric) -> str:
+def _saved(page: Page, group: Group, metric: Rate) -> str:
     spread = group.saved(metric.value)
     if spread is not None:
-        return spread_text(spread, percent)
-    pairs = [
+        pairs = [group.pairs(metric.value, layer) for layer in group.layers]
+        return spread_text(spread, percent, saved_interval(pairs, metric.counted))
+    cells = [
         cell for layer in group.layers for arm in (RAW, CENTERED) for cell in group.at(layer, arm)
     ]
-    return absence(page, pairs)
+    return absence(page, cells)
 
 
 def _mean_saved(group: Group) -> float | None:

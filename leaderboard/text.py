@@ -12,6 +12,7 @@ EN_DASH = "\N{EN DASH}"
 NOTHING = "\N{EM DASH}"
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 DOT = "\N{MIDDLE DOT}"
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 # Characters that markdown (with GitHub's tables, strike-through and formulas) reads as markup.
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")

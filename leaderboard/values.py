@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bench.intervals import Estimate
 from bench.records import Record, Revival
 from leaderboard.groups import Group, Spread
+from leaderboard.intervals import mean_interval
 from leaderboard.layout import Page
 from leaderboard.metrics import Metric, RevivalMetric
-from leaderboard.text import NOTHING, Show, between, count, escape, integer
+from leaderboard.text import NOTHING, PLUS_MINUS, Show, between, count, escape, integer
 
 NOT_REACHED = "not reached"
 MISSING = "missing"
 
 
-def spread_text(spread: Spread, show: Show) -> str:
-    """`12.3`, or `12.3 (8.1-17.0)` where mean and range differ as written."""
+def spread_text(spread: Spread, show: Show, interval: Estimate | None = None) -> str:
+    """`12.3`, or `12.3 (8.1-17.0)` where mean and range differ as written; `12.3 +-1.1 (...)` with
+    an interval, of which the farther end is shown."""
     low, high = show(spread.low), show(spread.high)
     mean = show(spread.mean)
+    if interval is not None and interval.low is not None and interval.high is not None:
+        reach = max(interval.high - spread.mean, spread.mean - interval.low)
+        mean += f" {PLUS_MINUS}{show(reach)}"
     return mean if low == high else f"{mean} ({between(low, high)})"
 
 
@@ -28,7 +34,9 @@ def layer_value(page: Page, group: Group, metric: Metric, layer: int, arm: str |
     spread = group.at_layer(metric.value, layer, arm)
     if spread is None:
         return absence(page, records)
-    return spread_text(spread, metric.show) + (partial(page, records) if arm else "")
+    return spread_text(spread, metric.show, layer_interval(group, metric, layer, arm)) + (
+        partial(page, records) if arm else ""
+    )
 
 
 def group_value(page: Page, group: Group, metric: Metric, arm: str | None = None) -> str:
@@ -36,7 +44,19 @@ def group_value(page: Page, group: Group, metric: Metric, arm: str | None = None
     spread = group.over_layers(metric.value, arm)
     if spread is None:
         return absence(page, [cell for layer in group.layers for cell in group.at(layer, arm)])
-    return spread_text(spread, metric.show)
+    intervals = (layer_interval(group, metric, layer, arm) for layer in group.layers)
+    known = [each for each in intervals if each is not None]
+    return spread_text(spread, metric.show, mean_interval(known))
+
+
+def layer_interval(group: Group, metric: Metric, layer: int, arm: str | None) -> Estimate | None:
+    """A metric's interval over the features and seeds of a layer (and arm)."""
+    if metric.interval is None:
+        return None
+    # Without an arm it is the layer's number, the same in every arm: one record for each seed.
+    records = (record for record in group.at(layer, arm) if record is not None)
+    found = {record.spec.seed: record for record in records if metric.value(record) is not None}
+    return metric.interval(list(found.values()))
 
 
 def absence(page: Page, records: Sequence[Record | None]) -> str:

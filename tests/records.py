@@ -16,6 +16,7 @@ import bench.records
 from bench.plan import METRIC_VERSION, Spec, content_hash
 from bench.protocol import Protocol
 from bench.records import (
+    Attribution,
     Checkpoint,
     Death,
     OutlierDimension,
@@ -152,7 +153,16 @@ def make_result(spec: Spec) -> Result:
             dead_relu=last.dead_relu, dead_topk=last.dead_topk, always_on=draw.randrange(5)
         ),
         training=training,
+        attribution=make_attribution(spec),
     )
+
+
+def make_attribution(spec: Spec) -> Attribution:
+    """Of the layer and seed: equal for every arm, as in a measured block."""
+    draw = random.Random(f"{spec.model} {spec.weights} {spec.layer} {spec.seed}")
+    raw = draw.randrange(spec.protocol["n"] + 1)
+    centered = draw.randrange(raw + 1)
+    return Attribution(raw=raw, centered=centered, whitened=draw.randrange(centered + 1))
 
 
 def make_provenance(**overrides: Any) -> Provenance:

@@ -69,7 +69,7 @@ def command(
 
 def describe(found: Diagnosis) -> str:
     """The diagnosis for a reader."""
-    return "\n\n".join((_statistics(found), _death(found), _verdict(found)))
+    return "\n\n".join((_statistics(found), _death(found), _owed(found), _verdict(found)))
 
 
 def _statistics(found: Diagnosis) -> str:
@@ -113,6 +113,19 @@ def _death(found: Diagnosis) -> str:
     return "\n".join(lines)
 
 
+def _owed(found: Diagnosis) -> str:
+    """The raw arm's death by cause."""
+    from tabulate import tabulate
+
+    owed = found.attribution
+    rows = [
+        ("owed to the mean", _share(owed.mean), "raw minus centered"),
+        ("owed to the spectrum", _share(owed.spectrum), "centered minus whitened"),
+        ("owed to neither", _share(owed.rest), "whitened"),
+    ]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+
+
 def _share(estimate: Estimate) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return estimate.reason or ""
@@ -120,11 +133,4 @@ def _share(estimate: Estimate) -> str:
 
 
 def _verdict(found: Diagnosis) -> str:
-    owed = found.attribution
-    lines = [f"verdict: {found.verdict.action}", found.verdict.reason]
-    if found.verdict.action not in ("nothing to do", "more tokens") and owed.spectrum is not None:
-        lines.append(
-            f"Of the raw arm's death {owed.mean:.1%} is owed to the mean, {owed.spectrum:.1%} to "
-            f"the spectrum, {owed.rest:.1%} to neither."
-        )
-    return "\n".join(lines)
+    return f"verdict: {found.verdict.action}\n{found.verdict.reason}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.intervals import binomial_interval, paired_bootstrap, spearman
+from bench.intervals import binomial_interval, difference, paired_bootstrap, spearman
 
 
 @pytest.mark.parametrize("method", ["wilson", "exact"])
@@ -33,6 +33,31 @@ def test_nothing_and_everything_still_have_an_interval():
     assert missing.reason == "no trials"
     with pytest.raises(ValueError, match="6 successes in 5 trials"):
         binomial_interval(6, 5)
+
+
+# Newcombe (Statistics in Medicine 17, 1998), table II, method 10, as he prints them.
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((0, 10), (0, 10), -0.2775, 0.2775),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+    ],
+)
+def test_a_difference_of_shares_has_newcombe_s_interval(first, second, low, high):
+    a, b = binomial_interval(*first), binomial_interval(*second)
+    found = difference(a, b)
+    assert found.value == a.value - b.value
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_no_difference_from_what_there_is_none_of():
+    missing = binomial_interval(0, 0)
+    for pair in ((missing, binomial_interval(1, 2)), (binomial_interval(1, 2), missing)):
+        assert difference(*pair).value is None
+        assert difference(*pair).reason == "no trials"
 
 
 def test_paired_bootstrap_uses_the_pairing():

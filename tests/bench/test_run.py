@@ -85,6 +85,10 @@ def test_the_numbers_are_those_of_the_data(bench: Bench, arguments: list) -> Non
     assert raw.statistics == centered.statistics
     assert raw.death_init.dead > 0.8 * 64
     assert centered.death_init.dead == 0
+    assert raw.attribution == centered.attribution
+    assert raw.attribution is not None
+    assert raw.attribution.raw == raw.death_init.dead
+    assert raw.attribution.centered == centered.death_init.dead
 
 
 def test_resume_measures_only_what_is_missing(bench: Bench, arguments: list) -> None:
@@ -239,11 +243,11 @@ def test_only_the_failed_cells_are_redone_when_asked(
     make_layer = measure._make_layer
     calls = []
 
-    def fail_second(sample: Any) -> Any:
-        calls.append(sample)
+    def fail_second(*given: Any) -> Any:
+        calls.append(given)
         if len(calls) == 2:
             raise BadActivations("a bad layer", "Mend it.")
-        return make_layer(sample)
+        return make_layer(*given)
 
     monkeypatch.setattr(measure, "_make_layer", fail_second)
     code, _, err = bench("run", *arguments)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import norm
 
-from bench.intervals import spearman
+from bench.intervals import binomial_interval, spearman
 from bench.theory import attribution, ceiling, predicted_dead, predicted_relu
 
 N, K, DICTIONARY = 100_000, 64, 8192
@@ -58,16 +57,16 @@ def test_k_is_checked(k):
 
 
 def test_attribution_adds_up():
-    parts = attribution(raw=0.96, centered=0.61, whitened=0.02)
-    assert parts.mean == pytest.approx(0.35)
-    assert parts.spectrum == pytest.approx(0.59)
-    assert parts.rest == 0.02
-    assert parts.mean + parts.spectrum + parts.rest == pytest.approx(0.96)
-    unknown = attribution(raw=0.5, centered=0.1)
-    assert (unknown.mean, unknown.beyond_mean) == (0.4, 0.1)
-    assert unknown.spectrum is None
-    assert unknown.rest is None
-    assert json.loads(json.dumps(unknown.to_dict()))["spectrum"] is None
+    raw, centered, whitened = (binomial_interval(dead, 1000) for dead in (960, 610, 20))
+    parts = attribution(raw, centered, whitened)
+    assert parts.mean.value == pytest.approx(0.35)
+    assert parts.spectrum.value == pytest.approx(0.59)
+    assert parts.rest == whitened
+    for part in (parts.mean, parts.spectrum):
+        assert part.value - 0.05 < part.low < part.value < part.high < part.value + 0.05
+    worse = attribution(centered, raw, whitened)
+    assert worse.mean.value == pytest.approx(-0.35)
+    assert (worse.mean.low, worse.mean.high) == (-parts.mean.high, -parts.mean.low)
 
 
 def test_needs_neither_torch_nor_numpy():

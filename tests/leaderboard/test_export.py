@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.intervals import binomial_interval
 from bench.records import RecordStore
 from leaderboard.export import Format, columns, dictionary, export_cells, flat_cells
 from tests.leaderboard.tables import tables
@@ -51,6 +52,13 @@ def test_values_are_those_of_the_records_unrounded(output: Path) -> None:
         )
         assert low_high == (revival.interval or (None, None))
         assert row["share_dead_end"] == record.result.death_end.dead / 768
+        interval = binomial_interval(record.result.death_end.dead, 768)
+        assert row["share_dead_end.low"] == interval.low
+        assert row["share_dead_end.high"] == interval.high
+        owed = record.result.attribution
+        assert owed is not None
+        assert row["share_owed_to_mean"] == (owed.raw - owed.centered) / 768
+        assert row["share_owed_to_mean.low"] < row["share_owed_to_mean.high"]
         assert len(row["result.training.checkpoints"]) == len(record.result.training.checkpoints)
 
 

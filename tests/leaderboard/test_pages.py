@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.intervals import binomial_interval
 from bench.records import Record, RecordStore, Revival, Training
 from leaderboard import write_boards
 from leaderboard.boards import FOLDER
@@ -156,7 +157,11 @@ def test_a_model_s_row_is_the_mean_and_range_over_its_layers() -> None:
     dead = [r.result.death_init.dead / 768 for r in records if r.result and r.spec.arm == "raw"]
     low, high, middle = 100 * min(dead), 100 * max(dead), 100 * sum(dead) / 3
     assert 0.05 < low < high < 99.95
-    assert row["Init % raw"] == f"{middle:.1f} ({low:.1f}\N{EN DASH}{high:.1f})"
+    value, interval, between = row["Init % raw"].split()
+    assert f"{value} {between}" == f"{middle:.1f} ({low:.1f}\N{EN DASH}{high:.1f})"
+    ends = [binomial_interval(round(share * 768), 768).low for share in dead]
+    reach = middle - 100 * sum(ends) / 3
+    assert interval == f"\N{PLUS-MINUS SIGN}{reach:.1f}"
 
 
 def test_several_seeds_give_mean_and_range() -> None:
