@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import zipfile
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from adapters import checkpoints
 from adapters.base import Adapter, Inputs
-from adapters.tokens import consecutive
-from zoo.errors import BadCard, BadCorpus, BadWeights
-
-SUFFIXES = (".npy", ".npz", ".safetensors")
+from adapters.inflate import DeflatedArray, mapped
+from zoo.arrays import ARRAY_SUFFIXES, read_headers
+from zoo.dumps import streams_of
+from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Span:
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """One two-dimensional array [tokens, width] on disk, read by rows.
+    """One array on disk, read by rows [tokens, width]; all its axes but the last count tokens.
 
-    `.npy` and `.safetensors` are read where they lie, only the rows asked for. An array in an
-    `.npz` may be compressed, so it is read whole, one file at a time.
+    `.npy`, `.safetensors` and uncompressed `.npz` are read where they lie, only the rows asked
+    for. A compressed `.npz` is inflated as far as need be, and never kept whole.
     """
 
     path: Path
@@ -43,38 +43,61 @@ class ArrayFile:
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
-        """The array's shape, from the file's header."""
-        if self.path.suffix == ".npy":
-            return np.load(self.path, mmap_mode="r").shape
-        if self.path.suffix == ".npz":
-            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as member:
-                version = np.lib.format.read_magic(member)
-                reader = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-                return reader(member)[0]
-        with self._safetensors() as file:
-            return tuple(file.get_slice(self.key).get_shape())
+        """The array's shape, from the file's header. Raises `KeyError` where it has no such key."""
+        headers = {header.key: header for header in read_headers(self.path)}
+        header = headers[self.key if self.path.suffix != ".npy" else None]
+        if not header.is_float:
+            raise ValueError(f"{header.dtype} is no real floating point type")
+        return header.shape
+
+    @property
+    def tokens(self) -> int:
+        """Rows of width `shape[-1]`."""
+        return math.prod(self.shape[:-1])
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows as a tensor of the file's dtype."""
         if self.path.suffix == ".safetensors":
-            with self._safetensors() as file:
-                return file.get_slice(self.key)[start:stop]
-        if self.path.suffix == ".npy":
-            rows = np.load(self.path, mmap_mode="r")[start:stop]
-        else:
-            rows = _whole(self.path, str(self.key))[start:stop]
-        return torch.from_numpy(np.array(rows))
+            if len(self.shape) > 2:
+                return self._tensor.reshape(-1, self.shape[-1])[start:stop].clone()
+            from safetensors import safe_open
 
-    def _safetensors(self) -> Any:
+            with safe_open(self.path, framework="pt") as file:
+                return file.get_slice(self.key)[start:stop]
+        rows = self._source.rows(start, stop)
+        return torch.from_numpy(np.array(rows, dtype=rows.dtype.newbyteorder("=")))
+
+    @functools.cached_property
+    def _tensor(self) -> Tensor:
         from safetensors import safe_open
 
-        return safe_open(self.path, framework="pt")
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_tensor(self.key)
+
+    @functools.cached_property
+    def _source(self) -> Rows | DeflatedArray:
+        if self.path.suffix == ".npy":
+            return Rows(np.load(self.path, mmap_mode="r"))
+        array = mapped(self.path, str(self.key))
+        if array is not None:
+            return Rows(array)
+        deflated = DeflatedArray(self.path, str(self.key))
+        if deflated.fortran:
+            # Columns first: no row can be read before the last column was.
+            with np.load(self.path) as archive:
+                return Rows(archive[str(self.key)])
+        return deflated
 
 
-@functools.lru_cache(maxsize=1)
-def _whole(path: Path, key: str) -> np.ndarray:
-    with np.load(path) as archive:
-        return archive[key]
+@dataclass(frozen=True)
+class Rows:
+    """The rows of an array in memory or mapped."""
+
+    array: np.ndarray
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows as [tokens, width], all axes but the last counting tokens."""
+        return self.array.reshape(-1, self.array.shape[-1])[start:stop]
 
 
 class StoredLayer(nn.Module):
@@ -88,6 +111,8 @@ class StoredLayer(nn.Module):
         self.register_buffer("place", torch.empty(0), persistent=False)
 
     def forward(self, spans: list[Span]) -> Tensor:
+        if not self.files:  # a layer that was not saved
+            return self.place
         rows = [self.files[span.file].rows(span.start, span.stop) for span in spans]
         return pad_sequence(rows, batch_first=True).to(self.place.device)
 
@@ -108,10 +133,12 @@ class ArrayAdapter(Adapter):
     """A folder of precomputed activations as a model. `tap.blocks` is `layer.{i}`.
 
     Card options:
-        file: glob of the files below the folder, with `{i}` for the layer's number where there is
-            more than one layer; default every file of a known kind. AlphaFold 3 writes
-            `**/*embeddings.npz`.
-        key: the array's name within .npz and .safetensors files (`single_embeddings`).
+        stream: name of a stream that `zoo.scan` finds, or that the folder's manifest names:
+            which files and arrays hold which layer is then taken from there.
+        file: else, glob of the files below the folder, with `{i}` for the layer's number where
+            there is more than one layer; default every file of a known kind.
+        key: the array's name within .npz and .safetensors files.
+        flatten: take arrays of more axes; all but the last count tokens.
 
     An example is the number of a chunk of `context` tokens; `chunks` says how many there are.
     Chunks run through the files in order of their names and never across two of them.
@@ -119,35 +146,46 @@ class ArrayAdapter(Adapter):
 
     @functools.cached_property
     def files(self) -> list[list[ArrayFile]]:
-        """The files by layer.
+        """The files by layer, empty for a layer that was not saved.
 
         Raises:
             BadWeights: there are none, one is not an array of the card's width, or the layers do
                 not hold the same tokens.
         """
-        layers = [self._layer_files(i) for i in self.card.layers]
-        lengths = [[file.shape[0] for file in files] for files in layers]
-        for i, found in enumerate(lengths):
-            if found != lengths[0]:
+        stated = set(self.card.layers)
+        named = self._streamed() if "stream" in self.card.options else None
+        layers = [
+            [] if i not in stated else self._layer_files(i) if named is None else named[i]
+            for i in range(self.card.tap.layers)
+        ]
+        first = self.card.layers[0]
+        lengths = [[file.tokens for file in files] for files in layers]
+        for i in self.card.layers:
+            if lengths[i] != lengths[first]:
                 raise BadWeights(
-                    f"model {self.card.id!r}: layer {i} holds {sum(found)} tokens, layer 0 holds "
-                    f"{sum(lengths[0])}, or they are divided otherwise"
+                    f"model {self.card.id!r}: layer {i} holds {sum(lengths[i])} tokens, layer "
+                    f"{first} holds {sum(lengths[first])}, or they are divided otherwise"
                 )
         return layers
 
     @functools.cached_property
-    def spans(self) -> list[Span]:
-        """The chunks, in order."""
-        return [
-            Span(number, cut.start, cut.stop)
-            for number, file in enumerate(self.files[0])
-            for cut in consecutive(file.shape[0], self.card.context)
-        ]
+    def _ends(self) -> np.ndarray:
+        """Chunks up to the end of each file."""
+        files = self.files[self.card.layers[0]]
+        return np.cumsum([-(-file.tokens // self.card.context) for file in files])
 
     @property
     def chunks(self) -> int:
         """How many examples there are."""
-        return len(self.spans)
+        return int(self._ends[-1])
+
+    def span(self, chunk: int) -> Span:
+        """The rows of a chunk."""
+        number = int(np.searchsorted(self._ends, chunk, side="right"))
+        before = int(self._ends[number - 1]) if number else 0
+        start = (chunk - before) * self.card.context
+        tokens = self.files[self.card.layers[0]][number].tokens
+        return Span(number, start, min(start + self.card.context, tokens))
 
     def load(self) -> nn.Module:
         return StoredModel(self.files)
@@ -157,12 +195,28 @@ class ArrayAdapter(Adapter):
             raise BadCorpus(f"a chunk number is needed, not {type(example).__name__}")
         if not 0 <= example < self.chunks:
             raise BadCorpus(f"no chunk {example}: there are {self.chunks}")
-        return [self.spans[int(example)]]
+        return [self.span(int(example))]
 
     def inputs(self, items: list[Span]) -> Inputs:
         lengths = torch.tensor([span.stop - span.start for span in items])
         valid = torch.arange(int(lengths.max())) < lengths[:, None]
         return Inputs({"spans": items}, valid, torch.zeros_like(valid))
+
+    def _streamed(self) -> dict[int, list[ArrayFile]]:
+        name = self.card.options["stream"]
+        streams = {stream.name: stream for stream in streams_of(self.folder)}
+        if name not in streams:
+            raise BadWeights(
+                f"model {self.card.id!r}: {self.folder} holds no stream {name!r}",
+                f"It holds {', '.join(streams)}.",
+            )
+        return {
+            layer.layer: [
+                self._checked(ArrayFile(self.folder / part.path, part.key), flatten=True)
+                for part in layer.parts
+            ]
+            for layer in streams[name].layers
+        }
 
     def _layer_files(self, layer: int) -> list[ArrayFile]:
         pattern = str(self.card.options.get("file", "**/*"))
@@ -172,14 +226,16 @@ class ArrayAdapter(Adapter):
             )
         folder = self.folder
         pattern = pattern.replace("{i}", str(layer))
-        paths = [path for path in sorted(folder.glob(pattern)) if path.suffix in SUFFIXES]
+        paths = [path for path in sorted(folder.glob(pattern)) if path.suffix in ARRAY_SUFFIXES]
         if not paths:
             raise BadWeights(
-                f"model {self.card.id!r}: no arrays ({', '.join(SUFFIXES)}) at {folder}/{pattern}"
+                f"model {self.card.id!r}: no arrays ({', '.join(ARRAY_SUFFIXES)}) at "
+                f"{folder}/{pattern}"
             )
-        return [self._checked(ArrayFile(path, self.card.options.get("key"))) for path in paths]
+        key, flatten = self.card.options.get("key"), bool(self.card.options.get("flatten"))
+        return [self._checked(ArrayFile(path, key), flatten=flatten) for path in paths]
 
-    def _checked(self, file: ArrayFile) -> ArrayFile:
+    def _checked(self, file: ArrayFile, *, flatten: bool) -> ArrayFile:
         if file.path.suffix != ".npy" and file.key is None:
             raise BadCard(
                 f"card {self.card.id!r}: options.key must name the array within {file.path.name}"
@@ -187,11 +243,9 @@ class ArrayAdapter(Adapter):
         try:
             with checkpoints.loading_errors(self.card, file.path):
                 shape = file.shape
-        except zipfile.BadZipFile as error:
-            raise BadWeights(
-                f"model {self.card.id!r}: {file.path} is corrupt or truncated ({error})"
-            ) from None
-        if len(shape) != 2 or shape[1] != self.card.tap.width:
+        except BadActivations as error:
+            raise BadWeights(f"model {self.card.id!r}: {error.message}", error.remedy) from None
+        if len(shape) < 2 or (len(shape) > 2 and not flatten) or shape[-1] != self.card.tap.width:
             raise BadWeights(
                 f"model {self.card.id!r}: {file.path} holds an array of shape {shape}, the card "
                 f"says [tokens, {self.card.tap.width}]"

@@ -208,7 +208,7 @@ class Adapter(ABC):
             if layer not in self.card.layers:
                 raise UsageError(
                     f"model {self.card.id!r} has no layer {layer}",
-                    f"Its layers are 0 to {self.card.tap.layers - 1}.",
+                    f"Its layers are {self.card.layers[0]} to {self.card.layers[-1]}.",
                 )
         return wanted
 

@@ -14,6 +14,7 @@ from zoo.errors import UsageError
 if TYPE_CHECKING:
     from bench.plan import Block, Request
     from bench.records import RecordStore
+    from zoo.cards import Card
     from zoo.registry import Registry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -90,7 +91,7 @@ which_models = _options(
         multiple=True,
         metavar="GLOB",
         shell_complete=_models,
-        help="Models by id; * and ? match. May be given again.",
+        help="Models by id; * and ? match; or dump:DIR. May be given again.",
     ),
     click.option(
         "--domain", "domains", multiple=True, shell_complete=_domains, help="Only this domain."
@@ -172,7 +173,7 @@ class Cells:
         if self.corpus is not None and not self.corpus.exists():
             raise UsageError(f"--corpus: nothing at {self.corpus}")
         return Request(
-            cards=registry.select(suite=self.suite, models=self.models, domains=self.domains),
+            cards=choose(registry, self.suite, self.models, self.domains),
             protocol=load_protocol(
                 self.protocol, settings=self.settings, arms=self.arms, seeds=self.seeds
             ),
@@ -188,6 +189,18 @@ class Cells:
 
         registry = self.registry()
         return make_plan(self.request(registry), registry)
+
+
+def choose(
+    registry: Registry, suite: str | None, models: Sequence[str], domains: Sequence[str]
+) -> list[Card]:
+    """The cards meant; what was found out about models without a card is told on stderr."""
+    from adapters.references import select
+
+    cards, made = select(registry, suite=suite, models=models, domains=domains)
+    for card in made:
+        click.echo(f"bench: {card.id}: {card.summary}", err=True)
+    return cards
 
 
 def pick_device(name: str) -> str:

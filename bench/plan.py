@@ -155,7 +155,7 @@ def make_plan(request: Request, registry: Registry) -> list[Block]:
 def _check_layers(cards: Sequence[Card], layers: Sequence[int] | None) -> None:
     for layer in layers or ():
         if not any(layer in card.layers for card in cards):
-            deepest = max(card.tap.layers for card in cards) - 1
+            deepest = max(card.layers[-1] for card in cards)
             raise UsageError(
                 f"no chosen model has a layer {layer}", f"There are layers 0 to {deepest}."
             )
@@ -179,7 +179,9 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
         "corpus": corpus.name if corpus else str(request.corpus or card.corpus),
         "corpus_fingerprint": fingerprint,
         "card": card.model_dump(
-            mode="json", include={"adapter", "tap", "tokens", "context", "options"}
+            mode="json",
+            include={"adapter", "tap", "tokens", "context", "options"},
+            exclude_none=True,
         ),
         "limit": request.limit,
         "protocol": request.protocol.measurement(),

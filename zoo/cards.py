@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -20,13 +21,13 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """Outside data: an unknown key is an error, and nothing changes after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Checkpoint(_Strict):
+class Checkpoint(Strict):
     """Where the weights come from, and under which terms.
 
     `source` decides which of the other keys are read:
@@ -34,10 +35,11 @@ class Checkpoint(_Strict):
       pip      `path` is a folder inside the installed distribution module `module`;
       hub      `hub` is the id on the model hub, at the pinned commit `revision`;
       folder   `path` is a folder on this machine, relative to the card's file;
+      user     nothing can be fetched: the user gives a folder with --weights; `path` says of what;
       none     there are no weights (synthetic activations).
     """
 
-    source: Literal["package", "pip", "hub", "folder", "none"]
+    source: Literal["package", "pip", "hub", "folder", "user", "none"]
     path: str | None = None
     module: str | None = None
     hub: str | None = None
@@ -55,6 +57,7 @@ class Checkpoint(_Strict):
             "pip": ("path", "module"),
             "hub": ("hub",),
             "folder": ("path",),
+            "user": ("path",),
             "none": (),
         }
         missing = [key for key in needs[self.source] if getattr(self, key) is None]
@@ -65,19 +68,21 @@ class Checkpoint(_Strict):
         return self
 
 
-class Tap(_Strict):
+class Tap(Strict):
     """Which modules are the layers, and which of their outputs is the residual stream.
 
     `blocks` holds `{i}` for the layer's number, from 0. Several patterns may be given where module
     paths moved between library versions; the first one that the model has is taken.
     `output` is the index of the stream where a block returns a tuple, or `sum` where the stream is
     the sum of the tuple's tensors (branch and residual kept apart).
+    `numbers` names the layers there are where some are not: activations that were saved of a few.
     """
 
     blocks: tuple[str, ...] = Field(min_length=1)
     output: int | Literal["sum"] = 0
     layers: int = Field(ge=1)
     width: int = Field(ge=1)
+    numbers: tuple[int, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -91,10 +96,12 @@ class Tap(_Strict):
         for pattern in self.blocks:
             if self.layers > 1 and "{i}" not in pattern:
                 raise ValueError(f"tap.blocks {pattern!r} has no '{{i}}' for the layer's number")
+        if any(number not in range(self.layers) for number in self.numbers or ()):
+            raise ValueError(f"tap.numbers are not all below tap.layers, {self.layers}")
         return self
 
 
-class TokenRule(_Strict):
+class TokenRule(Strict):
     """Which tokens are measured. Padding never is.
 
     `special` says what happens to special tokens (BOS, CLS, EOS, SEP, registers): drop them, keep
@@ -109,7 +116,7 @@ class TokenRule(_Strict):
     registers: int = Field(default=0, ge=0)
 
 
-class Card(_Strict):
+class Card(Strict):
     """One model of the zoo: what it is, where it comes from, how to tap it. One YAML file each."""
 
     id: Name
@@ -132,9 +139,9 @@ class Card(_Strict):
     _folder: Path | None = pydantic.PrivateAttr(default=None)
 
     @property
-    def layers(self) -> range:
+    def layers(self) -> Sequence[int]:
         """The layers there are, by number."""
-        return range(self.tap.layers)
+        return self.tap.numbers or range(self.tap.layers)
 
     @property
     def folder(self) -> Path | None:
@@ -142,7 +149,7 @@ class Card(_Strict):
         return self._folder
 
 
-class CorpusCard(_Strict):
+class CorpusCard(Strict):
     """One named input. `kind` is what an example is, `source` where examples come from.
 
     text: str. image: uint8 array (height, width, 3). protein, dna: str of letters.
@@ -168,7 +175,7 @@ class CorpusCard(_Strict):
         return self
 
 
-class Suite(_Strict):
+class Suite(Strict):
     """A named list of cards."""
 
     id: Name

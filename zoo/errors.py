@@ -41,6 +41,10 @@ class BadCard(UsageError):
     """A card, suite or corpus file that does not validate."""
 
 
+class BadManifest(UsageError):
+    """A folder of activations that is not one, or whose manifest says other than it holds."""
+
+
 class BadRecord(UsageError):
     """A record that is not one: broken, edited by hand, or of an unknown version."""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import zipfile
 from pathlib import Path
 
 from zoo.cards import Card
 from zoo.errors import MissingExtra, ModelUnavailable
+from zoo.manifest import MANIFEST, read_manifest
 
 # What decides the numbers: weights, configuration, vocabulary and preprocessing.
 _SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".py"}
+_ARRAYS = {".npy", ".npz", ".safetensors"}
 
 
 def weights_folder(card: Card, override: Path | None = None) -> Path | None:
@@ -30,6 +33,12 @@ def weights_folder(card: Card, override: Path | None = None) -> Path | None:
         folder = _module_folder(card) / str(card.checkpoint.path)
     elif source == "folder":
         folder = (card.folder or Path()) / str(card.checkpoint.path)
+    elif source == "user":
+        page = card.checkpoint.licence_page
+        raise ModelUnavailable(
+            f"model {card.id!r} is measured from {card.checkpoint.path}, which cannot be fetched",
+            "Give it as --weights DIR" + (f"; see {page}." if page else "."),
+        )
     else:
         return None
     if not folder.is_dir():
@@ -48,10 +57,13 @@ def weights_identity(card: Card, override: Path | None = None) -> str:
     """
     folder = weights_folder(card, override)
     if folder is not None:
+        if card.adapter == "array" and (folder / MANIFEST).is_file():
+            return read_manifest(folder).identity()
+        suffixes = _ARRAYS if card.adapter == "array" else _SUFFIXES
         files = tuple(
             (path.relative_to(folder).as_posix(), str(path), path.stat().st_mtime_ns)
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.suffix in _SUFFIXES and path.name != "training.json"
+            if path.is_file() and path.suffix in suffixes and path.name != "training.json"
         )
         return f"sha256:{_digest(files)}"
     if card.checkpoint.source == "hub":
@@ -63,9 +75,20 @@ def weights_identity(card: Card, override: Path | None = None) -> str:
 def _digest(files: tuple[tuple[str, str, int], ...]) -> str:
     total = hashlib.sha256()
     for name, path, _ in files:
-        with open(path, "rb") as handle:
-            total.update(f"{name}\0{hashlib.file_digest(handle, 'sha256').hexdigest()}\n".encode())
+        total.update(f"{name}\0{_content(path)}\n".encode())
     return total.hexdigest()
+
+
+def _content(path: str) -> str:
+    """What identifies a file's contents: its SHA-256, or the checksums that an archive keeps.
+
+    An archive's own CRC-32 of each array costs no reading, and embeddings are large.
+    """
+    if path.endswith(".npz") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return " ".join(f"{m.filename} {m.file_size} {m.CRC}" for m in archive.infolist())
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _module_folder(card: Card) -> Path:

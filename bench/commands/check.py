@@ -13,6 +13,7 @@ from bench.options import (
     ANY_PATH,
     FOLDER,
     cards_option,
+    choose,
     device_option,
     json_option,
     pick_device,
@@ -43,12 +44,19 @@ def command(
     exact cut, hooks gone, determinism. Exit code 1 if a check fails.
     """
     from adapters import check, open_adapter
+    from adapters.references import is_reference
     from bench.stream import examples_of
     from zoo.corpora import KIND_OF_DOMAIN, file_corpus, open_corpus
+    from zoo.errors import UsageError
     from zoo.registry import load_registry
 
     registry = load_registry(cards)
-    card = registry.card(model)
+    if is_reference(model):
+        card, *others = choose(registry, None, [model], [])
+        if others:
+            raise UsageError(f"{model} is {len(others) + 1} models", "Check a card of one of them.")
+    else:
+        card = registry.card(model)
     make = functools.partial(
         open_adapter,
         card,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.options import json_option, which_models
+from bench.options import choose, json_option, which_models
 
 if TYPE_CHECKING:
     from zoo.cards import Card
@@ -32,7 +32,7 @@ def command(
     registry = load_registry(cards)
     # Without a choice, everything is listed: not only the default suite, as elsewhere.
     globs = models if models or suite else ("*",)
-    chosen = registry.select(suite=suite, models=globs, domains=domains)
+    chosen = choose(registry, suite, globs, domains)
     rows = [_row(card, registry) for card in chosen]
     if as_json:
         suites = {name: list(entry.models) for name, entry in registry.suites.items()}
@@ -61,7 +61,7 @@ def _row(card: Card, registry: Registry) -> dict[str, Any]:
     return {
         "id": card.id,
         "domain": card.domain,
-        "layers": card.tap.layers,
+        "layers": len(card.layers),
         "width": card.tap.width,
         "parameters": card.parameters,
         "licence": card.checkpoint.licence,

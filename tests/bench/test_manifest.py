@@ -1,0 +1,78 @@
+"""`bench manifest` and `--model dump:FOLDER`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+Bench = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    made = tmp_path / "acts"
+    made.mkdir()
+    for layer in (2, 5):
+        for shard in range(2):
+            x = random.standard_normal((700, 8)) + layer * np.arange(8)
+            np.save(made / f"layer{layer}-{shard}.npy", x.astype(np.float16))
+    return made
+
+
+def test_a_folder_of_activations_is_a_model(bench: Bench, tiny: list[str], folder: Path) -> None:
+    assert bench("manifest", "acts", "--domain", "language")[0] == 0
+    code, out, err = bench("run", "--model", "dump:acts", *tiny)
+    assert code == 0, err
+    assert "dump.acts" in out
+    assert "bench: dump.acts: Precomputed activations; main: 2 layers x 8, 1,400 tokens" in err
+    code, out, _ = bench("plan", "--model", "dump:acts", *tiny, "--json")
+    (block,) = json.loads(out)["blocks"]
+    assert (block["layers"], block["cells"], block["done"]) == ([2, 5], 4, 4)
+    records = [json.loads(path.read_text()) for path in Path("runs/records").rglob("*.json")]
+    assert {record["spec"]["layer"] for record in records} == {2, 5}
+    assert str(folder.parent) not in json.dumps(records)
+    assert bench("check", "dump:acts")[0] == 0
+
+
+def test_activations_that_were_changed_are_refused(bench: Bench, folder: Path) -> None:
+    bench("manifest", "acts", "--domain", "language")
+    same = "acts: nothing differs from its manifest\n"
+    assert bench("manifest", "acts", "--check") == (0, same, "")
+    np.save(folder / "layer2-0.npy", np.zeros((700, 8), np.float16))
+    code, out, err = bench("manifest", "acts", "--check")
+    assert (code, out) == (1, "acts: 1 differs from its manifest\n")
+    assert "layer2-0.npy has other contents" in err
+    code, out, err = bench("plan", "--model", "dump:acts")
+    assert (code, out) == (2, "")
+    assert "manifest.json does not say what the folder holds: layer2-0.npy has other" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("manifest", "acts"), "acts does not say of which domain its activations are. Give --dom"),
+        (("manifest", "no"), "no folder of activations at no"),
+        (("plan", "--model", "dump:acts"), "acts has no manifest.json. Write it with"),
+        (("plan", "--model", "dmp:acts"), "unknown kind of model 'dmp'. Did you mean dump?"),
+        (("plan", "--model", "dump:"), "'dump:' names nothing behind the colon"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    arguments: tuple[str, ...], says: str, bench: Bench, folder: Path
+) -> None:
+    code, out, err = bench(*arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_two_folders_of_one_name_are_not_mixed_up(bench: Bench, folder: Path) -> None:
+    bench("manifest", "acts", "--domain", "language")
+    code, _, err = bench("plan", "--model", "dump:acts", "--model", "dump:./acts")
+    assert code == 2
+    assert "two of the models would be called 'dump.acts'" in err

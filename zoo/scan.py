@@ -1,0 +1,187 @@
+"""Which arrays of a folder are which layer of which stream, from their headers alone. No torch.
+
+A stream is a sequence of layers of one width over the same tokens. AlphaFold 3's saved embeddings
+hold two: the single representation and the pair representation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from zoo.arrays import ARRAY_SUFFIXES, Header, read_headers
+from zoo.errors import BadActivations, BadManifest
+from zoo.manifest import Layer, Part, Stream
+
+# AlphaFold 3: `<job>/seed-<n>_embeddings/<job>_seed-<n>_embeddings.npz` by run_alphafold.py
+# --save_embeddings. [tokens, 384] and [tokens, tokens, 128], half precision.
+ALPHAFOLD_FILES = "*embeddings.npz"
+ALPHAFOLD_STREAMS = {"single_embeddings": "single", "pair_embeddings": "pair"}
+
+_LAYER = re.compile(r"(?:layer|block|hidden_state|resid)s?[._-]?(\d+)", re.IGNORECASE)
+
+
+def scan(
+    folder: Path, *, pattern: str | None = None, key: str | None = None, flatten: bool = False
+) -> tuple[Stream, ...]:
+    """The streams that the arrays of a folder make, from their headers.
+
+    Args:
+        pattern: glob of the files below the folder, `{i}` where the layer's number stands;
+            default all files of a known kind.
+        key: name of the array within .npz and .safetensors files, `{i}` as above; default all
+            real floating point ones.
+        flatten: take arrays of more than two axes, all but the last counting tokens. Right only
+            where there is no padding among them.
+
+    Where neither says `{i}`, the layer is the number behind `layer`, `block`, `hidden_state` or
+    `resid` in the key or the path; arrays without any are parts of one layer 0.
+
+    Raises:
+        BadManifest: nothing is found, or which array is which layer cannot be told.
+    """
+    if not folder.is_dir():
+        raise BadManifest(f"no folder of activations at {folder}")
+    if pattern is None and key is None and (jobs := alphafold_files(folder)):
+        return _alphafold(folder, jobs)
+    wanted = _matcher(pattern or "**/*")
+    named = _matcher(key) if key is not None else None
+    found: dict[int, dict[int, list[Part]]] = {}
+    unnumbered: list[str] = []
+    for path in _array_files(folder):
+        relative = path.relative_to(folder).as_posix()
+        place = wanted.fullmatch(relative)
+        if place is None:
+            continue
+        for header in _headers(path):
+            name = named.fullmatch(header.key or "") if named and header.key else None
+            if named and header.key is not None and name is None:
+                continue
+            if named is None and not header.is_float:
+                continue
+            where = relative if header.key is None else f"{relative}, {header.key}"
+            part = _part(relative, header, where, flatten)
+            number = _number(place, name, relative, header.key)
+            if number is None:
+                unnumbered.append(where)
+            width = found.setdefault(part.shape[-1], {})
+            width.setdefault(number or 0, []).append(part)
+    numbered = sum(len(parts) for layers in found.values() for parts in layers.values())
+    if not numbered:
+        raise BadManifest(
+            f"{folder} holds no activations ({', '.join(ARRAY_SUFFIXES)})"
+            + (f" that {pattern or key!r} names" if pattern or key else ""),
+            "Arrays are real floating point, [tokens, width].",
+        )
+    if unnumbered and len(unnumbered) < numbered:
+        raise BadManifest(
+            f"{folder}: which layer {unnumbered[0]} belongs to cannot be told",
+            "Say where the number stands, as in --pattern 'layer{i}-*.npy' or --key 'layer{i}'.",
+        )
+    one = len(found) == 1
+    return tuple(
+        _stream("main" if one else f"width-{width}", width, layers)
+        for width, layers in sorted(found.items())
+    )
+
+
+def _array_files(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.suffix in ARRAY_SUFFIXES)
+    return sorted((path for path in files if path.is_file()), key=natural_order)
+
+
+def natural_order(path: Path) -> list[tuple[int, int, str]]:
+    """shard-2 before shard-10."""
+    parts = re.split(r"(\d+)", path.as_posix())
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def _matcher(glob: str) -> re.Pattern[str]:
+    """A glob over a path, `**/` for any folders, `{i}` for a number."""
+    translated = {"**/": "(?:.*/)?", "{i}": r"(?P<layer>\d+)", "*": "[^/]*", "?": "[^/]"}
+    pieces = re.split(r"(\*\*/|\{i\}|\*|\?)", glob)
+    return re.compile("".join(translated.get(piece, re.escape(piece)) for piece in pieces))
+
+
+def _number(
+    place: re.Match[str], name: re.Match[str] | None, path: str, key: str | None
+) -> int | None:
+    """The layer's number: where it was said to stand, else behind a word that means layer."""
+    said = [match for match in (name, place) if match and "layer" in match.re.groupindex]
+    if said:
+        return int(said[0]["layer"])
+    numbers = _LAYER.findall(key or "") or _LAYER.findall(path)
+    return int(numbers[-1]) if numbers else None
+
+
+def _headers(path: Path) -> list[Header]:
+    try:
+        return read_headers(path)
+    except BadActivations as error:
+        raise BadManifest(error.message, error.remedy) from None
+
+
+def _part(path: str, header: Header, where: str, flatten: bool) -> Part:
+    shape = header.shape
+    if not header.is_float:
+        raise BadManifest(f"{where} holds {header.dtype}, not real floating point numbers")
+    if len(shape) < 2 or (len(shape) > 2 and not flatten) or 0 in shape:
+        raise BadManifest(
+            f"{where} has shape {shape}, not [tokens, width]",
+            "If no padding is among its tokens, give --flatten." if len(shape) > 2 else "",
+        )
+    return Part(path=path, key=header.key, shape=shape, dtype=header.dtype)
+
+
+def _stream(name: str, width: int, layers: dict[int, list[Part]]) -> Stream:
+    """The stream, if its layers are divided into the same runs of tokens."""
+    stream = Stream(
+        name=name,
+        width=width,
+        layers=tuple(Layer(layer=i, parts=tuple(parts)) for i, parts in sorted(layers.items())),
+    )
+    runs = {layer.layer: [part.tokens for part in layer.parts] for layer in stream.layers}
+    first = stream.layers[0].layer
+    for number, found in runs.items():
+        if found != runs[first]:
+            raise BadManifest(
+                f"layer {number} holds {sum(found)} tokens in {len(found)} arrays, layer {first} "
+                f"holds {sum(runs[first])} in {len(runs[first])}",
+                "Every layer needs the same tokens, divided alike.",
+            )
+    return stream
+
+
+# -------------------------------------------------------------------------------- AlphaFold 3
+
+
+def alphafold_files(folder: Path) -> list[Path]:
+    """All jobs' files below the folder, if its arrays are AlphaFold 3's embeddings alone."""
+    files = sorted(folder.rglob(ALPHAFOLD_FILES), key=natural_order)
+    others = [path for path in _array_files(folder) if path not in set(files)]
+    return [] if others else files
+
+
+def _alphafold(folder: Path, files: Iterable[Path]) -> tuple[Stream, ...]:
+    found: dict[str, dict[int, list[Part]]] = {}
+    for path in files:
+        relative = path.relative_to(folder).as_posix()
+        headers = {header.key: header for header in _headers(path)}
+        for key in ALPHAFOLD_STREAMS:
+            if key not in headers:
+                raise BadManifest(
+                    f"{path} holds no {key!r}, as AlphaFold 3's embeddings do",
+                    "Say what it holds with --key NAME, if it is not one of its files.",
+                )
+            name = ALPHAFOLD_STREAMS[key]
+            part = _part(relative, headers[key], f"{relative}, {key}", flatten=name == "pair")
+            found.setdefault(name, {0: []})[0].append(part)
+    streams = []
+    for name, layers in found.items():
+        widths = {part.shape[-1]: part.path for part in layers[0]}
+        if len(widths) > 1:
+            (one, first), (two, second), *_ = widths.items()
+            raise BadManifest(f"{first} is {one} wide at {name}, but {second} is {two} wide")
+        streams.append(_stream(name, next(iter(widths)), layers))
+    return tuple(streams)
