@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,15 @@ class ActivationBatch:
     by_layer: FloatTensor [tokens, width] by layer number, float32, on the adapter's device.
     example: LongTensor [tokens], running number of the example in the stream.
     position: LongTensor [tokens], position within the window the model saw.
+    end: where the batch ends in the stream, (number of its last example, windows used of it): a
+        stream that starts there goes on behind this batch. None for all but the last part of a
+        batch that is computed in parts.
     """
 
     by_layer: dict[int, Tensor]
     example: Tensor
     position: Tensor
+    end: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.example)
@@ -51,6 +55,14 @@ class Inputs:
     arguments: dict[str, Any]
     valid: Tensor
     special: Tensor
+
+
+class Window(NamedTuple):
+    """What the model takes in one go: window number `place` of example number `example`."""
+
+    example: int
+    place: int
+    item: Any
 
 
 class Adapter(ABC):
@@ -175,6 +187,8 @@ class Adapter(ABC):
         *,
         max_tokens: int | None = None,
         batch_size: int,
+        at_once: int | None = None,
+        start: int = 0,
     ) -> Iterator[ActivationBatch]:
         """The activations of the examples' tokens at the layers, in order, padding left out.
 
@@ -186,7 +200,10 @@ class Adapter(ABC):
             layers: numbers of the layers, any order, at least one.
             examples: what the corpus gives; may be endless. Read no further than needed.
             max_tokens: stop after exactly this many tokens.
-            batch_size: windows per forward pass.
+            batch_size: windows per batch.
+            at_once: windows per forward pass, where a whole batch does not fit memory: the batch
+                then comes in parts. Default a whole batch.
+            start: windows of the first example to leave out, to go on behind a batch's `end`.
 
         Raises:
             UsageError: a layer that the model does not have.
@@ -198,7 +215,8 @@ class Adapter(ABC):
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if max_tokens is not None and max_tokens < 0:
             raise ValueError(f"max_tokens must not be negative, not {max_tokens}")
-        return self._stream(wanted, examples, max_tokens, batch_size)
+        windows = self._numbered_windows(examples, start)
+        return self._stream(wanted, windows, max_tokens, batch_size, at_once or batch_size)
 
     def _checked_layers(self, layers: Sequence[int]) -> list[int]:
         wanted = sorted(set(layers))
@@ -213,41 +231,50 @@ class Adapter(ABC):
         return wanted
 
     def _stream(
-        self, layers: list[int], examples: Iterable[Any], room: int | None, batch_size: int
+        self,
+        layers: list[int],
+        windows: Iterator[Window],
+        room: int | None,
+        batch_size: int,
+        at_once: int,
     ) -> Iterator[ActivationBatch]:
         if room == 0:
             return
-        windows = self._numbered_windows(examples)
         while chunk := list(itertools.islice(windows, batch_size)):
-            batch = self._measure(layers, chunk, room)
-            if not len(batch):
-                continue
-            if room is not None:
-                room -= len(batch)
-            yield batch
-            del batch  # else two batches are held while the next one is computed
-            if room == 0:
-                return
+            for start in range(0, len(chunk), at_once):
+                part = chunk[start : start + at_once]
+                is_last = start + at_once >= len(chunk)
+                batch = self._measure(layers, part, room, is_last)
+                if not len(batch) and not (is_last and at_once < len(chunk)):
+                    continue
+                if room is not None:
+                    room -= len(batch)
+                yield batch
+                del batch  # else two batches are held while the next one is computed
+                if room == 0:
+                    return
 
-    def _numbered_windows(self, examples: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    def _numbered_windows(self, examples: Iterable[Any], start: int) -> Iterator[Window]:
         for number, example in enumerate(examples):
             try:
                 items = self.windows(example)
             except BadCorpus as error:
                 message = f"model {self.card.id!r}, example {number}: {error.message}"
                 raise BadCorpus(message, error.remedy) from None
-            for item in items:
-                yield number, item
+            for place, item in enumerate(items):
+                if number or place >= start:
+                    yield Window(number, place, item)
 
     def _measure(
-        self, layers: list[int], chunk: list[tuple[int, Any]], room: int | None
+        self, layers: list[int], chunk: list[Window], room: int | None, is_last: bool
     ) -> ActivationBatch:
-        inputs = self.inputs([item for _, item in chunk])
+        inputs = self.inputs([window.item for window in chunk])
         mask = measured(inputs.valid, inputs.special, self.card.tokens)
         row, position = (index[:room] for index in mask.nonzero(as_tuple=True))
         by_layer = self.run(layers, inputs, row, position) if len(row) else {}
-        example = torch.tensor([number for number, _ in chunk])[row]
-        return ActivationBatch(by_layer, example.to(self.device), position.to(self.device))
+        example = torch.tensor([window.example for window in chunk])[row]
+        end = (chunk[-1].example, chunk[-1].place + 1) if is_last else None
+        return ActivationBatch(by_layer, example.to(self.device), position.to(self.device), end)
 
     @final
     @torch.no_grad()

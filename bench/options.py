@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -183,12 +183,13 @@ class Cells:
             corpus=self.corpus,
         )
 
-    def blocks(self) -> list[Block]:
-        """The planned blocks."""
-        from bench.plan import make_plan
+    def blocks(self, workers: int = 1) -> list[Block]:
+        """The planned blocks, of which `workers` at a time fit the memory that is free."""
+        from bench.plan import available_memory, make_plan
 
         registry = self.registry()
-        return make_plan(self.request(registry), registry)
+        request = replace(self.request(registry), memory=available_memory() // workers)
+        return make_plan(request, registry)
 
 
 def choose(

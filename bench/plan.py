@@ -99,6 +99,18 @@ class Block:
         """The block with some of its cells."""
         return replace(self, specs=tuple(specs))
 
+    def halves(self) -> tuple[Block, Block] | None:
+        """The block in two, by layers if it has several, else by cells; None for one cell."""
+        layers = self.layers
+        if len(layers) > 1:
+            chosen = [spec for spec in self.specs if spec.layer < layers[len(layers) // 2]]
+        else:
+            chosen = list(self.specs[: len(self.specs) // 2])
+        if not chosen:
+            return None
+        taken = {spec.hash for spec in chosen}
+        return self.only(chosen), self.only(s for s in self.specs if s.hash not in taken)
+
     @property
     def layers(self) -> list[int]:
         return sorted({spec.layer for spec in self.specs})

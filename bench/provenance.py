@@ -27,11 +27,24 @@ PACKAGES = (
 
 
 class Clock:
-    """Started with a block; makes the provenance of its records."""
+    """Started with a block; makes the provenance of its records.
+
+    Attributes:
+        started: UTC, ISO 8601. earlier: seconds of the sittings before this one.
+        resumed: times the block was taken up from a checkpoint. notes: what did not go as planned.
+    """
 
     def __init__(self) -> None:
-        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.earlier = 0.0
+        self.resumed = 0
+        self.notes: list[str] = []
         self._tick = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, over all sittings."""
+        return self.earlier + time.monotonic() - self._tick
 
     def provenance(
         self, *, protocol: str, device: str, matmul: str, revision: str | None
@@ -50,8 +63,10 @@ class Clock:
             git_commit=commit,
             git_dirty=dirty,
             revision=revision,
-            started=self._started,
-            seconds=round(time.monotonic() - self._tick, 3),
+            started=self.started,
+            seconds=round(self.seconds, 3),
+            resumed=self.resumed,
+            notes=tuple(self.notes),
         )
 
 

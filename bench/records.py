@@ -11,8 +11,9 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -174,7 +175,9 @@ class Provenance(_Part):
     git_dirty: bool | None = Field(description="whether tracked files differed from it")
     revision: str | None = Field(description="hub commit that was loaded")
     started: str = Field(description="UTC, ISO 8601")
-    seconds: float = Field(description="wall time of the whole block")
+    seconds: float = Field(description="wall time of the whole block, over all its sittings")
+    resumed: int | None = Field(default=None, description="times it was taken up from a checkpoint")
+    notes: tuple[str, ...] = Field(default=(), description="what did not go as planned")
 
 
 class Record(_Part):
@@ -296,35 +299,49 @@ def _refuse(constant: str) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes `content` to `path` through a temporary file beside it, fsync and rename.
+    """Writes `content` to `path` whole or not at all.
 
     Text is written as UTF-8 with its line breaks as they are.
 
     Raises:
         OutputError: the folder cannot be made or written to, or the disk is full.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with open_atomically(path) as handle:
+        handle.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that becomes `path` at the end: temporary file beside it, fsync and rename.
+
+    Nothing is left behind where writing it fails.
+
+    Raises:
+        OutputError: the folder cannot be made or written to, or the disk is full.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as handle:
-            temporary = handle.name
-            handle.write(data)
+            temporary = Path(handle.name)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         # The temporary file is private; a record is for everybody who may read the folder.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+        temporary = None
         _sync_folder(path.parent)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise OutputError(
             f"cannot write {path} ({error.strerror or error})",
             "Give a folder that can be written to as --output DIR.",
         ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -1,8 +1,8 @@
-"""Runs blocks in this process and keeps their records. Resume is the default.
+"""Runs blocks, wherever an engine runs them, and keeps their records. Resume is the default.
 
 A cell whose record exists is done, failed or not: `force` redoes all, `failed` the failed ones.
-Records are written when their block ends; a run that is stopped at any moment loses the block it
-was in, and nothing else.
+Records are written when their block ends; a run that is stopped at any moment goes on from the last
+checkpoint of the block it was in.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from bench.engines import Engine, make_engine
 from bench.plan import Block, Spec
 from bench.records import Record, RecordStore
+from bench.settings import Settings
+from bench.state import interrupt_on_terminate, remove_done, take_up
 
 State = Literal["done", "failed", "missing"]
 
@@ -33,9 +37,16 @@ class Todo:
 
 
 def todo(
-    blocks: Iterable[Block], store: RecordStore, *, force: bool = False, failed: bool = False
+    blocks: Iterable[Block],
+    store: RecordStore,
+    *,
+    force: bool = False,
+    failed: bool = False,
+    saes: Path | None = None,
 ) -> list[Todo]:
     """What is done already and what is to be done.
+
+    With `saes`, a measured cell is done only if its trained SAE is in that folder too.
 
     Raises:
         BadRecord: the record of a planned cell is broken or was edited (not with `force`).
@@ -46,6 +57,8 @@ def todo(
         for spec in block.specs:
             record = None if force else store.load(spec)
             states[spec.hash] = "missing" if record is None else _state(record)
+            if saes and states[spec.hash] == "done" and not (saes / spec.hash).is_dir():
+                states[spec.hash] = "missing"
         again = {"missing", "failed"} if failed or block.error else {"missing"}
         pending = tuple(spec for spec in block.specs if states[spec.hash] in again)
         found.append(Todo(block, states, pending))
@@ -55,38 +68,38 @@ def todo(
 def run(
     work: Sequence[Todo],
     store: RecordStore,
-    *,
-    device: str = "cpu",
-    trust_remote_code: bool = False,
+    settings: Settings | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[Record]:
     """Measures what is pending, block by block; saves each record and yields it.
 
     Raises:
         OutputError: a record cannot be written.
     """
-    from bench.measure import block_steps, failed_records, measure_block
+    settings, engine = settings or Settings(), engine or make_engine("local")
+    blocks = [item.block.only(item.pending) for item in work if item.pending]
+    pending = {spec.hash for block in blocks for spec in block.specs}
+    if settings.states is not None:
+        if engine.leads:
+            remove_done(settings.states, store, pending)
+        blocks = take_up(blocks, settings.states)
+    blocks = engine.agree(blocks)
+    steps = sum(block.steps * len(block.specs) for block in blocks)
+    with interrupt_on_terminate(), _progress(steps, shown=engine.leads) as progress:
+        for record in engine.records(blocks, settings, progress):
+            keep(record, store)
+            pending.discard(record.hash)
+            if settings.states is not None:
+                remove_done(settings.states, store, pending)
+            yield record
+    engine.finish()
 
-    total = sum(block_steps(item.block.only(item.pending)) for item in work)
-    with _progress(total) as bar:
-        for item in work:
-            if not item.pending:
-                continue
-            block = item.block.only(item.pending)
-            bar.set_description(block.card.id)
-            if block.error is not None:
-                records: Iterable[Record] = failed_records(block, block.error)
-            else:
-                records = measure_block(
-                    block,
-                    device=device,
-                    trust_remote_code=trust_remote_code,
-                    advance=bar.update,
-                )
-            for record in records:
-                store.save(record)
-                for twin in record.spec.absent_twins():
-                    store.path(twin).unlink(missing_ok=True)
-                yield record
+
+def keep(record: Record, store: RecordStore) -> None:
+    """Saves a record, and removes what the cell failed as while its weights were not there."""
+    store.save(record)
+    for twin in record.spec.absent_twins():
+        store.path(twin).unlink(missing_ok=True)
 
 
 def check_writable(store: RecordStore) -> None:
@@ -102,17 +115,32 @@ def _state(record: Record) -> State:
     return "done" if record.status == "ok" else "failed"
 
 
+class _Bar:
+    """A progress bar on stderr, shown on a terminal only; notes are always written there."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def advance(self, steps: int) -> None:
+        self._bar.update(steps)
+
+    def note(self, text: str) -> None:
+        self._bar.write(f"bench: {text}", file=sys.stderr)
+
+    def describe(self, what: str) -> None:
+        self._bar.set_description(what)
+
+
 @contextmanager
-def _progress(total: int):
-    """A progress bar on stderr, shown on a terminal only."""
+def _progress(total: int, *, shown: bool) -> Iterator[_Bar]:
     from tqdm import tqdm
 
     with tqdm(
         total=total,
         unit="step",
         unit_scale=True,
-        disable=None,
+        disable=None if shown else True,
         file=sys.stderr,
         dynamic_ncols=True,
     ) as bar:
-        yield bar
+        yield _Bar(bar)

@@ -1,17 +1,28 @@
-"""One stream of activations for a block: the frozen evaluation sample, then shuffled batches."""
+"""One stream of activations for a block: the frozen evaluation sample, then shuffled batches.
+
+Everything here can be left at any row and taken up again there: a `Place` says where the source is,
+and the shuffling buffer gives and takes its state.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adapters import ActivationBatch, Adapter
+from adapters import Adapter
+from bench.exhaustion import is_out_of_memory, release_memory
 from bench.protocol import Protocol
 from zoo.corpora import Corpus, FiniteCorpus
 from zoo.errors import BadCorpus
+
+# Examples of an endless corpus without a single token, after which there is no hope of one.
+_PATIENCE = 100_000
+
+Notify = Callable[[str], None]
 
 
 class Stream:
@@ -19,16 +30,28 @@ class Stream:
 
     Nothing here depends on which layers are asked for, only on the protocol: a layer measured
     alone sees the very same tokens in the same order as beside others.
+
+    Attributes:
+        batch_size: windows per batch. at_once: windows per forward pass: all of them, until the
+            device runs out of memory; then it is halved, for good.
+        sampled_examples: examples that the evaluation sample needed; none of them is trained on.
     """
 
     def __init__(
-        self, adapter: Adapter, corpus: Corpus, layers: Sequence[int], protocol: Protocol
+        self,
+        adapter: Adapter,
+        corpus: Corpus,
+        layers: Sequence[int],
+        protocol: Protocol,
+        notify: Notify = lambda text: None,
     ) -> None:
         self.adapter = adapter
         self.corpus = examples_of(adapter, corpus)
         self.layers = list(layers)
         self.protocol = protocol
+        self.notify = notify
         self.batch_size = max(1, protocol.forward_tokens // adapter.card.context)
+        self.at_once = self.batch_size
         self.sampled_examples = 0
 
     def sample(self, tokens: int) -> dict[int, Tensor]:
@@ -37,14 +60,17 @@ class Stream:
         Raises:
             BadCorpus: the corpus has fewer tokens.
         """
-        kept: dict[int, Tensor] = {}
+        seed = self.protocol.data_seed
+        source = Source(
+            self,
+            lambda start: _from(self.corpus.examples(seed), start),
+            patience=self._patience(0),
+        )
+        kept = self._empty(tokens)
         filled = 0
-        examples = _Counted(self.corpus.examples(self.protocol.data_seed))
-        for batch in self._activations(examples, tokens):
-            count = len(batch.example)
-            for layer, x in batch.by_layer.items():
-                if layer not in kept:
-                    kept[layer] = x.new_empty((tokens, x.shape[1]), dtype=torch.float32)
+        for chunk in source.take(tokens):
+            count = _rows(chunk)
+            for layer, x in chunk.items():
                 kept[layer][filled : filled + count] = x
             filled += count
         if filled < tokens:
@@ -52,43 +78,230 @@ class Stream:
                 f"corpus {self.corpus.name!r} gives {filled} tokens of the {tokens} asked for",
                 f"Give a longer corpus, or a smaller sample with --set N={max(filled, 2)}.",
             )
-        self.sampled_examples = examples.count
+        self.sampled_examples = source.examples_read()
         return kept
 
-    def batches(self, steps: int, batch: int) -> Iterator[dict[int, Tensor]]:
-        """`steps` batches of `batch` tokens by layer, shuffled in a buffer; no evaluation token.
-
-        The buffer holds `protocol.buffer` tokens per layer. It is filled, half of it is given out
-        in random order, and filled again.
-        """
-        if steps == 0:
-            return
-        half = self.protocol.buffer // 2 // batch * batch
-        size = self.protocol.buffer
-        order = torch.Generator().manual_seed(self.protocol.data_seed)
-        source = _Rows(self._training_activations(), self.layers)
-        buffer = source.take(size)
-        given = 0
-        while True:
-            shuffled = torch.randperm(size, generator=order)
-            for start in range(0, half, batch):
-                rows = shuffled[start : start + batch]
-                yield {layer: x[rows.to(x.device)] for layer, x in buffer.items()}
-                given += 1
-                if given == steps:
-                    return
-            refill = source.take(half)
-            for layer, x in buffer.items():
-                x[shuffled[:half].to(x.device)] = refill[layer]
-
-    def _training_activations(self) -> Iterator[ActivationBatch]:
-        examples = self.corpus.training(self.protocol.data_seed, self.sampled_examples)
-        return self._activations(examples, None)
-
-    def _activations(self, examples: Any, tokens: int | None) -> Iterator[ActivationBatch]:
-        return self.adapter.activations(
-            self.layers, examples, max_tokens=tokens, batch_size=self.batch_size
+    def training(self) -> Source:
+        """The activations behind the evaluation sample's examples, without end."""
+        seed, skip = self.protocol.data_seed, self.sampled_examples
+        return Source(
+            self,
+            lambda start: self.corpus.training(seed, skip, start),
+            patience=self._patience(skip),
         )
+
+    def shuffled(self, batch: int) -> Shuffled:
+        """Batches of `batch` tokens, none of an evaluation example, from a shuffling buffer."""
+        buffer = self._empty(self.protocol.buffer)
+        return Shuffled(self.training(), buffer, batch, self.protocol.data_seed)
+
+    def _empty(self, tokens: int) -> dict[int, Tensor]:
+        shape = (tokens, self.adapter.card.tap.width)
+        device = self.adapter.device
+        return {
+            layer: torch.empty(shape, dtype=torch.float32, device=device) for layer in self.layers
+        }
+
+    def _patience(self, skip: int) -> int:
+        """Examples without a token that mean that no token will come.
+
+        A forward pass waits for `batch_size` windows, and a whole pass over a finite corpus may
+        give as few as one.
+        """
+        if not isinstance(self.corpus, FiniteCorpus):
+            return _PATIENCE
+        return (len(self.corpus.items) - skip) * (self.batch_size + 1)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Examples used up, windows used of the next one, and rows used of what follows there."""
+
+    example: int = 0
+    window: int = 0
+    rows: int = 0
+
+
+class Source:
+    """Rows of activations in the order of a corpus, taken in any number.
+
+    Args:
+        stream: the model, the layers and the size of a forward pass.
+        examples: the examples from the given number on.
+        patience: examples in a row without a token after which `BadCorpus` is raised.
+    """
+
+    def __init__(
+        self, stream: Stream, examples: Callable[[int], Iterator[Any]], *, patience: int
+    ) -> None:
+        self._stream = stream
+        self._examples = examples
+        self._patience = patience
+        self._unproductive = 0  # examples since the last token
+        self.go_to(Place())
+
+    def go_to(self, place: Place) -> None:
+        """Go on at `place`: what lies before its batch is not computed again."""
+        stream = self._stream
+        self._behind = Place(place.example, place.window)
+        self._used = 0  # rows used behind that place
+        self._to_skip = place.rows
+        self._rest: dict[int, Tensor] = {}
+        self._end: Place | None = self._behind
+        self._batches = stream.adapter.activations(
+            stream.layers,
+            self._watched(self._examples(place.example)),
+            batch_size=stream.batch_size,
+            at_once=stream.at_once,
+            start=place.window,
+        )
+        self._base = place.example
+
+    @property
+    def place(self) -> Place:
+        """Where the next row comes from."""
+        return Place(self._behind.example, self._behind.window, self._used + self._to_skip)
+
+    def examples_read(self) -> int:
+        """Examples that went into the batches so far, the one under way included."""
+        while self._end is None and self._next():
+            pass
+        end = self._end or self._behind
+        return end.example + 1
+
+    def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
+        """The next `rows` rows by layer, in pieces; fewer only where the examples end."""
+        while rows:
+            if not self._rest:
+                if self._end is not None:
+                    self._behind, self._used = self._end, 0
+                if not self._next():
+                    return
+                continue
+            left = _rows(self._rest)
+            count = min(rows, left, self._to_skip or left)
+            piece = {layer: x[:count] for layer, x in self._rest.items()}
+            whole = count == left
+            self._rest = {} if whole else {layer: x[count:] for layer, x in self._rest.items()}
+            self._used += count
+            if self._to_skip:
+                self._to_skip -= count
+                continue
+            rows -= count
+            yield piece
+
+    def _next(self) -> bool:
+        """Takes in the next forward pass, at half the size after each time that memory ran out."""
+        stream = self._stream
+        while True:
+            try:
+                batch = next(self._batches, None)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error) or stream.at_once == 1:
+                    raise
+            # Raised inside a generator, which is over now: a new one goes on at the place.
+            stream.at_once //= 2
+            release_memory()
+            stream.notify(
+                f"out of memory in a forward pass; {stream.at_once} windows at a time now"
+            )
+            self.go_to(self.place)
+        if batch is None:
+            return False
+        if len(batch):
+            self._unproductive = 0
+        self._rest = batch.by_layer if len(batch) else {}
+        self._end = None
+        if batch.end is not None:
+            last, windows = batch.end
+            self._end = Place(self._base + last, windows)
+        return True
+
+    def _watched(self, examples: Iterator[Any]) -> Iterator[Any]:
+        self._unproductive = 0
+        for example in examples:
+            self._unproductive += 1
+            if self._unproductive > self._patience:
+                raise BadCorpus(
+                    f"corpus {self._stream.corpus.name!r}: what is left behind the evaluation "
+                    "sample gives no tokens",
+                    "Give a corpus whose examples are not empty under the card's token rule.",
+                )
+            yield example
+
+
+class Shuffled:
+    """Batches in random order out of a buffer.
+
+    The buffer is filled, half of it is given out in random order, and filled again. It holds
+    `protocol.buffer` tokens per layer.
+    """
+
+    def __init__(self, source: Source, buffer: dict[int, Tensor], batch: int, seed: int) -> None:
+        self._source = source
+        self._buffer = buffer
+        self._batch = batch
+        self._size = _rows(buffer)
+        self._half = self._size // 2 // batch * batch
+        self._random = torch.Generator().manual_seed(seed)
+        self._order: Tensor | None = None
+        self._given = 0
+
+    def next(self) -> dict[int, Tensor]:
+        """The next batch by layer, float32 [batch, width].
+
+        Raises:
+            BadCorpus: the corpus has no tokens left.
+        """
+        if self._order is None:
+            self._fill(torch.arange(self._size, device=self._device))
+            self._shuffle()
+        elif self._given == self._half:
+            self._fill(self._order[: self._half])
+            self._shuffle()
+        assert self._order is not None
+        rows = self._order[self._given : self._given + self._batch]
+        self._given += self._batch
+        return {layer: x[rows] for layer, x in self._buffer.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the batches to come depend on; tensors are not copied."""
+        return {
+            "place": astuple(self._source.place),
+            "buffer": self._buffer,
+            "random": self._random.get_state(),
+            "order": self._order,
+            "given": self._given,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind `state_dict()` of the same stream; it may hold more layers."""
+        self._source.go_to(Place(*state["place"]))
+        for layer, x in self._buffer.items():
+            x.copy_(state["buffer"][layer])
+        self._random.set_state(state["random"])
+        self._order = state["order"].to(self._device, copy=True)
+        self._given = state["given"]
+
+    def _fill(self, rows: Tensor) -> None:
+        filled = 0
+        for chunk in self._source.take(len(rows)):
+            count = _rows(chunk)
+            for layer, x in chunk.items():
+                self._buffer[layer][rows[filled : filled + count]] = x
+            filled += count
+        if filled < len(rows):
+            raise BadCorpus("the corpus has no more examples to train on", "Train for fewer steps.")
+
+    def _shuffle(self) -> None:
+        # To the device once, not once per batch.
+        self._order = torch.randperm(self._size, generator=self._random).to(self._device)
+        self._given = 0
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self._buffer.values())).device
 
 
 def examples_of(adapter: Adapter, corpus: Corpus) -> Corpus:
@@ -99,36 +312,11 @@ def examples_of(adapter: Adapter, corpus: Corpus) -> Corpus:
     return FiniteCorpus(adapter.card.id, "synthetic", lambda: list(range(chunks)))
 
 
-class _Counted:
-    """Counts how many examples were taken out of an iterator."""
-
-    def __init__(self, examples: Iterator[Any]) -> None:
-        self._examples = examples
-        self.count = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        for example in self._examples:
-            self.count += 1
-            yield example
+def _from(examples: Iterator[Any], start: int) -> Iterator[Any]:
+    for _ in range(start):
+        next(examples, None)
+    return examples
 
 
-class _Rows:
-    """Takes exact numbers of rows out of a stream of activation batches."""
-
-    def __init__(self, batches: Iterator[ActivationBatch], layers: Sequence[int]) -> None:
-        self._batches = batches
-        self._layers = layers
-        self._rest: dict[int, Tensor] = {}
-
-    def take(self, rows: int) -> dict[int, Tensor]:
-        parts: dict[int, list[Tensor]] = {layer: [] for layer in self._layers}
-        missing = rows
-        while missing:
-            chunk = self._rest or next(self._batches).by_layer
-            count = min(missing, len(chunk[self._layers[0]]))
-            for layer in self._layers:
-                parts[layer].append(chunk[layer][:count])
-            whole = count == len(chunk[self._layers[0]])
-            self._rest = {} if whole else {layer: x[count:] for layer, x in chunk.items()}
-            missing -= count
-        return {layer: torch.cat(x).float() for layer, x in parts.items()}
+def _rows(by_layer: dict[int, Tensor]) -> int:
+    return len(next(iter(by_layer.values())))

@@ -143,8 +143,8 @@ class Trainer:
                 "Lower the learning rate, or look for huge activations.",
             )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs to equal the uninterrupted one (copies)."""
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
+        """Everything a resumed run needs to equal the uninterrupted one; copies, unless told."""
         self.check_finite()
         tensors = {
             "last_fired": self.last_fired,
@@ -156,7 +156,7 @@ class Trainer:
             **_named("second_moments", self._second_moments),
         }
         return {
-            "tensors": {name: tensor.clone() for name, tensor in tensors.items()},
+            "tensors": {name: t.clone() if copy else t for name, t in tensors.items()},
             "step_number": self.step_number,
             "batch": self.batch,
             "path": self.path,

@@ -51,10 +51,11 @@ class Corpus(ABC):
         """The examples once, in the order of the seed; may be endless."""
 
     @abstractmethod
-    def training(self, seed: int, skip: int) -> Iterator[Any]:
+    def training(self, seed: int, skip: int, start: int = 0) -> Iterator[Any]:
         """Endless examples for training, without the first `skip` ones of `examples(seed)`.
 
-        A finite corpus is repeated in a new order each time.
+        A finite corpus is repeated in a new order each time. `start` goes on at that number of
+        the training examples, without reading those before it.
 
         Raises:
             BadCorpus: nothing is left behind the first `skip` examples.
@@ -69,11 +70,18 @@ class FiniteCorpus(Corpus):
         name: str,
         kind: str,
         items: Callable[[], list[Any]],
-        read: Callable[[Any], Any] = lambda item: item,
+        read: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__(name, kind)
         self._find = items
-        self._read = read
+        self._read_item = read
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A process that a corpus is sent to reads the items itself.
+        return {key: value for key, value in vars(self).items() if key != "items"}
+
+    def _read(self, item: Any) -> Any:
+        return item if self._read_item is None else self._read_item(item)
 
     @functools.cached_property
     def items(self) -> list[Any]:
@@ -92,7 +100,7 @@ class FiniteCorpus(Corpus):
     def examples(self, seed: int) -> Iterator[Any]:
         return (self._read(self.items[i]) for i in _order(len(self.items), seed, epoch=0))
 
-    def training(self, seed: int, skip: int) -> Iterator[Any]:
+    def training(self, seed: int, skip: int, start: int = 0) -> Iterator[Any]:
         rest = _order(len(self.items), seed, epoch=0)[skip:]
         if not rest:
             raise BadCorpus(
@@ -100,10 +108,12 @@ class FiniteCorpus(Corpus):
                 "evaluation sample; none is left to train on",
                 "Give a longer corpus, or a smaller sample with --set N=...",
             )
-        for epoch in itertools.count():
+        first, start = divmod(start, len(rest))
+        for epoch in itertools.count(first):
             order = range(len(rest)) if epoch == 0 else _order(len(rest), seed, epoch)
-            for i in order:
+            for i in order[start:]:
                 yield self._read(self.items[rest[i]])
+            start = 0
 
 
 class EndlessCorpus(Corpus):
@@ -126,8 +136,8 @@ class EndlessCorpus(Corpus):
         for draw in range(first, first + 1_000_000):
             yield from self._draw(draw)
 
-    def training(self, seed: int, skip: int) -> Iterator[Any]:
-        return itertools.islice(self.examples(seed), skip, None)
+    def training(self, seed: int, skip: int, start: int = 0) -> Iterator[Any]:
+        return itertools.islice(self.examples(seed), skip + start, None)
 
 
 def open_corpus(card: CorpusCard) -> Corpus:
@@ -139,18 +149,30 @@ def open_corpus(card: CorpusCard) -> Corpus:
     if card.source == "file":
         return file_corpus(Path(str(card.path)), card.kind, name=card.id)
     if card.source == "none":
-        return EndlessCorpus(card.id, card.kind, lambda seed: [seed], {"generator": None})
+        return EndlessCorpus(card.id, card.kind, _draw_number, {"generator": None})
     module_name, function_name = str(card.generator).split(":")
     module = importlib.import_module(f"zoo.generators.{module_name}")
     function = functools.partial(getattr(module, function_name), **card.parameters)
     if not card.endless:
-        return FiniteCorpus(card.id, card.kind, lambda: list(function(seed=FIRST_SEED)))
+        return FiniteCorpus(card.id, card.kind, functools.partial(_all_of, function))
     definition = {
         "generator": card.generator,
         "version": module.VERSION,
         "parameters": card.parameters,
     }
-    return EndlessCorpus(card.id, card.kind, lambda seed: function(seed=seed), definition)
+    return EndlessCorpus(card.id, card.kind, functools.partial(_draw, function), definition)
+
+
+def _draw_number(seed: int) -> list[int]:
+    return [seed]
+
+
+def _draw(function: Callable[..., Iterable[Any]], seed: int) -> Iterable[Any]:
+    return function(seed=seed)
+
+
+def _all_of(function: Callable[..., Iterable[Any]]) -> list[Any]:
+    return list(function(seed=FIRST_SEED))
 
 
 def file_corpus(path: Path, kind: str, name: str | None = None) -> Corpus:
@@ -170,7 +192,7 @@ def file_corpus(path: Path, kind: str, name: str | None = None) -> Corpus:
     if kind == "image":
         if not path.is_dir():
             raise BadCorpus(f"corpus {path} is a file", "Images are read from a folder.")
-        return FiniteCorpus(name, kind, lambda: _image_files(path), read_image)
+        return FiniteCorpus(name, kind, functools.partial(_image_files, path), read_image)
     if path.is_dir():
         raise BadCorpus(f"corpus {path} is a folder", f"A {kind} corpus is read from a file.")
     readers: dict[str, Callable[[Path], list[str]]] = {}
@@ -183,7 +205,7 @@ def file_corpus(path: Path, kind: str, name: str | None = None) -> Corpus:
             f"corpus {path}: a {kind} corpus is not read from a file named like this",
             f"Give a file ending in {', '.join(sorted(readers))}." if readers else "",
         )
-    return FiniteCorpus(name, kind, lambda: readers[suffix](path))
+    return FiniteCorpus(name, kind, functools.partial(readers[suffix], path))
 
 
 def read_image(path: Path) -> Any:

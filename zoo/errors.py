@@ -79,3 +79,11 @@ class BadActivations(ModelError):
 
 class TrainingFailed(ModelError):
     """Training diverged (the message says at which step)."""
+
+
+class OutOfMemory(ModelError):
+    """A single cell, with the model at one window at a time, does not fit memory."""
+
+
+class WorkerFailed(ModelError):
+    """The process that measured a block ended before it was done."""

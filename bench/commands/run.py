@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from bench.engines import NAMES, Name
 from bench.options import (
     Cells,
     device_option,
@@ -24,12 +25,39 @@ from zoo.errors import UsageError
 @remote_code_option
 @click.option("--force", is_flag=True, help="Measure again what is done.")
 @click.option("--failed", is_flag=True, help="Measure again what failed.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes of this machine, a block each; they share its threads.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(NAMES),
+    default="local",
+    show_default=True,
+    help="Where blocks run: here, in what `accelerate launch` started, or on a Ray cluster.",
+)
+@click.option("--save-saes", is_flag=True, help="Keep the trained SAEs, in DIR/saes.")
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often a block in training is saved, to go on from there.",
+)
 @json_option
 def command(
     device: str,
     trust_remote_code: bool,
     force: bool,
     failed: bool,
+    workers: int,
+    engine: Name,
+    save_saes: bool,
+    checkpoint_every: float,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -38,23 +66,37 @@ def command(
     Without options: the embedded suite, in a few minutes on two cores. What is done already is
     not done again; a run that was stopped goes on where it was.
     """
+    from bench.engines import make_engine
     from bench.run import check_writable, run, todo
+    from bench.settings import Settings
     from leaderboard import summary, write_boards
 
     if force and failed:
         raise UsageError("--force and --failed exclude each other", "--force redoes all.")
     cells = Cells(**options)
     store = cells.store()
-    work = todo(cells.blocks(), store, force=force, failed=failed)
+    if workers > 1 and engine != "local":
+        raise UsageError(f"--workers is for the local engine, not for {engine}")
+    saes = cells.output / "saes" if save_saes else None
+    work = todo(cells.blocks(workers), store, force=force, failed=failed, saes=saes)
     check_writable(store)
-    chosen = pick_device(device) if any(item.pending for item in work) else "cpu"
+    settings = Settings(
+        device=pick_device(device) if any(item.pending for item in work) else "cpu",
+        trust_remote_code=trust_remote_code,
+        states=cells.output / "state",
+        save_every=checkpoint_every,
+        saes=saes,
+    )
+    where = make_engine(engine, workers=workers)
     measured = 0
-    for record in run(work, store, device=chosen, trust_remote_code=trust_remote_code):
+    for record in run(work, store, settings, where):
         measured += 1
         if record.failure is not None:
             spec = record.spec
-            where = f"{spec.model} layer {spec.layer} {spec.arm} seed {spec.seed}"
-            click.echo(f"bench: {where} failed: {record.failure}", err=True)
+            cell = f"{spec.model} layer {spec.layer} {spec.arm} seed {spec.seed}"
+            click.echo(f"bench: {cell} failed: {record.failure}", err=True)
+    if not where.leads:
+        return 0
     records = [store.load(spec) for item in work for spec in item.block.specs]
     present = [record for record in records if record is not None]
     boards = write_boards(cells.output)

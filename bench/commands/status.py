@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.options import json_option, output_option
+
+if TYPE_CHECKING:
+    from bench.state import Saved
 
 
 @click.command("status")
 @output_option
 @json_option
 def command(output: Path, as_json: bool) -> int:
-    """How many cells of each model are done and failed, and why they failed."""
+    """How many cells of each model are done and failed, why they failed, and what is half done."""
     from bench.records import RecordStore
+    from bench.state import saved_states
     from zoo.errors import UsageError
 
     store = RecordStore(output)
-    if not store.folder.is_dir():
+    started = {saved.model: saved for saved in reversed(saved_states(output / "state"))}
+    if not store.folder.is_dir() and not started:
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
     done: Counter[str] = Counter()
     failed: Counter[str] = Counter()
@@ -30,14 +36,15 @@ def command(output: Path, as_json: bool) -> int:
         counter[record.spec.model] += 1
         if record.failure is not None:
             reasons.setdefault(record.spec.model, set()).add(str(record.failure))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "model": model,
             "done": done[model],
             "failed": failed[model],
             "why": sorted(reasons.get(model, ())),
+            "started": None if model not in started else _started(started[model]),
         }
-        for model in sorted(done | failed)
+        for model in sorted({*done, *failed, *started})
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
@@ -45,8 +52,12 @@ def command(output: Path, as_json: bool) -> int:
         from tabulate import tabulate
 
         shown = [
-            [model, done[model], failed[model], "; ".join(sorted(reasons.get(model, ())))]
-            for model in sorted(done | failed)
+            [row["model"], row["done"], row["failed"], row["started"] or "", "; ".join(row["why"])]
+            for row in rows
         ]
-        click.echo(tabulate(shown, headers=["model", "done", "failed", "why"]))
+        click.echo(tabulate(shown, headers=["model", "done", "failed", "started", "why"]))
     return 1 if failed else 0
+
+
+def _started(saved: Saved) -> str:
+    return f"{len(saved.cells)} cells, step {saved.step} of {saved.steps}"

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import zoo
 from bench.records import Record, RecordStore
+from tests.conftest import TINY
 
 Bench = Callable[..., tuple[int, str, str]]
 
@@ -177,7 +179,58 @@ def test_plan_and_status_say_what_is_done(bench: Bench, arguments: list) -> None
     assert "6 cells, 2 done, 0 failed" in after
     code, out, _ = bench("status", "--json")
     assert code == 0
-    assert json.loads(out) == [{"model": "made", "done": 2, "failed": 0, "why": []}]
+    expected = {"model": "made", "done": 2, "failed": 0, "why": [], "started": None}
+    assert json.loads(out) == [expected]
+
+
+# -------------------------------------------------------------------------------- trained SAEs
+
+
+def test_saved_saes_are_those_of_the_records(bench: Bench, arguments: list) -> None:
+    import bench as package
+    from adapters import open_adapter
+    from bench.protocol import load_protocol
+    from bench.quality import quality
+    from bench.stream import Stream
+    from zoo.corpora import open_corpus
+    from zoo.registry import load_registry
+
+    options = ["--arm", "raw", "--arm", "mean-layernorm", "--arm", "whitened", "--layer", "1"]
+    assert bench("run", *arguments, *options, "--save-saes")[0] == 0
+    registry = load_registry([Path("cards")])
+    card = registry.card("made")
+    found = records(Path("runs"))
+    corpus = open_corpus(registry.corpus(card.corpus))
+    stream = Stream(open_adapter(card), corpus, [1], load_protocol("quick", settings=TINY))
+    x = stream.sample(512)[1]
+    assert len(found) == 3
+    for record in found.values():
+        sae = package.load_sae(Path("runs/saes") / record.hash)
+        assert record.result is not None
+        assert record.result.training is not None
+        assert quality(sae, x).fvu == record.result.training.fvu
+        census = sae.census(x, counts=True)
+        death = record.result.death_end
+        assert (census.dead_relu, census.dead_topk) == (death.dead_relu, death.dead_topk)
+        assert census.always_on == death.always_on
+        assert torch.allclose(sae.folded().reconstruct(x), sae.reconstruct(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_cell_is_not_done_while_an_sae_that_was_asked_for_is_missing(
+    bench: Bench, arguments: list
+) -> None:
+    bench("run", *arguments, "--layer", "1")
+    before = records(Path("runs"))
+    _, out, _ = bench("run", *arguments, "--layer", "1", "--save-saes")
+    assert "2 cells: 2 measured now" in out
+    after = records(Path("runs"))
+    assert {k: r.comparable() for k, r in after.items()} == {
+        k: r.comparable() for k, r in before.items()
+    }
+    assert sorted(p.name for p in Path("runs/saes").iterdir()) == sorted(
+        record.hash for record in after.values()
+    )
+    assert "0 measured now" in bench("run", *arguments, "--layer", "1", "--save-saes")[1]
 
 
 # -------------------------------------------------------------------------------------- failures

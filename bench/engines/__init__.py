@@ -1,0 +1,81 @@
+"""Where blocks run. The records are the same wherever that is.
+
+    local        in this process, or with --workers N in N processes of this machine
+    accelerate   one process per device, all started by `accelerate launch`
+    ray          on the machines of a Ray cluster
+
+An engine turns blocks into records, in the order in which they are done. What goes wrong in one
+block, even the end of its process, fails that block's cells and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol, get_args
+
+from bench.plan import Block
+from bench.records import Record
+from bench.settings import Progress, Settings
+
+Name = Literal["local", "accelerate", "ray"]
+NAMES: tuple[Name, ...] = get_args(Name)
+
+
+class Engine(Protocol):
+    """What runs blocks.
+
+    Attributes:
+        leads: whether this process speaks for the run: it alone prints and writes the boards.
+    """
+
+    leads: bool
+
+    def agree(self, blocks: list[Block]) -> list[Block]:
+        """The blocks of the whole run, the same in every process of it."""
+
+    def records(
+        self, blocks: Sequence[Block], settings: Settings, progress: Progress
+    ) -> Iterator[Record]:
+        """The records of those of the blocks that are this process's to see to."""
+
+    def finish(self) -> None:
+        """Waits until every process of the run is done."""
+
+
+def make_engine(name: Name, *, workers: int = 1) -> Engine:
+    """The engine of that name.
+
+    Raises:
+        UsageError: Ray is not installed.
+    """
+    if name == "accelerate":
+        from bench.engines.launched import Launched
+
+        return Launched()
+    if name == "ray":
+        from bench.engines.cluster import Cluster
+
+        return Cluster()
+    if workers > 1:
+        from bench.engines.processes import Processes
+
+        return Processes(workers)
+    from bench.engines.here import Here
+
+    return Here()
+
+
+def at_least(blocks: Sequence[Block], wanted: int) -> list[Block]:
+    """The same cells in at least `wanted` blocks, if they can be: the largest are split.
+
+    Each part reads the model's activations again, which takes less time than an idle worker loses.
+    """
+    parts = list(blocks)
+    while len(parts) < wanted:
+        largest = max(parts, key=lambda block: block.steps * len(block.specs), default=None)
+        halves = largest.halves() if largest is not None else None
+        if largest is None or halves is None:
+            return parts
+        place = parts.index(largest)
+        parts[place : place + 1] = halves
+    return parts

@@ -1,0 +1,79 @@
+"""From a trained cell to the measured part of its record."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from torch import Tensor
+
+from bench import theory
+from bench.cells import Cell
+from bench.census import Census
+from bench.families import DENSE
+from bench.quality import quality, recovery
+from bench.records import Death, Result, Revival, Statistics, Training
+from bench.revival import survival, survival_curve
+from bench.trainer import Trainer
+
+# Points that a record keeps of a survival curve: more than a figure can show.
+CURVE_POINTS = 64
+
+
+def result(cell: Cell, truth: Tensor | None) -> Result:
+    """The result of a cell at the end of training; `truth` are the true features, if known."""
+    stats, spec = cell.layer.stats, cell.spec
+    n, k = int(spec.protocol["n"]), int(spec.protocol["k"])
+    last = cell.last or cell.trainer.sae.census(cell.layer.sample, counts=True)
+    predicted_relu = theory.predicted_relu(stats.gamma, stats.tokens)
+    predicted_dead = theory.predicted_dead(stats.gamma, stats.tokens, k, n)
+    without_k = spec.protocol.get("family") in DENSE
+    return Result(
+        statistics=Statistics.model_validate(stats.to_dict()),
+        predicted_relu=predicted_relu,
+        predicted_dead=predicted_relu if without_k else predicted_dead,
+        death_init=_death(cell.born),
+        death_end=_death(last),
+        training=_training(cell, truth) if cell.trainer.step_number else None,
+        attribution=cell.attribution,
+    )
+
+
+def _training(cell: Cell, truth: Tensor | None) -> Training:
+    trainer = cell.trainer
+    measured = quality(trainer.sae, cell.layer.sample)
+    births = {
+        "relu": cell.born.never_positive,
+        "topk": cell.born.never_selected,
+        "all": cell.born.never_positive | cell.born.never_selected,
+    }
+    revivals = {path: _revival(trainer, dead) for path, dead in births.items()}
+    return Training(
+        steps=trainer.step_number,
+        tokens=trainer.tokens,
+        path=cast(Literal["sparse", "dense"], trainer.path),
+        checkpoints=tuple(cell.checkpoints),
+        revival_relu=revivals["relu"],
+        revival_topk=revivals["topk"],
+        revival=revivals["all"],
+        fvu=measured.fvu,
+        l0=measured.l0,
+        recovery=None if truth is None else recovery(trainer.sae, truth),
+    )
+
+
+def _revival(trainer: Trainer, dead: Tensor) -> Revival:
+    clock = (trainer.first_fired, dead, trainer.step_number)
+    times, shares = survival_curve(*clock)
+    curve = thin(list(zip(times.tolist(), shares.tolist(), strict=True)), CURVE_POINTS)
+    return Revival.model_validate(survival(*clock).to_dict() | {"curve": curve})
+
+
+def thin(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """At most `most` of the points, evenly spaced by number, the first and the last included."""
+    if len(points) <= most:
+        return points
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _death(found: Census) -> Death:
+    return Death(dead_relu=found.dead_relu, dead_topk=found.dead_topk, always_on=found.always_on)

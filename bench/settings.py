@@ -1,0 +1,53 @@
+"""How a run is carried out: no part of what is measured, hence of no cell's name. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where a block runs and what it leaves besides its records.
+
+    device: as torch names it.
+    trust_remote_code: run code that comes with a checkpoint.
+    states: folder of checkpoints to go on from; None keeps none.
+    save_every: seconds between checkpoints.
+    saes: folder for the trained SAEs, by the cells' hashes; None keeps none.
+    cache: folder of stored activations; None reads and writes none.
+    """
+
+    device: str = "cpu"
+    trust_remote_code: bool = False
+    states: Path | None = None
+    save_every: float = 60.0
+    saes: Path | None = None
+    cache: Path | None = None
+
+
+class Progress(Protocol):
+    """Whom a block tells how it gets on."""
+
+    def advance(self, steps: int) -> None:
+        """`steps` more SAE training steps are done; fewer than 0 where some must be redone."""
+
+    def note(self, text: str) -> None:
+        """Something a user should know."""
+
+    def describe(self, what: str) -> None:
+        """What is worked on now."""
+
+
+class Silent:
+    """Nobody is told."""
+
+    def advance(self, steps: int) -> None:
+        """Ignored."""
+
+    def note(self, text: str) -> None:
+        """Ignored."""
+
+    def describe(self, what: str) -> None:
+        """Ignored."""

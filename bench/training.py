@@ -1,0 +1,127 @@
+"""Training of a block's cells: the same steps on the same batches, stopped and taken up at will."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import zoo.errors
+from bench.cells import Cell
+from bench.plan import Block
+from bench.provenance import Clock
+from bench.records import Checkpoint
+from bench.settings import Progress
+from bench.state import Keeper, interruptible
+from bench.stream import Stream
+from zoo.errors import ModelError
+
+Failures = dict[str, ModelError]
+
+
+def train(
+    block: Block,
+    stream: Stream,
+    cells: Sequence[Cell],
+    *,
+    keeper: Keeper,
+    state: dict[str, Any] | None,
+    clock: Clock,
+    progress: Progress,
+) -> Failures:
+    """Every cell takes the same steps on the same batches; a cell that diverges drops out.
+
+    `state` is what `keeper` loaded, to go on behind. Returns the errors of the cells that dropped
+    out, by hash.
+
+    Raises:
+        KeyboardInterrupt: a signal asked to stop; a checkpoint was written.
+        OutputError: a checkpoint could not be written.
+    """
+    failed: Failures = {}
+    if block.steps == 0:
+        return failed
+    batches = stream.shuffled(block.protocol.batch)
+    first = 1
+    if state is not None:
+        batches.load_state_dict(state["batches"])
+        failed |= _restore(cells, state)
+        first = state["step"] + 1
+        progress.advance(len(cells) * state["step"])
+    counted = set(block.protocol.census_steps()) | {block.steps}
+    running = [cell for cell in cells if cell.spec.hash not in failed]
+    with interruptible(progress.note) as interruption:
+        for step in range(first, block.steps + 1):
+            batch = batches.next()
+            for cell in list(running):
+                try:
+                    loss = cell.trainer.step(batch[cell.spec.layer]).loss
+                    if step in counted:
+                        cell.trainer.check_finite()
+                        cell.count(step, float(loss), last=step == block.steps)
+                except ModelError as error:
+                    failed[cell.spec.hash] = error
+                    running.remove(cell)
+            progress.advance(len(cells))
+            if not running or step == block.steps:
+                break
+            if interruption.asked or keeper.is_due:
+                keeper.save(_state(step, batches.state_dict(), cells, failed, stream, clock))
+            if interruption.asked:
+                raise KeyboardInterrupt
+    return failed
+
+
+def _state(
+    step: int,
+    batches: dict[str, Any],
+    cells: Sequence[Cell],
+    failed: Failures,
+    stream: Stream,
+    clock: Clock,
+) -> dict[str, Any]:
+    return {
+        "step": step,
+        "batches": batches,
+        "cells": {
+            cell.spec.hash: _state_of(cell) for cell in cells if cell.spec.hash not in failed
+        },
+        "failed": {
+            name: [type(error).__name__, error.message, error.remedy]
+            for name, error in failed.items()
+        },
+        "at_once": stream.at_once,
+        "seconds": clock.seconds,
+        "started": clock.started,
+        "resumed": clock.resumed,
+        "notes": list(clock.notes),
+    }
+
+
+def _state_of(cell: Cell) -> dict[str, Any]:
+    return {
+        "trainer": cell.trainer.state_dict(copy=False),
+        "checkpoints": [point.model_dump() for point in cell.checkpoints],
+    }
+
+
+def _restore(cells: Sequence[Cell], state: dict[str, Any]) -> Failures:
+    """Sets the cells as they were; the errors of those that had dropped out."""
+    failed: Failures = {}
+    for cell in cells:
+        if cell.spec.hash in state["failed"]:
+            kind, message, remedy = state["failed"][cell.spec.hash]
+            failed[cell.spec.hash] = getattr(zoo.errors, kind)(message, remedy)
+            continue
+        own = state["cells"][cell.spec.hash]
+        cell.trainer.load_state_dict(own["trainer"])
+        cell.checkpoints = [Checkpoint.model_validate(point) for point in own["checkpoints"]]
+    return failed
+
+
+def restore_conditions(state: dict[str, Any], stream: Stream, clock: Clock) -> None:
+    """The size of a forward pass and the clock, as they were when the state was saved."""
+    stream.at_once = state["at_once"]
+    clock.started = state["started"]
+    clock.earlier = state["seconds"]
+    clock.resumed = state["resumed"] + 1
+    clock.notes[:] = state["notes"]

@@ -1,0 +1,215 @@
+"""Wherever blocks run, the records are the same; a process that ends takes only its block along."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from bench.engines import at_least, make_engine, processes
+from bench.measure import measure_block
+from bench.plan import Block, Request, make_plan
+from bench.protocol import load_protocol
+from bench.records import Record, RecordStore
+from bench.run import Todo, run, todo
+from bench.settings import Settings
+from bench.state import saved_states
+from tests.bench.test_run import GAMMAS, MADE
+from tests.conftest import TINY
+from zoo.registry import load_registry
+
+Bench = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engines")
+    activations = folder / "cards" / "activations"
+    activations.mkdir(parents=True)
+    draws = np.random.default_rng(0)
+    for layer, gamma in enumerate(GAMMAS):
+        x = draws.standard_normal((4096, 16)) + gamma * np.sqrt(16) * np.eye(16)[layer]
+        np.save(activations / f"layer{layer}.npy", x.astype(np.float32))
+    for number in range(2):
+        card = MADE | {"id": f"made{number}", "tokens": {"skip_first": number}}
+        (folder / "cards" / f"made{number}.yaml").write_text(yaml.safe_dump(card))
+    return folder
+
+
+def plan(folder: Path, *settings: str, models: str = "made*") -> list[Block]:
+    registry = load_registry([folder / "cards"])
+    protocol = load_protocol("quick", settings=[*TINY, *settings])
+    cards = registry.select(models=[models])
+    return make_plan(Request(cards=cards, protocol=protocol), registry)
+
+
+def comparable(records: Any) -> dict[str, dict]:
+    return {record.hash: record.comparable() for record in records}
+
+
+def work(folder: Path, output: Path, *settings: str) -> tuple[list[Todo], RecordStore]:
+    store = RecordStore(output)
+    return todo(plan(folder, *settings), store), store
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> dict[str, dict]:
+    return comparable(record for block in plan(folder) for record in measure_block(block))
+
+
+def test_blocks_are_split_until_every_worker_has_one(folder: Path) -> None:
+    blocks = plan(folder)
+    assert at_least(blocks, 2) == blocks
+    whole = {spec.hash for block in blocks for spec in block.specs}
+    for wanted in (3, 5, 12, 40):
+        parts = at_least(blocks, wanted)
+        assert len(parts) == min(wanted, 12)
+        assert {spec.hash for part in parts for spec in part.specs} == whole
+        assert sum(len(part.specs) for part in parts) == len(whole)
+    assert at_least([], 3) == []
+
+
+@pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-dinov2", "synthetic-gamma40"])
+def test_blocks_can_be_sent_to_another_process(model: str) -> None:
+    registry = load_registry()
+    protocol = load_protocol("quick", settings=TINY)
+    (block,) = make_plan(Request(registry.select(models=[model]), protocol), registry)
+    assert block.corpus is not None
+    again = pickle.loads(pickle.dumps(block))
+    assert again.specs == block.specs
+    assert again.corpus.fingerprint() == block.corpus.fingerprint()
+    ours, theirs = (corpus.examples(3) for corpus in (block.corpus, again.corpus))
+    assert np.array_equal(np.asarray(next(ours)), np.asarray(next(theirs)))
+
+
+def test_two_workers_give_the_same_bits(
+    folder: Path, tmp_path: Path, expected: dict[str, dict]
+) -> None:
+    todos, store = work(folder, tmp_path)
+    records = list(run(todos, store, Settings(), make_engine("local", workers=2)))
+    assert comparable(records) == expected
+    assert comparable(store) == expected
+
+
+def crash(connection: Any, block: Block, *rest: Any) -> None:
+    """A worker that is killed behind its first record where the model is made1."""
+    if block.card.id == "made1":
+        record = next(measure_block(block))
+        connection.send(("record", record))
+        os.kill(os.getpid(), signal.SIGKILL)
+    processes._measure(connection, block, *rest)
+
+
+def test_a_worker_that_is_killed_fails_its_cells_and_no_others(
+    folder: Path, tmp_path: Path, expected: dict[str, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_work", crash)
+    todos, store = work(folder, tmp_path)
+    records = list(run(todos, store, Settings(), make_engine("local", workers=2)))
+    good = [record for record in records if record.status == "ok"]
+    assert comparable(good).items() <= expected.items()
+    assert [r.spec.model for r in good].count("made0") == 6
+    assert [r.spec.model for r in good].count("made1") == 1
+    failed = [record for record in records if record.failure is not None]
+    assert len(failed) == 5
+    assert {r.failure.kind for r in failed if r.failure} == {"WorkerFailed"}
+    assert "made1 ended with signal SIGKILL" in str(failed[0].failure)
+
+
+def launched(folder: Path, output: str, *options: str, program: list[str]) -> subprocess.Popen:
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    arguments = ["run", "--cards", "cards", "--model", "made*", *settings, "--output", output]
+    out, err = folder / f"{output}.out", folder / f"{output}.err"
+    with out.open("w", encoding="utf-8") as stdout, err.open("w", encoding="utf-8") as stderr:
+        return subprocess.Popen(
+            [*program, *arguments, *options], cwd=folder, stdout=stdout, stderr=stderr
+        )
+
+
+BENCH = [sys.executable, "-m", "bench.cli"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal as a terminal would")
+def test_an_interrupt_leaves_checkpoints_and_no_process(folder: Path) -> None:
+    options = ("--workers", "2", "--set", "steps=200000", "--checkpoint-every", "1")
+    process = launched(folder, "stopped", *options, program=BENCH)
+    states = folder / "stopped" / "state"
+    while len(saved_states(states)) < 2 and process.poll() is None:
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "Traceback" not in (folder / "stopped.err").read_text()
+    assert len(children) >= 2
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
+    assert {saved.model for saved in saved_states(states)} == {"made0", "made1"}
+    assert not list((folder / "stopped").rglob(".*")), "no half-written file"
+
+
+@pytest.mark.slow
+def test_processes_of_accelerate_share_the_blocks(folder: Path, expected: dict[str, dict]) -> None:
+    program = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    program += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    program += ["--module", "bench.cli"]
+    process = launched(folder, "launched", "--engine", "accelerate", program=program)
+    assert process.wait(300) == 0, (folder / "launched.err").read_text()
+    assert (folder / "launched.out").read_text().count("12 cells: ") == 1, "one process speaks"
+    assert comparable(RecordStore(folder / "launched")) == expected
+
+
+def test_accelerate_without_a_launcher_is_one_process(
+    folder: Path, tmp_path: Path, expected: dict[str, dict]
+) -> None:
+    todos, store = work(folder, tmp_path)
+    records = list(run(todos[:1], store, Settings(), make_engine("accelerate")))
+    assert comparable(records).items() <= expected.items()
+    assert len(records) == 6
+
+
+def dying(block: Block, settings: Settings) -> list[Record]:
+    if block.card.id == "made1":
+        os._exit(1)
+    return list(measure_block(block, settings))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_tasks_of_a_ray_cluster_give_the_same_bits(
+    folder: Path, tmp_path: Path, expected: dict[str, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.engines import cluster
+
+    todos, store = work(folder, tmp_path / "good")
+    records = list(run(todos, store, Settings(), make_engine("ray")))
+    assert comparable(records) == expected
+    monkeypatch.setattr(cluster, "_measure", dying)
+    todos, store = work(folder, tmp_path / "bad")
+    records = list(run(todos, store, Settings(), make_engine("ray")))
+    kinds = {r.spec.model: r.failure.kind if r.failure else "ok" for r in records}
+    assert kinds == {"made0": "ok", "made1": "WorkerFailed"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_ray_that_is_not_installed_is_one_clear_line(bench: Bench) -> None:
+    code, _, err = bench("run", "--engine", "ray")
+    assert (code, err) == (2, 'bench: Ray is not installed. pip install "gammabench[ray]"\n')
+
+
+def test_workers_are_for_the_local_engine(bench: Bench) -> None:
+    code, _, err = bench("run", "--engine", "accelerate", "--workers", "2")
+    assert code == 2
+    assert "--workers is for the local engine, not for accelerate" in err
