@@ -52,20 +52,28 @@ class Protocol(BaseModel):
         "says what it was; families without k are always dense"
     )
 
-    family: FamilyName = Field("topk", description="which pre-activations become codes")
+    family: FamilyName = Field(default="topk", description="which pre-activations become codes")
     threshold_rate: float | None = Field(
-        None, gt=0, le=1, description="batchtopk: weight of the newest batch in its threshold"
+        default=None,
+        gt=0,
+        le=1,
+        description="batchtopk: weight of the newest batch in its threshold",
     )
-    l1: float | None = Field(None, ge=0, description="relu: price of a code's size")
-    l0: float | None = Field(None, ge=0, description="jumprelu: price of a code")
+    l1: float | None = Field(default=None, ge=0, description="relu: price of a code's size")
+    l0: float | None = Field(default=None, ge=0, description="jumprelu: price of a code")
     warmup: float | None = Field(
-        None, ge=0, le=1, description="relu, jumprelu: share of the steps in which that price rises"
+        default=None,
+        ge=0,
+        le=1,
+        description="relu, jumprelu: share of the steps in which that price rises",
     )
     threshold: float | None = Field(
-        None, gt=0, description="jumprelu: threshold at birth, in units of sqrt(width)"
+        default=None, gt=0, description="jumprelu: threshold at birth, in units of sqrt(width)"
     )
     bandwidth: float | None = Field(
-        None, gt=0, description="jumprelu: width of its gradient's kernel, in units of sqrt(width)"
+        default=None,
+        gt=0,
+        description="jumprelu: width of its gradient's kernel, in units of sqrt(width)",
     )
 
     checkpoints: int = Field(ge=0, description="censuses during training, log-spaced in steps")

@@ -167,22 +167,20 @@ def make_attribution(spec: Spec) -> Attribution:
 
 def make_provenance(**overrides: Any) -> Provenance:
     """Where and when, of a made-up machine."""
-    return Provenance(
-        **{
-            "protocol": "quick",
-            "packages": {"torch": "2.13.0", "transformers": "4.48.1"},
-            "python": "3.11.7",
-            "device": "cpu",
-            "threads": 2,
-            "matmul": "highest",
-            "git_commit": "0" * 40,
-            "git_dirty": False,
-            "revision": None,
-            "started": "2026-01-02T03:04:05Z",
-            "seconds": 12.5,
-        }
-        | overrides
-    )
+    values: dict[str, Any] = {
+        "protocol": "quick",
+        "packages": {"torch": "2.13.0", "transformers": "4.48.1"},
+        "python": "3.11.7",
+        "device": "cpu",
+        "threads": 2,
+        "matmul": "highest",
+        "git_commit": "0" * 40,
+        "git_dirty": False,
+        "revision": None,
+        "started": "2026-01-02T03:04:05Z",
+        "seconds": 12.5,
+    }
+    return Provenance(**(values | overrides))
 
 
 def make_record(
