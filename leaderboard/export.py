@@ -152,7 +152,8 @@ def _of_model(model: type[BaseModel], path: tuple[str, ...], nullable: bool = Fa
         annotation, optional = _without_none(field.annotation)
         where, none = (*path, name), nullable or optional
         if where == ("spec", "protocol"):
-            annotation = Protocol
+            # A protocol that was recorded before a key came up lacks it.
+            annotation, none = Protocol, True
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from _of_model(annotation, where, none)
         else:

@@ -76,7 +76,7 @@ def page_data(groups: Sequence[Group]) -> dict[str, Any]:
         "arms": [plain(arm, 30) for arm in arms],
         "modelColumns": _model_columns(),
         "cellColumns": [_column(metric) for metric in _OF_CELL]
-        + [{"title": REVIVAL.title, "meaning": REVIVAL.meaning, "percent": False}],
+        + [{"title": REVIVAL.title, "meaning": REVIVAL.meaning, "whole": True}],
         "models": [_model(group, settings) for group in groups],
         "cells": [
             _cell(index, group, arms, place)

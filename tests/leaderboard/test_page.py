@@ -18,7 +18,7 @@ from bench.records import Record, RecordStore
 from leaderboard import check_boards, write_boards
 from leaderboard.boards import FOLDER
 from leaderboard.groups import group_records
-from leaderboard.page import page_data, page_files
+from leaderboard.page import STATIC, page_data, page_files
 from leaderboard.text import number, percent
 from tests.records import make_grid, make_record, write_records
 from zoo.errors import BadCorpus
@@ -93,6 +93,34 @@ def test_check_notices_an_edited_page(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_have_contrast_enough(scheme: int) -> None:
+    """As WCAG 2.1 asks: 4.5 for text, 3 for lines."""
+    text = (STATIC / "page.css").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", text, flags=re.DOTALL)
+    assert len(blocks) == 2
+    colours = dict(re.findall(r"--(\w+): (#\w{6});", blocks[scheme]))
+    assert len(colours) == 12
+    for name in colours.keys() - {"back", "stripe", "line"}:
+        least = 4.5 if name in ("text", "soft", "link", "bad") else 3
+        for back in ("back", "stripe"):
+            found = contrast(colours[name], colours[back])
+            assert found >= least, (name, back, found)
+    assert contrast("#000000", "#ffffff") == 21
+
+
+def contrast(one: str, other: str) -> float:
+    """https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio"""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
 # ---------------------------------------------------------------------------------------- browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -151,6 +179,17 @@ class Browser:
             value,
         )
 
+    def press(self, key: str) -> None:
+        """A key, to whatever has the focus."""
+        self.driver.switch_to.active_element.send_keys(key)
+
+    def emulate(self, scheme: str, width: int) -> None:
+        """A colour scheme and a window's width, until the next test."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        size = {"width": width, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
     @property
     def fragment(self) -> str:
         return urlsplit(self.driver.current_url).fragment
@@ -185,6 +224,7 @@ def browser(driver: Any, output: Path) -> Iterator[Browser]:
     """The page, freshly opened; afterwards, nothing may have been complained about or fetched."""
     browser = Browser(driver, output / FOLDER / "page" / "index.html")
     driver.get_log("performance")
+    browser.emulate("light", 1400)
     browser.open()
     yield browser
     assert driver.get_log("browser") == []
@@ -203,15 +243,15 @@ def test_models_are_shown_by_gamma_and_sort_by_any_column(browser: Browser) -> N
     assert browser.column("models", "Model")[-1] == "tiny-d"
     for title in ("gamma", "Init % raw"):
         if title != "gamma":
-            browser.click("#models th button", title)
+            browser.click("#models thead button", title)
         falling = [float(text.lstrip("<>")) for text in browser.column("models", title)[:-1]]
         assert falling == sorted(falling, reverse=True)
-        browser.click("#models th button", title)
+        browser.click("#models thead button", title)
         rising = [float(text.lstrip("<>")) for text in browser.column("models", title)[:-1]]
         assert rising == sorted(rising)
         # What has no number comes last either way.
         assert browser.column("models", title)[-1] == "\N{EM DASH}"
-    browser.click("#models th button", "Model")
+    browser.click("#models thead button", "Model")
     names = browser.column("models", "Model")
     assert names == sorted(names)
     order = "th[aria-sort=ascending], th[aria-sort=descending]"
@@ -255,7 +295,7 @@ def test_protocols_are_apart(browser: Browser) -> None:
 
 @browser_only
 def test_a_model_opens_its_layers_and_every_point_leads_to_a_record(browser: Browser) -> None:
-    browser.click("#models td button", "tiny-a")
+    browser.click("#models tbody button", "tiny-a")
     assert "Layers of tiny-a" in browser.run("return document.getElementById('profile').innerText")
     links = browser.run(
         "return [...document.querySelectorAll('#profile svg a')].map(a => a.href.baseVal)"
@@ -284,8 +324,8 @@ def test_every_row_leads_to_its_record(browser: Browser, output: Path) -> None:
 @browser_only
 def test_a_link_keeps_the_view(browser: Browser) -> None:
     browser.set("domain", "language")
-    browser.click("#models th button", "End % raw")
-    browser.click("#models td button", "tiny-c")
+    browser.click("#models thead button", "End % raw")
+    browser.click("#models tbody button", "tiny-c")
     before = browser.run("return document.body.innerText")
     fragment = browser.fragment
     assert "domain=language" in fragment
@@ -303,13 +343,13 @@ def test_a_broken_address_opens_the_page_all_the_same(browser: Browser) -> None:
 def test_the_keyboard_sorts_and_opens(browser: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    head = browser.driver.find_element("css selector", "#models th button")
+    head = browser.driver.find_element("css selector", "#models thead button")
     head.send_keys(Keys.ENTER)
     names = browser.column("models", "Model")
     assert names == sorted(names)
     # The focus is where it was, though the table is new.
     assert browser.run("return document.activeElement.textContent") == "Model"
-    browser.driver.find_element("css selector", "#models td button").send_keys(Keys.SPACE)
+    browser.driver.find_element("css selector", "#models tbody button").send_keys(Keys.SPACE)
     assert not browser.run("return document.getElementById('profile').hidden")
 
 
@@ -323,6 +363,72 @@ def test_controls_and_tables_have_names(browser: Browser) -> None:
     assert browser.run("return document.documentElement.lang") == "en"
 
 
+AXE = importlib.util.find_spec("axe_core_python")
+
+
+@browser_only
+@pytest.mark.skipif(AXE is None, reason="the package axe-core-python is not installed")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_axe_finds_nothing_to_mend(browser: Browser, scheme: str, width: int) -> None:
+    """Roles, names, order of headings, contrast and the rest of axe's rules, with layers open."""
+    assert AXE is not None
+    assert AXE.submodule_search_locations is not None
+    script = Path(AXE.submodule_search_locations[0]) / "axe.min.js"
+    browser.emulate(scheme, width)
+    browser.click("#models tbody button", "tiny-a")
+    browser.run(script.read_text(encoding="utf-8"))
+    found = browser.driver.execute_async_script(
+        "const done = arguments[arguments.length - 1]; axe.run().then(done)"
+    )
+    assert len(found["passes"]) > 25
+    assert "color-contrast" in {rule["id"] for rule in found["passes"]}
+    violations = [(each["id"], [n["html"] for n in each["nodes"]]) for each in found["violations"]]
+    assert violations == []
+    # The contrast of what it cannot judge, such as drawn text, follows from the colours.
+    assert {rule["id"] for rule in found["incomplete"]} <= {"color-contrast"}
+
+
+@browser_only
+def test_the_focus_goes_down_the_page(browser: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.run("document.body.focus()")
+    order = []
+    for _ in range(9):
+        browser.press(Keys.TAB)
+        order.append(browser.run("return document.activeElement.id"))
+    filters = ["setting", "domain", "query", "arm", "state", "reset"]
+    assert order == ["skip", "", *filters, "models-region"]
+
+
+@browser_only
+def test_the_skip_link_keeps_the_view(browser: Browser) -> None:
+    browser.set("domain", "language")
+    before = browser.fragment
+    browser.run("document.getElementById('skip').click()")
+    assert browser.run("return document.activeElement.id") == "models-region"
+    assert browser.fragment == before
+    assert set(browser.column("models", "Domain")) == {"language"}
+
+
+@browser_only
+def test_the_focus_stays_with_what_was_used(browser: Browser) -> None:
+    """Though opening and closing a model's layers makes the tables anew."""
+    from selenium.webdriver.common.keys import Keys
+
+    focus = "return document.activeElement.textContent"
+    browser.run("document.querySelector('#models tbody button').focus()")
+    name = browser.run(focus)
+    browser.press(Keys.ENTER)
+    assert browser.run("return document.activeElement.ariaExpanded") == "true"
+    assert browser.run(focus) == name
+    browser.run("document.getElementById('close').focus()")
+    browser.press(Keys.ENTER)
+    assert browser.run(focus) == name
+    assert browser.run("return document.activeElement.ariaExpanded") == "false"
+
+
 @browser_only
 def test_hostile_text_is_shown_not_run(browser: Browser) -> None:
     browser.set("state", "failed")
@@ -333,7 +439,6 @@ def test_hostile_text_is_shown_not_run(browser: Browser) -> None:
 
 
 @browser_only
-@pytest.mark.slow
 def test_five_thousand_cells_are_there_in_a_second(driver: Any, tmp_path: Path) -> None:
     models = [f"model-{i:02}" for i in range(26)]
     arms = ["raw", "raw+auxk", "centered", "whitened"]
@@ -348,7 +453,7 @@ def test_five_thousand_cells_are_there_in_a_second(driver: Any, tmp_path: Path) 
     assert "4992 of 4992 cells" in browser.run("return document.body.innerText")
     assert took < 1000
     start = time.monotonic()
-    browser.click("#cells th button", "FVU")
+    browser.click("#cells thead button", "FVU")
     assert time.monotonic() - start < 1
     falling = [float(text) for text in browser.column("cells", "FVU")]
     assert len(falling) == 100
