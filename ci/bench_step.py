@@ -1,32 +1,40 @@
 """How long one training step takes: `python ci/bench_step.py [--size D,N,K,BATCH ...]`.
 
-Contestants, all with the same batches, the same float32 product setting and the same bookkeeping
-(parallel gradient removed, clipping, unit norm, a clock on every feature):
+Contestants, all with the same batches and the same bookkeeping (parallel gradient removed,
+clipping, unit norm, a clock on every feature), as far as a peer has it:
 
     floor     the encoder's product and one fused Adam call over both matrices, nothing else
-    ours      bench.trainer.Trainer, its sparse and its dense path
+    ours      bench.trainer.Trainer, its sparse and its dense path; the other families
     naive     dense autograd and fused Adam; `naive default` with torch's defaults for both
+    peers     SAELens, sparsify, dictionary_learning: their own training loops in their own
+              environments (`--peers DIR` builds them there), at each of their documented settings,
+              and with the float32 product setting that ours runs with
 
-Rounds are interleaved in random order in one process; what is printed is medians over rounds, and
-ratios, which hold where the milliseconds do not. Beside other work, two threads that wait for each
-other measure the other work: use `--cpu` there.
+Rounds are interleaved in random order; what is printed is medians over rounds, and ratios, which
+hold where the milliseconds do not. Beside other work, two threads that wait for each other measure
+the other work: use `--cpu` there (without peers).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import torch
+from peers.client import PEERS, Peer, PeerFailed, make_peer
 from torch import Tensor
 
+from bench.families import KEYS, Name, make_family
 from bench.matmul import fast_matmul
 from bench.sae import SAE, Recipe
 from bench.step import row_slices
@@ -74,9 +82,9 @@ def floor(size: Size) -> Step:
     return step
 
 
-def ours(size: Size, path: str, *, aux_share: float = 0.0) -> Step:
+def ours(size: Size, path: str, *, aux_share: float = 0.0, family: Name = "topk") -> Step:
     """The trainer; with `aux_share` of the features dead and the auxiliary loss on."""
-    sae = SAE.init(size.d, size.n, size.k, seed=0)
+    sae = SAE.init(size.d, size.n, size.k, seed=0, family=make_family(family))
     recipe = Recipe(size.n, size.k, aux_k=size.d // 2, dead_after_tokens=size.batch)
     trainer = Trainer(sae, recipe, aux=aux_share > 0, path=path)  # type: ignore[arg-type]
     dead = int(aux_share * size.n)
@@ -125,8 +133,8 @@ def naive(size: Size, *, tuned: bool) -> Step:
     return tuned_step if tuned else step
 
 
-def contestants(size: Size, aux: bool) -> dict[str, Step]:
-    """The steps to be timed, by name."""
+def contestants(size: Size, *, aux: bool, families: bool) -> dict[str, Step]:
+    """The steps of this process that are timed, by name."""
     steps: dict[str, Step] = {
         "floor": floor(size),
         "ours sparse": ours(size, "sparse"),
@@ -137,29 +145,74 @@ def contestants(size: Size, aux: bool) -> dict[str, Step]:
     if aux:
         steps["ours sparse, 2% dead, auxk"] = ours(size, "sparse", aux_share=0.02)
         steps["ours sparse, 50% dead, auxk"] = ours(size, "sparse", aux_share=0.5)
+    if families:
+        for family in KEYS:
+            if family != "topk":
+                steps[f"ours {family}"] = ours(size, "sparse", family=family)
     return steps
 
 
-def measure(
-    size: Size, *, rounds: int, steps: int, aux: bool, clock: Callable[[], float]
-) -> dict[str, float]:
-    """Median milliseconds per step, by contestant."""
-    generator = torch.Generator().manual_seed(0)
-    batches = torch.randn(BATCHES, size.batch, size.d, generator=generator)
-    running = contestants(size, aux)
-    for step in running.values():
-        for x in batches[:2]:
-            step(x)
+# Takes a number of steps, gives seconds per step.
+Timed = Callable[[int], float]
+
+
+def timed(step: Step, batches: Tensor, clock: Callable[[], float]) -> Timed:
+    """The timing of a step of this process."""
+
+    def run(steps: int) -> float:
+        start = clock()
+        for number in range(steps):
+            step(batches[number % BATCHES])
+        return (clock() - start) / steps
+
+    return run
+
+
+@contextmanager
+def peers(folder: Path | None, size: Size, threads: int) -> Iterator[dict[str, Timed]]:
+    """The timings of every variant of every peer; a variant that fails is named and left out."""
+    with fast_matmul() as choice, ExitStack() as stack:
+        found: dict[str, Timed] = {}
+        for name in PEERS if folder else ():
+            assert folder is not None
+            peer = Peer(name, make_peer(name, folder), astuple(size), choice.precision, threads)
+            stack.callback(peer.close)
+            for variant in peer.variants:
+                run = functools.partial(peer.seconds, variant)
+                try:
+                    run(1)
+                except PeerFailed as error:
+                    print(error, file=sys.stderr)
+                else:
+                    found[f"{name} {variant}"] = run
+        yield found
+
+
+def medians(running: dict[str, Timed], *, rounds: int, steps: int) -> dict[str, float]:
+    """Median milliseconds per step, by contestant, over rounds in random order."""
     taken: dict[str, list[float]] = {name: [] for name in running}
+    for run in running.values():
+        run(2)
     order = list(running)
     for _ in range(rounds):
         random.shuffle(order)
         for name in order:
-            start = clock()
-            for number in range(steps):
-                running[name](batches[number % BATCHES])
-            taken[name].append((clock() - start) / steps * 1e3)
+            taken[name].append(running[name](steps) * 1e3)
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def table(size: Size, ms: dict[str, float]) -> str:
+    """Milliseconds and ratios, as markdown."""
+    lines = [
+        f"d {size.d}, n {size.n}, k {size.k}, batch {size.batch}",
+        "",
+        "| contestant | ms a step | over the floor | over ours |",
+        "|:--|--:|--:|--:|",
+    ]
+    for name, value in sorted(ms.items(), key=lambda item: item[1]):
+        ratios = f"{value / ms['floor']:.2f} | {value / ms['ours sparse']:.2f}"
+        lines.append(f"| {name} | {value:.1f} | {ratios} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -172,8 +225,14 @@ def main() -> None:
         "--cpu", action="store_true", help="CPU time on one thread: steadier on a busy machine"
     )
     parser.add_argument("--aux", action="store_true", help="time the auxiliary loss too")
+    parser.add_argument("--families", action="store_true", help="time the other families too")
+    parser.add_argument(
+        "--peers", type=Path, metavar="DIR", help="the peers' environments, made if they are not"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per size")
     options = parser.parse_args()
+    if options.cpu and options.peers:
+        parser.error("--cpu times this process, not the peers'")
     threads = 1 if options.cpu else options.threads
     clock = time.process_time if options.cpu else time.perf_counter
     torch.set_num_threads(threads)
@@ -181,15 +240,16 @@ def main() -> None:
     if busy > 0.5:
         print(f"the machine is not quiet (load {busy:.1f}): trust ratios only", file=sys.stderr)
     for size in options.size or [Size.parse(text) for text in DEFAULT_SIZES]:
-        medians = measure(
-            size, rounds=options.rounds, steps=options.steps, aux=options.aux, clock=clock
-        )
+        generator = torch.Generator().manual_seed(0)
+        batches = torch.randn(BATCHES, size.batch, size.d, generator=generator)
+        steps = contestants(size, aux=options.aux, families=options.families)
+        running = {name: timed(step, batches, clock) for name, step in steps.items()}
+        with peers(options.peers, size, threads) as others:
+            ms = medians(running | others, rounds=options.rounds, steps=options.steps)
         if options.json:
-            print(json.dumps({"size": vars(size), "threads": threads, "ms": medians}))
-            continue
-        print(f"d {size.d}, n {size.n}, k {size.k}, batch {size.batch}")
-        for name, ms in medians.items():
-            print(f"  {name:28} {ms:9.2f} ms  {ms / medians['floor']:6.2f} x floor")
+            print(json.dumps({"size": vars(size), "threads": threads, "ms": ms}))
+        else:
+            print(table(size, ms), flush=True)
 
 
 if __name__ == "__main__":
