@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from adapters import checkpoints, compat
 from adapters.taps import Taps, find_blocks
 from adapters.tokens import measured
-from zoo.cards import Card
+from zoo.cards import Card, TokenRule
 from zoo.errors import BadActivations, BadCorpus, BadWeights, MissingExtra, UsageError
 from zoo.weights import install_line
 
@@ -86,7 +87,17 @@ class Adapter(ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
 
     _SEALED: ClassVar[frozenset[str]] = frozenset(
-        {"__init__", "activations", "blocks", "folder", "model", "placed", "revision", "run"}
+        {
+            "__init__",
+            "activations",
+            "blocks",
+            "folder",
+            "measuring",
+            "model",
+            "placed",
+            "revision",
+            "run",
+        }
     )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -178,6 +189,14 @@ class Adapter(ABC):
         """The modules that are the model's layers, in order."""
         _ = self.model
         return self._blocks
+
+    @final
+    def measuring(self, rule: TokenRule) -> Self:
+        """The same model, loaded once for both, measured by another token rule than the card's."""
+        _ = self.model
+        twin = copy.copy(self)
+        twin.card = self.card.model_copy(update={"tokens": rule})
+        return twin
 
     @final
     def activations(

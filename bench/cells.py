@@ -10,7 +10,7 @@ from bench.births import Births
 from bench.census import Census
 from bench.plan import Spec
 from bench.quality import bias_progress
-from bench.records import Attribution, Checkpoint
+from bench.records import Attribution, Checkpoint, SpecialTokens
 from bench.stats import LayerStats
 from bench.trainer import Trainer
 
@@ -22,6 +22,7 @@ class Layer:
     sample: Tensor
     stats: LayerStats
     births: Births
+    special: SpecialTokens | None = None
 
 
 @dataclass

@@ -28,6 +28,7 @@ from bench.records import Attribution, Record, Result, make_record
 from bench.results import result
 from bench.sae import Recipe
 from bench.settings import Progress, Settings, Silent
+from bench.special import special_tokens
 from bench.state import Keeper
 from bench.stats import LayerStatistics
 from bench.stream import Stream
@@ -208,6 +209,7 @@ def _measure(
         except ModelError as error:
             outcomes |= {spec.hash: error for spec in specs}
     if cells:
+        _add_special_tokens(cells, stream, block.tokens)
         outcomes |= train(
             block, stream, cells, keeper=keeper, state=state, clock=clock, progress=progress
         )
@@ -240,6 +242,13 @@ def _make_layer(sample: Tensor, protocol: Protocol) -> Layer:
     statistics.update(sample)
     family = make_family(protocol.family, protocol.family_settings(), steps=protocol.steps)
     return Layer(sample, statistics.result(), Births(sample, protocol.n, protocol.k, family))
+
+
+def _add_special_tokens(cells: Sequence[Cell], stream: Stream, tokens: int) -> None:
+    layers = {cell.spec.layer: cell.layer for cell in cells}
+    stats = {number: layer.stats for number, layer in layers.items()}
+    for number, found in special_tokens(stream, tokens, stats).items():
+        layers[number].special = found
 
 
 def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:

@@ -81,6 +81,28 @@ class Attribution(_Part):
     whitened: int = Field(description="the same, whitened")
 
 
+class TokenGammas(_Part):
+    """What `Statistics` says of the mean, of some tokens."""
+
+    tokens: int
+    gamma: float = Field(description="||mu|| / ||sigma|| after a per-token LayerNorm")
+    gamma_raw: float = Field(description="the same on the activations as they are")
+    gamma_rms: float = Field(description="the same after dividing each token by its RMS")
+    outlier_dims: tuple[OutlierDimension, ...]
+
+
+class SpecialTokens(_Part):
+    """The layer with and without special tokens, and positions that its card skips.
+
+    One of the two is of the tokens that were measured. None where the model has no such tokens, or
+    they cannot be measured; `reason` says which.
+    """
+
+    kept: TokenGammas | None = Field(description="of all tokens but padding")
+    dropped: TokenGammas | None = Field(description="of tokens neither special nor skipped")
+    reason: str | None = Field(description="why one or both are not there")
+
+
 class Checkpoint(_Part):
     """The state after a number of training steps."""
 
@@ -139,6 +161,9 @@ class Result(_Part):
     death_end: Death
     training: Training | None
     attribution: Attribution | None = Field(
+        default=None, description="absent from records of before it was measured"
+    )
+    special_tokens: SpecialTokens | None = Field(
         default=None, description="absent from records of before it was measured"
     )
 

@@ -35,6 +35,7 @@ def result(cell: Cell, truth: Tensor | None) -> Result:
         death_end=_death(last),
         training=_training(cell, truth) if cell.trainer.step_number else None,
         attribution=cell.attribution,
+        special_tokens=cell.layer.special,
     )
 
 

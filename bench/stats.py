@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from bench.median import Median, Reservoir, geometric_median
-from bench.moments import BlockBuffer, Moments, check_varies, gamma, normalise
+from bench.moments import BlockBuffer, Moments, gamma, normalise
 from bench.spectrum import effective_rank, eigenvalues, whitening
 
 __all__ = [
+    "GammaStatistics",
+    "Gammas",
     "LayerStatistics",
     "LayerStats",
     "Median",
@@ -62,9 +64,60 @@ class LayerStats:
     median_residual: float
     median_tokens: int
 
+    @property
+    def gammas(self) -> Gammas:
+        """The part that `GammaStatistics` gives."""
+        return Gammas(self.tokens, self.gamma, self.gamma_raw, self.gamma_rms, self.outlier_dims)
+
     def to_dict(self) -> dict[str, object]:
         """Plain JSON types."""
         return {**asdict(self), "outlier_dims": [asdict(d) for d in self.outlier_dims]}
+
+
+@dataclass(frozen=True)
+class Gammas:
+    """The three gammas of some tokens and the dimensions that carry the mean; see `LayerStats`."""
+
+    tokens: int
+    gamma: float
+    gamma_raw: float
+    gamma_rms: float
+    outlier_dims: tuple[OutlierDimension, ...]
+
+
+class GammaStatistics:
+    """Collects the three gammas of a stream of tokens [*, width]: little beside a forward pass.
+
+    covariance: also keep that of the normalised tokens (8 * width^2 bytes).
+    """
+
+    def __init__(self, width: int, *, outliers: int = 8, covariance: bool = False) -> None:
+        self.raw = Moments(width)
+        self.layernorm = Moments(width, transform="layernorm", covariance=covariance)
+        self.rms = Moments(width, transform="rms")
+        self._outliers = outliers
+        self._buffer = BlockBuffer(width)
+
+    def update(self, x: Tensor) -> None:
+        """Add tokens x [tokens, width]. Raises BadActivations on a bad shape, dtype or value."""
+        for block in self._buffer.push(x):
+            self._absorb(block)
+
+    def result(self) -> Gammas:
+        """Of the tokens so far. Raises BadActivations if there are none, or they do not vary."""
+        for block in self._buffer.drain():
+            self._absorb(block)
+        return Gammas(
+            tokens=self.raw.count,
+            gamma=gamma(self.layernorm.mean, self.layernorm.variance),
+            gamma_raw=gamma(self.raw.mean, self.raw.variance),
+            gamma_rms=gamma(self.rms.mean, self.rms.variance),
+            outlier_dims=outlier_dimensions(self.layernorm, self._outliers),
+        )
+
+    def _absorb(self, block: Tensor) -> None:
+        for moments in (self.raw, self.layernorm, self.rms):
+            moments.absorb(block)
 
 
 class LayerStatistics:
@@ -78,17 +131,12 @@ class LayerStatistics:
         self, width: int, *, sample_tokens: int = 8192, outliers: int = 8, seed: int = 0
     ) -> None:
         self.width = width
-        self.raw = Moments(width)
-        self.layernorm = Moments(width, transform="layernorm", covariance=True)
-        self.rms = Moments(width, transform="rms")
+        self.moments = GammaStatistics(width, outliers=outliers, covariance=True)
         self.reservoir = Reservoir(width, capacity=sample_tokens, seed=seed)
-        self._outliers = outliers
-        self._buffer = BlockBuffer(width)
 
     def update(self, x: Tensor) -> None:
         """Add tokens x [tokens, width]. Raises BadActivations on a bad shape, dtype or value."""
-        for block in self._buffer.push(x):
-            self._absorb(block)
+        self.moments.update(x)
         self.reservoir.update(x)
 
     def result(self) -> LayerStats:
@@ -96,37 +144,29 @@ class LayerStatistics:
 
         Raises BadActivations on fewer than two tokens, or if they do not vary.
         """
-        self._flush()
-        mean_norm, sigma_norm = _norms(self.raw)
-        check_varies(mean_norm, sigma_norm)
-        kurtosis = self.layernorm.kurtosis
+        gammas = self.moments.result()
+        raw, layernorm = self.moments.raw, self.moments.layernorm
+        mean_norm, sigma_norm = _norms(raw)
+        kurtosis = layernorm.kurtosis
         sample = self.reservoir.rows()
         median = geometric_median(sample)
         gap = torch.linalg.vector_norm(median.point - sample.mean(0, dtype=torch.float64))
         return LayerStats(
-            tokens=self.raw.count,
+            tokens=gammas.tokens,
             width=self.width,
-            gamma=gamma(self.layernorm.mean, self.layernorm.variance),
-            gamma_raw=mean_norm / sigma_norm,
-            gamma_rms=gamma(self.rms.mean, self.rms.variance),
-            effective_rank=effective_rank(eigenvalues(self.layernorm.covariance)),
+            gamma=gammas.gamma,
+            gamma_raw=gammas.gamma_raw,
+            gamma_rms=gammas.gamma_rms,
+            effective_rank=effective_rank(eigenvalues(layernorm.covariance)),
             kurtosis_mean=float(kurtosis.mean()),
             kurtosis_max=float(kurtosis.max()),
-            outlier_dims=outlier_dimensions(self.layernorm, self._outliers),
+            outlier_dims=gammas.outlier_dims,
             mean_norm=mean_norm,
             sigma_norm=sigma_norm,
             median_gap=float(gap) / sigma_norm,
             median_residual=median.residual,
             median_tokens=len(self.reservoir),
         )
-
-    def _absorb(self, block: Tensor) -> None:
-        for moments in (self.raw, self.layernorm, self.rms):
-            moments.absorb(block)
-
-    def _flush(self) -> None:
-        for block in self._buffer.drain():
-            self._absorb(block)
 
 
 def outlier_dimensions(moments: Moments, count: int) -> tuple[OutlierDimension, ...]:

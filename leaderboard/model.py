@@ -48,7 +48,8 @@ from leaderboard.metrics import (
     WIDTH,
 )
 from leaderboard.pictures import Picture, image
-from leaderboard.text import DOT, NOTHING, count, escape, integer, link, percent, table, url_part
+from leaderboard.special import dimensions, special_tokens
+from leaderboard.text import DOT, NOTHING, count, escape, integer, link, table, url_part
 from leaderboard.values import MISSING, absence, layer_revival, layer_value
 
 
@@ -72,6 +73,8 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
         if group.spec.protocol.get("steps"):
             page.add("### Training", _training(page, group))
         page.add("### Activations", _activations(page, group))
+        if special := special_tokens(page, group):
+            page.add("### With and without special tokens", special)
         page.add("### Provenance", _provenance(group))
         page.add("### Cells", _cells(page, group))
     return page.render()
@@ -178,10 +181,7 @@ def _outliers(page: Page, group: Group, layer: int) -> str:
     records = group.at(layer)
     for record in records:
         if record is not None and record.result is not None:
-            outliers = record.result.statistics.outlier_dims[:3]
-            return (
-                ", ".join(f"{each.index} ({percent(each.share)})" for each in outliers) or NOTHING
-            )
+            return dimensions(record.result.statistics.outlier_dims)
     return absence(page, records)
 
 

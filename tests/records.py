@@ -25,7 +25,9 @@ from bench.records import (
     RecordStore,
     Result,
     Revival,
+    SpecialTokens,
     Statistics,
+    TokenGammas,
     Training,
 )
 from bench.theory import predicted_dead, predicted_relu
@@ -154,6 +156,7 @@ def make_result(spec: Spec) -> Result:
         ),
         training=training,
         attribution=make_attribution(spec),
+        special_tokens=make_special_tokens(statistics),
     )
 
 
@@ -163,6 +166,14 @@ def make_attribution(spec: Spec) -> Attribution:
     raw = draw.randrange(spec.protocol["n"] + 1)
     centered = draw.randrange(raw + 1)
     return Attribution(raw=raw, centered=centered, whitened=draw.randrange(centered + 1))
+
+
+def make_special_tokens(statistics: Statistics) -> SpecialTokens:
+    """The special tokens, which were not measured, make the mean larger."""
+    fields = set(TokenGammas.model_fields)
+    dropped = TokenGammas(**statistics.model_copy().model_dump(include=fields))
+    kept = dropped.model_copy(update={"gamma_raw": 2 * dropped.gamma_raw})
+    return SpecialTokens(kept=kept, dropped=dropped, reason=None)
 
 
 def make_provenance(**overrides: Any) -> Provenance:
