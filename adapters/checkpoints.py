@@ -7,7 +7,6 @@ the files.
 
 from __future__ import annotations
 
-import errno
 import json
 import pickle
 from collections.abc import Iterable, Iterator
@@ -18,22 +17,14 @@ from typing import Any
 from torch import nn
 
 from adapters import compat
+from zoo import hub
 from zoo.cards import Card
 from zoo.errors import BadCard, BadWeights, ModelUnavailable, UsageError
 from zoo.weights import weights_folder
 
-# Files that loading may need; weights are added in the format preferred.
-_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.py")
-_WEIGHTS = ("*.safetensors", "*.bin")
-
 # Parts that run behind the blocks. Whether the checkpoint has them or the model makes them up
 # changes no activation.
 _BEHIND_BLOCKS = {"pooler", "lm_head", "cls", "classifier", "contact_head", "score", "head"}
-
-# What HTTP libraries raise when a body ends early.
-_BROKEN_OFF = {"ChunkedEncodingError", "IncompleteRead", "RemoteProtocolError", "ReadError"}
-
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
 
 # Buffers that older library versions saved and newer ones compute.
 _COMPUTED = (
@@ -57,7 +48,7 @@ def local_folder(card: Card, weights: Path | None = None) -> Path:
     if folder is None:
         if card.checkpoint.source == "none":
             raise BadCard(f"card {card.id!r} names no checkpoint, but its adapter reads one")
-        folder = _download(card)
+        folder = hub.snapshot(card)
     if weights is None and card.checkpoint.subfolder:
         folder = folder / card.checkpoint.subfolder
     return folder
@@ -83,130 +74,6 @@ def check_trust(card: Card, trust_remote_code: bool) -> None:
             f"({card.checkpoint.hub or card.checkpoint.path})",
             "Read that code, then allow it with --trust-remote-code.",
         )
-
-
-# ---------------------------------------------------------------------------------------- hub
-
-
-def _download(card: Card) -> Path:
-    compat.prepare()
-    from huggingface_hub import snapshot_download
-
-    checkpoint = card.checkpoint
-    below = f"{checkpoint.subfolder}/" if checkpoint.subfolder else ""
-
-    def fetch(patterns: Iterable[str]) -> Path:
-        with _hub_errors(card):
-            return Path(
-                snapshot_download(
-                    str(checkpoint.hub),
-                    revision=checkpoint.revision,
-                    allow_patterns=[below + pattern for pattern in patterns],
-                    ignore_patterns=[f"{below}*/*"],
-                )
-            )
-
-    for pattern in _WEIGHTS:
-        folder = fetch((*_SMALL_FILES, pattern))
-        if any((folder / checkpoint.subfolder).glob(pattern)):
-            break
-    return folder
-
-
-@contextmanager
-def _hub_errors(card: Card) -> Iterator[None]:
-    """Turns what the hub's client raises into `ModelUnavailable` with the remedy."""
-    import huggingface_hub.errors as hub_errors
-
-    try:
-        yield
-    except hub_errors.HFValidationError as error:
-        raise BadCard(
-            f"card {card.id!r}: not a hub id: {card.checkpoint.hub!r} ({error})"
-        ) from None
-    except Exception as error:  # the client lets through whatever its HTTP library raises
-        failure = _explain_hub(card, error)
-        if failure is None:
-            raise
-        raise failure from error
-
-
-def _explain_hub(card: Card, error: Exception) -> ModelUnavailable | None:
-    """The error in our words; None where it is not the hub's doing."""
-    import huggingface_hub.errors as hub_errors
-
-    hub, page = card.checkpoint.hub, card.checkpoint.licence_page
-    name = f"model {card.id!r}"
-    chain = list(_causes(error))
-    status = {
-        response.status_code
-        for cause in chain
-        if (response := getattr(cause, "response", None)) is not None
-    }
-
-    def raised(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in chain)
-
-    if raised(hub_errors.GatedRepoError) or (card.checkpoint.gated and status & {401, 403}):
-        return ModelUnavailable(
-            f"{name} is gated: the hub gives {hub} only to those who accepted its licence",
-            f"Accept it at {page or f'https://huggingface.co/{hub}'}, then log in with "
-            "`huggingface-cli login` (or `hf auth login`).",
-        )
-    if raised(hub_errors.RepositoryNotFoundError):
-        return ModelUnavailable(
-            f"{name}: no repository {hub!r} on the hub, or it is private",
-            "Check checkpoint.hub, or log in with `huggingface-cli login` (or `hf auth login`).",
-        )
-    if raised(hub_errors.RevisionNotFoundError):
-        return ModelUnavailable(
-            f"{name}: {hub} has no revision {card.checkpoint.revision}",
-            "Check checkpoint.revision: it may have been removed.",
-        )
-    if raised(hub_errors.OfflineModeIsEnabled):
-        return ModelUnavailable(
-            f"{name}: {hub} is not in the local cache, and the hub is switched off",
-            "Unset HF_HUB_OFFLINE, or give a local copy with --weights DIR.",
-        )
-    if status:
-        return ModelUnavailable(
-            f"{name}: the hub answered {', '.join(map(str, sorted(status)))} for {hub}",
-            "Try again later, or give a local copy with --weights DIR.",
-        )
-    disk = next((cause for cause in chain if getattr(cause, "errno", None) in _DISK_ERRORS), None)
-    if disk is not None:
-        return ModelUnavailable(
-            f"{name}: the download of {hub} cannot be written ({disk})",
-            "Make room, or set HF_HOME to a folder on another disk.",
-        )
-    if isinstance(error, OSError) or _from_http_library(chain):
-        if any(
-            type(cause).__name__ in _BROKEN_OFF or "Consistency check" in str(cause)
-            for cause in chain
-        ):
-            return ModelUnavailable(
-                f"{name}: the download of {hub} broke off", "Run again: it resumes."
-            )
-        return ModelUnavailable(
-            f"{name}: the hub cannot be reached for {hub}, which is not in the local cache",
-            "Check the network (and HF_ENDPOINT, HTTPS_PROXY), or give a local copy with "
-            "--weights DIR.",
-        )
-    return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def _from_http_library(chain: Iterable[BaseException]) -> bool:
-    libraries = ("requests", "urllib3", "httpx", "httpcore", "http")
-    return any(type(cause).__module__.startswith(libraries) for cause in chain)
 
 
 # ------------------------------------------------------------------------------------- loading
@@ -294,7 +161,7 @@ def check_files(card: Card, folder: Path) -> list[Path]:
     """
     from safetensors import SafetensorError, safe_open
 
-    for pattern in _WEIGHTS:
+    for pattern in hub.WEIGHTS:
         files = sorted(folder.glob(pattern))
         if files:
             break

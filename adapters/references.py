@@ -16,6 +16,9 @@ from zoo.registry import Registry
 # What stands before the colon, and the function that makes cards of what stands behind it.
 KINDS = {
     "dump": "adapters.references:dump",
+    "hf-causal": "adapters.generic:causal",
+    "hf-masked": "adapters.generic:masked",
+    "timm": "adapters.generic:timm",
 }
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "compare-paper": "Records beside the published tables.",
     "export": "All cells as one table.",
     "check": "Conformance of a model's adapter and card, on a little data.",
+    "fetch": "Download checkpoints ahead, for machines without network.",
     "manifest": "Make a folder of activations a model, or check it.",
     "validate": "Check cards, protocols and records.",
 }

@@ -91,7 +91,7 @@ which_models = _options(
         multiple=True,
         metavar="GLOB",
         shell_complete=_models,
-        help="Models by id; * and ? match; or dump:DIR. May be given again.",
+        help="Models by id; * and ? match; dump:DIR, hf-causal:ID. May be given again.",
     ),
     click.option(
         "--domain", "domains", multiple=True, shell_complete=_domains, help="Only this domain."

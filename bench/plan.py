@@ -20,6 +20,7 @@ from bench.protocol import Protocol
 from zoo.cards import Card, Domain, Name
 from zoo.corpora import KIND_OF_DOMAIN, Corpus, file_corpus, open_corpus
 from zoo.errors import ModelError, UsageError
+from zoo.hub import pinned
 from zoo.registry import Registry
 from zoo.weights import weights_identity
 
@@ -178,6 +179,7 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
     weights = fingerprint = ABSENT
     error: ModelError | None = None
     try:
+        card = card if request.weights else pinned(card)
         weights = weights_identity(card, request.weights)
         corpus = _corpus(card, request, registry)
         fingerprint = corpus.fingerprint()

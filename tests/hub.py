@@ -24,6 +24,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Repository:
     """One repository with a single commit. Without a token a gated one gives no file.
 
+    `tags` are the names of its branches and tags.
     `breaks` says how often each file is broken off in the middle before it is sent whole.
     """
 
@@ -31,6 +32,7 @@ class Repository:
     commit: str = COMMIT
     gated: bool = False
     breaks: dict[str, int] = field(default_factory=dict)
+    tags: tuple[str, ...] = ("main",)
 
 
 @dataclass
@@ -91,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = hub.repositories.get(match["id"]) if match else None
         if match is None or repository is None:
             return self._fail(404, "RepoNotFound")
-        if match["revision"] not in (None, "main", repository.commit):
+        if match["revision"] not in (None, repository.commit, *repository.tags):
             return self._fail(404, "RevisionNotFound")
         if "name" not in match.groupdict():
             if match["what"] == "tree":

@@ -41,6 +41,10 @@ class BadCard(UsageError):
     """A card, suite or corpus file that does not validate."""
 
 
+class BadReference(UsageError):
+    """A checkpoint named without a card, of which no card can be made."""
+
+
 class BadManifest(UsageError):
     """A folder of activations that is not one, or whose manifest says other than it holds."""
 
@@ -63,6 +67,10 @@ class MissingExtra(ModelError):
 
 class ModelUnavailable(ModelError):
     """The checkpoint cannot be had: absent, gated, or the network is down."""
+
+
+class HubUnreachable(ModelUnavailable):
+    """There is no network to the hub, or it is switched off; what is in the cache can be used."""
 
 
 class BadWeights(ModelError):

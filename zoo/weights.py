@@ -53,7 +53,8 @@ def weights_identity(card: Card, override: Path | None = None) -> str:
     """A string that changes whenever the weights do; part of every cell's hash.
 
     `sha256:<hex>` over the names and contents of a local checkpoint's files, `hub:<id>@<revision>`
-    for a hub checkpoint (`@main` where the card pins none), `none` where there are no weights.
+    for a hub checkpoint (`zoo.hub.pinned` finds the commit of one that names none), `none` where
+    there are no weights.
     """
     folder = weights_folder(card, override)
     if folder is not None:

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +14,11 @@ import pytest
 import torch
 
 from adapters import Adapter, open_adapter
+from tests.adapters.conftest import PROXIES, forget_connections
 from tests.adapters.tiny import FAMILIES, SENTENCES, make_card
 from tests.hub import COMMIT, Hub, Repository, serve
 from zoo.cards import Card
 from zoo.errors import BadCard, BadWeights, ModelUnavailable
-
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-
-
-@pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """Points the hub's client, with an empty cache, to an endpoint."""
-    import time
-
-    from huggingface_hub import constants, file_download
-
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)  # what is kept of a broken file
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits before it retries
-
-    def point(endpoint: str) -> None:
-        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        for module in (constants, file_download):
-            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
-        _forget_connections()
-
-    yield point
-    _forget_connections()
-
-
-def _forget_connections() -> None:
-    """The client keeps its connections, and with them whether it was offline."""
-    from huggingface_hub.utils import _http
-
-    for name in ("reset_sessions", "close_session"):  # before and since version 1
-        if hasattr(_http, name):
-            getattr(_http, name)()
-
-
-@pytest.fixture
-def hub(client: Callable[[str], None]) -> Iterator[Hub]:
-    with serve() as running:
-        client(running.endpoint)
-        yield running
 
 
 def _card(**checkpoint: Any) -> Card:
@@ -237,7 +192,7 @@ def test_hub_switched_off(client: Callable[[str], None], monkeypatch: pytest.Mon
 
     client("http://127.0.0.1:1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    _forget_connections()
+    forget_connections()
     assert _failure(_card()).startswith(
         "model 'tiny': some/tiny is not in the local cache, and the hub is switched off. Unset "
     )

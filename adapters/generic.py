@@ -1,0 +1,280 @@
+"""Cards made of a checkpoint's own files: `hf-causal:<id>`, `hf-masked:<id>`, `timm:<name>`.
+
+`<id>` is an id on the hub, `id@revision` with a branch, tag or commit, or a folder on this machine.
+The model is built from its configuration without weights (on torch's meta device), its blocks are
+looked for, and what was found is said in the card's summary. Nothing is guessed: where there is
+more than one answer, the reference is refused and a card has to say which.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from adapters import compat
+from zoo import hub
+from zoo.cards import Card, Checkpoint, Tap, TokenRule
+from zoo.dumps import slug
+from zoo.errors import BadReference, BenchError, MissingExtra
+
+# The longest window in tokens, where the model would take more.
+LONGEST = 512
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that is named without a card.
+
+    `folder` holds its configuration and vocabulary, and for a local one its weights too.
+    """
+
+    reference: str
+    folder: Path
+    checkpoint: Checkpoint
+    id: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json. Raises `BadReference` where there is none."""
+        try:
+            content = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self.refused(f"no config.json that can be read ({error})") from None
+        if not isinstance(content, dict):
+            raise self.refused("config.json is not a JSON object")
+        return content
+
+    def refused(self, reason: str, write: str = "") -> BadReference:
+        """Why no card can be made of it, and what to write in one."""
+        keys = f", with {write}" if write else ""
+        return BadReference(
+            f"{self.reference}: {reason}", f"Write a card for it (CONTRIBUTING.md){keys}."
+        )
+
+
+def find(kind: str, target: str, prefix: str = "") -> Source:
+    """The checkpoint that `kind:target` names; a hub one is pinned to the commit it is at now.
+
+    Raises:
+        ModelUnavailable: the hub does not have it, or cannot be reached.
+    """
+    folder = Path(target).expanduser()
+    if folder.is_dir():
+        place = Checkpoint(source="folder", path=str(folder.resolve()))
+        name = f"{kind}.{slug(folder.resolve().name)}"
+        return Source(f"{kind}:{target}", folder.resolve(), place, name)
+    repository, _, revision = target.partition("@")
+    keys = ("the id (a folder of that name is not here either)", "what stands behind the @")
+    wanted = hub.Place(f"{kind}:{target}", prefix + repository, revision or None, keys=keys)
+    commit = hub.resolve(wanted)
+    at = hub.Place(f"{kind}:{target}", wanted.hub, commit, keys=keys)
+    checkpoint = Checkpoint(source="hub", hub=wanted.hub, revision=commit)
+    version = f".{slug(revision)[:12]}" if revision else ""
+    name = f"{kind}.{slug(repository.replace('/', '.'))}{version}"
+    folder = hub.small_files(at)
+    hub.remember(wanted, commit)
+    return Source(f"{kind}:{target}", folder, checkpoint, name)
+
+
+# ------------------------------------------------------------------------------- transformers
+
+
+def causal(target: str) -> list[Card]:
+    """An autoregressive language model of the transformers library."""
+    return [_language("hf-causal", target)]
+
+
+def masked(target: str) -> list[Card]:
+    """A masked language model of the transformers library."""
+    return [_language("hf-masked", target)]
+
+
+def _language(kind: str, target: str) -> Card:
+    source = find(kind, target)
+    config = _config(source)
+    _check_task(source, kind, config)
+    model = _empty(source, config)
+    tap = _tap(source, model, config)
+    context = _context(source, config)
+    tokens, rule = TokenRule(), "special tokens left out"
+    if kind == "hf-causal" and not _begins_with_special(source):
+        tokens = TokenRule(skip_first=1)
+        rule += ", and the first token of a window (an attention sink)"
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Card(
+        id=source.id,
+        summary=(
+            f"{type(model).__name__} of {_origin(source)}; {tap.layers} layers x {tap.width} at "
+            f"{tap.blocks[0]!r}, windows of {context} tokens, {rule}; {parameters:,} parameters"
+        ),
+        domain="language",
+        adapter=kind,
+        checkpoint=source.checkpoint,
+        tap=tap,
+        tokens=tokens,
+        corpus="python-topics",
+        context=context,
+        parameters=parameters,
+    )
+
+
+def _origin(source: Source) -> str:
+    place = source.checkpoint
+    return f"{place.hub}@{place.revision}" if place.source == "hub" else source.folder.name
+
+
+def _config(source: Source) -> Any:
+    """The configuration as transformers reads it."""
+    transformers = compat.transformers()
+    found = source.config
+    if found.get("model_type") not in transformers.CONFIG_MAPPING:
+        reason = f"model_type {found.get('model_type')!r} is none that transformers has"
+        if "auto_map" in found:
+            reason += ", and it brings its own code"
+            raise source.refused(reason, "checkpoint.remote_code and a pinned checkpoint.revision")
+        raise source.refused(reason)
+    try:
+        return transformers.AutoConfig.from_pretrained(source.folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise source.refused(f"its config.json is not understood ({_brief(error)})") from None
+
+
+def _check_task(source: Source, kind: str, config: Any) -> None:
+    """Refuses a model of another kind: what a window's tokens see would be misunderstood."""
+    from transformers.models.auto import modeling_auto
+
+    tables = {
+        "hf-causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "hf-masked": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    }
+    endings = ("ForMaskedLM",) if kind == "hf-causal" else ("ForCausalLM", "LMHeadModel")
+    heads = [name for name in config.architectures or () if name.endswith(endings)]
+    if config.model_type not in tables[kind] or heads:
+        what = heads[0] if heads else f"a {config.model_type}"
+        raise source.refused(f"it is {what}, not what {kind} is for", "the adapter that reads it")
+    if config.model_type == "esm":
+        raise source.refused(
+            "an ESM model reads proteins or DNA, not text", "adapter: esm2 or adapter: dna-lm"
+        )
+
+
+def _empty(source: Source, config: Any) -> nn.Module:
+    """The base model without weights, on the meta device."""
+    transformers = compat.transformers()
+    try:
+        with compat.quiet(), torch.device("meta"):
+            return transformers.AutoModel.from_config(config)
+    except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, ImportError) as error:
+        raise source.refused(f"it cannot be built from its config.json ({_brief(error)})") from None
+
+
+def _tap(source: Source, model: nn.Module, config: Any) -> Tap:
+    """The one list of as many blocks as the configuration says there are layers."""
+    layers, width = (getattr(config, key, None) for key in ("num_hidden_layers", "hidden_size"))
+    if not isinstance(layers, int) or not isinstance(width, int):
+        raise source.refused(
+            "its config.json does not say how many layers there are, or how wide",
+            "tap.blocks, tap.layers and tap.width",
+        )
+    lists = {name: len(m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    fitting = [name for name, count in lists.items() if count == layers]
+    # A list within a block (experts, heads) is not the stream's.
+    outer = [n for n in fitting if not any(n.startswith(f"{other}.") for other in lists)]
+    if len(outer) != 1:
+        found = ", ".join(f"{name}.{{i}} ({count})" for name, count in lists.items()) or "none"
+        raise source.refused(
+            f"which modules are its {layers} layers cannot be told; lists of modules: {found}",
+            "tap.blocks",
+        )
+    return Tap(blocks=(f"{outer[0]}.{{i}}",), layers=layers, width=width)
+
+
+def _context(source: Source, config: Any) -> int:
+    """The longest window: what the model and its tokenizer take, and at most `LONGEST`."""
+    stated = [LONGEST, getattr(config, "max_position_embeddings", None)]
+    try:
+        content = json.loads((source.folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        stated.append(content.get("model_max_length"))
+    except (OSError, ValueError, AttributeError):
+        pass  # the tokenizer may say nothing
+    return min(int(number) for number in stated if isinstance(number, int | float) and number > 0)
+
+
+def _begins_with_special(source: Source) -> bool:
+    """Whether the tokenizer puts a special token in front of a text."""
+    for name, key in (("tokenizer_config.json", "add_bos_token"), ("tokenizer.json", None)):
+        try:
+            content = json.loads((source.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if key is not None:
+            if content.get(key):
+                return True
+            continue
+        processor = content.get("post_processor") or {}
+        for part in processor.get("processors", [processor]):
+            first = next(iter(part.get("single") or ()), None)
+            if isinstance(first, dict) and "SpecialToken" in first:
+                return True
+    return False
+
+
+# --------------------------------------------------------------------------------------- timm
+
+
+def timm(target: str) -> list[Card]:
+    """A vision transformer of timm: `timm:<name>` is the repository `timm/<name>` on the hub."""
+    source = find("timm", target, prefix="" if "/" in target else "timm/")
+    compat.prepare()
+    try:
+        import timm
+    except ImportError:
+        raise MissingExtra(
+            f"{source.reference} needs the package 'timm', which is not installed",
+            'Install it: pip install "gammabench[vision]"',
+        ) from None
+    architecture = source.config.get("architecture")
+    try:
+        with compat.quiet(), torch.device("meta"):
+            model: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=False)
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError, AssertionError) as error:
+        raise source.refused(
+            f"timm cannot build its architecture {architecture!r} ({_brief(error)})"
+        ) from None
+    patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    blocks = getattr(model, "blocks", None)
+    if patches is None or blocks is None or prefix < 1:
+        raise source.refused(
+            f"{architecture} is not a vision transformer with a class token", "an adapter for it"
+        )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    tap = Tap(blocks=("blocks.{i}",), layers=len(blocks), width=model.embed_dim)
+    card = Card(
+        id=source.id,
+        summary=(
+            f"{type(model).__name__} of {_origin(source)}; {tap.layers} layers x {tap.width} at "
+            f"'blocks.{{i}}', {patches} patches, class token and {prefix - 1} registers left out; "
+            f"{parameters:,} parameters"
+        ),
+        domain="vision",
+        adapter="timm-vit",
+        checkpoint=source.checkpoint,
+        tap=tap,
+        tokens=TokenRule(registers=prefix - 1),
+        corpus="dead-leaves",
+        context=prefix + patches,
+        extra="vision",
+        parameters=parameters,
+    )
+    return [card]
+
+
+def _brief(error: BaseException) -> str:
+    message = error.message if isinstance(error, BenchError) else str(error)
+    return " ".join(message.split())[:200] or type(error).__name__

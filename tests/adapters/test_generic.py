@@ -1,0 +1,250 @@
+"""Checkpoints named without a card: what is inferred, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adapters import check, compat, open_adapter
+from adapters.references import reference_cards
+from tests.adapters.tiny import FAMILIES, SENTENCES, WIDTH
+from tests.hub import COMMIT, Hub, Repository
+from zoo.errors import BadReference, HubUnreachable, ModelUnavailable
+
+Bench = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "pattern"),
+    [
+        ("gpt2", "hf-causal", "h.{i}"),
+        ("gpt-neox", "hf-causal", "layers.{i}"),
+        ("bert", "hf-masked", "encoder.layer.{i}"),
+        ("modernbert", "hf-masked", "layers.{i}"),
+    ],
+)
+def test_a_checkpoint_becomes_the_card_that_was_written_for_it(
+    family: str, kind: str, pattern: str, checkpoint: Callable[[str], Path]
+) -> None:
+    folder = checkpoint(family)
+    (card,) = reference_cards(f"{kind}:{folder}")
+    written = FAMILIES[family].card
+    assert (card.tap.blocks, card.tap.layers, card.tap.width) == ((pattern,), 3, WIDTH)
+    assert card.tokens.skip_first == (1 if kind == "hf-causal" else 0)
+    assert card.context == 64
+    assert str(folder) not in card.summary
+    model = open_adapter(card).model
+    assert card.parameters == sum(parameter.numel() for parameter in model.parameters())
+    results = check(card, SENTENCES)
+    assert [f"{r.name}: {r.detail}" for r in results if not r.ok] == []
+    same = card.model_copy(update={"context": written.context, "tokens": written.tokens})
+    found, expected = (
+        next(open_adapter(c, weights=folder).activations([1], SENTENCES, batch_size=3))
+        for c in (same, written)
+    )
+    assert torch.equal(found.by_layer[1], expected.by_layer[1])
+
+
+def _folder(folder: Path, model_type: str, **settings: Any) -> Path:
+    """A checkpoint without weights: only what a card is made of."""
+    config = compat.transformers().CONFIG_MAPPING[model_type](**settings)
+    config.save_pretrained(folder)
+    return folder
+
+
+SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 99}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind", "settings", "blocks"),
+    [
+        ("llama", "hf-causal", SMALL | {"num_hidden_layers": 5}, "layers.{i}"),
+        ("qwen2", "hf-causal", SMALL | {"num_hidden_layers": 5}, "layers.{i}"),
+        ("gemma2", "hf-causal", SMALL | {"num_hidden_layers": 5, "head_dim": 16}, "layers.{i}"),
+        ("mistral", "hf-causal", SMALL | {"num_hidden_layers": 5}, "layers.{i}"),
+        # The lists of experts are within the blocks.
+        (
+            "mixtral",
+            "hf-causal",
+            SMALL | {"num_hidden_layers": 4, "num_local_experts": 4},
+            "layers.{i}",
+        ),
+        ("roberta", "hf-masked", SMALL | {"num_hidden_layers": 5}, "encoder.layer.{i}"),
+        (
+            "distilbert",
+            "hf-masked",
+            {"dim": 32, "n_heads": 2, "n_layers": 5, "hidden_dim": 48, "vocab_size": 99},
+            "transformer.layer.{i}",
+        ),
+    ],
+)
+def test_common_architectures_are_understood_without_weights(
+    model_type: str, kind: str, settings: dict, blocks: str, tmp_path: Path
+) -> None:
+    folder = _folder(tmp_path / "Some Model", model_type, **settings)
+    (card,) = reference_cards(f"{kind}:{folder}")
+    assert card.id == f"{kind}.some-model"
+    assert (card.tap.blocks, card.tap.width) == ((blocks,), 32)
+    assert card.tap.layers == settings.get("num_hidden_layers", 5)
+    assert card.context <= 512
+
+
+def test_a_tokenizer_that_begins_with_a_special_token_leaves_the_first_word_in(
+    tmp_path: Path,
+) -> None:
+    folder = _folder(tmp_path, "llama", num_hidden_layers=2, **SMALL)
+    template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}]}
+    (folder / "tokenizer.json").write_text(json.dumps({"post_processor": template}))
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 100}')
+    (card,) = reference_cards(f"hf-causal:{folder}")
+    assert (card.tokens.skip_first, card.context) == (0, 100)
+
+
+REFUSED = {
+    "another task": (
+        "hf-masked",
+        lambda folder: _folder(folder, "gpt2"),
+        "it is a gpt2, not what hf-masked is for",
+    ),
+    "another head": (
+        "hf-causal",
+        lambda folder: _folder(folder, "bert", architectures=["BertForMaskedLM"]),
+        "it is BertForMaskedLM, not what hf-causal is for",
+    ),
+    "proteins": (
+        "hf-masked",
+        lambda folder: _folder(folder, "esm", vocab_size=33, mask_token_id=32, pad_token_id=1),
+        "an ESM model reads proteins or DNA, not text. Write a card for it (CONTRIBUTING.md), "
+        "with adapter: esm2 or adapter: dna-lm.",
+    ),
+    "shared blocks": (
+        "hf-masked",
+        lambda folder: _folder(
+            folder, "albert", num_hidden_layers=4, hidden_size=32, embedding_size=16,
+            num_attention_heads=2, intermediate_size=48,
+        ),
+        "which modules are its 4 layers cannot be told; lists of modules: "
+        "encoder.albert_layer_groups.{i} (1)",
+    ),
+    "own code": (
+        "hf-causal",
+        lambda folder: (folder / "config.json").write_text(
+            '{"model_type": "theirs", "auto_map": {"AutoModel": "theirs.Model"}}'
+        ),
+        "model_type 'theirs' is none that transformers has, and it brings its own code. Write a "
+        "card for it (CONTRIBUTING.md), with checkpoint.remote_code and a pinned checkpoint",
+    ),
+    "no config": ("hf-causal", lambda folder: None, "no config.json that can be read"),
+    "broken config": (
+        "hf-causal",
+        lambda folder: (folder / "config.json").write_text("["),
+        "no config.json that can be read",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_ambiguous_is_refused_with_what_to_write(name: str, tmp_path: Path) -> None:
+    kind, make, says = REFUSED[name]
+    make(tmp_path)
+    with pytest.raises(BadReference) as caught:
+        reference_cards(f"{kind}:{tmp_path}")
+    assert says in str(caught.value)
+
+
+def test_a_timm_model_becomes_a_card(checkpoint: Callable[[str], Path]) -> None:
+    folder = checkpoint("timm-vit")
+    (card,) = reference_cards(f"timm:{folder}")
+    written = FAMILIES["timm-vit"].card
+    assert (card.tap, card.tokens) == (written.tap, written.tokens)
+    assert card.context == 1 + 4 + 9
+    found, expected = (
+        next(
+            open_adapter(c, weights=folder).activations(
+                [1], FAMILIES["timm-vit"].examples(), batch_size=3
+            )
+        )
+        for c in (card, written)
+    )
+    assert torch.equal(found.by_layer[1], expected.by_layer[1])
+
+
+# ------------------------------------------------------------------------------------- the hub
+
+
+def test_a_hub_id_is_pinned_to_the_commit_it_is_at(
+    hub: Hub, checkpoint: Callable[[str], Path]
+) -> None:
+    repository = Repository(checkpoint("gpt2"), tags=("main", "step10"))
+    hub.repositories["Some/Tiny"] = repository
+    (card,) = reference_cards("hf-causal:Some/Tiny")
+    assert (card.id, card.checkpoint.revision) == ("hf-causal.some.tiny", COMMIT)
+    assert hub.fetched("model.safetensors") == 0
+    (tagged,) = reference_cards("hf-causal:Some/Tiny@step10")
+    assert (tagged.id, tagged.checkpoint.revision) == ("hf-causal.some.tiny.step10", COMMIT)
+    repository.commit = "b" * 40
+    (moved,) = reference_cards("hf-causal:Some/Tiny")
+    assert moved.checkpoint.revision == "b" * 40
+    with pytest.raises(ModelUnavailable, match="has no revision ffff"):
+        reference_cards(f"hf-causal:Some/Tiny@{'f' * 40}")
+
+
+def test_a_hub_id_is_measured_and_recorded_at_its_commit(
+    bench: Bench, tiny: list[str], hub: Hub, checkpoint: Callable[[str], Path]
+) -> None:
+    hub.repositories["some/tiny"] = Repository(checkpoint("gpt2"))
+    code, _, err = bench("run", "--model", "hf-causal:some/tiny", "--layer", "1", *tiny)
+    assert code == 0, err
+    assert f"GPT2Model of some/tiny@{COMMIT}; 3 layers x {WIDTH} at 'h.{{i}}'" in err
+    records = [json.loads(path.read_text()) for path in Path("runs/records").rglob("*.json")]
+    assert {record["spec"]["weights"] for record in records} == {f"hub:some/tiny@{COMMIT}"}
+
+
+def test_what_is_in_the_cache_needs_no_network(
+    hub: Hub, client: Callable[[str], None], checkpoint: Callable[[str], Path]
+) -> None:
+    hub.repositories["some/tiny"] = Repository(checkpoint("gpt2"))
+    (online,) = reference_cards("hf-causal:some/tiny")
+    client("http://127.0.0.1:1")
+    assert reference_cards("hf-causal:some/tiny") == [online]
+    with pytest.raises(HubUnreachable, match="cannot be reached for some/other"):
+        reference_cards("hf-causal:some/other")
+
+
+def test_an_id_that_is_not_there_says_so(hub: Hub) -> None:
+    with pytest.raises(ModelUnavailable) as caught:
+        reference_cards("hf-causal:some/tiny")
+    assert str(caught.value) == (
+        "model 'hf-causal:some/tiny': no repository 'some/tiny' on the hub, or it is private. "
+        "Check the id (a folder of that name is not here either), or log in with "
+        "`huggingface-cli login` (or `hf auth login`)."
+    )
+
+
+def test_an_unpinned_card_is_planned_at_a_commit(
+    bench: Bench, hub: Hub, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    import yaml
+
+    card = FAMILIES["gpt2"].card.model_dump(mode="json", exclude_none=True)
+    card |= {"id": "mine", "corpus": "python-topics"}
+    card["checkpoint"] = {"source": "hub", "hub": "some/tiny"}
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "mine.yaml").write_text(yaml.safe_dump(card))
+    hub.repositories["some/tiny"] = Repository(checkpoint("gpt2"))
+    from bench.plan import Request, make_plan
+    from bench.protocol import load_protocol
+    from zoo.registry import load_registry
+
+    registry = load_registry([tmp_path / "cards"])
+    request = Request(cards=registry.select(models=["mine"]), protocol=load_protocol("quick"))
+    (block,) = make_plan(request, registry)
+    assert {spec.weights for spec in block.specs} == {f"hub:some/tiny@{COMMIT}"}
+    assert block.card.checkpoint.revision == COMMIT
+    shutil.rmtree(tmp_path / "cards")

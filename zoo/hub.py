@@ -1,0 +1,313 @@
+"""The model hub: what a repository holds, its commits, its files in the local cache. No torch.
+
+Everything that goes wrong on the way is one kind of error, `ModelUnavailable`, with its remedy.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from zoo.cards import Card
+from zoo.errors import BadCard, HubUnreachable, ModelUnavailable
+
+# Files that loading may need; weights are added in the format preferred.
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.py")
+WEIGHTS = ("*.safetensors", "*.bin")
+
+# What HTTP libraries raise when a body ends early.
+_BROKEN_OFF = {"ChunkedEncodingError", "IncompleteRead", "RemoteProtocolError", "ReadError"}
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
+
+_SECONDS = 10
+
+# Endpoints that could not be reached once: a plan of many models does not wait for each.
+_unreachable: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A repository on the hub at a revision, and what its user calls it.
+
+    `keys` says where the id and the revision were written, for the remedies.
+    """
+
+    name: str
+    hub: str
+    revision: str | None = None
+    subfolder: str = ""
+    gated: bool = False
+    licence_page: str | None = None
+    keys: tuple[str, str] = ("checkpoint.hub", "checkpoint.revision")
+    kind: str = "model"
+
+    @classmethod
+    def of(cls, card: Card) -> Place:
+        """Where a card's checkpoint is."""
+        checkpoint = card.checkpoint
+        return cls(
+            card.id,
+            str(checkpoint.hub),
+            checkpoint.revision,
+            checkpoint.subfolder,
+            checkpoint.gated,
+            checkpoint.licence_page,
+        )
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository: its path, its bytes, and whether the local cache has it."""
+
+    path: str
+    bytes: int
+    cached: bool
+
+
+def client() -> ModuleType:
+    """The hub's client library, without telemetry and with no progress bars of its own."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import huggingface_hub
+
+    return huggingface_hub
+
+
+def pinned(card: Card) -> Card:
+    """The card with the commit that its hub checkpoint is at now; other cards as they are.
+
+    Raises:
+        ModelUnavailable: the hub cannot say, and the cache does not know.
+    """
+    checkpoint = card.checkpoint
+    if checkpoint.source != "hub" or checkpoint.revision is not None:
+        return card
+    commit = resolve(Place.of(card))
+    found = card.model_copy(
+        update={"checkpoint": checkpoint.model_copy(update={"revision": commit})}
+    )
+    found._folder = card.folder
+    return found
+
+
+def resolve(place: Place) -> str:
+    """The commit, 40 hexadecimal digits, that the place's branch or tag is at.
+
+    The hub is asked; where it cannot be reached, the local cache says what it was at last.
+
+    Raises:
+        ModelUnavailable: there is no such repository or revision, or nobody knows.
+    """
+    if place.revision is not None and re.fullmatch(r"[0-9a-f]{40}", place.revision):
+        return place.revision
+    known = _cached_commit(place)
+    endpoint = client().constants.ENDPOINT
+    if endpoint in _unreachable and known is not None:
+        return known
+    try:
+        with hub_errors(place):
+            if endpoint in _unreachable:
+                raise ConnectionError(f"{endpoint} could not be reached a moment ago")
+            api = client().HfApi()
+            info = api.repo_info(
+                place.hub, revision=place.revision, repo_type=place.kind, timeout=_SECONDS
+            )
+            return str(info.sha)
+    except HubUnreachable:
+        if known is not None:
+            return known
+        raise
+
+
+def _cached_commit(place: Place) -> str | None:
+    """The commit at which the local cache last saw the branch or tag.
+
+    What was fetched at a commit leaves no note of the branch: then it is the only commit there is.
+    """
+    try:
+        return _reference(place).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        snapshots = list(_cache_of(place).glob("snapshots/*"))
+        only = len(snapshots) == 1 and place.revision in (None, "main")
+        return snapshots[0].name if only else None
+
+
+def remember(place: Place, commit: str) -> None:
+    """Notes the commit of a branch or tag in the local cache, as the client itself does."""
+    if place.revision != commit:
+        path = _reference(place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(commit, encoding="utf-8")
+
+
+def _reference(place: Place) -> Path:
+    return _cache_of(place) / "refs" / (place.revision or "main")
+
+
+def _cache_of(place: Place) -> Path:
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=place.hub, repo_type=place.kind)
+    return Path(client().constants.HF_HUB_CACHE) / folder
+
+
+def small_files(place: Place) -> Path:
+    """The folder with the repository's configuration and vocabulary, without its weights."""
+    return _snapshot(place, SMALL_FILES) / place.subfolder
+
+
+def files(place: Place) -> list[RemoteFile]:
+    """The files that `snapshot` fetches, in the format of weights it prefers.
+
+    Raises:
+        ModelUnavailable: the hub cannot say.
+    """
+    hub = client()
+    with hub_errors(place):
+        tree = hub.HfApi().list_repo_tree(
+            place.hub,
+            path_in_repo=place.subfolder or None,
+            revision=place.revision,
+            repo_type=place.kind,
+        )
+        sizes = {entry.path: entry.size for entry in tree if hasattr(entry, "size")}
+    names = {path: path.rsplit("/", 1)[-1] for path in sizes}
+    weights = next((w for w in WEIGHTS if fnmatch.filter(names.values(), w)), WEIGHTS[0])
+    wanted = [
+        p for p in sizes if any(fnmatch.fnmatch(names[p], g) for g in (*SMALL_FILES, weights))
+    ]
+    folder = _cache_of(place) / "snapshots" / str(place.revision)
+    return [RemoteFile(path, sizes[path], (folder / path).exists()) for path in sorted(wanted)]
+
+
+def snapshot(card: Card) -> Path:
+    """The repository of a card in the local cache, with weights in the format preferred.
+
+    Files that are there already are not fetched again, and a file that broke off is resumed.
+
+    Raises:
+        ModelUnavailable: the remedy says how to get it.
+    """
+    place = Place.of(card)
+    for pattern in WEIGHTS:
+        folder = _snapshot(place, (*SMALL_FILES, pattern))
+        if any((folder / place.subfolder).glob(pattern)):
+            break
+    return folder
+
+
+def _snapshot(place: Place, patterns: Iterable[str]) -> Path:
+    below = f"{place.subfolder}/" if place.subfolder else ""
+    with hub_errors(place):
+        return Path(
+            client().snapshot_download(
+                place.hub,
+                repo_type=place.kind,
+                revision=place.revision,
+                allow_patterns=[below + pattern for pattern in patterns],
+                ignore_patterns=[f"{below}*/*"],
+            )
+        )
+
+
+@contextmanager
+def hub_errors(place: Place) -> Iterator[None]:
+    """Turns what the hub's client raises into `ModelUnavailable` with the remedy."""
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise BadCard(f"card {place.name!r}: not a hub id: {place.hub!r} ({error})") from None
+    except Exception as error:  # the client lets through whatever its HTTP library raises
+        failure = _explain(place, error)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def _explain(place: Place, error: Exception) -> ModelUnavailable | None:
+    """The error in our words; None where it is not the hub's doing."""
+    from huggingface_hub import errors
+
+    hub, page = place.hub, place.licence_page
+    name = f"{'corpus' if place.kind == 'dataset' else 'model'} {place.name!r}"
+    chain = list(_causes(error))
+    status = {
+        response.status_code
+        for cause in chain
+        if (response := getattr(cause, "response", None)) is not None
+    }
+
+    def raised(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in chain)
+
+    if raised(errors.GatedRepoError) or (place.gated and status & {401, 403}):
+        return ModelUnavailable(
+            f"{name} is gated: the hub gives {hub} only to those who accepted its licence",
+            f"Accept it at {page or f'https://huggingface.co/{hub}'}, then log in with "
+            "`huggingface-cli login` (or `hf auth login`).",
+        )
+    if raised(errors.RepositoryNotFoundError):
+        return ModelUnavailable(
+            f"{name}: no repository {hub!r} on the hub, or it is private",
+            f"Check {place.keys[0]}, or log in with `huggingface-cli login` (or `hf auth login`).",
+        )
+    if raised(errors.RevisionNotFoundError):
+        return ModelUnavailable(
+            f"{name}: {hub} has no revision {place.revision}",
+            f"Check {place.keys[1]}: it may have been removed.",
+        )
+    if raised(errors.OfflineModeIsEnabled):
+        return HubUnreachable(
+            f"{name}: {hub} is not in the local cache, and the hub is switched off",
+            "Unset HF_HUB_OFFLINE, or give a local copy with --weights DIR.",
+        )
+    if status:
+        return ModelUnavailable(
+            f"{name}: the hub answered {', '.join(map(str, sorted(status)))} for {hub}",
+            "Try again later, or give a local copy with --weights DIR.",
+        )
+    disk = next((cause for cause in chain if getattr(cause, "errno", None) in _DISK_ERRORS), None)
+    if disk is not None:
+        return ModelUnavailable(
+            f"{name}: the download of {hub} cannot be written ({disk})",
+            "Make room, or set HF_HOME to a folder on another disk.",
+        )
+    if isinstance(error, OSError) or _from_http_library(chain):
+        if any(
+            type(cause).__name__ in _BROKEN_OFF or "Consistency check" in str(cause)
+            for cause in chain
+        ):
+            return ModelUnavailable(
+                f"{name}: the download of {hub} broke off", "Run again: it resumes."
+            )
+        _unreachable.add(client().constants.ENDPOINT)
+        return HubUnreachable(
+            f"{name}: the hub cannot be reached for {hub}, which is not in the local cache",
+            "Check the network (and HF_ENDPOINT, HTTPS_PROXY), or give a local copy with "
+            "--weights DIR.",
+        )
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _from_http_library(chain: Iterable[BaseException]) -> bool:
+    libraries = ("requests", "urllib3", "httpx", "httpcore", "http")
+    return any(type(cause).__module__.startswith(libraries) for cause in chain)
