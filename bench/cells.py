@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from bench.births import Births
 from bench.census import Census
 from bench.plan import Spec
-from bench.quality import bias_progress
+from bench.quality import bias_target
 from bench.records import Attribution, Checkpoint, SpecialTokens
+from bench.sae import SAE
 from bench.stats import LayerStats
 from bench.trainer import Trainer
 
@@ -36,10 +39,23 @@ class Cell:
     attribution: Attribution
     last: Census | None = None
     checkpoints: list[Checkpoint] = field(default_factory=list)
+    was_topk: Tensor = field(init=False)  # bool [n], dead by TopK at some census so far
+    bias: BiasClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.was_topk = self.born.never_selected.clone()
+        self.bias = BiasClock(self.trainer.sae, self.layer.sample)
+
+    def step(self, batch: Tensor) -> Tensor:
+        """One training step on raw activations [batch, d]; the loss. Raises `TrainingFailed`."""
+        loss = self.trainer.step(batch).loss
+        self.bias.look(self.trainer.step_number)
+        return loss
 
     def count(self, step: int, loss: float, *, last: bool) -> None:
         """Adds a checkpoint; the last one's census counts firings too, and is the result's."""
         found = self.trainer.sae.census(self.layer.sample, counts=last)
+        self.was_topk |= found.never_selected
         if last:
             self.last = found
         self.checkpoints.append(
@@ -49,6 +65,55 @@ class Cell:
                 dead_relu=found.dead_relu,
                 dead_topk=found.dead_topk,
                 loss=loss,
-                bias_progress=bias_progress(self.trainer.sae, self.layer.sample),
+                bias_progress=self.bias.share(),
             )
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run cannot measure again; tensors are not copied."""
+        return {
+            "trainer": self.trainer.state_dict(copy=False),
+            "checkpoints": [point.model_dump() for point in self.checkpoints],
+            "was_topk": self.was_topk,
+            "bias_reached": self.bias.reached,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()` of the same cell."""
+        self.trainer.load_state_dict(state["trainer"])
+        self.checkpoints = [Checkpoint.model_validate(point) for point in state["checkpoints"]]
+        self.was_topk.copy_(state["was_topk"])
+        self.bias.reached.copy_(state["bias_reached"])
+
+
+class BiasClock:
+    """When the decoder bias had learned 50, 90 and 99 % of the mean, to the step.
+
+    `reached` is int64 [3], on the SAE's device, -1 where it has not been reached; one look costs
+    one inner product and makes no device wait.
+    """
+
+    SHARES = (0.5, 0.9, 0.99)
+
+    def __init__(self, sae: SAE, sample: Tensor) -> None:
+        self._b = sae.b
+        self._target = bias_target(sae, sample)
+        self.reached = torch.full((len(self.SHARES),), -1, device=sae.b.device)
+        self._shares = torch.tensor(self.SHARES, dtype=torch.float64, device=sae.b.device)
+
+    @torch.no_grad()
+    def look(self, step: int) -> None:
+        """Notes what was reached for the first time after `step` steps."""
+        if self._target is not None:
+            learned = self._b.double() @ self._target
+            self.reached.masked_fill_((self.reached < 0) & (learned >= self._shares), step)
+
+    def share(self) -> float | None:
+        """The share learned now; None where there is no mean to learn."""
+        return None if self._target is None else float(self._b.double() @ self._target)
+
+    def steps(self) -> list[int | None] | None:
+        """The steps, None for a share not reached; None where there is no mean to learn."""
+        if self._target is None:
+            return None
+        return [step if step >= 0 else None for step in self.reached.tolist()]

@@ -17,6 +17,7 @@ from torch import Tensor
 from adapters import Adapter, open_adapter
 from bench.arms import parse_arm
 from bench.births import Births
+from bench.cache import CachedStream, cached
 from bench.cells import Cell, Layer
 from bench.exhaustion import is_out_of_memory, release_memory
 from bench.families import make_family
@@ -185,17 +186,18 @@ def _measure(
     """Fills `outcomes` by the cells' hashes."""
     assert block.corpus is not None
 
-    def note(text: str) -> None:
-        clock.notes.append(text)
+    def tell(text: str) -> None:
         progress.note(f"{block.card.id}: {text}")
 
-    keeper = Keeper(
-        block,
-        settings.states,
-        settings.save_every,
-        lambda text: progress.note(f"{block.card.id}: {text}"),
-    )
-    stream = Stream(adapter, block.corpus, block.layers, block.protocol, note)
+    def note(text: str) -> None:
+        clock.notes.append(text)
+        tell(text)
+
+    keeper = Keeper(block, settings.states, settings.save_every, tell)
+    model = Stream(adapter, block.corpus, block.layers, block.protocol, note)
+    stream: Stream | CachedStream = model
+    if settings.cache is not None:
+        stream = cached(block, model, settings.cache, settings.device, tell)
     state = keeper.load()
     if state is not None:
         restore_conditions(state, stream, clock)

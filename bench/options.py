@@ -74,6 +74,12 @@ output_option = click.option(
     help="Where records and leaderboards live.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+cache_option = click.option(
+    "--cache",
+    type=FOLDER,
+    metavar="DIR",
+    help="Keep activations in this folder; with them a second run needs no model.",
+)
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, ..."
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,12 +77,11 @@ def recovery(sae: SAE, truth: Tensor) -> float:
 
 
 @torch.no_grad()
-def bias_progress(sae: SAE, x: Tensor) -> float | None:
-    """Share of the mean that the decoder bias has learned: <b, mu> / ||mu||^2.
+def bias_target(sae: SAE, x: Tensor) -> Tensor | None:
+    """mu / ||mu||^2 [d] in float64: its inner product with the bias is the share learned.
 
-    mu is the mean of the tokens x [tokens, d] in the arm's transformed space. Its size is that of
-    ||P_mu b|| / ||mu||; a bias that points away counts as negative. 1 is all of it. None where
-    there is no mean to learn (`NO_MEAN`), as in an arm centered on it.
+    mu is the mean of the tokens x [tokens, d] in the arm's transformed space. None where there is
+    no mean to learn (`NO_MEAN`), as in an arm centered on it.
     """
     total = torch.zeros(sae.width, dtype=torch.float64, device=x.device)
     for rows in x.split(_CHUNK):
@@ -92,13 +90,15 @@ def bias_progress(sae: SAE, x: Tensor) -> float | None:
     # The transform sets ||sigma|| to the square root of the width.
     if float(mu.norm()) < LEAST_GAMMA * sae.width**0.5:
         return None
-    return float(sae.b.double() @ mu / mu.square().sum())
+    return mu / mu.square().sum()
 
 
-def steps_to(
-    curve: Sequence[tuple[int, float]], shares: Sequence[float] = (0.5, 0.9, 0.99)
-) -> dict[float, int | None]:
-    """The first step of a curve of (step, share learned) that reached each share, or None."""
-    return {
-        share: next((step for step, learned in curve if learned >= share), None) for share in shares
-    }
+@torch.no_grad()
+def bias_progress(sae: SAE, x: Tensor) -> float | None:
+    """Share of the mean that the decoder bias has learned: <b, mu> / ||mu||^2.
+
+    Its size is that of ||P_mu b|| / ||mu||; a bias that points away counts as negative. 1 is all of
+    it. None where there is no mean to learn (`bias_target`).
+    """
+    target = bias_target(sae, x)
+    return None if target is None else float(sae.b.double() @ target)

@@ -126,6 +126,10 @@ class Revival(_Part):
     median_steps: float | None = Field(description="Kaplan-Meier median, in steps")
     interval: tuple[float, float] | None = Field(description="95 %, of the median")
     reason: str | None = Field(description="why there is no median or no interval")
+    median_tokens: float | None = Field(default=None, description="the median in training tokens")
+    interval_tokens: tuple[float, float] | None = Field(
+        default=None, description="the interval in training tokens"
+    )
     curve: tuple[tuple[float, float], ...] = Field(
         default=(), description="Kaplan-Meier estimate: (step, share still dead), thinned"
     )
@@ -134,6 +138,43 @@ class Revival(_Part):
     def never_share(self) -> float | None:
         """The share that had not fired by the end; None where none was born dead."""
         return (self.born - self.revived) / self.born if self.born else None
+
+
+class Transitions(_Part):
+    """Numbers of features by their state at birth and at the end: alive, dead by TopK or by ReLU.
+
+    Both states are those of a census on the frozen sample; what is between them is not seen.
+    """
+
+    alive_alive: int = Field(description="alive at both")
+    alive_topk: int = Field(description="born alive, dead by TopK at the end")
+    alive_relu: int = Field(description="born alive, dead by ReLU at the end")
+    topk_alive: int = Field(description="born dead by TopK, alive at the end")
+    topk_topk: int = Field(description="dead by TopK at both")
+    topk_relu: int = Field(description="born dead by TopK, dead by ReLU at the end")
+    relu_alive: int = Field(description="born dead by ReLU, alive at the end")
+    relu_topk: int = Field(description="born dead by ReLU, dead by TopK at the end")
+    relu_relu: int = Field(description="dead by ReLU at both")
+    again: int = Field(description="born dead, fired in training, dead at the end by either path")
+    collateral: int = Field(
+        description="dead by ReLU at the end, dead by TopK at an earlier census"
+    )
+
+    @property
+    def later(self) -> int:
+        """Features that were born alive and are dead at the end."""
+        return self.alive_topk + self.alive_relu
+
+
+class BiasSteps(_Part):
+    """The first training step after which the bias had learned a share of the mean, to the step.
+
+    None where it had not by the end.
+    """
+
+    half: int | None = Field(description="50 %")
+    most: int | None = Field(description="90 %")
+    nearly_all: int | None = Field(description="99 %")
 
 
 class Training(_Part):
@@ -149,6 +190,12 @@ class Training(_Part):
     fvu: float = Field(description="fraction of variance unexplained, about the held-out mean")
     l0: float = Field(description="features with a value > 0 per token")
     recovery: float | None = Field(description="mean max cosine to the true features, if known")
+    transitions: Transitions | None = Field(
+        default=None, description="what became of features; absent from older records"
+    )
+    bias_steps: BiasSteps | None = Field(
+        default=None, description="None where the arm leaves no mean to learn, or in older records"
+    )
 
 
 class Result(_Part):

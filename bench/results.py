@@ -11,8 +11,16 @@ from bench.cells import Cell
 from bench.census import Census
 from bench.families import DENSE
 from bench.quality import quality, recovery
-from bench.records import Death, Result, Revival, Statistics, Training
-from bench.revival import survival, survival_curve
+from bench.records import (
+    BiasSteps,
+    Death,
+    Result,
+    Revival,
+    Statistics,
+    Training,
+    Transitions,
+)
+from bench.revival import survival, survival_curve, transitions
 from bench.trainer import Trainer
 
 # Points that a record keeps of a survival curve: more than a figure can show.
@@ -33,13 +41,13 @@ def result(cell: Cell, truth: Tensor | None) -> Result:
         predicted_dead=predicted_relu if without_k else predicted_dead,
         death_init=_death(cell.born),
         death_end=_death(last),
-        training=_training(cell, truth) if cell.trainer.step_number else None,
+        training=_training(cell, last, truth) if cell.trainer.step_number else None,
         attribution=cell.attribution,
         special_tokens=cell.layer.special,
     )
 
 
-def _training(cell: Cell, truth: Tensor | None) -> Training:
+def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:
     trainer = cell.trainer
     measured = quality(trainer.sae, cell.layer.sample)
     births = {
@@ -59,14 +67,40 @@ def _training(cell: Cell, truth: Tensor | None) -> Training:
         fvu=measured.fvu,
         l0=measured.l0,
         recovery=None if truth is None else recovery(trainer.sae, truth),
+        transitions=_transitions(cell, last),
+        bias_steps=_bias_steps(cell),
     )
+
+
+def _transitions(cell: Cell, last: Census) -> Transitions:
+    table = transitions(
+        (cell.born.never_positive, cell.born.never_selected),
+        (last.never_positive, last.never_selected),
+    )
+    fired = (cell.trainer.first_fired >= 0).cpu()
+    return Transitions(
+        **{f"{before}_{after}": n for before, row in table.items() for after, n in row.items()},
+        again=int((cell.born.dead_mask & fired & last.dead_mask).sum()),
+        collateral=int((cell.was_topk & last.never_positive).sum()),
+    )
+
+
+def _bias_steps(cell: Cell) -> BiasSteps | None:
+    steps = cell.bias.steps()
+    if steps is None:
+        return None
+    half, most, nearly_all = steps
+    return BiasSteps(half=half, most=most, nearly_all=nearly_all)
 
 
 def _revival(trainer: Trainer, dead: Tensor) -> Revival:
     clock = (trainer.first_fired, dead, trainer.step_number)
     times, shares = survival_curve(*clock)
     curve = thin(list(zip(times.tolist(), shares.tolist(), strict=True)), CURVE_POINTS)
-    return Revival.model_validate(survival(*clock).to_dict() | {"curve": curve})
+    found = survival(*clock)
+    median, interval = found.in_tokens(trainer.batch or 0)
+    more = {"curve": curve, "median_tokens": median, "interval_tokens": interval}
+    return Revival.model_validate(found.to_dict() | more)
 
 
 def thin(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:

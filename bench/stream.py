@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from adapters import Adapter
 from bench.exhaustion import is_out_of_memory, release_memory
-from bench.protocol import Protocol
+from bench.protocol import Protocol as Settings
 from zoo.corpora import Corpus, FiniteCorpus
 from zoo.errors import BadCorpus
 
@@ -42,10 +42,11 @@ class Stream:
         adapter: Adapter,
         corpus: Corpus,
         layers: Sequence[int],
-        protocol: Protocol,
+        protocol: Settings,
         notify: Notify = lambda text: None,
     ) -> None:
         self.adapter = adapter
+        self._given = corpus
         self.corpus = examples_of(adapter, corpus)
         self.layers = list(layers)
         self.protocol = protocol
@@ -66,7 +67,7 @@ class Stream:
             lambda start: _from(self.corpus.examples(seed), start),
             patience=self._patience(0),
         )
-        kept = self._empty(tokens)
+        kept = self.empty(tokens)
         filled = 0
         for chunk in source.take(tokens):
             count = _rows(chunk)
@@ -90,12 +91,17 @@ class Stream:
             patience=self._patience(skip),
         )
 
+    def only(self, layers: Sequence[int]) -> Stream:
+        """The same stream of some of the layers, from its beginning."""
+        return Stream(self.adapter, self._given, layers, self.protocol, self.notify)
+
     def shuffled(self, batch: int) -> Shuffled:
         """Batches of `batch` tokens, none of an evaluation example, from a shuffling buffer."""
-        buffer = self._empty(self.protocol.buffer)
+        buffer = self.empty(self.protocol.buffer)
         return Shuffled(self.training(), buffer, batch, self.protocol.data_seed)
 
-    def _empty(self, tokens: int) -> dict[int, Tensor]:
+    def empty(self, tokens: int) -> dict[int, Tensor]:
+        """Uninitialised float32 [tokens, width] by layer, on the adapter's device."""
         shape = (tokens, self.adapter.card.tap.width)
         device = self.adapter.device
         return {
@@ -120,6 +126,20 @@ class Place:
     example: int = 0
     window: int = 0
     rows: int = 0
+
+
+class Rows(Protocol):
+    """Rows of activations by layer, in order, taken in any number and from any place on."""
+
+    @property
+    def place(self) -> Place:
+        """Where the next row comes from."""
+
+    def go_to(self, place: Place) -> None:
+        """Go on at `place`."""
+
+    def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
+        """The next `rows` rows, in pieces; fewer only where there are no more."""
 
 
 class Source:
@@ -238,7 +258,7 @@ class Shuffled:
     `protocol.buffer` tokens per layer.
     """
 
-    def __init__(self, source: Source, buffer: dict[int, Tensor], batch: int, seed: int) -> None:
+    def __init__(self, source: Rows, buffer: dict[int, Tensor], batch: int, seed: int) -> None:
         self._source = source
         self._buffer = buffer
         self._batch = batch

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import zoo.errors
+from bench.cache import CachedStream
 from bench.cells import Cell
 from bench.plan import Block
 from bench.provenance import Clock
-from bench.records import Checkpoint
 from bench.settings import Progress
 from bench.state import Keeper, interruptible
 from bench.stream import Stream
@@ -20,7 +20,7 @@ Failures = dict[str, ModelError]
 
 def train(
     block: Block,
-    stream: Stream,
+    stream: Stream | CachedStream,
     cells: Sequence[Cell],
     *,
     keeper: Keeper,
@@ -54,7 +54,7 @@ def train(
             batch = batches.next()
             for cell in list(running):
                 try:
-                    loss = cell.trainer.step(batch[cell.spec.layer]).loss
+                    loss = cell.step(batch[cell.spec.layer])
                     if step in counted:
                         cell.trainer.check_finite()
                         cell.count(step, float(loss), last=step == block.steps)
@@ -76,14 +76,14 @@ def _state(
     batches: dict[str, Any],
     cells: Sequence[Cell],
     failed: Failures,
-    stream: Stream,
+    stream: Stream | CachedStream,
     clock: Clock,
 ) -> dict[str, Any]:
     return {
         "step": step,
         "batches": batches,
         "cells": {
-            cell.spec.hash: _state_of(cell) for cell in cells if cell.spec.hash not in failed
+            cell.spec.hash: cell.state_dict() for cell in cells if cell.spec.hash not in failed
         },
         "failed": {
             name: [type(error).__name__, error.message, error.remedy]
@@ -97,13 +97,6 @@ def _state(
     }
 
 
-def _state_of(cell: Cell) -> dict[str, Any]:
-    return {
-        "trainer": cell.trainer.state_dict(copy=False),
-        "checkpoints": [point.model_dump() for point in cell.checkpoints],
-    }
-
-
 def _restore(cells: Sequence[Cell], state: dict[str, Any]) -> Failures:
     """Sets the cells as they were; the errors of those that had dropped out."""
     failed: Failures = {}
@@ -112,13 +105,11 @@ def _restore(cells: Sequence[Cell], state: dict[str, Any]) -> Failures:
             kind, message, remedy = state["failed"][cell.spec.hash]
             failed[cell.spec.hash] = getattr(zoo.errors, kind)(message, remedy)
             continue
-        own = state["cells"][cell.spec.hash]
-        cell.trainer.load_state_dict(own["trainer"])
-        cell.checkpoints = [Checkpoint.model_validate(point) for point in own["checkpoints"]]
+        cell.load_state_dict(state["cells"][cell.spec.hash])
     return failed
 
 
-def restore_conditions(state: dict[str, Any], stream: Stream, clock: Clock) -> None:
+def restore_conditions(state: dict[str, Any], stream: Stream | CachedStream, clock: Clock) -> None:
     """The size of a forward pass and the clock, as they were when the state was saved."""
     stream.at_once = state["at_once"]
     clock.started = state["started"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.intervals import Estimate
-from bench.records import Death, Record, Result, Revival, Training
+from bench.records import Death, Record, Result, Revival, Training, Transitions
 from leaderboard.intervals import Counted, difference_interval, share_interval
 from leaderboard.text import Show, integer, number, percent
 
@@ -79,6 +79,18 @@ def _never(record: Record) -> tuple[int, int] | None:
     if training is None:
         return None
     return training.revival.born - training.revival.revived, training.revival.born
+
+
+def _transition(read: Callable[[Transitions], int]) -> Callable[[Record], float | None]:
+    """Features of a kind as a share of the dictionary."""
+
+    def value(record: Record) -> float | None:
+        training = record.result.training if record.result else None
+        if training is None or training.transitions is None:
+            return None
+        return read(training.transitions) / record.spec.protocol["n"]
+
+    return value
 
 
 def _bias(training: Training) -> float | None:
@@ -278,6 +290,28 @@ RECOVERY = Metric(
     _of_training(lambda training: training.recovery),
     number,
 )
+
+LATER = Metric(
+    "Later %",
+    "features that were alive at initialisation and are dead at the end of training",
+    _transition(lambda found: found.later),
+    percent,
+)
+COLLATERAL = Metric(
+    "Collateral %",
+    "features dead by ReLU at the end of training that were dead by TopK at an earlier census",
+    _transition(lambda found: found.collateral),
+    percent,
+)
+BIAS_STEPS = Metric(
+    "Bias 90 %",
+    "training step by which the bias had learned 90 % of the mean; none where it had not, or where "
+    "the arm leaves no mean to learn",
+    _of_training(lambda training: training.bias_steps.most if training.bias_steps else None),
+    integer,
+)
+# Not in records of before they were measured: a column only where a cell has one.
+LATER_ADDED = (LATER, COLLATERAL, BIAS_STEPS, RECOVERY)
 
 # --------------------------------------------------------------------------------------- revival
 

@@ -32,6 +32,7 @@ from leaderboard.metrics import (
     KURTOSIS,
     KURTOSIS_MAX,
     L0,
+    LATER_ADDED,
     MEDIAN_GAP,
     NEVER,
     OWED_MEAN,
@@ -40,7 +41,6 @@ from leaderboard.metrics import (
     PREDICTED,
     PREDICTED_RELU,
     RANK,
-    RECOVERY,
     REVIVAL,
     REVIVAL_RELU,
     REVIVAL_TOPK,
@@ -143,8 +143,9 @@ def _owed(page: Page, group: Group) -> str:
 def _training(page: Page, group: Group) -> str:
     revivals = (REVIVAL, REVIVAL_RELU, REVIVAL_TOPK)
     metrics = [NEVER, BIAS, FVU, L0]
-    if any(RECOVERY.value(record) is not None for record in group.records):
-        metrics.append(RECOVERY)
+    for metric in LATER_ADDED:
+        if any(metric.value(record) is not None for record in group.records):
+            metrics.append(metric)
     headers = ["Layer", "Arm"]
     headers += [page.head(revival) for revival in revivals]
     headers += [page.head(metric) for metric in metrics]

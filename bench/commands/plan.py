@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
-from bench.options import Cells, json_option, which_cells
+from bench.options import Cells, cache_option, json_option, which_cells
 
 
 @click.command("plan")
 @which_cells
+@cache_option
 @json_option
-def command(as_json: bool, **options: Any) -> None:
+def command(cache: Path | None, as_json: bool, **options: Any) -> None:
     """What a run would do, what is done, the memory it takes, and what is missing."""
     from bench.plan import available_memory
     from bench.run import Todo, todo
@@ -31,6 +33,7 @@ def command(as_json: bool, **options: Any) -> None:
             "failed": item.count("failed"),
             "steps": block.steps * len(item.pending),
             "memory": block.memory,
+            **({} if cache is None else _cached(block, cache)),
             "missing": _missing(item),
         }
 
@@ -56,6 +59,20 @@ def _missing(item: Any) -> str:
     return install_line(block.card.extra) if missing_packages(block.card) else ""
 
 
+def _cached(block: Any, cache: Path) -> dict[str, Any]:
+    from bench.cache import hits, size
+
+    return {"cache_size": size(block), "cached_layers": hits(block, cache)}
+
+
+def _cache_columns(row: dict[str, Any]) -> dict[str, str]:
+    if "cache_size" not in row:
+        return {}
+    found, layers = row["cached_layers"], len(row["layers"])
+    state = "hit" if found == layers else f"{found} of {layers} layers" if found else "miss"
+    return {"cache": f"{state}, {row['cache_size'] / 2**20:,.0f} MiB"}
+
+
 def _table(rows: list[dict[str, Any]]) -> str:
     from tabulate import tabulate
 
@@ -67,6 +84,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             "done": row["done"],
             "failed": row["failed"],
             "memory": f"{row['memory'] / 2**20:,.0f} MiB",
+            **_cache_columns(row),
             "missing": row["missing"],
         }
         for row in rows

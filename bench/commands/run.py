@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from bench.engines import NAMES, Name
 from bench.options import (
     Cells,
+    cache_option,
     device_option,
     json_option,
     pick_device,
@@ -21,6 +23,7 @@ from zoo.errors import UsageError
 
 @click.command("run")
 @which_cells
+@cache_option
 @device_option
 @remote_code_option
 @click.option("--force", is_flag=True, help="Measure again what is done.")
@@ -50,6 +53,7 @@ from zoo.errors import UsageError
 )
 @json_option
 def command(
+    cache: Path | None,
     device: str,
     trust_remote_code: bool,
     force: bool,
@@ -86,6 +90,7 @@ def command(
         states=cells.output / "state",
         save_every=checkpoint_every,
         saes=saes,
+        cache=cache,
     )
     where = make_engine(engine, workers=workers)
     measured = 0

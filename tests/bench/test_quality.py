@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.arms import parse_arm
-from bench.quality import bias_progress, quality, recovery, steps_to
+from bench.quality import bias_progress, quality, recovery
 from bench.sae import SAE
 from bench.transform import Transform
 from zoo.errors import BadActivations
@@ -100,8 +100,3 @@ def test_bias_progress_is_the_signed_share_of_the_mean(share: float) -> None:
 def test_a_centered_arm_has_no_bias_progress(arm: str) -> None:
     x = activations()
     assert bias_progress(sae_of(arm, x), x) is None
-
-
-def test_steps_to_shares() -> None:
-    curve = [(1, 0.1), (10, 0.6), (100, 0.95)]
-    assert steps_to(curve) == {0.5: 10, 0.9: 100, 0.99: None}
