@@ -3,6 +3,7 @@
     DIR/<key>/manifest.json        what it holds, and the SHA-256 of each shard
              /00000.safetensors    shards, in order: the tensor `activations`, float32 [rows, width]
              /00001.safetensors    ...
+             /special.json         what special tokens do to the layer, once a run has measured it
 
 A folder is one layer. Its rows are the evaluation sample, then the training stream, as they leave
 the model, before any shuffling. The key is the hash of the manifest's `identity`: everything that
@@ -19,22 +20,24 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.plan import Block, Spec, content_hash
 from bench.provenance import package_versions
+from bench.records import SpecialTokens, write_atomically
 from zoo.errors import OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.stats import LayerStats
     from bench.stream import Notify, Place, Shuffled, Stream
 
 FORMAT = 1
-MANIFEST, NAME = "manifest.json", "activations"
+MANIFEST, SPECIAL, NAME = "manifest.json", "special.json", "activations"
 
 # Keys of a protocol that decide which rows there are and how they are computed.
 _DATA_KEYS = ("data_seed", "forward_tokens", "dtype")
@@ -104,6 +107,22 @@ class Entry:
             return []
         return shards if whole and sum(each.rows for each in shards) >= self.rows else []
 
+    def special_tokens(self) -> SpecialTokens | None:
+        """What special tokens do to the layer, if it was stored and is whole."""
+        try:
+            stored = json.loads((self.folder / SPECIAL).read_text(encoding="utf-8"))
+            found = SpecialTokens.model_validate(stored["special"])
+            whole = stored["hash"] == content_hash(stored["special"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return found if whole else None
+
+    def store_special_tokens(self, found: SpecialTokens) -> None:
+        """Writes it beside the shards."""
+        special = found.model_dump()
+        text = json.dumps({"special": special, "hash": content_hash(special)}, indent=1)
+        write_atomically(self.folder / SPECIAL, text)
+
     def is_sound(self) -> bool:
         """Whether every shard's bytes are those that were written."""
         return all(_digest(self.folder / shard.name) == shard.sha256 for shard in self.shards())
@@ -165,6 +184,20 @@ class CachedStream:
                 kept[layer][filled : filled + rows] = x
             filled += rows
         return kept
+
+    def special_tokens(
+        self, tokens: int, sample: Mapping[int, LayerStats]
+    ) -> dict[int, SpecialTokens]:
+        """As `Stream.special_tokens`; the model is asked only for layers that were never stored."""
+        stored = {entry.layer: entry for entry in self._entries if entry.layer in sample}
+        known = {layer: entry.special_tokens() for layer, entry in stored.items()}
+        found = {layer: special for layer, special in known.items() if special is not None}
+        if missing := {layer: sample[layer] for layer in sample.keys() - found.keys()}:
+            new = self._stream.special_tokens(tokens, missing)
+            for layer, special in new.items():
+                stored[layer].store_special_tokens(special)
+            found |= new
+        return found
 
     def shuffled(self, batch: int) -> Shuffled:
         """As `Stream.shuffled`."""

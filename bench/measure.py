@@ -29,7 +29,6 @@ from bench.records import Attribution, Record, Result, make_record
 from bench.results import result
 from bench.sae import Recipe
 from bench.settings import Progress, Settings, Silent
-from bench.special import special_tokens
 from bench.state import Keeper
 from bench.stats import LayerStatistics
 from bench.stream import Stream
@@ -246,10 +245,10 @@ def _make_layer(sample: Tensor, protocol: Protocol) -> Layer:
     return Layer(sample, statistics.result(), Births(sample, protocol.n, protocol.k, family))
 
 
-def _add_special_tokens(cells: Sequence[Cell], stream: Stream, tokens: int) -> None:
+def _add_special_tokens(cells: Sequence[Cell], stream: Stream | CachedStream, tokens: int) -> None:
     layers = {cell.spec.layer: cell.layer for cell in cells}
     stats = {number: layer.stats for number, layer in layers.items()}
-    for number, found in special_tokens(stream, tokens, stats).items():
+    for number, found in stream.special_tokens(tokens, stats).items():
         layers[number].special = found
 
 

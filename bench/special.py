@@ -11,14 +11,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapters.tokens import measured
 from bench.records import SpecialTokens, TokenGammas
 from bench.stats import Gammas, GammaStatistics, LayerStats
-from bench.stream import Stream
 from zoo.cards import TokenRule
 from zoo.errors import ModelError
+
+if TYPE_CHECKING:
+    from bench.stream import Stream
 
 # Special tokens and skipped positions are in every window, so that a few windows show them.
 _WINDOWS = 4

@@ -6,7 +6,7 @@ and the shuffling buffer gives and takes its state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,9 @@ from torch import Tensor
 from adapters import Adapter
 from bench.exhaustion import is_out_of_memory, release_memory
 from bench.protocol import Protocol as Settings
+from bench.records import SpecialTokens
+from bench.special import special_tokens
+from bench.stats import LayerStats
 from zoo.corpora import Corpus, FiniteCorpus
 from zoo.errors import BadCorpus
 
@@ -81,6 +84,12 @@ class Stream:
             )
         self.sampled_examples = source.examples_read()
         return kept
+
+    def special_tokens(
+        self, tokens: int, sample: Mapping[int, LayerStats]
+    ) -> dict[int, SpecialTokens]:
+        """By layer, what special tokens do to it; see `bench.special`."""
+        return special_tokens(self, tokens, sample)
 
     def training(self) -> Source:
         """The activations behind the evaluation sample's examples, without end."""

@@ -66,6 +66,18 @@ def test_a_second_run_gives_the_same_bits_without_the_model(
     assert {r["status"] for r in failed} == {"failed"}, "another layer is not"
 
 
+def test_damaged_gammas_of_special_tokens_are_measured_again(
+    tmp_path: Path, expected: dict[str, dict]
+) -> None:
+    measured(plan(), tmp_path)
+    stored = [entry.folder / "special.json" for entry in entries(plan(), tmp_path, "cpu")]
+    before = [path.read_text() for path in stored]
+    stored[0].write_text(before[0].replace('"gamma": ', '"gamma": 1'))
+    stored[1].write_text("{")
+    assert measured(plan(), tmp_path) == expected
+    assert [path.read_text() for path in stored] == before
+
+
 def test_the_format_is_what_is_written_down(tmp_path: Path) -> None:
     block = plan()
     measured(block, tmp_path)
