@@ -54,7 +54,7 @@ _ENDS = {
 }
 
 # Spreadsheets take text that begins so for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 Kind = Literal["integer", "number", "text", "boolean", "JSON"]
 _KINDS: dict[Any, Kind] = {int: "integer", float: "number", str: "text", bool: "boolean"}
@@ -211,7 +211,8 @@ def _derived_columns() -> list[Column]:
 # ------------------------------------------------------------------------------------- the formats
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def csv_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of cells as CSV in which no text is a formula."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -259,7 +260,7 @@ def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 _WRITERS: dict[Format, Callable[[Sequence[dict[str, Any]]], str | bytes]] = {
-    "csv": _csv,
+    "csv": csv_text,
     "json": _json,
     "parquet": _parquet,
 }

@@ -12,7 +12,10 @@ from leaderboard.metrics import Metric, RevivalMetric
 from leaderboard.text import NOTHING, Notes, count, escape, link
 from zoo.cards import DOMAINS
 
-_SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+# Names that are files on every system; Windows keeps some for devices, whatever their suffix.
+_SAFE_NAME = re.compile(
+    r"(?!(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$))[a-z0-9][a-z0-9._-]{0,99}",
+)
 
 
 class Page:

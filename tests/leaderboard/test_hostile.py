@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from bench.records import Record
-from leaderboard import summary
+from leaderboard import comparison_text, summary
 from leaderboard.boards import BEGIN, END
-from leaderboard.layout import domain_page
+from leaderboard.compare import pair
+from leaderboard.drawing import draw
+from leaderboard.export import csv_text, flat_cells
+from leaderboard.groups import group_records
+from leaderboard.layout import domain_page, model_page
+from leaderboard.page import page_files
+from leaderboard.pictures import pictures
 from tests.leaderboard.tables import render, tables
 from tests.records import (
     make_grid,
@@ -36,12 +46,31 @@ HOSTILE = [
     "\x1b[31mred\x1b[0m\x00\x07",
     "**bold** _it_ ~~gone~~ $x$ \\",
     "&lt;b&gt; &amp;",
+    '=1+1 =HYPERLINK("x")',
+    "+1",
+    "-1",
+    "@SUM(1)",
+    "--> <script>alert(1)</script> <!--",
+    "]]> <a href='javascript:alert(1)'>",
+    "trailing. . ",
     "",
 ]
 NAMES = ["../../x", "README", "models", "..", "a/b", "C:\\x", "CON", "x" * 300, *HOSTILE]
 
 # A card may be called so, and its records validate.
-CARD_NAMES = ["readme", "models", "con", "nul.md", "index.html", "a..", "0-_.", "x" * 100]
+CARD_NAMES = [
+    "readme",
+    "models",
+    "con",
+    "nul.md",
+    "com1",
+    "lpt9.x",
+    "aux",
+    "index.html",
+    "a..",
+    "0-_.",
+    "x" * 100,
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -81,6 +110,70 @@ def test_names_that_look_alike_get_files_of_their_own() -> None:
     pages = render(make_record(make_unchecked_spec(model=name)) for name in names)
     files = [path for path in pages if path.startswith("models/")]
     assert len({path.lower() for path in files}) == len(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["con", "prn", "aux", "nul", "com1", "lpt9", "nul.tar", "CON", "a "]
+)
+def test_no_page_has_a_name_that_some_system_keeps_for_itself(name: str) -> None:
+    stem = model_page(name).split(".")[0]
+    assert "~" in stem
+    assert model_page("console") == "console.md"
+    assert model_page("a..") == "a...md"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_s_data_are_one_line_of_ascii_that_reads_back(name: str) -> None:
+    spec = make_unchecked_spec(model=name, arm=name)
+    failed = make_record(make_unchecked_spec(model=name, layer=1), BadWeights(name, name))
+    text = page_files(group_records([make_record(spec), failed]))["page/data.js"]
+    assert text.isascii()
+    assert text.count("\n") == 1
+    data = json.loads(text.removeprefix("const GAMMABENCH = ").removesuffix(";\n"))
+    assert len(data["models"]) == 1
+    for cell in data["cells"]:
+        if cell[5] is not None:
+            assert re.fullmatch(r"\.\./\.\./records/[A-Za-z0-9._~%-]*/[0-9a-f]{20}\.json", cell[5])
+    for model in data["models"]:
+        assert re.fullmatch(r"\.\./models/[a-z0-9._~-]+\.md", model["page"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_spreadsheet_takes_no_text_for_a_formula(name: str) -> None:
+    failed = make_record(make_spec(corpus=name, weights=name), BadWeights(name, name))
+    rows = list(csv.reader(io.StringIO(csv_text(flat_cells([failed])), newline="")))
+    assert len(rows) == 2
+    assert len(rows[0]) == len(rows[1])
+    for cell in rows[1]:
+        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")), cell
+    # Nothing is lost: without the apostrophe the text is what it was.
+    assert rows[1][rows[0].index("spec.corpus")].removeprefix("'") == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_comparisons_are_escaped(name: str) -> None:
+    one = [make_record(make_unchecked_spec(model=name)), make_record()]
+    other = [make_record(make_unchecked_spec(model=name, arm=name)), make_record(seed=1)]
+    for a, b in ((one, other), (one, one)):
+        text = comparison_text(pair(a, b))
+        _check(text)
+
+
+def test_drawings_hold_names_as_shapes_alone() -> None:
+    pytest.importorskip("matplotlib")
+    name = "--> <script>alert(1)</script> ]]> &x; \x1b"
+    records = [make_record(make_unchecked_spec(model=name, arm=arm)) for arm in ("raw", name)]
+    profiles = [each for each in pictures(group_records(records)) if each.kind == "profile"]
+    for picture in profiles:
+        drawing = draw(picture)["svg"].decode()
+        tags = {
+            element.tag.rpartition("}")[2] for element in ElementTree.fromstring(drawing).iter()
+        }
+        assert "script" not in tags
+        assert "text" not in tags
+        assert "<script" not in drawing
+        assert "--> <" not in drawing
+    assert len(profiles) == 1
 
 
 def test_a_domain_cannot_take_the_overview_s_place() -> None:
