@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self, final
 import torch
 from torch import Tensor, nn
 
-from adapters import checkpoints, compat
+from adapters import checkpoints, compat, partial
 from adapters.taps import Taps, find_blocks
 from adapters.tokens import measured
 from zoo.cards import Card, TokenRule
@@ -78,6 +78,7 @@ class Adapter(ABC):
         dtype: of the weights and of the forward pass; activations are always float32.
         weights: a local folder that takes the place of the card's checkpoint.
         trust_remote_code: allow code that comes with a checkpoint whose card asks for it.
+        depth: so many blocks will be read, from the first; a family may leave the others empty.
 
     Raises:
         MissingExtra, ModelUnavailable, BadWeights: on first use, when the model is loaded.
@@ -113,6 +114,7 @@ class Adapter(ABC):
         dtype: torch.dtype = torch.float32,
         weights: Path | None = None,
         trust_remote_code: bool = False,
+        depth: int | None = None,
     ) -> None:
         compat.prepare()
         self.card = card
@@ -120,6 +122,7 @@ class Adapter(ABC):
         self.dtype = dtype
         self.weights = weights
         self.trust_remote_code = trust_remote_code
+        self.depth = depth
         self._folder: Path | None = None
         self._model: nn.Module | None = None
         self._blocks: list[nn.Module] = []
@@ -178,7 +181,9 @@ class Adapter(ABC):
                     f"Install what is missing: {install_line(self.card.extra)}",
                 ) from error
             # Not cast here: that would also round buffers (rotary frequencies) kept in float32.
-            model = model.to(self.device).eval().requires_grad_(False)
+            if not partial.is_partial(model):
+                model = model.to(self.device)
+            model = model.eval().requires_grad_(False)
             self._blocks = find_blocks(model, self.card.tap, self.card.id)
             self._model = model
         return self._model
@@ -242,6 +247,8 @@ class Adapter(ABC):
         if not wanted:
             raise ValueError("no layers asked for")
         for layer in wanted:
+            if self.depth is not None and layer >= self.depth:
+                raise ValueError(f"layer {layer} is behind the {self.depth} blocks to be read")
             if layer not in self.card.layers:
                 raise UsageError(
                     f"model {self.card.id!r} has no layer {layer}",

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from adapters import compat
+from adapters import compat, partial
 from zoo import hub
 from zoo.cards import Card
 from zoo.errors import BadCard, BadWeights, ModelUnavailable, UsageError
@@ -87,6 +88,8 @@ def pretrained(
     dtype: Any,
     trust_remote_code: bool = False,
     model_types: Iterable[str] = (),
+    depth: int | None = None,
+    device: torch.device | None = None,
     **arguments: Any,
 ) -> nn.Module:
     """`loader.from_pretrained(folder)`, with everything it would only warn about as an error.
@@ -94,6 +97,7 @@ def pretrained(
     Args:
         loader: a transformers model or Auto class.
         model_types: values of `model_type` in config.json that are accepted; empty for any.
+        depth: load so many blocks only, on `device`; the others stay empty (`adapters.partial`).
 
     Raises:
         BadWeights: config.json is absent or says another architecture; the weights are absent,
@@ -101,15 +105,22 @@ def pretrained(
     """
     check_config(card, folder, model_types)
     check_files(card, folder)
+    trust = {"trust_remote_code": trust_remote_code and card.checkpoint.remote_code}
     with loading_errors(card, folder):
+        placed = partial.placement(
+            loader, card, folder, depth, device or torch.device("cpu"), trust
+        )
         model, report = loader.from_pretrained(
             folder,
-            trust_remote_code=trust_remote_code and card.checkpoint.remote_code,
+            **trust,
+            **placed,
             local_files_only=True,
             output_loading_info=True,
             **compat.dtype_argument(dtype),
             **arguments,
         )
+    if placed:
+        partial.settle(model, folder)
     check_report(card, folder, model, report)
     return model
 

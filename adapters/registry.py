@@ -98,8 +98,12 @@ def open_adapter(
     dtype: torch.dtype | None = None,
     weights: Path | None = None,
     trust_remote_code: bool = False,
+    depth: int | None = None,
 ) -> Adapter:
     """The adapter of a card, not yet loaded. `dtype` is float32 where not given.
+
+    `depth` says how many blocks will be read, from the first: a large model is then loaded no
+    further.
 
     Raises:
         UnknownName: the card names no known adapter.
@@ -124,6 +128,7 @@ def open_adapter(
         dtype=dtype or torch.float32,
         weights=weights,
         trust_remote_code=trust_remote_code,
+        depth=depth,
     )
 
 

@@ -38,6 +38,8 @@ class SequenceModel(Adapter):
             dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,
             model_types=self.model_types,
+            depth=self.depth,
+            device=self.device,
         )
         positions = getattr(model.config, "max_position_embeddings", None)
         if positions is not None and positions < self.card.context:

@@ -75,6 +75,8 @@ class HubVisionTransformer(VisionTransformer):
             self.folder,
             dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,
+            depth=self.depth,
+            device=self.device,
         )
 
     def geometry(self) -> tuple[int, tuple[int, int]]:

@@ -78,6 +78,7 @@ def measure_block(
                 dtype=getattr(torch, block.protocol.dtype),
                 weights=block.weights,
                 trust_remote_code=settings.trust_remote_code,
+                depth=block.depth,
             )
             revision = adapter.revision
             _measure(block, adapter, outcomes, settings, clock, ledger)

@@ -78,6 +78,7 @@ class Request:
     limit: int | None = None
     weights: Path | None = None
     corpus: Path | None = None
+    regions: Path | None = None
     memory: int | None = None
 
 
@@ -117,6 +118,11 @@ class Block:
         return sorted({spec.layer for spec in self.specs})
 
     @property
+    def depth(self) -> int:
+        """Blocks of the model that are read: up to the deepest layer."""
+        return max(self.layers) + 1
+
+    @property
     def tokens(self) -> int:
         """Tokens of the evaluation sample."""
         return min(self.protocol.N, self.limit or self.protocol.N)
@@ -131,7 +137,7 @@ class Block:
     def memory(self) -> int:
         """Estimated peak memory in bytes."""
         return (
-            model_memory(self.card)
+            model_memory(self.card, self.protocol, self.depth)
             + layer_memory(self.card, self.protocol) * len(self.layers)
             + sae_memory(self.card, self.protocol) * len(self.specs)
         )
@@ -222,7 +228,8 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
 
 def _corpus(card: Card, request: Request, registry: Registry) -> Corpus:
     if request.corpus is not None:
-        return file_corpus(request.corpus, KIND_OF_DOMAIN[card.domain])
+        kind = KIND_OF_DOMAIN[card.domain]
+        return file_corpus(request.corpus, kind, regions=request.regions)
     return open_corpus(registry.corpus(card.corpus))
 
 
@@ -232,16 +239,22 @@ def _groups(card: Card, layers: list[int], request: Request) -> list[list[int]]:
     cells = len(protocol.arms) * len(protocol.seeds)
     per_layer = layer_memory(card, protocol) + cells * sae_memory(card, protocol)
     budget = request.memory or available_memory()
-    size = max(1, (budget - model_memory(card)) // per_layer)
+    size = max(1, (budget - model_memory(card, protocol, max(layers) + 1)) // per_layer)
     return [layers[start : start + size] for start in range(0, len(layers), size)]
 
 
 # ---------------------------------------------------------------------------------------- memory
 
 
-def model_memory(card: Card) -> int:
-    """Bytes of the model's weights and of one forward pass, in float32."""
-    return 4 * card.parameters + 64 * 1024**2
+def model_memory(card: Card, protocol: Protocol, depth: int) -> int:
+    """Bytes of the first `depth` blocks' weights in the protocol's dtype, and of a forward pass.
+
+    A block is taken to hold 12 width^2 parameters, as a transformer's does, and all blocks at most
+    70 % of the model: what is left out is rather underestimated.
+    """
+    block = min(12 * card.tap.width**2, 0.7 * card.parameters / card.tap.layers)
+    loaded = card.parameters - int((card.tap.layers - depth) * block)
+    return (4 if protocol.dtype == "float32" else 2) * loaded + 64 * 1024**2
 
 
 def layer_memory(card: Card, protocol: Protocol) -> int:

@@ -84,11 +84,13 @@ def client() -> ModuleType:
 def pinned(card: Card) -> Card:
     """The card with the commit that its hub checkpoint is at now; other cards as they are.
 
+    Code that comes with a checkpoint has to be pinned by whoever read it, never by this.
+
     Raises:
         ModelUnavailable: the hub cannot say, and the cache does not know.
     """
     checkpoint = card.checkpoint
-    if checkpoint.source != "hub" or checkpoint.revision is not None:
+    if checkpoint.source != "hub" or checkpoint.revision is not None or checkpoint.remote_code:
         return card
     commit = resolve(Place.of(card))
     found = card.model_copy(
@@ -202,6 +204,20 @@ def snapshot(card: Card) -> Path:
         if any((folder / place.subfolder).glob(pattern)):
             break
     return folder
+
+
+def dataset(place: Place, pattern: str) -> Path:
+    """A dataset's files that the glob means, in the local cache; gives the folder of the snapshot.
+
+    Raises:
+        ModelUnavailable: it cannot be had.
+    """
+    with hub_errors(place):
+        return Path(
+            client().snapshot_download(
+                place.hub, repo_type="dataset", revision=place.revision, allow_patterns=[pattern]
+            )
+        )
 
 
 def _snapshot(place: Place, patterns: Iterable[str]) -> Path:
