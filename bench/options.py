@@ -132,6 +132,9 @@ which_cells = _options(
     click.option(
         "--corpus", type=ANY_PATH, metavar="PATH", help="Read this file or folder instead."
     ),
+    click.option(
+        "--regions", type=ANY_PATH, metavar="BED", help="Parts of a genome given as --corpus."
+    ),
     output_option,
 )
 
@@ -152,6 +155,7 @@ class Cells:
     limit: int | None
     weights: Path | None
     corpus: Path | None
+    regions: Path | None
     output: Path
 
     def registry(self) -> Registry:
@@ -178,6 +182,10 @@ class Cells:
             )
         if self.corpus is not None and not self.corpus.exists():
             raise UsageError(f"--corpus: nothing at {self.corpus}")
+        if self.regions is not None and self.corpus is None:
+            raise UsageError("--regions names parts of a genome", "Give the genome as --corpus.")
+        if self.regions is not None and not self.regions.exists():
+            raise UsageError(f"--regions: nothing at {self.regions}")
         return Request(
             cards=choose(registry, self.suite, self.models, self.domains),
             protocol=load_protocol(
@@ -187,6 +195,7 @@ class Cells:
             limit=self.limit,
             weights=self.weights,
             corpus=self.corpus,
+            regions=self.regions,
         )
 
     def blocks(self, workers: int = 1) -> list[Block]:

@@ -153,26 +153,45 @@ class CorpusCard(Strict):
     """One named input. `kind` is what an example is, `source` where examples come from.
 
     text: str. image: uint8 array (height, width, 3). protein, dna: str of letters.
+
+    A `file` is read relative to the card; `hub` is a dataset at a pinned revision, of which `path`
+    is a glob of files. `column` names the examples within .jsonl and .parquet files, and `regions`
+    is a BED file beside a genome.
     """
 
     id: Name
     summary: str
     kind: Literal["text", "image", "protein", "dna", "synthetic"]
-    source: Literal["generator", "file", "none"]
+    source: Literal["generator", "file", "hub", "none"]
     generator: str | None = Field(default=None, description="module:function below zoo.generators")
     parameters: dict[str, Any] = Field(default_factory=dict)
     endless: bool = Field(default=False, description="a new seed gives new examples")
     path: str | None = None
+    hub: str | None = None
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    column: str | None = None
+    regions: str | None = None
     licence: str = ""
     sources: dict[str, str] = Field(default_factory=dict)
 
+    _folder: Path | None = pydantic.PrivateAttr(default=None)
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.source == "generator" and not self.generator:
-            raise ValueError("source 'generator' needs the key 'generator'")
-        if self.source == "file" and not self.path:
-            raise ValueError("source 'file' needs the key 'path'")
+        needs = {
+            "generator": ("generator",),
+            "file": ("path",),
+            "hub": ("hub", "revision", "path"),
+            "none": (),
+        }
+        for key in needs[self.source]:
+            if not getattr(self, key):
+                raise ValueError(f"source {self.source!r} needs the key {key!r}")
         return self
+
+    def beside(self, path: str) -> Path:
+        """`path` as it is meant: relative to the folder of cards that this one was found in."""
+        return (self._folder or Path()) / path
 
 
 class Suite(Strict):

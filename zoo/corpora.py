@@ -8,7 +8,6 @@ the evaluation sample first, `training` goes on behind it and never gives an eva
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
 import importlib
 import itertools
@@ -20,6 +19,7 @@ from typing import Any
 
 from zoo.cards import CorpusCard, Domain
 from zoo.errors import BadCorpus
+from zoo.texts import Examples, check_suffix, files_of, read_examples
 
 KIND_OF_DOMAIN: dict[Domain, str] = {
     "language": "text",
@@ -28,8 +28,6 @@ KIND_OF_DOMAIN: dict[Domain, str] = {
     "genomic": "dna",
     "synthetic": "synthetic",
 }
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
-FASTA_SUFFIXES = {".fa", ".fasta", ".faa", ".fna", ".ffn"}
 
 # Draws below this seed belong to the training of the embedded models, never to a measurement.
 FIRST_SEED = 1000
@@ -41,6 +39,8 @@ class Corpus(ABC):
     def __init__(self, name: str, kind: str) -> None:
         self.name = name
         self.kind = kind
+        # What the rules of reading did (`zoo.sequences`), once it has been read.
+        self.notes: list[str] = []
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -69,12 +69,15 @@ class FiniteCorpus(Corpus):
         self,
         name: str,
         kind: str,
-        items: Callable[[], list[Any]],
+        items: Callable[[], list[Any] | Examples],
         read: Callable[[Any], Any] | None = None,
+        *,
+        fingerprint: str | None = None,
     ) -> None:
         super().__init__(name, kind)
         self._find = items
         self._read_item = read
+        self._fingerprint = fingerprint
 
     def __getstate__(self) -> dict[str, Any]:
         # A process that a corpus is sent to reads the items itself.
@@ -85,12 +88,17 @@ class FiniteCorpus(Corpus):
 
     @functools.cached_property
     def items(self) -> list[Any]:
-        items = self._find()
+        found = self._find()
+        if isinstance(found, Examples):
+            self.notes = found.notes
+        items = found.items if isinstance(found, Examples) else found
         if not items:
             raise BadCorpus(f"corpus {self.name!r} is empty", "Give one with examples in it.")
         return items
 
     def fingerprint(self) -> str:
+        if self._fingerprint is not None:
+            return self._fingerprint
         digest = hashlib.sha256()
         for item in self.items:
             content = item.read_bytes() if isinstance(item, Path) else str(item).encode()
@@ -147,7 +155,11 @@ def open_corpus(card: CorpusCard) -> Corpus:
         BadCorpus: its file is absent, unreadable or of the wrong kind.
     """
     if card.source == "file":
-        return file_corpus(Path(str(card.path)), card.kind, name=card.id)
+        regions = None if card.regions is None else card.beside(card.regions)
+        path = card.beside(str(card.path))
+        return file_corpus(path, card.kind, card.id, column=card.column, regions=regions)
+    if card.source == "hub":
+        return hub_corpus(card)
     if card.source == "none":
         return EndlessCorpus(card.id, card.kind, _draw_number, {"generator": None})
     module_name, function_name = str(card.generator).split(":")
@@ -163,6 +175,30 @@ def open_corpus(card: CorpusCard) -> Corpus:
     return EndlessCorpus(card.id, card.kind, functools.partial(_draw, function), definition)
 
 
+def hub_corpus(card: CorpusCard) -> Corpus:
+    """A dataset of the hub, at its pinned revision; its files are fetched when it is opened.
+
+    Raises:
+        ModelUnavailable: it cannot be had. BadCorpus: no file of it has the card's name.
+    """
+    from zoo import hub
+
+    place = hub.Place(
+        card.id, str(card.hub), card.revision, keys=("hub", "revision"), kind="dataset"
+    )
+    folder = hub.dataset(place, str(card.path))
+    facts = card.model_dump(mode="json", include={"hub", "revision", "path", "kind", "column"})
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return file_corpus(
+        folder,
+        card.kind,
+        card.id,
+        column=card.column,
+        glob=str(card.path),
+        fingerprint=f"sha256:{digest}",
+    )
+
+
 def _draw_number(seed: int) -> list[int]:
     return [seed]
 
@@ -175,11 +211,27 @@ def _all_of(function: Callable[..., Iterable[Any]]) -> list[Any]:
     return list(function(seed=FIRST_SEED))
 
 
-def file_corpus(path: Path, kind: str, name: str | None = None) -> Corpus:
+def file_corpus(
+    path: Path,
+    kind: str,
+    name: str | None = None,
+    *,
+    column: str | None = None,
+    regions: Path | None = None,
+    glob: str = "*",
+    fingerprint: str | None = None,
+) -> Corpus:
     """The user's own file or folder as a corpus of that kind.
 
-    text: `.txt` (passages separated by blank lines) or `.jsonl` (key `text`).
-    protein, dna: FASTA, gzipped too. image: a folder of images.
+    text: `.txt` (passages separated by blank lines), `.jsonl` or `.parquet`, gzipped too (not
+    parquet), or a folder of these. protein, dna: FASTA, gzipped too, or a column of `.jsonl` or
+    `.parquet`; `zoo.sequences` states the rules. image: a folder of images.
+
+    Args:
+        column: the key or column of the examples; `text`, or `sequence` for proteins and DNA.
+        regions: a BED file that says which parts of a FASTA reference are meant.
+        glob: which files of a folder.
+        fingerprint: what identifies the content, where that is known without reading it.
 
     Raises:
         BadCorpus: it does not exist, or a file of this name cannot hold this kind.
@@ -187,25 +239,20 @@ def file_corpus(path: Path, kind: str, name: str | None = None) -> Corpus:
     if not path.exists():
         raise BadCorpus(f"no corpus at {path}", "Give the path of a file or folder.")
     name = name or path.name
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    suffix = suffixes[-1].lower() if suffixes else ""
     if kind == "image":
         if not path.is_dir():
             raise BadCorpus(f"corpus {path} is a file", "Images are read from a folder.")
-        return FiniteCorpus(name, kind, functools.partial(_image_files, path), read_image)
-    if path.is_dir():
-        raise BadCorpus(f"corpus {path} is a folder", f"A {kind} corpus is read from a file.")
-    readers: dict[str, Callable[[Path], list[str]]] = {}
-    if kind == "text":
-        readers = {".txt": _read_txt, ".jsonl": _read_jsonl}
-    elif kind in ("protein", "dna"):
-        readers = dict.fromkeys(FASTA_SUFFIXES, _read_fasta)
-    if suffix not in readers:
-        raise BadCorpus(
-            f"corpus {path}: a {kind} corpus is not read from a file named like this",
-            f"Give a file ending in {', '.join(sorted(readers))}." if readers else "",
-        )
-    return FiniteCorpus(name, kind, functools.partial(readers[suffix], path))
+        find: Callable[[], Any] = functools.partial(files_of, path, "image", glob)
+        return FiniteCorpus(name, kind, find, read_image, fingerprint=fingerprint)
+    if kind == "synthetic":
+        raise BadCorpus(f"corpus {path}: synthetic activations are not read from files")
+    if regions is not None and kind != "dna":
+        raise BadCorpus(f"{regions}: regions are of a genome, not of a {kind} corpus")
+    find = functools.partial(read_examples, path, kind, glob, column, regions)
+    corpus = FiniteCorpus(name, kind, find, fingerprint=fingerprint)
+    if path.is_file():
+        check_suffix(path, kind)
+    return corpus
 
 
 def read_image(path: Path) -> Any:
@@ -224,53 +271,6 @@ def read_image(path: Path) -> Any:
         raise BadCorpus(
             f"{path} is not an image ({error})", "Remove it, or convert it to PNG."
         ) from None
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
-
-
-def _text_of(path: Path) -> str:
-    try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as handle:
-            return handle.read()
-    except UnicodeDecodeError as error:
-        raise BadCorpus(
-            f"{path} is not UTF-8 text (byte {error.start})", "Convert it, for instance with iconv."
-        ) from None
-    except (OSError, EOFError) as error:
-        raise BadCorpus(f"{path} cannot be read ({error})") from None
-
-
-def _read_txt(path: Path) -> list[str]:
-    return [passage.strip() for passage in _text_of(path).split("\n\n") if passage.strip()]
-
-
-def _read_jsonl(path: Path) -> list[str]:
-    texts = []
-    for number, line in enumerate(_text_of(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            texts.append(json.loads(line)["text"])
-        except (ValueError, KeyError, TypeError):
-            raise BadCorpus(
-                f"{path}, line {number}: not a JSON object with the key 'text'"
-            ) from None
-    return texts
-
-
-def _read_fasta(path: Path) -> list[str]:
-    import io
-
-    from Bio.SeqIO.FastaIO import SimpleFastaParser
-
-    text = _text_of(path)
-    if text.strip() and not text.lstrip().startswith(">"):
-        # The parser would skip everything in front of the first '>' without a word.
-        raise BadCorpus(f"{path} is not FASTA", "Records begin with '>'.")
-    return [sequence for _, sequence in SimpleFastaParser(io.StringIO(text))]
 
 
 def _order(count: int, seed: int, epoch: int) -> list[int]:

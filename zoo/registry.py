@@ -100,7 +100,9 @@ class Registry:
             card._folder = folder
             self._put(self.cards, card, "model", origin)
         for path in sorted((folder / "corpora").glob("*.yaml")):
-            self._put(self.corpora, read_model(CorpusCard, path), "corpus", origin)
+            corpus = read_model(CorpusCard, path)
+            corpus._folder = folder
+            self._put(self.corpora, corpus, "corpus", origin)
         for path in sorted((folder / "suites").glob("*.yaml")):
             self._put(self.suites, read_model(Suite, path), "suite", origin)
 
