@@ -10,6 +10,9 @@ depend on the number of rows.
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 
 
@@ -24,7 +27,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Give back what the allocator of the device keeps for later."""
+    """Give back what the allocators of the device and of the host keep for later."""
     from accelerate.utils.memory import clear_device_cache
 
     clear_device_cache(garbage_collection=True)
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Give free pages of the C heap back to the system, where the C library can (glibc).
+
+    Temporaries of some tens of megabytes leave holes in the heap that later ones do not fit; over
+    several layers they add up to more than the block itself.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -19,7 +19,7 @@ from bench.arms import parse_arm
 from bench.births import Births
 from bench.cache import CachedStream, cached
 from bench.cells import Cell, Layer
-from bench.exhaustion import is_out_of_memory, release_memory
+from bench.exhaustion import is_out_of_memory, release_memory, trim_heap
 from bench.families import make_family
 from bench.matmul import fast_matmul
 from bench.plan import Block, Spec
@@ -210,6 +210,7 @@ def _measure(
             cells += [_make_cell(spec, layer, block.protocol) for spec in specs]
         except ModelError as error:
             outcomes |= {spec.hash: error for spec in specs}
+        trim_heap()
     if cells:
         _add_special_tokens(cells, stream, block.tokens)
         outcomes |= train(

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.memory import block_memory
 from bench.protocol import Protocol
 from zoo.cards import Card, Domain, Name
 from zoo.corpora import KIND_OF_DOMAIN, Corpus, file_corpus, open_corpus
@@ -136,10 +137,13 @@ class Block:
     @property
     def memory(self) -> int:
         """Estimated peak memory in bytes."""
-        return (
-            model_memory(self.card, self.protocol, self.depth)
-            + layer_memory(self.card, self.protocol) * len(self.layers)
-            + sae_memory(self.card, self.protocol) * len(self.specs)
+        return block_memory(
+            self.card,
+            self.protocol,
+            depth=self.depth,
+            tokens=self.tokens,
+            layers=len(self.layers),
+            cells=len(self.specs),
         )
 
 
@@ -236,36 +240,18 @@ def _corpus(card: Card, request: Request, registry: Registry) -> Corpus:
 def _groups(card: Card, layers: list[int], request: Request) -> list[list[int]]:
     """The layers in groups that fit memory. How they are grouped changes no number."""
     protocol = request.protocol
+    tokens = min(protocol.N, request.limit or protocol.N)
+    depth = max(layers) + 1
     cells = len(protocol.arms) * len(protocol.seeds)
-    per_layer = layer_memory(card, protocol) + cells * sae_memory(card, protocol)
+
+    def needed(layers: int, cells: int) -> int:
+        return block_memory(card, protocol, depth=depth, tokens=tokens, layers=layers, cells=cells)
+
+    fixed = needed(0, 0)
+    per_layer = needed(1, cells) - fixed
     budget = request.memory or available_memory()
-    size = max(1, (budget - model_memory(card, protocol, max(layers) + 1)) // per_layer)
+    size = max(1, (budget - fixed) // per_layer)
     return [layers[start : start + size] for start in range(0, len(layers), size)]
-
-
-# ---------------------------------------------------------------------------------------- memory
-
-
-def model_memory(card: Card, protocol: Protocol, depth: int) -> int:
-    """Bytes of the first `depth` blocks' weights in the protocol's dtype, and of a forward pass.
-
-    A block is taken to hold 12 width^2 parameters, as a transformer's does, and all blocks at most
-    70 % of the model: what is left out is rather underestimated.
-    """
-    block = min(12 * card.tap.width**2, 0.7 * card.parameters / card.tap.layers)
-    loaded = card.parameters - int((card.tap.layers - depth) * block)
-    return (4 if protocol.dtype == "float32" else 2) * loaded + 64 * 1024**2
-
-
-def layer_memory(card: Card, protocol: Protocol) -> int:
-    """Bytes that one layer holds: the evaluation sample, the buffer, a forward's activations."""
-    tokens = 2 * protocol.N + 2 * protocol.buffer + 2 * protocol.forward_tokens
-    return 4 * card.tap.width * tokens
-
-
-def sae_memory(card: Card, protocol: Protocol) -> int:
-    """Bytes of one SAE in training: weights, gradients and Adam's two moments of both matrices."""
-    return 4 * 2 * 4 * protocol.n * card.tap.width
 
 
 def available_memory() -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -126,3 +128,25 @@ def test_what_cannot_be_meant_is_refused(registry: Registry, changes: dict, says
 def test_layers_that_only_some_models_have_are_planned_where_they_are(registry: Registry) -> None:
     blocks = _plan(registry, models=["synthetic-*", "tiny-esm2"], layers=[1])
     assert [(block.card.id, block.layers) for block in blocks] == [("tiny-esm2", [1])]
+
+
+def test_memory_is_counted_for_every_layer_and_sae(registry: Registry) -> None:
+    (block,) = _plan(registry)
+    one = block.only(spec for spec in block.specs if spec.layer == 0)
+    single = one.only(one.specs[:1])
+    width, protocol = block.card.tap.width, block.protocol
+    assert one.memory - single.memory == 24 * protocol.n * width
+    rows = block.tokens + protocol.buffer + protocol.forward_tokens
+    layers = len(block.layers) - 1
+    cells = len(block.specs) - len(one.specs)
+    assert block.memory - one.memory == (4 * rows * layers + 24 * protocol.n * cells) * width
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize("size", ["768,8192,8192,16384,1,2", "512,2048,65536,8192,2,1"])
+def test_a_block_takes_the_memory_that_was_announced(size: str) -> None:
+    script = Path(__file__).parents[2] / "ci" / "bench_memory.py"
+    command = [sys.executable, str(script), "--check", "--size", size]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

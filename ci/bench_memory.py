@@ -1,0 +1,188 @@
+"""How much memory blocks take: `python ci/bench_memory.py [--size D,N,TOKENS,BUFFER,LAYERS,ARMS]`.
+
+Each block runs in a process of its own, on stored random activations; what is printed is the peak
+of that process's resident memory, looked at every few milliseconds, beside what `bench plan`
+announces for it. Pages of the file of activations, which the system takes back when it needs them,
+are left out. `--check` exits 1 where the two differ by more than 10 % of what was announced. Linux
+only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+DEFAULT_SIZES = (
+    "768,8192,8192,16384,1,2",
+    "512,4096,16384,16384,3,2",
+    "512,2048,65536,8192,2,1",
+    "256,2048,8192,131072,3,2",
+    "1024,4096,32768,8192,1,3",
+    "384,16384,8192,8192,2,2",
+)
+ARMS = ("raw", "centered", "whitened+auxk")
+MOST_OFF = 0.10
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width, dictionary size, tokens of the sample and of the buffer, layers, arms."""
+
+    d: int
+    n: int
+    tokens: int
+    buffer: int
+    layers: int
+    arms: int
+
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        try:
+            return cls(*(int(part) for part in text.split(",")))
+        except (TypeError, ValueError):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not D,N,TOKENS,BUFFER,LAYERS,ARMS"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Bytes that were announced, and the peak that was measured."""
+
+    announced: int
+    measured: int
+
+    @property
+    def off(self) -> float:
+        """How far the peak is above what was announced, as a share of it."""
+        return self.measured / self.announced - 1
+
+
+class Watch:
+    """The peak of this process's memory from now on: what it has now, and what it takes."""
+
+    def __init__(self) -> None:
+        self._files = _status()["RssFile"]
+        self._peak = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        """The peak in bytes."""
+        self._over.set()
+        self._thread.join()
+        return self._peak
+
+    def _look(self) -> None:
+        while not self._over.wait(0.005):
+            self._peak = max(self._peak, self._files + _status()["RssAnon"])
+
+
+def _status() -> dict[str, int]:
+    """Bytes by the kernel's names of the kinds of memory."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    fields = (line.partition(":") for line in lines if line.startswith("Rss"))
+    return {name: int(value.split()[0]) * 1024 for name, _, value in fields}
+
+
+def measure(size: Size) -> Found:
+    """Runs the block in a fresh process."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, __file__, "--inside", scratch, "--size"]
+        command.append(",".join(map(str, astuple(size))))
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return Found(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def inside(size: Size, scratch: Path) -> Found:
+    """The block in this process; its activations are made in `scratch`."""
+    import numpy as np
+
+    from bench.measure import measure_block
+    from bench.plan import Request, make_plan
+    from bench.protocol import load_protocol
+    from zoo.cards import Card
+    from zoo.registry import load_registry
+
+    random = np.random.default_rng(0)
+    for layer in range(size.layers):
+        file = np.lib.format.open_memmap(
+            scratch / f"layer{layer}.npy",
+            mode="w+",
+            dtype=np.float32,
+            shape=(size.tokens + 8192, size.d),
+        )
+        for start in range(0, len(file), 1024):
+            part = random.standard_normal(file[start : start + 1024].shape)
+            file[start : start + 1024] = part + 1.0
+        file._mmap.close()  # type: ignore[attr-defined]
+    card = Card.model_validate(
+        {
+            "id": "made",
+            "summary": "random activations",
+            "domain": "synthetic",
+            "adapter": "array",
+            "checkpoint": {"source": "folder", "path": str(scratch), "licence": "MIT"},
+            "tap": {"blocks": "layer.{i}", "layers": size.layers, "width": size.d},
+            "corpus": "draws",
+            "context": 256,
+            "parameters": 0,
+            "options": {"file": "layer{i}.npy"},
+        }
+    )
+    settings = [f"n={size.n}", "k=32", f"N={size.tokens}", f"buffer={size.buffer}", "steps=6"]
+    settings += ["batch=2048", "checkpoints=1", "path=sparse", "aux_k=256", "dead_after=4096"]
+    protocol = load_protocol("quick", settings=settings, arms=ARMS[: size.arms])
+    (block,) = make_plan(Request([card], protocol, memory=1 << 50), load_registry())
+    import torch  # noqa: F401  # so that its own pages count as the process's
+
+    watch = Watch()
+    for record in measure_block(block):
+        if record.failure is not None:
+            raise RuntimeError(str(record.failure))
+    return Found(block.memory, watch.stop())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Announced and measured memory of blocks.")
+    parser.add_argument("--size", type=Size.parse, action="append")
+    parser.add_argument(
+        "--check", action="store_true", help="exit 1 where they differ by over 10 %%"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per size")
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    sizes = options.size or [Size.parse(text) for text in DEFAULT_SIZES]
+    if options.inside is not None:
+        found = inside(sizes[0], options.inside)
+        print(json.dumps({"announced": found.announced, "measured": found.measured}))
+        return 0
+    worst = 0.0
+    if not options.json:
+        print("width  features  sample  buffer  layers  arms  announced  measured")
+    for size in sizes:
+        found = measure(size)
+        worst = max(worst, abs(found.off))
+        if options.json:
+            print(json.dumps({**vars(size), **vars(found)}), flush=True)
+            continue
+        print(
+            f"{size.d:5}  {size.n:8}  {size.tokens:6}  {size.buffer:6}  {size.layers:6}  "
+            f"{size.arms:4}  {found.announced / 2**20:5.0f} MiB  "
+            f"{found.measured / 2**20:4.0f} MiB  {found.off:+.1%}",
+            flush=True,
+        )
+    return 1 if options.check and worst > MOST_OFF else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
