@@ -68,6 +68,7 @@ def measure_block(
     clock = Clock()
     clock.notes.extend(notes)
     outcomes: Outcomes = {}
+    adapter: Adapter | None = None
     revision = None
     parts = None
     with _threads(block), fast_matmul(settings.device) as matmul:
@@ -101,7 +102,7 @@ def measure_block(
             revision=revision,
         )
     if parts is not None:
-        del adapter, outcomes
+        del adapter, outcomes  # the model, and the errors that hold on to what did not fit
         release_memory()
         ledger.take_back()
         note = f"out of memory with {_size(block)}; split into {' and '.join(map(_size, parts))}"
