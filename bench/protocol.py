@@ -23,6 +23,9 @@ AXES = ("name", "arms", "seeds")
 # Keys that only some families read; None in the others.
 _FAMILY_KEYS = {key for keys in KEYS.values() for key in keys}
 
+# Keys that are in a Spec only where they are not this.
+_DEFAULTS = {"family": "topk", "bias": "trained"}
+
 
 class Protocol(BaseModel):
     """All settings of a run. Every key is read, and every key but the axes is in the hash."""
@@ -50,6 +53,10 @@ class Protocol(BaseModel):
     path: Literal["sparse", "dense", "auto"] = Field(
         description="how the step is computed; auto measures once which is faster, and the record "
         "says what it was; families without k are always dense"
+    )
+
+    bias: Literal["trained", "frozen"] = Field(
+        "trained", description="of the decoder; frozen is a control: who revives without it"
     )
 
     family: FamilyName = Field(default="topk", description="which pre-activations become codes")
@@ -118,11 +125,11 @@ class Protocol(BaseModel):
     def measurement(self) -> dict[str, Any]:
         """The keys that define how a cell is measured, for its Spec.
 
-        Those of other families are left out, and `family` itself where it is topk: a new family
-        changes no hash.
+        Those of other families are left out, and of `family` and `bias` what they are by default:
+        a key that came later changes no hash.
         """
         others = {key for key in _FAMILY_KEYS if getattr(self, key) is None}
-        default = {"family"} if self.family == "topk" else set()
+        default = {key for key, value in _DEFAULTS.items() if getattr(self, key) == value}
         return self.model_dump(exclude=set(AXES) | others | default)
 
     def family_settings(self) -> dict[str, float]:

@@ -205,6 +205,8 @@ class Trainer:
         recipe = self.recipe
         weights = self.sae.weights
         result.gradients.W_dec.addcmul_(result.along.unsqueeze(1), weights.W_dec, value=-1)
+        if not recipe.train_bias:
+            result.gradients.b.zero_()
         own = (result.own_gradients[name] for name in self.sae.family.trained)
         gradients = [*result.gradients, *own]
         norm = _global_norm(gradients)

@@ -65,15 +65,17 @@ def test_a_wrong_setting_says_what_is_wrong(options: dict, error: type, says: st
 def test_every_key_but_the_axes_is_part_of_the_measurement(family: Name) -> None:
     measurement = load_protocol("quick", settings=[f"family={family}"]).measurement()
     others = {key for keys in KEYS.values() for key in keys} - KEYS[family].keys()
-    default = {"family"} if family == "topk" else set()
+    default = {"bias"} | ({"family"} if family == "topk" else set())
     assert set(measurement) == set(Protocol.model_fields) - set(AXES) - others - default
     assert None not in measurement.values()
 
 
-def test_the_family_topk_leaves_no_trace_in_a_spec() -> None:
-    """So that the hashes of cells measured before there were families stand."""
+@pytest.mark.parametrize("setting", ["family=topk", "bias=trained"])
+def test_defaults_of_later_keys_leave_no_trace_in_a_spec(setting: str) -> None:
+    """So that the hashes of cells measured before there were such keys stand."""
     plain = load_protocol("quick")
-    assert load_protocol("quick", settings=["family=topk"]).measurement() == plain.measurement()
+    assert load_protocol("quick", settings=[setting]).measurement() == plain.measurement()
+    assert load_protocol("quick", settings=["bias=frozen"]).measurement()["bias"] == "frozen"
 
 
 def test_a_family_brings_its_own_keys_and_they_can_be_set() -> None:

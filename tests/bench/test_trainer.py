@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,6 +99,15 @@ def test_training_equals_autograd_and_torch_adam(arm: Arm, way: tuple[Family, Pa
     # torch clips by norm + 1e-6, hence not to the last digit.
     for name, theirs in reference(arm, family, batches, RECIPE).items():
         assert torch.allclose(mine[name], theirs, atol=1e-6), name
+
+
+def test_a_frozen_bias_stays_where_it_was() -> None:
+    frozen, free = trainer(recipe=replace(RECIPE, train_bias=False)), trainer()
+    for x in data():
+        frozen.step(x)
+        free.step(x)
+    assert not frozen.sae.b.any()
+    assert free.sae.b.any()
 
 
 def test_decoder_rows_keep_unit_norm() -> None:
