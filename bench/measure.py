@@ -25,8 +25,8 @@ from bench.matmul import fast_matmul
 from bench.plan import Block, Spec
 from bench.protocol import Protocol
 from bench.provenance import Clock
-from bench.records import Attribution, Record, Result, make_record
-from bench.results import result
+from bench.records import Agreement, Attribution, Record, Result, make_record
+from bench.results import agreements, result
 from bench.sae import Recipe
 from bench.settings import Progress, Settings, Silent
 from bench.state import Keeper
@@ -69,6 +69,7 @@ def measure_block(
     clock.notes.extend(notes)
     outcomes: Outcomes = {}
     adapter: Adapter | None = None
+    found_agreements: dict[str, Agreement] = {}
     revision = None
     parts = None
     with _threads(block), fast_matmul(settings.device) as matmul:
@@ -82,7 +83,7 @@ def measure_block(
                 depth=block.depth,
             )
             revision = adapter.revision
-            _measure(block, adapter, outcomes, settings, clock, ledger)
+            found_agreements = _measure(block, adapter, outcomes, settings, clock, ledger)
         except OutputError:
             raise
         except Exception as error:
@@ -111,7 +112,7 @@ def measure_block(
             yield from measure_block(part, settings, progress, notes=[*clock.notes, note])
         return
     for spec in block.specs:
-        yield make_record(spec, outcomes[spec.hash], provenance)
+        yield make_record(spec, outcomes[spec.hash], provenance, found_agreements.get(spec.hash))
 
 
 class _Ledger:
@@ -183,8 +184,8 @@ def _measure(
     settings: Settings,
     clock: Clock,
     progress: Progress,
-) -> None:
-    """Fills `outcomes` by the cells' hashes."""
+) -> dict[str, Agreement]:
+    """Fills `outcomes` by the cells' hashes; how far those of several seeds agree."""
     assert block.corpus is not None
 
     def tell(text: str) -> None:
@@ -223,6 +224,7 @@ def _measure(
             outcomes[name] = result(cell, getattr(adapter, "truth", None))
             if settings.saes is not None:
                 cell.trainer.sae.save(settings.saes / name)
+    return agreements([cell for cell in cells if isinstance(outcomes[cell.spec.hash], Result)])
 
 
 def recipe_of(protocol: Protocol) -> Recipe:

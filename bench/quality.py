@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +92,20 @@ def bias_target(sae: SAE, x: Tensor) -> Tensor | None:
     if float(mu.norm()) < LEAST_GAMMA * sae.width**0.5:
         return None
     return mu / mu.square().sum()
+
+
+@torch.no_grad()
+def agreement(mine: Tensor, theirs: Sequence[Tensor]) -> float | None:
+    """How far SAEs of other seeds have found the same directions.
+
+    mine [m, d]; theirs: [m', d] of each other seed; unit rows. The mean over my directions of the
+    largest cosine with one of another seed's, averaged over the other seeds. None without any.
+    """
+    means = [
+        float(torch.cat([(rows @ other.T).amax(1) for rows in mine.double().split(_CHUNK)]).mean())
+        for other in (directions.double() for directions in theirs if len(directions))
+    ]
+    return sum(means) / len(means) if means and len(mine) else None
 
 
 @torch.no_grad()

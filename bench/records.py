@@ -252,6 +252,17 @@ class Provenance(_Part):
     notes: tuple[str, ...] = Field(default=(), description="what did not go as planned")
 
 
+class Agreement(_Part):
+    """Whether other seeds found the same directions. It depends on which were measured together.
+
+    `mean_max_cosine` is over the directions that fire on the sample, against those of each other
+    seed of the same layer and arm that was in the block; averaged over these seeds.
+    """
+
+    seeds: tuple[int, ...] = Field(description="the other seeds")
+    mean_max_cosine: float = Field(description="1 where each has every direction of this one")
+
+
 class Record(_Part):
     """One cell (model, layer, arm, seed): what was asked, what came out, and where."""
 
@@ -262,6 +273,9 @@ class Record(_Part):
     result: Result | None
     failure: Failure | None
     provenance: Provenance
+    agreement: Agreement | None = Field(
+        default=None, description="with other seeds; absent where the block had one only"
+    )
     digest: str = Field(default="", description="of everything else in the record")
 
     @model_validator(mode="after")
@@ -277,11 +291,18 @@ class Record(_Part):
         return self.model_dump(mode="json", exclude={"digest"})
 
     def comparable(self) -> dict[str, Any]:
-        """What an undisturbed run on the same machine gives again: all but the provenance."""
-        return self.model_dump(mode="json", exclude={"digest", "provenance"})
+        """What an undisturbed run on the same machine gives again, whatever else is in its block:
+        all but the provenance and the agreement with other seeds.
+        """
+        return self.model_dump(mode="json", exclude={"digest", "provenance", "agreement"})
 
 
-def make_record(spec: Spec, outcome: Result | BaseException, provenance: Provenance) -> Record:
+def make_record(
+    spec: Spec,
+    outcome: Result | BaseException,
+    provenance: Provenance,
+    agreement: Agreement | None = None,
+) -> Record:
     """The record of a measured or failed cell."""
     ok = isinstance(outcome, Result)
     return Record(
@@ -292,6 +313,7 @@ def make_record(spec: Spec, outcome: Result | BaseException, provenance: Provena
         result=outcome if isinstance(outcome, Result) else None,
         failure=None if isinstance(outcome, Result) else Failure.of(outcome),
         provenance=provenance,
+        agreement=agreement,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, cast
 
 from torch import Tensor
@@ -10,8 +11,9 @@ from bench import theory
 from bench.cells import Cell
 from bench.census import Census
 from bench.families import DENSE
-from bench.quality import quality, recovery
+from bench.quality import agreement, quality, recovery
 from bench.records import (
+    Agreement,
     BiasSteps,
     Death,
     Result,
@@ -45,6 +47,29 @@ def result(cell: Cell, truth: Tensor | None) -> Result:
         attribution=cell.attribution,
         special_tokens=cell.layer.special,
     )
+
+
+def agreements(cells: Sequence[Cell]) -> dict[str, Agreement]:
+    """By cell's hash, how trained cells agree with other seeds of their layer and arm."""
+    groups: dict[tuple[int, str], list[Cell]] = {}
+    for cell in cells:
+        if cell.last is not None:
+            groups.setdefault((cell.spec.layer, cell.spec.arm), []).append(cell)
+    found = {}
+    for group in groups.values():
+        rows = {cell.spec.seed: _alive_directions(cell) for cell in group}
+        for cell in group:
+            others = [seed for seed in rows if seed != cell.spec.seed]
+            cosine = agreement(rows[cell.spec.seed], [rows[seed] for seed in others])
+            if cosine is not None:
+                found[cell.spec.hash] = Agreement(seeds=tuple(others), mean_max_cosine=cosine)
+    return found
+
+
+def _alive_directions(cell: Cell) -> Tensor:
+    assert cell.last is not None
+    directions = cell.trainer.sae.directions()
+    return directions[~cell.last.dead_mask.to(directions.device)]
 
 
 def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:

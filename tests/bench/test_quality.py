@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.arms import parse_arm
-from bench.quality import bias_progress, quality, recovery
+from bench.quality import agreement, bias_progress, quality, recovery
 from bench.sae import SAE
 from bench.transform import Transform
 from zoo.errors import BadActivations
@@ -83,6 +83,20 @@ def test_a_dictionary_recovers_itself() -> None:
     sae = sae_of("raw", activations())
     assert recovery(sae, 3 * sae.W_dec) == pytest.approx(1.0, abs=1e-12)
     assert recovery(sae, -sae.W_dec) < 0.95
+
+
+def test_agreement_equals_numpy_and_is_one_with_oneself() -> None:
+    first, second, third = (SAE.init(WIDTH, size, K, seed=size).W_dec for size in (64, 40, 80))
+    cosines = [(first.numpy() @ other.numpy().T).max(1).mean() for other in (second, third)]
+    assert agreement(first, [second, third]) == pytest.approx(np.mean(cosines), rel=1e-6)
+    assert agreement(first, [first]) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_no_other_seed_and_nothing_alive_mean_no_agreement() -> None:
+    rows = SAE.init(WIDTH, N, K, seed=0).W_dec
+    assert agreement(rows, []) is None
+    assert agreement(rows[:0], [rows]) is None
+    assert agreement(rows, [rows[:0]]) is None
 
 
 @pytest.mark.parametrize("share", [-0.25, 0.0, 0.5, 1.0])
