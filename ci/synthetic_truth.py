@@ -249,7 +249,7 @@ def page(cells: Cells, folder: Path) -> str:
     intro = (
         f"{sizes}; {seeds} seeds, mean [95 % interval]. A claim holds where the interval keeps to "
         "the bound. Shares in percent of the features; recovery is the mean over true features of "
-        "the largest cosine with a decoder direction. AuxK as in `bench/auxk.py`: it gives features "
+        "the largest cosine with a decoder direction. AuxK (`bench/auxk.py`) gives features "
         "that are dead by ReLU a gradient, and through their encoder rows the bias too."
     )
     head = "| The paper (arXiv 2605.31518) | Here | Bound | Holds |\n|:--|:--|:--|:--|"
