@@ -239,9 +239,17 @@ def _settings(found: _Members) -> dict[str, Setting]:
     names: dict[str, set[str]] = defaultdict(set)
     limited: dict[str, bool] = {}
     for (key, _), members in found.items():
-        names[key] |= {record.provenance.protocol for record in members}
+        names[key] |= {_protocol_name(record) for record in members}
         limited[key] = members[0].spec.limit is not None
     return {key: Setting(limited[key], ", ".join(sorted(names[key])), key) for key in names}
+
+
+def _protocol_name(record: Record) -> str:
+    """The preset's name, and what is not as it is by default."""
+    protocol = record.spec.protocol
+    family = [str(protocol["family"])] if "family" in protocol else []
+    bias = [f"{protocol['bias']} bias"] if "bias" in protocol else []
+    return " ".join([record.provenance.protocol, *family, *bias])
 
 
 def _identity(spec: Spec) -> str:

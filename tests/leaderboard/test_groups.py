@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from bench.plan import Spec
 from bench.records import Record
 from leaderboard.groups import Spread, arm_order, by_setting, group_records
 from leaderboard.metrics import GAMMA, INIT
@@ -42,6 +43,15 @@ def test_the_preset_s_name_does_not_separate_equal_protocols() -> None:
     records = [make_record(layer=0), make_record(layer=1, provenance=make_provenance(protocol="z"))]
     (group,) = group_records(records)
     assert group.setting.name == "quick, z"
+
+
+def test_a_family_is_part_of_a_settings_name() -> None:
+    spec = make_spec()
+    other = Spec(**spec.model_dump() | {"protocol": spec.protocol | {"family": "relu"}})
+    (setting,) = by_setting(group_records([make_record(other)]))
+    assert setting.name.endswith(" relu")
+    (setting,) = by_setting(group_records([make_record(spec)]))
+    assert "relu" not in setting.name
 
 
 def test_limited_settings_come_last() -> None:
