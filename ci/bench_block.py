@@ -1,7 +1,7 @@
 """The embedded suite against training its SAEs one run at a time: `python ci/bench_block.py DIR`.
 
 DIR holds the peers' environments, as for `ci/bench_step.py`. Ours is `bench run`, everything
-included: models loaded and run, statistics, censuses, quality, every arm of a model from one stream.
+included: models loaded and run, statistics, censuses, quality, all arms of a model from one stream.
 A peer's way is one run per SAE of the same size, batch and number of steps:
 
     steps     its training steps alone, at its fastest setting, on activations that are there
