@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters import checkpoints, compat, partial
-from adapters.taps import Taps, find_blocks
+from adapters.taps import Taps, find_blocks, pick
 from adapters.tokens import measured
 from zoo.cards import Card, TokenRule
 from zoo.errors import BadActivations, BadCorpus, BadWeights, MissingExtra, UsageError
@@ -148,6 +148,26 @@ class Adapter(ABC):
     def inputs(self, items: list[Any]) -> Inputs:
         """Collates windows into one batch."""
 
+    # ----------------------------------------------- hooks for models that are made otherwise
+
+    def stream(self, output: Any) -> Tensor:
+        """The residual stream in a block's output, [batch, length, width].
+
+        To be overridden where a block's tensor has another layout (channels before positions,
+        pairs of tokens).
+        """
+        return pick(output, self.card.tap.output)
+
+    @property
+    def block_runs(self) -> int:
+        """How often one forward pass runs each block; more than once where a trunk recycles."""
+        return 1
+
+    @property
+    def equal_lengths(self) -> bool:
+        """Whether only windows of one length go into a batch: the model knows no padding."""
+        return False
+
     # ------------------------------------------------------------------------------- sealed
 
     @final
@@ -171,7 +191,7 @@ class Adapter(ABC):
     def model(self) -> nn.Module:
         """The loaded model: eval mode, on the device, in the dtype, without gradients."""
         if self._model is None:
-            checkpoints.check_trust(self.card, self.trust_remote_code)
+            checkpoints.check_trust(self.card, self.trust_remote_code, self.weights)
             try:
                 with compat.quiet():
                     model = self.load()
@@ -266,7 +286,7 @@ class Adapter(ABC):
     ) -> Iterator[ActivationBatch]:
         if room == 0:
             return
-        while chunk := list(itertools.islice(windows, batch_size)):
+        for chunk in self._chunks(windows, batch_size):
             for start in range(0, len(chunk), at_once):
                 part = chunk[start : start + at_once]
                 is_last = start + at_once >= len(chunk)
@@ -279,6 +299,14 @@ class Adapter(ABC):
                 del batch  # else two batches are held while the next one is computed
                 if room == 0:
                     return
+
+    def _chunks(self, windows: Iterator[Window], batch_size: int) -> Iterator[list[Window]]:
+        runs: Iterable[tuple[Any, Iterator[Window]]] = [(None, iter(windows))]
+        if self.equal_lengths:
+            runs = itertools.groupby(windows, key=lambda window: len(window.item))
+        for _, run in runs:
+            while chunk := list(itertools.islice(run, batch_size)):
+                yield chunk
 
     def _numbered_windows(self, examples: Iterable[Any], start: int) -> Iterator[Window]:
         for number, example in enumerate(examples):
@@ -335,7 +363,7 @@ class Adapter(ABC):
             # Selecting copies, which also guards against models that write in place.
             return stream.reshape(-1, width).index_select(0, index).float()
 
-        with Taps(blocks, self.card.tap.output, keep) as taps:
+        with Taps(blocks, self.stream, keep, self.block_runs) as taps:
             self.model(**arguments)
         return taps.kept
 

@@ -55,6 +55,21 @@ def local_folder(card: Card, weights: Path | None = None) -> Path:
     return folder
 
 
+def part(card: Card, folder: Path, name: str) -> Path:
+    """Another subfolder of the checkpoint's repository, beside the folder of its weights.
+
+    Raises:
+        ModelUnavailable: it is not there.
+    """
+    beside = (folder.parent if card.checkpoint.subfolder else folder) / name
+    if not beside.is_dir():
+        raise ModelUnavailable(
+            f"model {card.id!r}: no folder {name!r} beside {folder}",
+            "Give the folder of the main part of a whole copy of the repository.",
+        )
+    return beside
+
+
 def commit_of(snapshot: Path) -> str | None:
     """The commit of a folder in the hub cache (.../snapshots/<commit>/...)."""
     parts = snapshot.parts
@@ -63,12 +78,22 @@ def commit_of(snapshot: Path) -> str | None:
     return parts[len(parts) - parts[::-1].index("snapshots")]
 
 
-def check_trust(card: Card, trust_remote_code: bool) -> None:
+def check_trust(card: Card, trust_remote_code: bool, weights: Path | None = None) -> None:
     """Refuses a checkpoint that runs its own code, unless the user allows it.
 
+    Code that could change between reading and running it is never run: on the hub its commit must
+    be pinned.
+
     Raises:
-        ModelUnavailable: the card says so, and the user did not.
+        ModelUnavailable: the card says so, and the user did not; or no commit is pinned.
     """
+    pinned = card.checkpoint.source != "hub" or card.checkpoint.revision or weights
+    if card.checkpoint.remote_code and not pinned:
+        raise ModelUnavailable(
+            f"model {card.id!r} runs Python code that comes with {card.checkpoint.hub}, and its "
+            "card pins no commit of it",
+            "Download the repository, read its code, and give the folder as --weights DIR.",
+        )
     if card.checkpoint.remote_code and not trust_remote_code:
         raise ModelUnavailable(
             f"model {card.id!r} runs Python code that comes with its weights "
@@ -105,17 +130,14 @@ def pretrained(
     """
     check_config(card, folder, model_types)
     check_files(card, folder)
-    trust = {"trust_remote_code": trust_remote_code and card.checkpoint.remote_code}
     with loading_errors(card, folder):
-        placed = partial.placement(
-            loader, card, folder, depth, device or torch.device("cpu"), trust
-        )
+        placed = partial.placement(loader, card, folder, depth, device or torch.device("cpu"))
         model, report = loader.from_pretrained(
             folder,
-            **trust,
             **placed,
             local_files_only=True,
             output_loading_info=True,
+            **remote_code(card, trust_remote_code),
             **compat.dtype_argument(dtype),
             **arguments,
         )
@@ -123,6 +145,22 @@ def pretrained(
         partial.settle(model, folder)
     check_report(card, folder, model, report)
     return model
+
+
+def remote_code(card: Card, trust_remote_code: bool) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for code that comes with a checkpoint.
+
+    config.json may name the code of a repository instead of the folder's own; it is then taken at
+    the commit that the card pins, not at the newest one.
+    """
+    if not (card.checkpoint.remote_code and trust_remote_code):
+        return {"trust_remote_code": False}
+    from huggingface_hub import constants
+
+    arguments = {"trust_remote_code": True, "cache_dir": constants.HF_HUB_CACHE}
+    if card.checkpoint.revision:
+        arguments["code_revision"] = card.checkpoint.revision
+    return arguments
 
 
 def read_config(card: Card, folder: Path) -> dict[str, Any]:
@@ -172,13 +210,14 @@ def check_files(card: Card, folder: Path) -> list[Path]:
     """
     from safetensors import SafetensorError, safe_open
 
-    for pattern in hub.WEIGHTS:
+    patterns = hub.weight_patterns(card.checkpoint.file)
+    for pattern in patterns:
         files = sorted(folder.glob(pattern))
         if files:
             break
     else:
         raise BadWeights(
-            f"model {card.id!r}: no weights (*.safetensors or *.bin) in {folder}",
+            f"model {card.id!r}: no weights ({' or '.join(patterns[:2])}) in {folder}",
             "If it is a download that broke off, run again; it resumes.",
         )
     for index in folder.glob(f"{pattern}.index.json"):

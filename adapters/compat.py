@@ -12,7 +12,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import BadCard
+
+if TYPE_CHECKING:
+    from zoo.cards import Card
 
 
 @functools.cache
@@ -69,6 +74,22 @@ def transformers() -> ModuleType:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
+
+
+def model_class(card: Card) -> Any:
+    """The class that loads the card's model: AutoModel, or what `options.class` names.
+
+    Raises:
+        BadCard: the installed library has no such class.
+    """
+    name = str(card.options.get("class", "AutoModel"))
+    found = getattr(transformers(), name, None)
+    if found is None:
+        raise BadCard(
+            f"card {card.id!r}: transformers {transformers().__version__} has no class {name!r}",
+            "Correct options.class, or install a version that has it.",
+        )
+    return found
 
 
 @contextmanager

@@ -114,8 +114,10 @@ class _Subject:
         return _joined(list(batches))
 
     def batch(self) -> Inputs:
-        """The first windows of all examples as one batch."""
+        """The first windows of all examples as one batch, of one length where it must be."""
         firsts = [windows[0] for e in self.examples if (windows := self.adapter.windows(e))]
+        if self.adapter.equal_lengths:
+            firsts = [window for window in firsts if len(window) == len(firsts[0])]
         return self.adapter.inputs(firsts)
 
 
@@ -209,7 +211,7 @@ def _early_stop(subject: _Subject) -> str:
 
     def hook(i: int) -> Callable[..., None]:
         def keep(module: nn.Module, args: Any, result: Any) -> None:
-            full[i] = pick(result, adapter.card.tap.output).clone()
+            full[i] = adapter.stream(result).clone()
 
         return keep
 

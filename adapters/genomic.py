@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
 from adapters.letters import BASES, check_letters
 from adapters.sequence import SequenceModel
+from adapters.tokens import consecutive
 from zoo.errors import BadCard, BadCorpus
 
 
@@ -28,8 +31,14 @@ def dna(example: Any) -> str:
     return sequence
 
 
+def one_hot(sequence: str) -> Tensor:
+    """Capitals as FloatTensor [length, 4], in the order A, C, G, T. N has none of the four."""
+    letters = np.frombuffer(sequence.encode("ascii"), np.uint8)
+    return torch.from_numpy((letters[:, None] == np.frombuffer(b"ACGT", np.uint8)).astype("f4"))
+
+
 class DnaLanguage(SequenceModel):
-    """DNA language models of the transformers library, masked or causal."""
+    """DNA language models of the transformers library or with its interface, masked or causal."""
 
     kind: ClassVar[str] = "a DNA sequence"
     # Long enough for tokenizers of six bases.
@@ -39,13 +48,59 @@ class DnaLanguage(SequenceModel):
         return dna(example)
 
 
-class EnformerTrunk(Adapter):
+class DnaTrunk(Adapter):
+    """A network on one-hot DNA whose blocks see bins of bases.
+
+    The trunk sees `context` bins at a time. A longer example is cut into consecutive windows of
+    exactly that many bases and a shorter rest is left out; an example shorter than one window is an
+    error. N is a base without any of the four letters.
+    """
+
+    # Whether the network takes [batch, 4, bases] instead of [batch, bases, 4].
+    channels_first: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def bin(self) -> int:
+        """Bases per bin."""
+
+    @functools.cached_property
+    def bases(self) -> int:
+        """Length of a window in bases.
+
+        Raises:
+            BadCard: `options.bases` is not `context` bins.
+        """
+        bases = self.card.context * self.bin
+        stated = self.card.options.get("bases", bases)
+        if stated != bases:
+            raise BadCard(
+                f"card {self.card.id!r}: options.bases is {stated}, but {self.card.context} bins "
+                f"are {bases} bases"
+            )
+        return bases
+
+    def windows(self, example: Any) -> list[str]:
+        sequence = dna(example)
+        size = self.bases
+        if sequence and len(sequence) < size:
+            raise BadCorpus(
+                f"{len(sequence)} bases, the model sees {size} at a time",
+                "Give longer sequences.",
+            )
+        whole = len(sequence) // size * size
+        return [sequence[start : start + size] for start in range(0, whole, size)]
+
+    def inputs(self, items: list[str]) -> Inputs:
+        x = torch.stack([one_hot(item) for item in items])
+        valid = torch.ones((len(items), self.card.context), dtype=torch.bool)
+        return Inputs({"x": x.mT.contiguous() if self.channels_first else x}, valid, ~valid)
+
+
+class EnformerTrunk(DnaTrunk):
     """Enformer (Avsec et al. 2021), through the class in enformer-pytorch.
 
-    Tokens are bins of 2^num_downsamples bases (128 in the published model), before the final
-    crop. The trunk sees `context` bins at a time. A longer example is cut into consecutive
-    windows of exactly that many bases and a shorter rest is left out; an example shorter than one
-    window is an error. N is a base without any of the four letters.
+    Bins are of 2^num_downsamples bases (128 in the published model), before the final crop.
     """
 
     def load(self) -> nn.Module:
@@ -59,36 +114,74 @@ class EnformerTrunk(Adapter):
             Enformer, self.card, self.folder, dtype=self.dtype, model_types=("enformer",)
         )
 
-    @functools.cached_property
-    def bases(self) -> int:
-        """Length of a window in bases.
-
-        Raises:
-            BadCard: `options.bases` is not `context` bins.
-        """
+    @property
+    def bin(self) -> int:
         config = checkpoints.check_config(self.card, self.folder, ("enformer",))
-        bases = self.card.context * 2 ** int(config.get("num_downsamples", 7))
-        stated = self.card.options.get("bases", bases)
-        if stated != bases:
-            raise BadCard(
-                f"card {self.card.id!r}: options.bases is {stated}, but {self.card.context} bins "
-                f"are {bases} bases"
-            )
-        return bases
+        return 2 ** int(config.get("num_downsamples", 7))
 
-    def windows(self, example: Any) -> list[Tensor]:
-        sequence = dna(example)
-        if sequence and len(sequence) < self.bases:
-            raise BadCorpus(
-                f"{len(sequence)} bases, the model sees {self.bases} at a time",
-                "Give longer sequences.",
-            )
-        from enformer_pytorch import str_to_one_hot
 
-        size = self.bases
-        starts = range(0, len(sequence) - size + 1, size) if sequence else ()
-        return [str_to_one_hot(sequence[start : start + size]) for start in starts]
+class BorzoiTrunk(DnaTrunk):
+    """Borzoi (Linder et al. 2025), through the package borzoi-pytorch: bins of 128 bases."""
 
-    def inputs(self, items: list[Tensor]) -> Inputs:
-        valid = torch.ones((len(items), self.card.context), dtype=torch.bool)
-        return Inputs({"x": torch.stack(items)}, valid, ~valid)
+    channels_first = True
+    bin = 128
+
+    def load(self) -> nn.Module:
+        compat.transformers()
+        from borzoi_pytorch import Borzoi
+
+        return checkpoints.pretrained(Borzoi, self.card, self.folder, dtype=self.dtype)
+
+
+class SpliceNetwork(DnaTrunk):
+    """SpliceAI (Jaganathan et al. 2019), through the package openspliceai.
+
+    Residual units of dilated convolutions over single bases, whose stream is [batch, channels,
+    bases]. `options.window` and `options.dilation` give each unit's kernel width and dilation.
+    Bases near the ends see zeros instead of their flanks: the card's token rule leaves them out.
+    """
+
+    channels_first = True
+    bin = 1
+
+    def load(self) -> nn.Module:
+        from openspliceai.train_base.openspliceai import ResidualUnit, SpliceAI
+
+        window, dilation = (np.array(self.card.options[key]) for key in ("window", "dilation"))
+        path = checkpoints.check_files(self.card, self.folder)[0]
+        model = SpliceAI(self.card.tap.width, window, dilation)
+        with checkpoints.loading_errors(self.card, path):
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        # The list of units also holds the taps of the skip connection, which leave the stream be.
+        units = [unit for unit in model.residual_units if isinstance(unit, ResidualUnit)]
+        model.units = nn.ModuleList(units)
+        return model.to(self.dtype)
+
+    def stream(self, output: Any) -> Tensor:
+        return super().stream(output).mT
+
+
+class Evo2(Adapter):
+    """Evo 2 (Brixi et al. 2025), through the package evo2: one token per base, left to right.
+
+    `options.name` is the package's name of the model. Its kernels are for CUDA only.
+    """
+
+    def load(self) -> nn.Module:
+        from evo2 import Evo2 as Package
+
+        path = checkpoints.check_files(self.card, self.folder)[0]
+        return Package(str(self.card.options["name"]), local_path=str(path)).model
+
+    @property
+    def equal_lengths(self) -> bool:
+        return True
+
+    def windows(self, example: Any) -> list[bytes]:
+        sequence = dna(example).encode("ascii")
+        return [sequence[cut] for cut in consecutive(len(sequence), self.card.context)]
+
+    def inputs(self, items: list[bytes]) -> Inputs:
+        ids = torch.tensor([list(item) for item in items])
+        valid = torch.ones(ids.shape, dtype=torch.bool)
+        return Inputs({"x": ids}, valid, ~valid)

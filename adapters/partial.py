@@ -24,21 +24,19 @@ def placement(
     folder: Path,
     depth: int | None,
     device: torch.device,
-    trust: dict[str, Any],
 ) -> dict[str, Any]:
     """Arguments of `from_pretrained` that load the first `depth` blocks; none to load all.
 
-    All are loaded where all are asked for, and where the weights are not in safetensors files:
-    from others nothing can be left out.
+    All are loaded where all are asked for, where the weights are not in safetensors files, from
+    which alone something can be left out, and where the checkpoint brings its own code: it is not
+    known to survive being built without weights.
     """
-    whole = depth is None or depth >= card.tap.layers
+    whole = depth is None or depth >= card.tap.layers or card.checkpoint.remote_code
     if whole or not any(folder.glob("*.safetensors")) or not hasattr(loader, "from_config"):
         return {}
     with compat.quiet(), torch.device("meta"):
-        config = compat.transformers().AutoConfig.from_pretrained(
-            folder, local_files_only=True, **trust
-        )
-        empty = loader.from_config(config, **trust)
+        config = compat.transformers().AutoConfig.from_pretrained(folder, local_files_only=True)
+        empty = loader.from_config(config)
     behind = set(find_blocks(empty, card.tap, card.id)[depth:])
     return {"device_map": _device_map(empty, behind, str(device))}
 

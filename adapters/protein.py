@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from adapters import compat
+import torch
+from torch import nn
+
+from adapters import checkpoints, compat
+from adapters.base import Inputs
 from adapters.letters import AMINO_ACIDS, check_letters
 from adapters.sequence import SequenceModel
+from adapters.tokens import pad
 from zoo.errors import BadWeights
 
 
@@ -17,21 +23,115 @@ class ProteinModel(SequenceModel):
 
     What becomes of the five rare letters is the tokenizer's to say; where it does not know one,
     it is the unknown token, which is measured like any other residue.
+
+    Card options:
+        unknown: letters that are written as X before tokenising (`UZOB` for ProtT5).
+        spaced: true where the tokenizer wants a space between residues.
     """
 
     kind: ClassVar[str] = "a protein sequence"
-    probe: ClassVar[str] = "ACD"
+
+    @property
+    def probe(self) -> str:  # type: ignore[override]
+        return self.written("ACD")
 
     def sequence(self, example: Any) -> str:
         sequence = super().sequence(example)
         check_letters(sequence, AMINO_ACIDS, "proteins")
-        return sequence
+        return self.written(sequence)
+
+    def written(self, sequence: str) -> str:
+        """The sequence as the tokenizer wants it."""
+        unknown = str(self.card.options.get("unknown", ""))
+        sequence = sequence.translate(str.maketrans(unknown, "X" * len(unknown)))
+        return " ".join(sequence) if self.card.options.get("spaced") else sequence
 
 
 class Esm2(ProteinModel):
     """ESM-2, through the class in transformers."""
 
     model_types = ("esm",)
+
+
+class ProGen2(ProteinModel):
+    """ProGen2 (Nijkamp et al. 2023): sequences between the termini `1` and `2`, left to right.
+
+    The termini are special tokens. The tokenizer does not write them, so they are written here.
+    """
+
+    @functools.cached_property
+    def _frame(self) -> tuple[list[int], list[int]]:
+        return self._encode("1", special=False), self._encode("2", special=False)
+
+
+class Glm2(SequenceModel):
+    """gLM2 (Cornman et al. 2024): contigs of proteins and the DNA between them.
+
+    Amino acids in capitals, bases in lower case, each element behind its strand (`<+>` or `<->`).
+    An example without a strand is a protein, or DNA, on the forward one. Strands are special.
+    """
+
+    kind: ClassVar[str] = "a contig"
+    probe: ClassVar[str] = "ACD"
+    extra_special: ClassVar[tuple[str, ...]] = ("<+>", "<->")
+
+    def sequence(self, example: Any) -> str:
+        contig = super().sequence(example)
+        letters = contig.replace("<+>", "").replace("<->", "")
+        check_letters(letters, AMINO_ACIDS | frozenset("acgtn"), "contigs")
+        return contig if contig.startswith("<") or not contig else f"<+>{contig}"
+
+
+class EsmPackage(ProteinModel):
+    """ESM3 open and ESM Cambrian through the package `esm` (EvolutionaryScale).
+
+    The sequence track alone is given. `card.options`: `class` (ESM3 or ESMC), `heads`, and for ESM3
+    `v_heads`, the heads of its geometric attention; width and depth are the card's. The package
+    has no configuration files, and its own loader would fetch much that is not needed here.
+    """
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        compat.transformers()
+        from esm.tokenization import EsmSequenceTokenizer
+
+        return EsmSequenceTokenizer()
+
+    def load(self) -> nn.Module:
+        path = checkpoints.check_files(self.card, self.folder)[0]
+        with checkpoints.loading_errors(self.card, path):
+            weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            model = self._model_without_weights()
+            model.load_state_dict(weights)
+        return model.to(self.dtype)
+
+    def _model_without_weights(self) -> nn.Module:
+        options, tap = self.card.options, self.card.tap
+        shape = {"d_model": tap.width, "n_heads": int(options["heads"]), "n_layers": tap.layers}
+        if options["class"] == "ESMC":
+            from esm.models.esmc import ESMC
+
+            return ESMC(**shape, tokenizer=self.tokenizer, use_flash_attn=False)
+        from esm.models.esm3 import ESM3
+
+        return ESM3(
+            **shape,
+            v_heads=int(options["v_heads"]),
+            structure_encoder_fn=None,
+            structure_decoder_fn=None,
+            function_decoder_fn=None,
+            tokenizers=SimpleNamespace(sequence=self.tokenizer),
+        )
+
+    @property
+    def equal_lengths(self) -> bool:
+        return False
+
+    def inputs(self, items: list[list[int]]) -> Inputs:
+        ids, valid = pad(items, self.tokenizer.pad_token_id)
+        special = torch.isin(ids, self._special_ids) & valid
+        # Tokens attend to tokens of the same sequence id: ESM3 makes no mask of the padding.
+        return Inputs({"sequence_tokens": ids, "sequence_id": valid}, valid, special)
 
 
 class AntiBerty(ProteinModel):

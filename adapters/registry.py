@@ -42,10 +42,18 @@ _OWN = {
     "hf-masked": Entry("adapters.language:MaskedLanguage", ("transformers",)),
     "hf-vit": Entry("adapters.vision:HubVisionTransformer", ("transformers", "PIL")),
     "timm-vit": Entry("adapters.vision:TimmVisionTransformer", ("timm", "torchvision", "PIL")),
+    "sd3": Entry("adapters.diffusion:StableDiffusion3", ("diffusers", "PIL")),
+    "protein-lm": Entry("adapters.protein:ProteinModel", ("transformers",)),
     "esm2": Entry("adapters.protein:Esm2", ("transformers",)),
+    "esm-package": Entry("adapters.protein:EsmPackage", ("esm", "transformers")),
+    "progen2": Entry("adapters.protein:ProGen2", ("transformers",)),
+    "glm2": Entry("adapters.protein:Glm2", ("transformers", "einops")),
     "antiberty": Entry("adapters.protein:AntiBerty", ("transformers",)),
     "enformer": Entry("adapters.genomic:EnformerTrunk", ("transformers", "enformer_pytorch")),
+    "borzoi": Entry("adapters.genomic:BorzoiTrunk", ("transformers", "borzoi_pytorch")),
+    "spliceai": Entry("adapters.genomic:SpliceNetwork", ("openspliceai",)),
     "dna-lm": Entry("adapters.genomic:DnaLanguage", ("transformers",)),
+    "evo2": Entry("adapters.genomic:Evo2", ("evo2",)),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any, ClassVar
 
 import torch
@@ -18,21 +19,25 @@ _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tikt
 
 
 class SequenceModel(Adapter):
-    """A model of the transformers library with its tokenizer.
+    """A model of the transformers library, or of its kin that bring their code, with its tokenizer.
 
-    The base model is loaded, without a head. An example is a string. It is tokenised whole; its
-    tokens are cut into consecutive windows, and each window gets the special tokens that the
-    tokenizer puts around a sequence, so that a window is at most `card.context` long with them.
+    The base model is loaded, without a head; `options: {class: ...}` names another class of the
+    library. An example is a string. It is tokenised whole; its tokens are cut into consecutive
+    windows, and each window gets the special tokens that the tokenizer puts around a sequence, so
+    that a window is at most `card.context` long with them. A model whose forward pass takes no
+    attention mask is given batches of windows of one length, without padding.
     """
 
     # What an example is called in messages, and one that every tokenizer of the family encodes.
     kind: ClassVar[str] = "text"
     probe: ClassVar[str] = "the"
+    # Tokens that are special although the tokenizer does not say so.
+    extra_special: ClassVar[tuple[str, ...]] = ()
 
     def load(self) -> nn.Module:
         _ = self.tokenizer
         model = checkpoints.pretrained(
-            compat.transformers().AutoModel,
+            compat.model_class(self.card),
             self.card,
             self.folder,
             dtype=self.dtype,
@@ -54,19 +59,22 @@ class SequenceModel(Adapter):
         """The checkpoint's tokenizer."""
         transformers = compat.transformers()
         checkpoints.check_config(self.card, self.folder, self.model_types)
-        remote_code = self.card.checkpoint.remote_code
-        if not remote_code and not any(map(list, map(self.folder.glob, _VOCABULARIES))):
+        remote_code = checkpoints.remote_code(self.card, self.trust_remote_code)
+        found = any(map(list, map(self.folder.glob, _VOCABULARIES)))
+        if not found and not self.card.checkpoint.remote_code:
             # Some versions of the library would go on with a vocabulary of special tokens only.
             raise BadWeights(
                 f"model {self.card.id!r}: no tokenizer ({', '.join(_VOCABULARIES)}) in "
                 f"{self.folder}",
                 "Give a folder that holds the weights and the tokenizer.",
             )
+        alone = self.folder / "tokenizer.json"
         with checkpoints.loading_errors(self.card, self.folder):
+            if alone.is_file() and not (self.folder / "tokenizer_config.json").is_file():
+                # The library would guess a class from config.json, and its special tokens with it.
+                return transformers.PreTrainedTokenizerFast(tokenizer_file=str(alone))
             return transformers.AutoTokenizer.from_pretrained(
-                self.folder,
-                trust_remote_code=self.trust_remote_code and remote_code,
-                local_files_only=True,
+                self.folder, local_files_only=True, **remote_code
             )
 
     def sequence(self, example: Any) -> str:
@@ -89,7 +97,19 @@ class SequenceModel(Adapter):
         # Any id will do for padding that the attention mask hides.
         ids, valid = pad(items, 0 if filler is None else filler)
         special = torch.isin(ids, self._special_ids) & valid
-        return Inputs({"input_ids": ids, "attention_mask": valid.long()}, valid, special)
+        # A cache of keys and values would cost memory and serve nobody: nothing is generated.
+        offered = {"attention_mask": valid.long(), "use_cache": False}
+        taken = {name: value for name, value in offered.items() if name in self._parameters}
+        return Inputs({"input_ids": ids, **taken}, valid, special)
+
+    @property
+    def equal_lengths(self) -> bool:
+        return "attention_mask" not in self._parameters
+
+    @functools.cached_property
+    def _parameters(self) -> frozenset[str]:
+        """What the model's forward pass takes by name."""
+        return frozenset(inspect.signature(self.model.forward).parameters)
 
     def _encode(self, sequence: str, *, special: bool) -> list[int]:
         return self.tokenizer(
@@ -127,4 +147,6 @@ class SequenceModel(Adapter):
         names = ("bos", "eos", "cls", "sep", "pad", "mask")
         named = {getattr(tokenizer, f"{name}_token_id", None) for name in names}
         ids = (set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}) | (named - {None})
+        ids |= {token for side in self._frame for token in side}
+        ids |= set(tokenizer.convert_tokens_to_ids(list(self.extra_special)))
         return torch.tensor(sorted(ids), dtype=torch.long)

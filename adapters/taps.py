@@ -87,9 +87,11 @@ class Taps:
 
     Args:
         blocks: the blocks to read, by layer number.
-        output: which of a block's outputs is the stream (`Tap.output`).
+        stream: finds the residual stream in what a block returns.
         keep: makes what is kept of a stream. It must copy: some models go on to write into the
             tensor that a block returned.
+        passes: how often the model runs each block in one forward pass. Trunks that recycle run
+            them several times; the last time is kept.
 
     `kept` holds the results by layer number. The hooks come off when the context ends, however it
     ends. Blocks may run in any order: the pass stops when all have run.
@@ -101,12 +103,14 @@ class Taps:
     def __init__(
         self,
         blocks: Mapping[int, nn.Module],
-        output: int | Literal["sum"],
+        stream: Callable[[Any], Tensor],
         keep: Callable[[int, Tensor], Tensor],
+        passes: int = 1,
     ) -> None:
         self._blocks = blocks
-        self._output = output
+        self._stream = stream
         self._keep = keep
+        self._left = dict.fromkeys(blocks, passes)
         self._handles: list[Any] = []
         self.kept: dict[int, Tensor] = {}
 
@@ -130,12 +134,17 @@ class Taps:
             return False
         missing = sorted(set(self._blocks) - set(self.kept))
         if missing:
-            raise BadActivations(f"block {missing[0]} did not run in the forward pass")
+            times = self._left[missing[0]]
+            often = f", or {times} times too few" if times > 1 else ""
+            raise BadActivations(f"block {missing[0]} did not run in the forward pass{often}")
         return True
 
     def _hook(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            self.kept[layer] = self._keep(layer, pick(output, self._output))
+            self._left[layer] -= 1
+            if self._left[layer] != 0:
+                return
+            self.kept[layer] = self._keep(layer, self._stream(output))
             if len(self.kept) == len(self._blocks):
                 raise StopForward
 

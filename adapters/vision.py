@@ -16,12 +16,16 @@ from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
 from zoo.errors import BadCorpus, BadWeights
 
+# Models whose first token is a patch.
+_WITHOUT_CLS = {"siglip_vision_model"}
+
 
 class VisionTransformer(Adapter):
     """A vision transformer: one token per patch, behind CLS and `tokens.registers` registers.
 
-    An example is a uint8 image [height, width, 3], resized and normalised as the checkpoint says.
-    CLS and registers are special tokens.
+    `options: {cls: false}` says that there is no CLS (SigLIP). An example is a uint8 image
+    [height, width, 3], resized and normalised as the checkpoint says. CLS and registers are
+    special tokens.
     """
 
     # The name of the image among the model's keyword arguments.
@@ -48,12 +52,14 @@ class VisionTransformer(Adapter):
     def inputs(self, items: list[Tensor]) -> Inputs:
         images = torch.stack(items)
         prefix, (patch_height, patch_width) = self.geometry()
-        declared = 1 + self.card.tokens.registers
+        declared = int(self.card.options.get("cls", True)) + self.card.tokens.registers
         if prefix != declared:
             raise BadWeights(
                 f"model {self.card.id!r}: {prefix} tokens (CLS, registers) before the patches, "
                 f"the card says {declared}",
-                f"Set tokens.registers to {prefix - 1} in the card.",
+                f"Set tokens.registers to {prefix - 1} in the card."
+                if prefix
+                else "Set options.cls to false and tokens.registers to 0 in the card.",
             )
         height, width = images.shape[-2:]
         patches = (height // patch_height) * (width // patch_width)
@@ -64,13 +70,16 @@ class VisionTransformer(Adapter):
 
 
 class HubVisionTransformer(VisionTransformer):
-    """ViT, DINOv2, DINOv2 with registers, DINOv3, through the classes in transformers."""
+    """ViT, DINOv2, DINOv3, the vision towers of CLIP and SigLIP, through transformers.
+
+    `options: {class: ...}` names the library's class where it is not AutoModel (a tower).
+    """
 
     argument = "pixel_values"
 
     def load(self) -> nn.Module:
         return checkpoints.pretrained(
-            compat.transformers().AutoModel,
+            compat.model_class(self.card),
             self.card,
             self.folder,
             dtype=self.dtype,
@@ -82,7 +91,8 @@ class HubVisionTransformer(VisionTransformer):
     def geometry(self) -> tuple[int, tuple[int, int]]:
         config: Any = self.model.config
         registers = getattr(config, "num_register_tokens", 0)
-        return 1 + registers, _pair(config.patch_size)
+        cls = config.model_type not in _WITHOUT_CLS
+        return cls + registers, _pair(config.patch_size)
 
     def pixels(self, image: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self._processor(image), np.float32))

@@ -196,6 +196,7 @@ class Cells:
             weights=self.weights,
             corpus=self.corpus,
             regions=self.regions,
+            suite=registry.suite(self.suite) if self.suite else None,
         )
 
     def blocks(self, workers: int = 1) -> list[Block]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench.memory import block_memory
 from bench.protocol import Protocol
-from zoo.cards import Card, Domain, Name
+from zoo.cards import Card, Domain, Name, Suite
 from zoo.corpora import KIND_OF_DOMAIN, Corpus, file_corpus, open_corpus
 from zoo.errors import ModelError, UsageError
 from zoo.hub import pinned
@@ -81,6 +81,7 @@ class Request:
     corpus: Path | None = None
     regions: Path | None = None
     memory: int | None = None
+    suite: Suite | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def make_plan(request: Request, registry: Registry) -> list[Block]:
     _check_layers(cards, request.layers)
     blocks: list[Block] = []
     for card in cards:
-        asked = card.layers if request.layers is None else request.layers
+        every = request.suite.layers_of(card) if request.suite else card.layers
+        asked = every if request.layers is None else request.layers
         layers = sorted({number for number in asked if number in card.layers})
         if layers:
             blocks += _blocks(card, layers, request, registry)

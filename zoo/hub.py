@@ -20,7 +20,7 @@ from zoo.errors import BadCard, HubUnreachable, ModelUnavailable
 
 # Files that loading may need; weights are added in the format preferred.
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.py")
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 # What HTTP libraries raise when a body ends early.
 _BROKEN_OFF = {"ChunkedEncodingError", "IncompleteRead", "RemoteProtocolError", "ReadError"}
@@ -48,6 +48,13 @@ class Place:
     licence_page: str | None = None
     keys: tuple[str, str] = ("checkpoint.hub", "checkpoint.revision")
     kind: str = "model"
+    parts: tuple[str, ...] = ()
+    file: str | None = None
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of the repository that are read."""
+        return (self.subfolder, *self.parts)
 
     @classmethod
     def of(cls, card: Card) -> Place:
@@ -60,6 +67,8 @@ class Place:
             checkpoint.subfolder,
             checkpoint.gated,
             checkpoint.licence_page,
+            parts=checkpoint.parts,
+            file=checkpoint.file,
         )
 
 
@@ -70,6 +79,11 @@ class RemoteFile:
     path: str
     bytes: int
     cached: bool
+
+
+def weight_patterns(file: str | None) -> tuple[str, ...]:
+    """The names that files of weights may have, the preferred first; or the one that is named."""
+    return (file,) if file else WEIGHTS
 
 
 def client() -> ModuleType:
@@ -91,7 +105,7 @@ def pinned(card: Card) -> Card:
     """
     checkpoint = card.checkpoint
     if checkpoint.source != "hub" or checkpoint.revision is not None or checkpoint.remote_code:
-        return card
+        return card  # code is not run at whatever commit it is at now
     commit = resolve(Place.of(card))
     found = card.model_copy(
         update={"checkpoint": checkpoint.model_copy(update={"revision": commit})}
@@ -174,15 +188,20 @@ def files(place: Place) -> list[RemoteFile]:
     """
     hub = client()
     with hub_errors(place):
-        tree = hub.HfApi().list_repo_tree(
-            place.hub,
-            path_in_repo=place.subfolder or None,
-            revision=place.revision,
-            repo_type=place.kind,
-        )
-        sizes = {entry.path: entry.size for entry in tree if hasattr(entry, "size")}
+        sizes = {
+            entry.path: entry.size
+            for folder in place.folders
+            for entry in hub.HfApi().list_repo_tree(
+                place.hub,
+                path_in_repo=folder or None,
+                revision=place.revision,
+                repo_type=place.kind,
+            )
+            if hasattr(entry, "size")
+        }
     names = {path: path.rsplit("/", 1)[-1] for path in sizes}
-    weights = next((w for w in WEIGHTS if fnmatch.filter(names.values(), w)), WEIGHTS[0])
+    known = weight_patterns(place.file)
+    weights = next((w for w in known if fnmatch.filter(names.values(), w)), known[0])
     wanted = [
         p for p in sizes if any(fnmatch.fnmatch(names[p], g) for g in (*SMALL_FILES, weights))
     ]
@@ -199,7 +218,7 @@ def snapshot(card: Card) -> Path:
         ModelUnavailable: the remedy says how to get it.
     """
     place = Place.of(card)
-    for pattern in WEIGHTS:
+    for pattern in weight_patterns(place.file):
         folder = _snapshot(place, (*SMALL_FILES, pattern))
         if any((folder / place.subfolder).glob(pattern)):
             break
@@ -221,15 +240,15 @@ def dataset(place: Place, pattern: str) -> Path:
 
 
 def _snapshot(place: Place, patterns: Iterable[str]) -> Path:
-    below = f"{place.subfolder}/" if place.subfolder else ""
+    folders = [f"{name}/" if name else "" for name in place.folders]
     with hub_errors(place):
         return Path(
             client().snapshot_download(
                 place.hub,
                 repo_type=place.kind,
                 revision=place.revision,
-                allow_patterns=[below + pattern for pattern in patterns],
-                ignore_patterns=[f"{below}*/*"],
+                allow_patterns=[below + name for below in folders for name in patterns],
+                ignore_patterns=[f"{below}*/*" for below in folders],
             )
         )
 

@@ -115,6 +115,12 @@ class Registry:
             for name in suite.models:
                 if name not in self.cards:
                     raise BadCard(f"suite {suite.id!r} names the unknown model {name!r}")
+            for name in suite.layers:
+                if name not in suite.models:
+                    raise BadCard(f"suite {suite.id!r} names layers of {name!r}, not its own")
+                beyond = set(suite.layers_of(self.cards[name])) - set(self.cards[name].layers)
+                if beyond:
+                    raise BadCard(f"suite {suite.id!r}: {name!r} has no layer {min(beyond)}")
 
     def _put(self, table: dict, entry: BaseModel, kind: str, origin: str) -> None:
         name: str = entry.id  # type: ignore[attr-defined]

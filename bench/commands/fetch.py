@@ -93,7 +93,8 @@ def _fetch(card: Card) -> None:
 
     folder = hub.snapshot(card)
     below = folder / card.checkpoint.subfolder
-    if not any(True for pattern in hub.WEIGHTS for _ in below.glob(pattern)):
+    patterns = hub.weight_patterns(card.checkpoint.file)
+    if not any(True for pattern in patterns for _ in below.glob(pattern)):
         from zoo.errors import ModelUnavailable
 
         raise ModelUnavailable(f"model {card.id!r}: {card.checkpoint.hub} holds no weights")

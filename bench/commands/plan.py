@@ -43,8 +43,9 @@ def command(cache: Path | None, as_json: bool, **options: Any) -> None:
         return
     click.echo(_table(rows))
     total, done = sum(r["cells"] for r in rows), sum(r["done"] for r in rows)
+    layers = sum(len(r["layers"]) for r in rows)
     click.echo(
-        f"{total} cells, {done} done, {sum(r['failed'] for r in rows)} failed; "
+        f"{layers} layers, {total} cells, {done} done, {sum(r['failed'] for r in rows)} failed; "
         f"{sum(r['steps'] for r in rows):,} training steps to do"
     )
 

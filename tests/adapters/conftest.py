@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from tests.adapters.tiny import FAMILIES
 from tests.hub import Hub, serve
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+
+# Code that comes with checkpoints is copied here, not into the user's cache.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="remote-code-")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -232,6 +232,16 @@ def test_remote_code_needs_the_flag(checkpoint: Callable[[str], Path]) -> None:
     )
 
 
+def test_remote_code_whose_commit_is_not_pinned_is_not_run() -> None:
+    card = make_card(checkpoint={"source": "hub", "hub": "a/b", "remote_code": True})
+    with pytest.raises(ModelUnavailable) as failure:
+        _ = open_adapter(card, trust_remote_code=True).model
+    assert str(failure.value) == (
+        "model 'tiny' runs Python code that comes with a/b, and its card pins no commit of it. "
+        "Download the repository, read its code, and give the folder as --weights DIR."
+    )
+
+
 def _with_own_code(folder: Path, mark: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from adapters.taps import Taps, find_blocks, pick
 from zoo.cards import Tap
 from zoo.errors import BadActivations, BadWeights
+
+FIRST = functools.partial(pick, which=0)
 
 
 class Ladder(nn.Module):
@@ -37,7 +40,7 @@ class Ladder(nn.Module):
 
 def _tapped(model: Ladder, layers: list[int]) -> dict[int, float]:
     blocks = {layer: model.steps[layer] for layer in layers}
-    with Taps(blocks, 0, lambda layer, x: x.clone()) as taps:
+    with Taps(blocks, FIRST, lambda layer, x: x.clone()) as taps:
         model(torch.zeros(1))
     return {layer: float(x) for layer, x in taps.kept.items()}
 
@@ -64,7 +67,7 @@ def test_what_is_kept_survives_a_model_that_writes_in_place() -> None:
 
 def test_foreign_exceptions_propagate_and_the_hooks_come_off() -> None:
     model = Ladder()
-    with pytest.raises(ZeroDivisionError), Taps({0: model.steps[0]}, 0, lambda layer, x: 1 / 0):
+    with pytest.raises(ZeroDivisionError), Taps({0: model.steps[0]}, FIRST, lambda layer, x: 1 / 0):
         model(torch.zeros(1))
     assert _hooks(model) == 0
 
@@ -74,6 +77,24 @@ def test_a_block_that_never_runs_is_an_error() -> None:
     with pytest.raises(BadActivations, match=r"^block 3 did not run in the forward pass$"):
         _tapped(model, [0, 3])
     assert _hooks(model) == 0
+
+
+@pytest.mark.parametrize("layers", [[0], [2], [0, 1, 2]])
+def test_of_a_trunk_that_recycles_the_last_pass_is_kept(layers: list[int]) -> None:
+    model = Ladder(3, in_place=True, order=[0, 1, 2] * 4)
+    blocks = {layer: model.steps[layer] for layer in layers}
+    with Taps(blocks, FIRST, lambda layer, x: x.clone(), passes=4) as taps:
+        model(torch.zeros(1))
+    assert {layer: float(x) for layer, x in taps.kept.items()} == {i: 10.0 + i for i in layers}
+    assert model.made == 9 + max(layers)
+
+
+def test_a_trunk_that_recycles_less_than_expected_is_an_error() -> None:
+    model = Ladder(2, order=[0, 1] * 2)
+    taps = Taps({0: model.steps[0]}, FIRST, lambda layer, x: x.clone(), passes=4)
+    message = r"block 0 did not run .*, or 2 times too few$"
+    with pytest.raises(BadActivations, match=message), taps:
+        model(torch.zeros(1))
 
 
 def test_model_is_usable_after_a_stop() -> None:

@@ -46,7 +46,6 @@ def test_a_single_block_pattern_becomes_a_tuple(tmp_path: Path) -> None:
         ({"checkpoint": {"source": "hub"}}, r"source 'hub' needs the key 'hub'"),
         ({"checkpoint": {"source": "pip", "path": "x"}}, r"needs the key 'module'"),
         ({"checkpoint": GOOD["checkpoint"] | {"revision": "main"}}, r"checkpoint.revision"),
-        ({"checkpoint": GOOD["checkpoint"] | {"remote_code": True}}, r"needs a pinned revision"),
         ({"context": 0}, r"context: .*greater than or equal to 1"),
         ({"tokens": {"special": "maybe"}}, r"tokens.special"),
     ],
