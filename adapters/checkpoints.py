@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapters import compat, partial
+from adapters import buffers, compat, partial
 from zoo import hub
 from zoo.cards import Card
 from zoo.errors import BadCard, BadWeights, ModelUnavailable, UsageError
@@ -126,11 +126,13 @@ def pretrained(
 
     Raises:
         BadWeights: config.json is absent or says another architecture; the weights are absent,
-            corrupt, truncated, of other shapes, or do not cover the model.
+            corrupt, truncated, of other shapes, or do not cover the model; or the installed
+            version of the library would lose what the model computes when it is built.
+        ModelUnavailable: code that comes with the checkpoint is for another version.
     """
     check_config(card, folder, model_types)
     check_files(card, folder)
-    with loading_errors(card, folder):
+    with loading_errors(card, folder), _code_of_version_4(card):
         placed = partial.placement(loader, card, folder, depth, device or torch.device("cpu"))
         model, report = loader.from_pretrained(
             folder,
@@ -144,7 +146,24 @@ def pretrained(
     if placed:
         partial.settle(model, folder)
     check_report(card, folder, model, report)
+    buffers.restore(card, model)
     return model
+
+
+@contextmanager
+def _code_of_version_4(card: Card) -> Iterator[None]:
+    """Says what is wrong where a checkpoint's code imports what version 5 no longer has."""
+    try:
+        yield
+    except ImportError as error:
+        version = compat.transformers().__version__
+        if not card.checkpoint.remote_code or compat.major(compat.transformers()) < 5:
+            raise
+        raise ModelUnavailable(
+            f"model {card.id!r}: the code that comes with it does not run under transformers "
+            f"{version} ({error})",
+            "Use an environment with transformers below 5.",
+        ) from error
 
 
 def remote_code(card: Card, trust_remote_code: bool) -> dict[str, Any]:
