@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -64,30 +65,51 @@ def test_the_card_template_works_with_the_guides_commands(
     assert "4 cells: 4 measured now" in out
 
 
-def test_the_adapter_template_passes_the_checks(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "byte_model.py").write_text(template("adapter"), encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    entries = registry.entries() | {"bytes": registry.Entry("byte_model:ByteAdapter")}
-    monkeypatch.setattr(registry, "entries", lambda: entries)
-    card = yaml.safe_load(template("card")) | {"adapter": "bytes", "id": "my-bytes"}
-    card["checkpoint"]["path"] = "weights"
-    card["tap"]["blocks"] = "blocks.{i}"
-    (tmp_path / "cards" / "weights").mkdir(parents=True)
-    (tmp_path / "cards" / "my-bytes.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")
-    import byte_model
+BYTES = ("adapter", "ByteModel", "ByteAdapter", {"blocks": "blocks.{i}"}, {})
+GENOME = {"domain": "genomic", "corpus": "genomes"}
+MOTIFS = ("trunk", "MotifNetwork", "MotifAdapter", {"blocks": "units.{i}"}, GENOME)
 
+
+@pytest.mark.parametrize(("name", "model", "adapter", "tap", "more"), [BYTES, MOTIFS])
+def test_the_family_templates_pass_the_checks(
+    name: str,
+    model: str,
+    adapter: str,
+    tap: dict[str, str],
+    more: dict[str, str],
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / f"my_{name}.py").write_text(template(name), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entries = registry.entries() | {"mine": registry.Entry(f"my_{name}:{adapter}")}
+    monkeypatch.setattr(registry, "entries", lambda: entries)
+    card = yaml.safe_load(template("card")) | {"adapter": "mine", "id": "my-own"} | more
+    card["checkpoint"]["path"] = "weights"
+    card["tap"] |= tap
+    (tmp_path / "cards" / "weights").mkdir(parents=True)
+    (tmp_path / "cards" / "my-own.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")
     torch.manual_seed(0)
     size = {"width": 32, "layers": 2}
     weights = tmp_path / "cards" / "weights"
     (weights / "config.json").write_text(json.dumps(size), encoding="utf-8")
-    save_file(byte_model.ByteModel(**size).state_dict(), weights / "model.safetensors")
-    code, out, err = bench("check", "my-bytes", "--cards", "cards")
+    made = getattr(importlib.import_module(f"my_{name}"), model)(**size)
+    save_file(made.state_dict(), weights / "model.safetensors")
+    code, out, err = bench("check", "my-own", "--cards", "cards")
     assert code == 0, out + err
     assert "0 failed" in out
-    assert "2 blocks of ByteModel" in out
-    sys.modules.pop("byte_model")
+    assert f"2 blocks of {model}" in out
+    sys.modules.pop(f"my_{name}")
+
+
+FAMILIES = [("adapter", "ByteAdapter"), ("trunk", "MotifAdapter")]
+
+
+@pytest.mark.parametrize(("name", "adapter"), FAMILIES)
+def test_a_family_takes_at_most_forty_lines(name: str, adapter: str) -> None:
+    lines = template(name).split(f"class {adapter}", 1)[1].splitlines()
+    assert len([line for line in lines if line.strip()]) <= 40
 
 
 def test_a_model_with_a_faulty_tap_fails_the_check_with_exit_code_1(

@@ -27,6 +27,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Models, layers, domains and suites that are known."""
+    from zoo.cards import DOMAINS
     from zoo.registry import load_registry
 
     registry = load_registry(cards)
@@ -38,7 +39,10 @@ def command(
         suites = {name: list(entry.models) for name, entry in registry.suites.items()}
         click.echo(json.dumps({"models": rows, "suites": suites}, indent=1))
         return
-    click.echo(_table(rows))
+    for domain in DOMAINS:
+        if of_domain := [row for row in rows if row["domain"] == domain]:
+            click.echo(f"{domain}\n{_table(of_domain)}\n")
+    click.echo('An extra is installed by: pip install "gammabench[EXTRA]"\n')
     for entry in registry.suites.values():
         click.echo(f"suite {entry.id}: {entry.summary} ({len(entry.models)} models)")
 
@@ -69,9 +73,25 @@ def _row(card: Card, registry: Registry) -> dict[str, Any]:
         "suites": [s.id for s in registry.suites.values() if card.id in s.models],
         "state": state,
         "remedy": remedy,
+        "needs": _needs(card, state),
+        "gated": card.checkpoint.gated,
+        "remote_code": card.checkpoint.remote_code,
         "device": card.device,
         "summary": card.summary,
     }
+
+
+def _needs(card: Card, state: str) -> list[str]:
+    """What a user must have for the model, in a few words each."""
+    weights = {"hub": "download", "user": "your files"}.get(card.checkpoint.source, "")
+    wanted = {
+        f"extra {card.extra}": bool(card.extra) and state in ("needs extra", "absent"),
+        "licence accepted": card.checkpoint.gated,
+        "--trust-remote-code": card.checkpoint.remote_code,
+        "CUDA": card.device == "cuda",
+        weights: bool(weights),
+    }
+    return [text for text, needed in wanted.items() if needed]
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -80,12 +100,20 @@ def _table(rows: list[dict[str, Any]]) -> str:
     shown = [
         {
             "model": row["id"],
-            "domain": row["domain"],
             "layers x width": f"{row['layers']} x {row['width']}",
-            "parameters": f"{row['parameters']:,}",
+            "params": _short(row["parameters"]),
             "suites": ", ".join(row["suites"]),
-            "state": row["remedy"] or row["state"],
+            "licence": row["licence"][:28],
+            "needs": ", ".join(row["needs"]) or "nothing",
         }
         for row in rows
     ]
     return tabulate(shown, headers="keys", disable_numparse=True)
+
+
+def _short(count: int) -> str:
+    """124439808 as 124M."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)
