@@ -15,7 +15,7 @@ from adapters.base import Inputs
 from adapters.letters import AMINO_ACIDS, check_letters
 from adapters.sequence import SequenceModel
 from adapters.tokens import pad
-from zoo.errors import BadWeights
+from zoo.errors import BadCorpus, BadWeights
 
 
 class ProteinModel(SequenceModel):
@@ -77,6 +77,11 @@ class Glm2(SequenceModel):
 
     def sequence(self, example: Any) -> str:
         contig = super().sequence(example)
+        if len(contig) > 15 and not set(contig) - set("ACGTN"):
+            raise BadCorpus(
+                "it looks like DNA in capitals, which would be read as a protein",
+                "Write bases in lower case.",
+            )
         letters = contig.replace("<+>", "").replace("<->", "")
         check_letters(letters, AMINO_ACIDS | frozenset("acgtn"), "contigs")
         return contig if contig.startswith("<") or not contig else f"<+>{contig}"

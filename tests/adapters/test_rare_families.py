@@ -1,0 +1,159 @@
+"""What is particular to single families, and not seen by the checks that all of them share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adapters import Adapter, check, open_adapter
+from tests.adapters.architectures import ARCHITECTURES
+from tests.adapters.tiny import random_dna
+from zoo.errors import BadCorpus, BadWeights, ModelUnavailable
+from zoo.registry import load_registry
+
+CARDS = load_registry().cards
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Adapter]:
+    """The tiny twin of a card, with some of the card's keys changed."""
+
+    def make(architecture: str, **changes: Any) -> Adapter:
+        entry = ARCHITECTURES[architecture]
+        entry.save(tmp_path)
+        card = entry.card(CARDS[entry.cards[0]])
+        card = type(card).model_validate(card.model_dump(exclude_none=True) | changes)
+        return open_adapter(card, weights=tmp_path, trust_remote_code=True)
+
+    return make
+
+
+# ------------------------------------------------------------------------------------- protein
+
+
+def test_progen2_writes_the_termini_and_leaves_them_out(tiny: Callable[..., Adapter]) -> None:
+    adapter = tiny("progen2")
+    [window] = adapter.windows("MKV")
+    vocabulary = adapter.tokenizer.get_vocab()  # type: ignore[attr-defined]
+    assert window == [vocabulary[letter] for letter in "1MKV2"]
+    [batch] = adapter.activations([0], ["MKV"], batch_size=1)
+    assert batch.position.tolist() == [1, 2, 3]
+
+
+def test_glm2_reads_a_protein_or_a_contig(tiny: Callable[..., Adapter]) -> None:
+    adapter = tiny("glm2")
+    assert adapter.windows("MKV") == adapter.windows("<+>MKV")
+    [batch] = adapter.activations([0], ["<+>MK<->acgt"], batch_size=1)
+    assert batch.position.tolist() == [1, 2, 4, 5, 6, 7]
+
+
+def test_glm2_refuses_dna_in_capitals_which_would_be_read_as_a_protein(
+    tiny: Callable[..., Adapter],
+) -> None:
+    with pytest.raises(BadCorpus) as failure:
+        list(tiny("glm2").activations([0], ["ACGT" * 5], batch_size=1))
+    assert str(failure.value) == (
+        "model 'glm2-650m', example 0: it looks like DNA in capitals, which would be read as a "
+        "protein. Write bases in lower case."
+    )
+
+
+def test_prott5_writes_spaces_and_rare_letters_as_x(tiny: Callable[..., Adapter]) -> None:
+    adapter = tiny("t5")
+    assert adapter.windows("MUZV") == adapter.windows("MXXV")
+    assert len(adapter.windows("MKV")[0]) == 4  # three residues and the end
+
+
+# ------------------------------------------------------------------------------------- genomic
+
+
+class Package(ModuleType):
+    """Stands in for the package evo2, whose import needs CUDA: a model of the same interface."""
+
+    class Evo2:
+        def __init__(self, name: str, local_path: str) -> None:
+            assert (name, Path(local_path).name) == ("evo2_7b_base", "evo2_7b_base.pt")
+            torch.manual_seed(0)
+            self.model = Package.Model()
+
+    class Model(nn.Module):
+        class Block(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = nn.Linear(48, 48)
+
+            def forward(self, x: Tensor) -> tuple[Tensor, None]:
+                return x + self.linear(x).cumsum(dim=1), None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(128, 48)
+            self.blocks = nn.ModuleList(self.Block() for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            stream = self.embed(x)
+            for block in self.blocks:
+                stream, _ = block(stream)
+            return stream
+
+
+def test_evo2_on_a_stand_in_for_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = CARDS["evo2-7b"]
+    with pytest.raises(ModelUnavailable, match="'evo2-7b' has kernels for CUDA only"):
+        open_adapter(card)
+    package = Package("evo2")
+    package.__spec__ = ModuleSpec("evo2", None)
+    monkeypatch.setitem(sys.modules, "evo2", package)
+    torch.save({}, tmp_path / "evo2_7b_base.pt")
+    content = card.model_dump(exclude_none=True) | {"context": 16, "device": "any"}
+    content["tap"] |= {"layers": 3, "width": 48}
+    twin = type(card).model_validate(content)
+    results = check(
+        lambda: open_adapter(twin, weights=tmp_path), [*random_dna(2, 40), *random_dna(1, 5)]
+    )
+    assert [result for result in results if not result.ok] == []
+
+
+def test_models_without_a_mask_get_batches_of_one_length(tiny: Callable[..., Adapter]) -> None:
+    adapter = tiny("hyenadna")
+    lengths: list[tuple[int, ...]] = []
+    adapter.model.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(tuple(kwargs["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    batches = list(adapter.activations([0], ["ACGT" * 9, "ACGTA", "AC", "GT"], batch_size=2))
+    assert lengths == [(2, 16), (1, 4), (1, 5), (2, 2)]
+    assert torch.cat([batch.example for batch in batches]).tolist() == [
+        *[0] * 36, *[1] * 5, *[2] * 2, *[3] * 2
+    ]  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------- vision
+
+
+def test_a_card_that_expects_a_cls_token_of_siglip_is_refused(tiny: Callable[..., Adapter]) -> None:
+    adapter = tiny("siglip", options={"class": "SiglipVisionModel"})
+    images = ARCHITECTURES["siglip"].examples()
+    with pytest.raises(BadWeights) as failure:
+        list(adapter.activations([0], images, batch_size=1))
+    assert str(failure.value) == (
+        "model 'siglip-base': 0 tokens (CLS, registers) before the patches, the card says 1. "
+        "Set options.cls to false and tokens.registers to 0 in the card."
+    )
+
+
+def test_a_class_that_the_library_has_not_is_named(tiny: Callable[..., Adapter]) -> None:
+    from zoo.errors import BadCard
+
+    with pytest.raises(BadCard, match=r"transformers .* has no class 'NoSuchModel'"):
+        _ = tiny("clip", options={"class": "NoSuchModel"}).model
