@@ -66,9 +66,11 @@ class Diagnosis:
     """Everything `diagnose` found.
 
     measured_tokens: tokens of the census, at most N (`tokens`), a uniform sample of all of them.
-    predicted_*: closed forms at N tokens. by_chance: share of features that would stay silent on
-    the measured tokens if all fired equally often. raw_dead_at_n: the raw arm's death rate at N
-    tokens, estimated from fewer; None where as many were measured.
+    predicted_*: closed forms at N tokens. gaussian_dead: what Gaussian activations of full rank
+    with that gamma would show there (`bench.theory.gaussian_dead`, not the paper's). by_chance:
+    share of features that would stay silent on the measured tokens if all fired equally often.
+    raw_dead_at_n: the raw arm's death rate at N tokens, estimated from fewer; None where as many
+    were measured.
     """
 
     n: int
@@ -79,6 +81,7 @@ class Diagnosis:
     statistics: LayerStats
     predicted_relu: float
     predicted_dead: float
+    gaussian_dead: float
     by_chance: float
     arms: tuple[ArmDeath, ...]
     attribution: Attribution
@@ -131,6 +134,7 @@ def diagnose(
         statistics=stats,
         predicted_relu=theory.predicted_relu(stats.gamma, tokens),
         predicted_dead=theory.predicted_dead(stats.gamma, tokens, k, n),
+        gaussian_dead=theory.gaussian_dead(stats.gamma, tokens, k, n),
         by_chance=by_chance,
         arms=arms,
         attribution=theory.attribution(*(arm.dead for arm in arms)),

@@ -46,12 +46,21 @@ def _draw_death(axes: Axes, diagnosis: Diagnosis) -> None:
     gammas = [0.1 * 1000 ** (i / 200) for i in range(201)]
     total = [100 * theory.predicted_dead(gamma, d.tokens, d.k, d.n) for gamma in gammas]
     relu = [100 * theory.predicted_relu(gamma, d.tokens) for gamma in gammas]
+    gaussian = [100 * theory.gaussian_dead(gamma, d.tokens, d.k, d.n) for gamma in gammas]
     axes.plot(gammas, total, color="black", label="predicted, total")
+    axes.plot(gammas, gaussian, color="grey", linestyle=":", label="Gaussian, total")
     axes.plot(gammas, relu, color="black", linestyle="--", label="predicted, by ReLU")
-    for arm, marker in zip(d.arms, "osD", strict=True):
+    # Each smaller than the one before: they often lie on one point.
+    for arm, marker, size in zip(d.arms, "osD", (10, 8, 4), strict=True):
         dead = arm.dead
         assert dead.value is not None
-        axes.plot([d.statistics.gamma], [100 * dead.value], marker, label=f"measured, {arm.arm}")
+        axes.plot(
+            [d.statistics.gamma],
+            [100 * dead.value],
+            marker,
+            markersize=size,
+            label=f"measured, {arm.arm}",
+        )
     axes.set(
         xscale="log",
         xlabel="gamma of the activations as they are, after a per-token LayerNorm",
@@ -59,7 +68,8 @@ def _draw_death(axes: Axes, diagnosis: Diagnosis) -> None:
         ylim=(-3, 103),
         title=f"n {d.n}, k {d.k}, predicted for {d.tokens:,} tokens",
     )
-    axes.legend(frameon=False)
+    # Between the curves, which leave that corner free whatever the sizes.
+    axes.legend(frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.72))
 
 
 def _draw_outliers(axes: Axes, diagnosis: Diagnosis) -> None:

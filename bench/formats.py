@@ -153,7 +153,7 @@ def open_parquet(path: Path, key: str | None) -> Activations:
     except ImportError:
         raise MissingExtra(
             "reading .parquet needs the package pyarrow, which is not installed",
-            "pip install pyarrow",
+            'pip install "gammabench[parquet]"',
         ) from None
     try:
         file = pq.ParquetFile(path)

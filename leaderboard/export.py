@@ -83,7 +83,7 @@ def export_cells(output: Path, folder: Path, formats: Sequence[Format] = ("csv",
         OutputError: the folder cannot be written to.
     """
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
-        raise UsageError("Parquet needs the package pyarrow", "pip install pyarrow")
+        raise UsageError("Parquet needs the package pyarrow", 'pip install "gammabench[parquet]"')
     rows = flat_cells(RecordStore(output))
     if not rows:
         raise UsageError(f"no records in {output}", "`bench run` makes some.")

@@ -26,6 +26,7 @@ from leaderboard.metrics import (
     GAMMA,
     GAMMA_RAW,
     GAMMA_RMS,
+    GAUSSIAN,
     INIT,
     INIT_RELU,
     INIT_TOPK,
@@ -91,7 +92,7 @@ def _way_back(groups: Sequence[Group]) -> str:
 
 def _layers(page: Page, group: Group) -> str:
     """A row per layer, the arms side by side."""
-    of_layer = (GAMMA, GAMMA_RAW, GAMMA_RMS, RANK, PREDICTED_RELU, PREDICTED)
+    of_layer = (GAMMA, GAMMA_RAW, GAMMA_RMS, RANK, PREDICTED_RELU, PREDICTED, GAUSSIAN)
     headers = [
         "Layer",
         *(page.head(metric) for metric in of_layer),

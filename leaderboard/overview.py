@@ -19,6 +19,7 @@ from leaderboard.layout import (
 from leaderboard.metrics import (
     END,
     GAMMA,
+    GAUSSIAN,
     INIT,
     INIT_RELU,
     INIT_TOPK,
@@ -122,6 +123,7 @@ def _by_death(page: Page, groups: Sequence[Group]) -> str:
         page.head(INIT_RELU, RAW),
         page.head(INIT_TOPK, RAW),
         page.head(PREDICTED),
+        page.head(GAUSSIAN),
         "Max layer",
     ]
     rows = [
@@ -129,6 +131,7 @@ def _by_death(page: Page, groups: Sequence[Group]) -> str:
             *_leading(page, rank, group),
             *(group_value(page, group, each, RAW) for each in (INIT, INIT_RELU, INIT_TOPK)),
             group_value(page, group, PREDICTED),
+            group_value(page, group, GAUSSIAN),
             worst_layer(group, INIT, RAW),
         ]
         for rank, group in ranked(groups, lambda group: _mean(group, INIT, RAW))

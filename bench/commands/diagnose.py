@@ -59,7 +59,9 @@ def command(
             plot(found, figure)
     except ModelError as error:
         # What fails a cell of a run is, here, the request itself.
-        raise UsageError(f"{file}: {error.message}", error.remedy) from error
+        named = error.message.startswith(str(file))
+        message = error.message if named else f"{file}: {error.message}"
+        raise UsageError(message, error.remedy) from error
     if as_json:
         click.echo(json.dumps({"source": source.name} | found.to_dict(), indent=1))
     else:
@@ -105,6 +107,10 @@ def _death(found: Diagnosis) -> str:
         table,
         f"n {found.n}, k {found.k}; predicted for {found.tokens:,} tokens, "
         f"measured on {found.measured_tokens:,} (95 % intervals over features)",
+    ]
+    lines += [
+        f"Gaussian activations of full rank at this gamma: {found.gaussian_dead:.2%} either",
+        "(an integral of this project; the prediction above is too low for them below gamma 4)",
     ]
     further = found.raw_dead_at_n
     if further is not None:

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from bench import census as module
 from bench.census import Census, arm_bias, census, census_many
 from bench.intervals import binomial_interval, spearman
-from bench.theory import predicted_dead, predicted_relu
+from bench.theory import gaussian_dead, gaussian_relu, predicted_dead, predicted_relu
 from tests.bench import reference
 from zoo.errors import BadActivations
 
@@ -197,9 +197,9 @@ GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 50.0)
 
 @pytest.mark.parametrize("seed", range(10))
 def test_gaussian_activations_die_as_the_closed_forms_say(seed):
-    """Full-rank Gaussians. The ReLU form holds at every gamma; the total one takes the threshold
-    of the means alone, which needs gamma >> 1."""
-    tokens, d, n, k = 10_000, 192, 1024, 8
+    """Full-rank Gaussians. Our forms and the ReLU one hold at every gamma; the closed total one
+    takes the threshold of the means alone, which needs gamma >> 1."""
+    tokens, d, n, k = 4000, 256, 1024, 16
     generator = torch.Generator().manual_seed(seed)
     W = normalize(torch.randn(n, d, generator=generator), dim=1)
     direction = normalize(torch.randn(d, generator=generator), dim=0)
@@ -209,8 +209,10 @@ def test_gaussian_activations_die_as_the_closed_forms_say(seed):
         found = census(noise + gamma * d**0.5 * direction, W, k=k)
         relu = binomial_interval(found.dead_relu, n, confidence=0.999, method="exact")
         assert relu.low <= predicted_relu(gamma, tokens) <= relu.high
+        assert relu.low <= gaussian_relu(gamma, tokens) <= relu.high
+        dead = binomial_interval(found.dead, n, confidence=0.999, method="exact")
+        assert dead.low <= gaussian_dead(gamma, tokens, k, n) <= dead.high
         if gamma >= 8:
-            dead = binomial_interval(found.dead, n, confidence=0.999, method="exact")
             assert dead.low <= predicted_dead(gamma, tokens, k, n) <= dead.high
         total.append(found.dead)
     assert spearman(GAMMAS, total, resamples=100).value == pytest.approx(1.0)

@@ -12,7 +12,7 @@ from bench.diagnosis import diagnose, judge
 from bench.readers import open_activations
 from bench.sae import SAE
 from bench.stats import LayerStatistics
-from bench.theory import predicted_dead, predicted_relu
+from bench.theory import gaussian_dead, predicted_dead, predicted_relu
 from zoo.errors import BadActivations, UsageError
 
 SMALL = {"n": 512, "k": 8}
@@ -59,6 +59,7 @@ def test_the_numbers_are_those_of_the_parts():
     gamma = found.statistics.gamma
     assert found.predicted_relu == predicted_relu(gamma, 50_000)
     assert found.predicted_dead == predicted_dead(gamma, 50_000, 8, 512)
+    assert found.gaussian_dead == gaussian_dead(gamma, 50_000, 8, 512)
     raw = census(x, SAE.init(48, 512, 8, seed=3).W_enc, k=8)
     assert found.arms[0].arm == "raw"
     assert found.arms[0].by_relu.value == raw.dead_relu_rate
@@ -181,6 +182,7 @@ def test_the_command(bench, tmp_path):
     for words in ("gamma raw", "effective rank", "dimension 5", "by ReLU", "verdict: center"):
         assert words in out
     assert "raw, at 100,000 tokens: not known" in out
+    assert "Gaussian activations of full rank at this gamma" in out
     owed = [line.split()[:2] for line in out.splitlines() if line.startswith("owed to")]
     assert owed == [["owed", "to"]] * 3
     assert err == ""

@@ -6,11 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.integrate import quad
 from scipy.stats import norm
 
 from bench.intervals import binomial_interval, spearman
-from bench.theory import attribution, ceiling, predicted_dead, predicted_relu
+from bench.theory import (
+    attribution,
+    ceiling,
+    gaussian_dead,
+    gaussian_relu,
+    predicted_dead,
+    predicted_relu,
+)
 
 N, K, DICTIONARY = 100_000, 64, 8192
 
@@ -40,6 +49,39 @@ def test_the_ceiling_is_where_an_endless_gamma_leads():
 def test_with_most_features_active_only_the_relu_kills(k):
     assert predicted_dead(2.0, N, k, 10) == predicted_relu(2.0, N)
     assert ceiling(k, 10) == 0.5
+
+
+@pytest.mark.parametrize("gamma", [0.25, 1.0, 7.0, 50.0])
+@pytest.mark.parametrize("tokens", [2, 1000, 100_000])
+def test_our_forms_equal_the_integral_over_the_features_means(gamma, tokens):
+    for threshold, found in (
+        (0.0, gaussian_relu(gamma, tokens)),
+        (norm.isf(64 / 8192) * (1 + gamma**2) ** 0.5, gaussian_dead(gamma, tokens, 64, 8192)),
+    ):
+        # Over the mean g of a feature rather than over the largest of the tokens' noise.
+        edge = threshold / gamma
+        expected, _ = quad(
+            lambda g, t=threshold: norm.pdf(g) * np.exp(tokens * norm.logcdf(t - gamma * g)),
+            -12,
+            12,
+            points=[max(-11.9, min(11.9, edge - shift / gamma)) for shift in (6, 4, 2, 0)],
+            limit=500,
+        )
+        assert found == pytest.approx(expected, abs=1e-7)
+
+
+def test_our_forms_lead_where_the_closed_ones_do():
+    assert gaussian_dead(1e4, N, K, DICTIONARY) == pytest.approx(1 - K / DICTIONARY, abs=1e-4)
+    assert gaussian_relu(1e4, N) == pytest.approx(0.5, abs=1e-3)
+    assert gaussian_dead(0.0, N, K, DICTIONARY) == gaussian_relu(0.0, N) == 0.0
+    # Without a mean, and with few tokens, features are silent by chance alone.
+    assert gaussian_dead(0.0, 100, 64, 8192) == pytest.approx((1 - 64 / 8192) ** 100)
+    assert gaussian_dead(2.0, N, 5, 10) == gaussian_relu(2.0, N)
+    for gamma in (4.0, 8.0, 20.0):
+        closed = predicted_dead(gamma, N, K, DICTIONARY)
+        assert gaussian_dead(gamma, N, K, DICTIONARY) == pytest.approx(closed, abs=0.01)
+    with pytest.raises(ValueError, match="gamma"):
+        gaussian_dead(-1.0, N, K, DICTIONARY)
 
 
 @pytest.mark.parametrize("call", [(-1.0, N, 4, 8), (float("nan"), N, 4, 8), (1.0, 1, 4, 8)])

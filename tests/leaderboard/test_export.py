@@ -117,7 +117,10 @@ def test_without_pyarrow_the_remedy_is_named(
     output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"Parquet needs the package pyarrow\. pip install"):
+    with pytest.raises(
+        UsageError,
+        match=r"needs the package pyarrow\. pip install \"gammabench\[parquet",
+    ):
         export_cells(output, tmp_path / "data", ["csv", "parquet"])
     assert not (tmp_path / "data").exists()
 
