@@ -15,23 +15,23 @@ from leaderboard import summary
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-PICTURE = "gamma-death.svg"
+PICTURE = "*-gamma-death.svg"
 
 
 def block(results: Path) -> str:
-    """The part of the README that the records decide.
+    """The part of the README that the records decide: a picture and a table for each setting.
 
     Raises:
         SystemExit: there are no records, or their picture was not drawn.
     """
     records = list(RecordStore(results))
-    pictures = sorted((results / "leaderboards" / "figures").glob(f"quick-*-{PICTURE}"))
-    if not records or len(pictures) != 1:
+    pictures = sorted((results / "leaderboards" / "figures").glob(PICTURE))
+    if not records or not pictures:
         sys.exit(f"readme.py: {results} has {len(records)} records, {len(pictures)} pictures")
-    picture = pictures[0].relative_to(ROOT).as_posix()
+    alt = "Death at initialisation against gamma, with the closed forms"
+    shown = "\n\n".join(f"![{alt}]({each.relative_to(ROOT).as_posix()})" for each in pictures)
     return (
-        f"![Death at initialisation against gamma, with the closed forms]({picture})\n\n"
-        f"```\n{summary(records)}\n```\n\n"
+        f"{shown}\n\n```\n{summary(records)}\n```\n\n"
         f"[All boards](results/leaderboards/README.md), made by `bench report --output results`."
     )
 

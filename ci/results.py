@@ -5,19 +5,21 @@
 
 Records are read, never run. One may enter if it validates, its name is the hash of its Spec, it
 was neither limited nor made from a checkout with uncommitted changes, and no record that was there
-before is lost: a cell may get a new record, not none.
+before is lost: a cell may get a new record, not none. Beside them stands only what the boards make
+of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from bench.records import RecordStore, read_record
-from leaderboard import check_boards, write_boards
+from leaderboard import board_files, check_boards, write_boards
 from zoo.errors import BenchError
 
 FOLDER = "results"
@@ -44,9 +46,10 @@ def check(root: Path, base: str) -> list[str]:
     results = root / FOLDER
     store = RecordStore(results)
     found = [problem for path in store.paths() for problem in problems_of(path)]
-    known = {path.resolve() for path in store.paths()}
-    strangers = [path for path in store.folder.rglob("*") if path.is_file()]
-    found += [f"{p}: is no record" for p in strangers if p.resolve() not in known]
+    known = set(store.paths())
+    strangers = [path for path in _files(store.folder) if path not in known]
+    found += [f"{path}: is no record" for path in strangers]
+    found += [f"{path}: is a link" for path in _files(results) if path.is_symlink()]
     changed = _git(root, "diff", "--name-status", "--no-renames", base, "--", f"{FOLDER}/records")
     for line in changed.splitlines():
         status, name = line.split("\t", 1)
@@ -54,7 +57,30 @@ def check(root: Path, base: str) -> list[str]:
             found.append(f"{name}: was removed; records are only added or made again")
     if not found:
         found += check_boards(results)
+        made = known | board_files(results)
+        foreign = [path for path in _files(results) if path not in made]
+        found += [f"{path}: is made from no record" for path in foreign]
+        drawings = [path for path in made if path.suffix == ".svg" and path.is_file()]
+        found += [f"{path}: is not just a drawing" for path in sorted(drawings) if _acts(path)]
     return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder, and links, which are not followed."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+# The index of the figures comes with them, so it cannot vouch for them.
+_ACTIVE = re.compile(
+    r"<\s*(script|foreignobject|iframe|a|animate|set)\b|\son\w+\s*=|<!entity|@import"
+    r"|(href|src)\s*=\s*[\"'](?!#|data:image/png;base64,)",
+    re.IGNORECASE,
+)
+
+
+def _acts(drawing: Path) -> bool:
+    """Whether an SVG holds more than shapes: scripts, links, or what is fetched from elsewhere."""
+    return bool(_ACTIVE.search(drawing.read_text(encoding="utf-8", errors="replace")))
 
 
 def take(root: Path, run: Path) -> list[Path]:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from bench.records import Record, RecordStore, write_atomically
 from leaderboard.domain import domain
-from leaderboard.figures import figure_problems, listed_figures, paths, update_figures
+from leaderboard.figures import FOLDER as FIGURES
+from leaderboard.figures import INDEX, figure_problems, listed_figures, paths, update_figures
 from leaderboard.files import remove
 from leaderboard.groups import Group, group_records
 from leaderboard.layout import domain_page, model_page
@@ -98,6 +99,18 @@ def check_boards(output: Path) -> list[str]:
     stale = [path.relative_to(output).as_posix() for path in _stale(folder, wanted)]
     problems += [f"{name} belongs to no record" for name in stale]
     return sorted(problems) + figure_problems(folder, shown)
+
+
+def board_files(output: Path) -> set[Path]:
+    """Every file that the boards of an output folder may consist of, figures among them.
+
+    Raises:
+        BadRecord: a record is broken, edited, or of an unknown version.
+    """
+    folder = output / FOLDER
+    groups = _groups(output)
+    figures = {folder / FIGURES / INDEX, *paths(folder, pictures(groups))}
+    return figures | {folder / name for name in _pages(groups, ())}
 
 
 # ------------------------------------------------------------------------------------- internals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -176,6 +177,43 @@ def test_boards_that_are_not_current_are_refused(results: ModuleType, repository
     board = repository / "results" / "leaderboards" / "README.md"
     board.write_text(board.read_text(encoding="utf-8").replace("tiny-a", "tiny-x"))
     assert any("differs" in problem for problem in results.check(repository, "HEAD"))
+
+
+@pytest.mark.parametrize("name", ["x.py", "leaderboards/page/x.js", "leaderboards/models/x.html"])
+def test_a_file_that_no_record_makes_is_refused(
+    results: ModuleType, repository: Path, name: str
+) -> None:
+    (repository / "results" / name).write_text("x", encoding="utf-8")
+    (problem,) = results.check(repository, "HEAD")
+    assert problem.endswith(f"{name}: is made from no record")
+
+
+@pytest.mark.parametrize("name", ["records/linked", "leaderboards/linked", "records/tiny-a/x.json"])
+def test_links_are_refused(results: ModuleType, repository: Path, name: str) -> None:
+    (repository / "results" / name).symlink_to("/")
+    assert any("is a link" in problem for problem in results.check(repository, "HEAD"))
+
+
+def test_a_drawing_that_is_more_than_shapes_is_refused(
+    results: ModuleType, repository: Path
+) -> None:
+    """Though its index, which comes with it, says that it is current."""
+    pytest.importorskip("matplotlib")
+    write_boards(repository / "results")
+    assert results.check(repository, "HEAD") == []
+    folder = repository / "results" / "leaderboards" / "figures"
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    for addition in ("<script>x</script>", '<g onload="x"/>', '<image href="//h/x"/>', "<a/>"):
+        name = min(index)
+        drawing = folder / f"{name}.svg"
+        before = drawing.read_bytes()
+        content = before.replace(b"</svg>", f"{addition}</svg>".encode())
+        drawing.write_bytes(content)
+        index[name]["svg"] = hashlib.sha256(content).hexdigest()
+        (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        (problem,) = results.check(repository, "HEAD")
+        assert "is not just a drawing" in problem
+        drawing.write_bytes(before)
 
 
 def test_the_proposing_script_commits_pushes_and_asks_for_a_pull_request(tmp_path: Path) -> None:
