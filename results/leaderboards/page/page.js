@@ -50,6 +50,7 @@ function percent(share) {
 
 function written(value, column) {
   if (value === null || value === undefined) return "\u2014";
+  if (column.whole) return Math.round(value).toLocaleString("en");
   return column.percent ? percent(value) : number(value);
 }
 
@@ -71,7 +72,15 @@ function choose(change) {
   Object.assign(view, change);
   shown = PAGE;
   writeAddress();
+  // The tables are made anew: what was focused is found again by its name.
+  const focused = document.activeElement && document.activeElement.dataset.name;
   show();
+  if (focused) focusOn(focused);
+}
+
+function focusOn(name) {
+  const found = document.querySelector(`[data-name="${CSS.escape(name)}"]`);
+  if (found) found.focus();
 }
 
 function modelFits(model) {
@@ -85,18 +94,20 @@ function modelFits(model) {
 // A column knows its title, the value to sort by, and how to make its cell.
 const MODEL_COLUMNS = [
   { title: "Model", word: true, sort: (model) => model.label, cell: (model) =>
-    element("button", { type: "button", "aria-expanded": String(view.model === model.key),
+    element("button", { type: "button", "data-name": "model " + model.key,
+      "aria-controls": "profile", "aria-expanded": String(view.model === model.key),
       onclick: () => choose({ model: view.model === model.key ? "" : model.key }) },
     model.label) },
   { title: "Domain", word: true, sort: (model) => model.domain, cell: (model) => model.domain },
   ...DATA.modelColumns.map((column, index) => ({
     title: column.title,
+    meaning: column.meaning,
     sort: (model) => model.values[index],
     cell: (model) => written(model.values[index], column),
   })),
   { title: "Layers", sort: (model) => parseInt(model.layers, 10), cell: (model) => model.layers },
-  { title: "Failed", sort: (model) => model.failed, cell: (model) => String(model.failed) },
-  { title: "Missing", sort: (model) => model.missing, cell: (model) => String(model.missing) },
+  { title: "Failed", sort: (model) => model.failed, cell: (model) => lost(model.failed) },
+  { title: "Missing", sort: (model) => model.missing, cell: (model) => lost(model.missing) },
   { title: "Page", word: true, sort: null, cell: (model) =>
     element("a", { href: model.page, "aria-label": "markdown page of " + model.label }, "page") },
 ];
@@ -110,15 +121,26 @@ const CELL_COLUMNS = [
   { title: "Record", word: true, sort: (cell) => cell[4], cell: recordLink },
   ...DATA.cellColumns.map((column, index) => ({
     title: column.title,
+    meaning: column.meaning,
     sort: (cell) => (cell[6] ? cell[6][index] : null),
     cell: (cell) => (cell[6] ? written(cell[6][index], column) : "\u2014"),
   })),
-  { title: "Reason", word: true, sort: null, cell: (cell) => cell[7] || "" },
+  { title: "Reason", word: true, sort: null,
+    cell: (cell) => (cell[7] ? element("span", { title: cell[7] }, cell[7]) : "") },
 ];
+
+// A number of cells, marked where there are any.
+function lost(count) {
+  return count ? element("span", { class: "failed" }, String(count)) : "0";
+}
 
 function recordLink(cell) {
   const state = element("span", { class: cell[4] }, cell[4]);
-  return cell[5] ? element("a", { href: cell[5] }, state) : state;
+  if (!cell[5]) return state;
+  const [model, layer, arm, seed] = cell;
+  const name = `${cell[4]}: record of ${DATA.models[model].label}, layer ${layer}, `
+    + `${DATA.arms[arm]}, seed ${seed}`;
+  return element("a", { href: cell[5], "aria-label": name }, state);
 }
 
 function compare(a, b) {
@@ -149,15 +171,17 @@ function fill(table, caption, columns, rows, prefix, chosen) {
     }
     head.setAttribute("aria-sort", order);
     const turn = place === index ? !down : !column.word;
-    head.append(element("button", { type: "button", onclick: () => {
-      choose({ [prefix + "Sort"]: String(place), [prefix + "Down"]: turn ? "1" : "0" });
-      table.querySelectorAll("th")[place].querySelector("button").focus();
-    } }, column.title));
+    head.append(element("button", { type: "button", title: column.meaning || null,
+      "data-name": `${prefix} column ${place}`,
+      onclick: () =>
+        choose({ [prefix + "Sort"]: String(place), [prefix + "Down"]: turn ? "1" : "0" }),
+    }, column.title));
     return head;
   });
   const body = element("tbody", {}, ...rows.map((row) =>
-    element("tr", { class: chosen && chosen(row) ? "chosen" : null }, ...columns.map((column) =>
-      element("td", { class: column.word ? "word" : null }, column.cell(row))))));
+    element("tr", { class: chosen && chosen(row) ? "chosen" : null }, ...columns.map(
+      (column, place) => element(place ? "td" : "th",
+        { class: column.word ? "word" : null, scope: place ? null : "row" }, column.cell(row))))));
   table.replaceChildren(
     element("caption", { class: "skip" }, caption),
     element("thead", {}, element("tr", {}, ...heads)), body);
@@ -287,12 +311,14 @@ function showProfile(chosen) {
   picture.append(upper.group, lower.group, ...names,
     drawn("text", { x: WIDTH / 2, y: 475, "text-anchor": "middle" }, "layer"));
   section.append(
-    element("h2", {}, `Layers of ${model.label}`),
+    element("h2", { id: "profile-title" }, `Layers of ${model.label}`),
     element("p", { class: "hint" }, DATA.settings[model.setting].name,
-      ". A point leads to its record. ",
-      element("button", { type: "button", id: "close", onclick: () => choose({ model: "" }) },
-        "Close")),
-    legend, picture);
+      ". A point leads to its record; the cells below hold the same numbers. ",
+      element("button", { type: "button", id: "close", onclick: () => {
+        choose({ model: "" });
+        focusOn("model " + model.key);
+      } }, "Close")),
+    legend, element("div", { class: "wide" }, picture));
 }
 
 // ---------------------------------------------------------------------------------------- start
@@ -313,6 +339,11 @@ function start() {
     byId(key).addEventListener("change", (event) => choose({ [key]: event.target.value, model: "" }));
   }
   byId("query").addEventListener("input", (event) => choose({ query: event.target.value, model: "" }));
+  // The address holds the view, so a link within the page would lose it.
+  byId("skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    byId("models-region").focus();
+  });
   byId("reset").addEventListener("click", () => choose({ ...DEFAULTS }));
   byId("more").addEventListener("click", () => {
     shown += PAGE;
