@@ -56,7 +56,7 @@ class Protocol(BaseModel):
     )
 
     bias: Literal["trained", "frozen"] = Field(
-        "trained", description="of the decoder; frozen is a control: who revives without it"
+        default="trained", description="of the decoder; frozen is a control: who revives without it"
     )
 
     family: FamilyName = Field(default="topk", description="which pre-activations become codes")

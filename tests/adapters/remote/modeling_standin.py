@@ -159,14 +159,13 @@ class BertModel(Base):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.embed = nn.Embedding(config.vocab_size, config.width)
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(
-            UnpaddedBlock(config.width) for _ in range(config.layers)
+        self.encoder = nn.ModuleDict(
+            {"layer": nn.ModuleList(UnpaddedBlock(config.width) for _ in range(config.layers))}
         )
         self.post_init()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         x = self.embed(input_ids)[attention_mask.bool()]
-        for block in self.encoder.layer:
+        for block in self.encoder["layer"].children():
             x = block(x, attention_mask)
         return x
