@@ -175,6 +175,8 @@ class Adapter(ABC):
     def folder(self) -> Path:
         """The local folder of the checkpoint, downloaded on first use where it is on the hub."""
         if self._folder is None:
+            # Before gigabytes are fetched that would not be opened.
+            checkpoints.check_trust(self.card, self.trust_remote_code, self.weights)
             self._folder = checkpoints.local_folder(self.card, self.weights)
         return self._folder
 
