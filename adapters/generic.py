@@ -9,7 +9,7 @@ more than one answer, the reference is refused and a card has to say which.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,11 @@ def find(kind: str, target: str, prefix: str = "") -> Source:
         return Source(f"{kind}:{target}", folder.resolve(), place, name)
     repository, _, revision = target.partition("@")
     keys = ("the id (a folder of that name is not here either)", "what stands behind the @")
-    wanted = hub.Place(f"{kind}:{target}", prefix + repository, revision or None, keys=keys)
+    local = f"{kind}:DIR"
+    repo = prefix + repository
+    wanted = hub.Place(f"{kind}:{target}", repo, revision or None, keys=keys, local=local)
     commit = hub.resolve(wanted)
-    at = hub.Place(f"{kind}:{target}", wanted.hub, commit, keys=keys)
+    at = replace(wanted, revision=commit)
     checkpoint = Checkpoint(source="hub", hub=wanted.hub, revision=commit)
     version = f".{slug(revision)[:12]}" if revision else ""
     name = f"{kind}.{slug(repository.replace('/', '.'))}{version}"

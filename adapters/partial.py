@@ -7,6 +7,7 @@ tensors are never read, and the blocks never run, because the forward pass stops
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def placement(
     with compat.quiet(), torch.device("meta"):
         config = compat.transformers().AutoConfig.from_pretrained(folder, local_files_only=True)
         empty = loader.from_config(config)
+    # It warns of what is done on purpose here.
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
     behind = set(find_blocks(empty, card.tap, card.id)[depth:])
     return {"device_map": _device_map(empty, behind, str(device))}
 

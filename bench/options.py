@@ -63,7 +63,12 @@ def _options(*options: Callable[[Function], Function]) -> Callable[[Function], F
 
 
 cards_option = click.option(
-    "--cards", multiple=True, type=FOLDER, metavar="DIR", help="Also read cards from this folder."
+    "--cards",
+    multiple=True,
+    type=FOLDER,
+    metavar="DIR",
+    envvar="GAMMABENCH_CARDS",
+    help="Also read cards from this folder; GAMMABENCH_CARDS may name some.",
 )
 output_option = click.option(
     "--output",
@@ -205,7 +210,11 @@ class Cells:
 
         registry = self.registry()
         request = replace(self.request(registry), memory=available_memory() // workers)
-        return make_plan(request, registry)
+        blocks = make_plan(request, registry)
+        for name, notes in {b.corpus.name: b.corpus.notes for b in blocks if b.corpus}.items():
+            if notes:
+                click.echo(f"bench: corpus {name}: {'; '.join(notes)}", err=True)
+        return blocks
 
 
 def choose(

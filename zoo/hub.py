@@ -37,7 +37,8 @@ _unreachable: set[str] = set()
 class Place:
     """A repository on the hub at a revision, and what its user calls it.
 
-    `keys` says where the id and the revision were written, for the remedies.
+    `keys` says where the id and the revision were written, and `local` how a local copy is given,
+    for the remedies.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Place:
     gated: bool = False
     licence_page: str | None = None
     keys: tuple[str, str] = ("checkpoint.hub", "checkpoint.revision")
+    local: str = "--weights DIR"
     kind: str = "model"
     parts: tuple[str, ...] = ()
     file: str | None = None
@@ -304,12 +306,12 @@ def _explain(place: Place, error: Exception) -> ModelUnavailable | None:
     if raised(errors.OfflineModeIsEnabled):
         return HubUnreachable(
             f"{name}: {hub} is not in the local cache, and the hub is switched off",
-            "Unset HF_HUB_OFFLINE, or give a local copy with --weights DIR.",
+            f"Unset HF_HUB_OFFLINE, or give a local copy with {place.local}.",
         )
     if status:
         return ModelUnavailable(
             f"{name}: the hub answered {', '.join(map(str, sorted(status)))} for {hub}",
-            "Try again later, or give a local copy with --weights DIR.",
+            f"Try again later, or give a local copy with {place.local}.",
         )
     disk = next((cause for cause in chain if getattr(cause, "errno", None) in _DISK_ERRORS), None)
     if disk is not None:
@@ -329,7 +331,7 @@ def _explain(place: Place, error: Exception) -> ModelUnavailable | None:
         return HubUnreachable(
             f"{name}: the hub cannot be reached for {hub}, which is not in the local cache",
             "Check the network (and HF_ENDPOINT, HTTPS_PROXY), or give a local copy with "
-            "--weights DIR.",
+            f"{place.local}.",
         )
     return None
 

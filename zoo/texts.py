@@ -125,7 +125,7 @@ def _read_parquet(path: Path, key: str) -> Iterator[str]:
     except ImportError:
         raise MissingExtra(
             "reading .parquet needs the package pyarrow, which is not installed",
-            'pip install "gammabench[corpora]"',
+            'pip install "gammabench[parquet]"',
         ) from None
     try:
         file = pq.ParquetFile(path)

@@ -56,9 +56,15 @@ def _files(path: Path) -> list[Path]:
     if path.is_dir():
         records = path / "records" if (path / "records").is_dir() else path
         found = [*records.rglob("*.json"), *path.rglob("*.yaml"), *path.rglob("*.yml")]
-        return sorted(file for file in found if not file.name.startswith("."))
+        return sorted(file for file in found if not file.name.startswith(".") and _is_ours(file))
     if not path.is_file():
         raise UsageError(f"no file or folder at {path}")
     if path.suffix not in (".json", ".yaml", ".yml"):
         raise UsageError(f"{path} is neither a record (.json) nor a card or protocol (.yaml)")
     return [path]
+
+
+def _is_ours(path: Path) -> bool:
+    """Not a file of a checkpoint or a dump, which may lie beside a card."""
+    others = ("config.json", "manifest.json")
+    return not any((path.parent / name).is_file() for name in others)

@@ -48,3 +48,13 @@ def test_report():
     assert results["peak_mb"] > 10
     assert {"read", "group", "markdown and page"} <= set(results["stages"])
     assert "figures" not in results["stages"]
+
+
+def test_extraction():
+    sizes = {"width": 64, "depth": 2, "context": 32, "batch": 2, "batches": 2}
+    options = [part for name, size in sizes.items() for part in (f"--{name}", str(size))]
+    results = run("bench_extract.py", *options)
+    assert set(results) == {"last", "middle", "all", "held", "part"}
+    assert results["held"] == 0
+    assert 0.4 < results["part"] < 0.7
+    assert all(results[name]["ratio"] > 0 for name in ("last", "middle", "all"))

@@ -76,3 +76,35 @@ def test_two_folders_of_one_name_are_not_mixed_up(bench: Bench, folder: Path) ->
     code, _, err = bench("plan", "--model", "dump:acts", "--model", "dump:./acts")
     assert code == 2
     assert "two of the models would be called 'dump.acts'" in err
+
+
+def test_a_folder_of_cards_with_a_checkpoint_beside_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Cards, corpora and suites of one's own, by option or by environment."""
+    import shutil
+
+    import zoo
+
+    package = Path(zoo.__file__).parent
+    mine = tmp_path / "mine"
+    for name in ("corpora", "suites"):
+        (mine / name).mkdir(parents=True)
+    shutil.copytree(package / "checkpoints" / "tiny-esm2", mine / "weights")
+    card = (package / "cards" / "tiny-esm2.yaml").read_text()
+    card = card.replace("id: tiny-esm2", "id: my-esm").replace("source: package", "source: folder")
+    card = card.replace("checkpoints/tiny-esm2,", "weights,").replace("protein-families", "my-seqs")
+    (mine / "my-esm.yaml").write_text(card)
+    (mine / "seqs.fa").write_text(">a\n" + "MKVLAGST" * 60 + "J*\n>b\n" + "AGHTRE" * 90 + "\n")
+    (mine / "corpora" / "my-seqs.yaml").write_text(
+        "id: my-seqs\nsummary: Mine\nkind: protein\nsource: file\npath: seqs.fa\n"
+    )
+    (mine / "suites" / "my.yaml").write_text("id: my\nsummary: Mine\nmodels: [my-esm]\n")
+    code, out, err = bench("plan", "--suite", "my", "--cards", "mine")
+    assert (code, "my-esm" in out) == (0, True)
+    assert "bench: corpus my-seqs: 1 with a stop at the end, taken off; 1 letters J read as" in err
+    assert bench("validate", "mine")[0] == 0
+    assert bench("check", "my-esm", "--cards", "mine")[0] == 0
+    assert bench("plan", "--suite", "my")[0] == 2
+    monkeypatch.setenv("GAMMABENCH_CARDS", "mine")
+    assert bench("plan", "--suite", "my")[0] == 0
