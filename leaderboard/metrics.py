@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.families import DENSE
 from bench.intervals import Estimate
@@ -172,9 +171,11 @@ PREDICTED = Metric(
 )
 
 
-def _gaussian(result: Result, protocol: Mapping[str, Any]) -> float:
+def _gaussian(record: Record) -> float | None:
     """Our own prediction; families without a k die by ReLU alone."""
-    stats = result.statistics
+    if record.result is None:
+        return None
+    stats, protocol = record.result.statistics, record.spec.protocol
     if protocol.get("family") in DENSE:
         return gaussian_relu(stats.gamma, stats.tokens)
     return gaussian_dead(stats.gamma, stats.tokens, protocol["k"], protocol["n"])
@@ -185,7 +186,7 @@ GAUSSIAN = Metric(
     "the same from the whole distribution of Gaussian activations of full rank, by this project's "
     "own integral: the closed form is too low for them below a gamma of 4. Real layers may be "
     "nearer to either",
-    lambda record: record.result and _gaussian(record.result, record.spec.protocol),
+    _gaussian,
     percent,
 )
 INIT_RELU = _rate(
