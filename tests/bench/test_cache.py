@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from adapters import Adapter
 from adapters.language import CausalLanguage
 from bench import cache as module
 from bench.cache import entries, hits, size, training_rows
@@ -76,6 +77,23 @@ def test_damaged_gammas_of_special_tokens_are_measured_again(
     stored[1].write_text("{")
     assert measured(plan(), tmp_path) == expected
     assert [path.read_text() for path in stored] == before
+
+
+def test_passes_for_special_tokens_are_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = load_registry()
+    protocol = load_protocol("quick", settings=TINY)
+    request = Request(registry.select(models=["tiny-esm2"]), protocol, layers=[1])
+    (block,) = make_plan(request, registry)
+    first = measured(block, tmp_path)
+    assert all(record["result"]["special_tokens"]["kept"] for record in first.values())
+
+    def refuse(self: Any) -> Any:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(Adapter, "model", property(refuse))
+    assert measured(block, tmp_path) == first
 
 
 def test_the_format_is_what_is_written_down(tmp_path: Path) -> None:
