@@ -45,7 +45,7 @@ def test_the_readme_begins_with_its_two_commands_and_ci_runs_both() -> None:
             quiet = part.replace("pip install", "pip install -q")
             assert part in CI or quiet in CI, f"CI does not run {part!r}"
     assert first.endswith("bench run")
-    assert second.endswith("pytest")
+    assert second.endswith("pytest -n auto")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
