@@ -25,6 +25,7 @@ class Repository:
     """One repository with a single commit. Without a token a gated one gives no file.
 
     `tags` are the names of its branches and tags.
+    `kind` is models or datasets.
     `breaks` says how often each file is broken off in the middle before it is sent whole.
     """
 
@@ -33,6 +34,7 @@ class Repository:
     gated: bool = False
     breaks: dict[str, int] = field(default_factory=dict)
     tags: tuple[str, ...] = ("main",)
+    kind: str = "models"
 
 
 @dataclass
@@ -50,9 +52,12 @@ class Hub:
 
 
 _API = re.compile(
-    r"^/api/models/(?P<id>[^/]+/[^/]+)(/(?P<what>revision|tree)/(?P<revision>[^/]+))?$"
+    r"^/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)"
+    r"(/(?P<what>revision|tree)/(?P<revision>[^/]+))?$"
 )
-_FILE = re.compile(r"^/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)$")
+_FILE = re.compile(
+    r"^/((?P<kind>datasets)/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)$"
+)
 
 
 @contextmanager
@@ -91,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(hub.outage, "")
         match = _API.match(path) or _FILE.match(path)
         repository = hub.repositories.get(match["id"]) if match else None
-        if match is None or repository is None:
+        if match is None or repository is None or repository.kind != (match["kind"] or "models"):
             return self._fail(404, "RepoNotFound")
         if match["revision"] not in (None, repository.commit, *repository.tags):
             return self._fail(404, "RevisionNotFound")

@@ -187,6 +187,11 @@ def hub_corpus(card: CorpusCard) -> Corpus:
         card.id, str(card.hub), card.revision, keys=("hub", "revision"), kind="dataset"
     )
     folder = hub.dataset(place, str(card.path))
+    if not any(folder.glob(str(card.path))):
+        raise BadCorpus(
+            f"corpus {card.id!r}: {card.hub} has no file {card.path} at {card.revision}",
+            "Correct path in the corpus card.",
+        )
     facts = card.model_dump(mode="json", include={"hub", "revision", "path", "kind", "column"})
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return file_corpus(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import socket
 import subprocess
@@ -17,8 +19,9 @@ from adapters import Adapter, open_adapter
 from tests.adapters.conftest import PROXIES, forget_connections
 from tests.adapters.tiny import FAMILIES, SENTENCES, make_card
 from tests.hub import COMMIT, Hub, Repository, serve
-from zoo.cards import Card
-from zoo.errors import BadCard, BadWeights, ModelUnavailable
+from zoo.cards import Card, CorpusCard
+from zoo.corpora import open_corpus
+from zoo.errors import BadCard, BadCorpus, BadWeights, ModelUnavailable
 
 
 def _card(**checkpoint: Any) -> Card:
@@ -259,3 +262,60 @@ def test_endpoint_of_the_environment_is_used(
         )
     assert (done.stdout, done.stderr, done.returncode) == ("3\n", "", 0)
     assert running.fetched("model.safetensors") == 1
+
+
+# ------------------------------------------------------------------------------------- datasets
+
+
+def _dataset(hub: Hub, folder: Path, **changes: Any) -> CorpusCard:
+    """A dataset on the hub, two files of which are asked for, and the corpus card that asks."""
+    (folder / "data").mkdir(parents=True)
+    for name in ("train-0", "train-1", "test-0"):
+        lines = [json.dumps({"text": f"{name} passage {i}", "id": i}) for i in range(3)]
+        (folder / "data" / f"{name}.jsonl").write_text("\n".join(lines))
+    hub.repositories["some/texts"] = Repository(folder, kind="datasets")
+    content = {
+        **{"id": "texts", "summary": "s", "kind": "text", "source": "hub", "hub": "some/texts"},
+        **{"revision": COMMIT, "path": "data/train-*.jsonl", "column": "text"},
+    }
+    return CorpusCard.model_validate(content | changes)
+
+
+def test_a_dataset_of_the_hub_gives_the_column_of_the_files_asked_for(
+    hub: Hub, tmp_path: Path
+) -> None:
+    card = _dataset(hub, tmp_path / "repository")
+    corpus = open_corpus(card)
+    found = list(itertools.islice(corpus.examples(seed=0), 6))
+    assert sorted(found) == [f"train-{n} passage {i}" for n in range(2) for i in range(3)]
+    assert hub.fetched("train-1.jsonl") == 1
+    assert not hub.fetched("test-0.jsonl")
+    again = open_corpus(card)
+    assert list(itertools.islice(again.examples(seed=0), 6)) == found
+    assert again.fingerprint() == corpus.fingerprint()
+    assert hub.fetched("train-1.jsonl") == 1
+
+
+def test_a_dataset_is_read_at_its_pinned_revision_only(hub: Hub, tmp_path: Path) -> None:
+    other = "f" * 40
+    card = _dataset(hub, tmp_path / "repository", revision=other)
+    with pytest.raises(ModelUnavailable, match=f"some/texts has no revision {other}"):
+        open_corpus(card)
+    assert not hub.fetched("train-0.jsonl")
+
+
+def test_a_model_of_the_same_name_is_no_dataset(hub: Hub, tmp_path: Path) -> None:
+    card = _dataset(hub, tmp_path / "repository")
+    hub.repositories["some/texts"].kind = "models"
+    with pytest.raises(ModelUnavailable, match="no repository 'some/texts' on the hub"):
+        open_corpus(card)
+
+
+def test_a_dataset_without_a_file_of_that_name_says_so(hub: Hub, tmp_path: Path) -> None:
+    card = _dataset(hub, tmp_path / "repository", path="data/validation-*.jsonl")
+    with pytest.raises(BadCorpus) as failure:
+        open_corpus(card)
+    assert str(failure.value) == (
+        f"corpus 'texts': some/texts has no file data/validation-*.jsonl at {COMMIT}. "
+        "Correct path in the corpus card."
+    )
