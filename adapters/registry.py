@@ -53,6 +53,7 @@ _OWN = {
     "borzoi": Entry("adapters.genomic:BorzoiTrunk", ("transformers", "borzoi_pytorch")),
     "spliceai": Entry("adapters.genomic:SpliceNetwork", ("openspliceai",)),
     "dna-lm": Entry("adapters.genomic:DnaLanguage", ("transformers",)),
+    "openfold3": Entry("adapters.folding:OpenFold3", ("openfold3",)),
     "evo2": Entry("adapters.genomic:Evo2", ("evo2",)),
 }
 

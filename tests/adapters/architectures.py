@@ -207,6 +207,64 @@ def _alphafold3(folder: Path) -> None:
         )
 
 
+OPENFOLD3 = {
+    "shared": {"c_s": WIDTH, "c_z": 16},
+    "input_embedder": {
+        "atom_attn_enc": {
+            **{"c_atom": 16, "c_atom_pair": 4, "c_hidden": 4, "no_blocks": 1, "c_token": WIDTH}
+        }
+    },
+    "template": {
+        "c_t": 8,
+        "template_pair_embedder": {"c_out": 8},
+        "template_pair_stack": {
+            **{
+                "c_t": 8,
+                "c_hidden_tri_att": 4,
+                "c_hidden_tri_mul": 8,
+                "no_blocks": 1,
+                "no_heads": 2,
+            }
+        },
+    },
+    "msa": {
+        "msa_module_embedder": {"c_m": 8},
+        "msa_module": {
+            **{"c_m": 8, "c_hidden_opm": 4, "c_hidden_mul": 8, "c_hidden_pair_att": 4},
+            **{"no_heads_msa": 2, "no_heads_pair": 2, "no_blocks": 1},
+        },
+    },
+    "pairformer": {
+        **{"c_hidden_pair_bias": 12, "no_heads_pair_bias": 4, "c_hidden_mul": 8},
+        **{"c_hidden_pair_att": 4, "no_heads_pair": 2, "no_blocks": 3},
+    },
+    "diffusion_module": {
+        name: {"no_blocks": 1}
+        for name in ("diffusion_transformer", "atom_attn_enc", "atom_attn_dec")
+    },
+}
+
+
+def _openfold3(folder: Path) -> None:
+    with compat.quiet():
+        from openfold3.projects.of3_all_atom.model import OpenFold3
+        from openfold3.projects.of3_all_atom.project_entry import OF3ProjectEntry
+
+        config = OF3ProjectEntry().get_model_config_with_presets()
+        config.update({"architecture": OPENFOLD3})
+        torch.manual_seed(0)
+        model = OpenFold3(config)
+    _spread(model)
+    torch.save(model.state_dict(), folder / "of3-ob-2025-06-30-174k.pt")
+
+
+def _spread(model: torch.nn.Module) -> None:
+    """Random values where a fresh model has zeros, with which its blocks would do nothing."""
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+
+
 # ---------------------------------------------------------------------------------- remote code
 
 
@@ -348,6 +406,22 @@ ARCHITECTURES: dict[str, Architecture] = {
     "alphafold3": Architecture(_alphafold3, lambda: [0, 1, 2], ("alphafold3",), layers=1),
     "alphafold3-pair": Architecture(
         _alphafold3, lambda: [0, 1, 2], ("alphafold3-pair",), layers=1, width=8
+    ),
+    "openfold3": Architecture(
+        _openfold3,
+        _proteins,
+        ("openfold3",),
+        packages=("openfold3",),
+        options={"architecture": OPENFOLD3},
+    ),
+    "openfold3-pair": Architecture(
+        _openfold3,
+        _proteins,
+        ("openfold3-pair",),
+        packages=("openfold3",),
+        width=16,
+        changes={"context": 64},
+        options={"architecture": OPENFOLD3},
     ),
     "enformer": Architecture(
         tiny.enformer,

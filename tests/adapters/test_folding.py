@@ -1,0 +1,266 @@
+"""Pairformer trunks: recycling, two streams, pairs as tokens; on stand-ins for the packages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adapters import Adapter, check, open_adapter
+from tests.adapters.tiny import PROTEINS
+from zoo.cards import Card
+from zoo.errors import BadCorpus, BadWeights
+from zoo.registry import load_registry
+
+CARDS = load_registry().cards
+SINGLE, PAIR, LAYERS, RECYCLES = 24, 8, 3, 2
+CHECKPOINT = "of3-ob-2025-06-30-174k.pt"
+
+
+class Block(nn.Module):
+    """Mixes both streams and, as the real ones do under `inplace_safe`, writes into its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.single, self.pair = nn.Linear(SINGLE, SINGLE), nn.Linear(PAIR, PAIR)
+        self.bias = nn.Linear(PAIR, 1)
+
+    def forward(self, s: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        z += self.pair(z) + z.mean(dim=1, keepdim=True)
+        z /= z.norm(dim=-1, keepdim=True)
+        s += self.bias(z)[..., 0].softmax(dim=-1) @ self.single(s)
+        s /= s.norm(dim=-1, keepdim=True)
+        return s, z
+
+
+class Trunk(nn.Module):
+    """Embeds residues and atoms, then runs its blocks `cycles` times on their own output."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        assert config.settings.memory.eval["use_triton_triangle_kernels"] is False
+        torch.manual_seed(0)
+        self.letters = nn.Embedding(128, SINGLE)
+        self.atoms = nn.Linear(3, PAIR)
+        self.pairformer_stack = nn.Module()
+        self.pairformer_stack.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
+
+    def run_trunk(self, batch: dict[str, Tensor], num_cycles: int, inplace_safe: bool) -> Any:
+        assert inplace_safe
+        first = self.letters(batch["residues"])
+        atoms = (self.atoms(batch["ref_pos"]) * batch["ref_mask"][..., None]).sum(dim=1)
+        pair = first[:, :, None, :PAIR] * first[:, None, :, -PAIR:] + atoms[:, None, None]
+        s, z = torch.zeros_like(first), torch.zeros_like(pair)
+        for _ in range(num_cycles):
+            s, z = first + s, pair + z
+            for block in self.pairformer_stack.blocks:
+                s, z = block(s, z)
+        return first, s, z
+
+
+def _features(sequence: str) -> dict[str, Any]:
+    """Residues, and atoms whose number depends on them, turned at random as the real ones are."""
+    atoms = sum(map(ord, sequence)) % 7 + 40
+    position = torch.randn(atoms, 3) + float(np.random.rand())
+    return {
+        "residues": torch.tensor(list(sequence.encode())),
+        "ref_pos": position,
+        "ref_mask": torch.ones(atoms),
+        "num_paired_seqs": torch.ones(1),
+        "query_id": "not a tensor",
+    }
+
+
+def _modules(monkeypatch: pytest.MonkeyPatch, contents: dict[str, dict[str, Any]]) -> None:
+    """Puts modules in the place of a package's, with their parents."""
+    for path, content in contents.items():
+        parts = path.split(".")
+        for name in (".".join(parts[: end + 1]) for end in range(len(parts))):
+            if not isinstance(sys.modules.get(name), StandIn):
+                module = StandIn(name)
+                module.__spec__ = ModuleSpec(name, None, is_package=True)
+                module.__path__ = []
+                monkeypatch.setitem(sys.modules, name, module)
+        for name, value in content.items():
+            setattr(sys.modules[path], name, value)
+        if len(parts) > 1:
+            setattr(sys.modules[".".join(parts[:-1])], parts[-1], sys.modules[path])
+
+
+class StandIn(ModuleType):
+    """A module of a package that is not there."""
+
+
+def _openfold3(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """A stand-in for the package openfold3, and a checkpoint of its model."""
+
+    def configured() -> Any:
+        memory = SimpleNamespace(eval={"use_triton_triangle_kernels": True})
+        return Config(settings=SimpleNamespace(memory=memory))
+
+    class Config(SimpleNamespace):
+        def update(self, changes: dict[str, Any]) -> None:
+            assert changes == {"architecture": {}}
+
+    class Queries:
+        @staticmethod
+        def model_validate(content: dict[str, Any]) -> Any:
+            return SimpleNamespace(**content)
+
+    class Dataset:
+        def __init__(self, job: Any) -> None:
+            assert job.template_preprocessor_settings.mode == "predict"
+
+        def create_all_features(self, query: Any) -> dict[str, Any]:
+            [chain] = query["chains"]
+            assert chain["molecule_type"] == "protein"
+            return _features(chain["sequence"])
+
+    package = "openfold3.projects.of3_all_atom"
+    pipelines = "openfold3.core.data.pipelines.preprocessing.template"
+    _modules(
+        monkeypatch,
+        {
+            f"{package}.model": {"OpenFold3": Trunk},
+            f"{package}.project_entry": {
+                "OF3ProjectEntry": lambda: SimpleNamespace(get_model_config_with_presets=configured)
+            },
+            f"{package}.config.dataset_configs": {"InferenceJobConfig": SimpleNamespace},
+            f"{package}.config.inference_query_format": {"InferenceQuerySet": Queries},
+            pipelines: {"TemplatePreprocessorSettings": SimpleNamespace},
+            "openfold3.core.data.framework.single_datasets.inference": {
+                "InferenceDataset": Dataset
+            },
+            "rdkit.rdBase": {"SeedRandomNumberGenerator": lambda seed: None},
+        },
+    )
+    settings = SimpleNamespace(memory=SimpleNamespace(eval={"use_triton_triangle_kernels": False}))
+    torch.save(Trunk(SimpleNamespace(settings=settings)).state_dict(), folder / CHECKPOINT)
+
+
+@pytest.fixture
+def trunk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Adapter]:
+    """The adapter of a card, on a stand-in for its package; `context` counts tokens."""
+    _openfold3(monkeypatch, tmp_path)
+
+    def make(name: str, context: int = 16) -> Adapter:
+        content = CARDS[name].model_dump(exclude_none=True) | {"context": context}
+        width = PAIR if name.endswith("-pair") else SINGLE
+        content["tap"] |= {"layers": LAYERS, "width": width}
+        content["options"] |= {"recycles": RECYCLES}
+        return open_adapter(Card.model_validate(content), weights=tmp_path)
+
+    return make
+
+
+NAMES = ("openfold3", "openfold3-pair")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trunk_passes_the_conformance_checks(name: str, trunk: Callable[..., Adapter]) -> None:
+    results = check(lambda: trunk(name), PROTEINS)
+    assert [result for result in results if not result.ok] == []
+    details = {result.name: result.detail for result in results}
+    assert "take the tapped stream, bit for bit" in details["residual stream"]
+    assert details["early stop"] == f"{LAYERS} layers equal a whole forward pass"
+
+
+def _by_hand(adapter: Adapter, sequence: str, layer: int) -> tuple[Tensor, Tensor]:
+    """Both streams behind a block in the last cycle, by running the stand-in outside of hooks."""
+    inputs = adapter.inputs([sequence])
+    seen: list[tuple[Tensor, Tensor]] = []
+    block: Any = adapter.blocks[layer]
+    forward = block.forward
+
+    def noted(s: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = forward(s, z)
+        seen.append((result[0].clone(), result[1].clone()))
+        return result
+
+    block.forward = noted
+    with torch.no_grad():
+        adapter.model(**inputs.arguments)
+    block.forward = forward
+    assert len(seen) == RECYCLES + 1
+    assert not torch.equal(seen[-1][0], seen[-2][0])
+    return seen[-1]
+
+
+@pytest.mark.parametrize("layer", range(LAYERS))
+def test_the_last_cycle_is_what_is_kept(layer: int, trunk: Callable[..., Adapter]) -> None:
+    single, pair = trunk("openfold3"), trunk("openfold3-pair", context=256)
+    s, z = _by_hand(single, "MKTAYIAK", layer)
+    [batch] = single.activations([layer], ["MKTAYIAK"], batch_size=2)
+    assert torch.equal(batch.by_layer[layer], s[0])
+    [batch] = pair.activations([layer], ["MKTAYIAK"], batch_size=2)
+    assert torch.equal(batch.by_layer[layer].reshape(8, 8, PAIR), z[0])
+    assert batch.position.tolist() == list(range(64))
+
+
+def test_nothing_runs_behind_the_deepest_block_of_the_last_cycle(
+    trunk: Callable[..., Adapter],
+) -> None:
+    adapter = trunk("openfold3")
+    calls = [0] * LAYERS
+
+    def count(i: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            calls[i] += 1
+
+        return hook
+
+    handles = [b.register_forward_pre_hook(count(i)) for i, b in enumerate(adapter.blocks)]
+    list(adapter.activations([0, 1], ["MKTAYIAK"], batch_size=1))
+    for handle in handles:
+        handle.remove()
+    assert calls == [RECYCLES + 1, RECYCLES + 1, RECYCLES]
+
+
+def test_a_batch_has_proteins_of_one_length_and_is_cut_at_the_tokens_asked_for(
+    trunk: Callable[..., Adapter],
+) -> None:
+    pair = trunk("openfold3-pair", context=30)  # five residues have 25 pairs
+    assert pair.windows("MKTAYIAK") == ["MKTAY", "IAK"]
+    batches = list(pair.activations([0], ["MKTAYIAK", "ACD", "EFG"], batch_size=4, max_tokens=40))
+    assert [len(batch) for batch in batches] == [25, 15]
+    assert batches[1].example.tolist() == [0] * 9 + [1] * 6
+
+
+def test_rare_residues_are_the_unknown_one_and_other_letters_are_refused(
+    trunk: Callable[..., Adapter],
+) -> None:
+    adapter = trunk("openfold3")
+    assert adapter.windows("MBZUOX") == ["MXXXXX"]
+    with pytest.raises(BadCorpus, match="'J' at position 2 is not a letter of proteins"):
+        adapter.windows("MJ")
+    with pytest.raises(BadCorpus, match="a protein sequence is needed, not int"):
+        adapter.windows(3)
+
+
+def test_features_leave_the_global_generators_as_they_were(trunk: Callable[..., Adapter]) -> None:
+    adapter = trunk("openfold3")
+    torch.manual_seed(1)
+    np.random.seed(1)
+    expected = torch.randn(3), np.random.rand(3)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    first, again = adapter.inputs(["MKV"]), adapter.inputs(["MKV"])
+    assert torch.equal(first.arguments["ref_pos"], again.arguments["ref_pos"])
+    assert torch.equal(torch.randn(3), expected[0])
+    assert np.array_equal(np.random.rand(3), expected[1])
+
+
+def test_a_checkpoint_of_another_model_is_refused(
+    trunk: Callable[..., Adapter], tmp_path: Path
+) -> None:
+    torch.save({"other": torch.zeros(1)}, tmp_path / CHECKPOINT)
+    with pytest.raises(BadWeights, match="cannot be loaded"):
+        _ = trunk("openfold3").model
