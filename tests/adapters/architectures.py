@@ -207,6 +207,19 @@ def _alphafold3(folder: Path) -> None:
         )
 
 
+def _boltz2(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    for job, tokens in (("one", 21), ("two", 9)):
+        below = folder / "boltz_results_all" / "predictions" / job
+        below.mkdir(parents=True)
+        np.savez_compressed(
+            below / f"embeddings_{job}.npz",
+            s=random.normal(size=(1, tokens, WIDTH)).astype(np.float32),
+            z=random.normal(size=(1, tokens, tokens, 8)).astype(np.float32),
+        )
+        np.savez_compressed(below / f"plddt_{job}_model_0.npz", plddt=random.normal(size=tokens))
+
+
 OPENFOLD3 = {
     "shared": {"c_s": WIDTH, "c_z": 16},
     "input_embedder": {
@@ -407,6 +420,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "alphafold3-pair": Architecture(
         _alphafold3, lambda: [0, 1, 2], ("alphafold3-pair",), layers=1, width=8
     ),
+    "boltz2": Architecture(_boltz2, lambda: [0, 1, 2], ("boltz2",), layers=1),
+    "boltz2-pair": Architecture(_boltz2, lambda: [0, 1, 2], ("boltz2-pair",), layers=1, width=8),
     "openfold3": Architecture(
         _openfold3,
         _proteins,
