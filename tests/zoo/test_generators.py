@@ -106,7 +106,7 @@ def test_passages_are_whole_paragraphs_and_lose_none() -> None:
     found = [passage for _, passage in text.passages(["\n\n".join(paragraphs)])]
     assert "\n\n".join(found) == "\n\n".join(paragraphs)
     for passage in found[:-1]:
-        last = len(passage.split("\n\n")[-1])
+        last = len("\n\n" + passage.split("\n\n")[-1])
         assert len(passage) - last < text.PASSAGE_CHARACTERS <= len(passage)
 
 
