@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import collections
+import inspect
+import io
 import math
+import pickle
 import random
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +24,7 @@ from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
 from adapters.letters import AMINO_ACIDS, check_letters
 from adapters.tokens import consecutive
-from zoo.errors import BadCorpus
+from zoo.errors import BadCorpus, BadWeights, UsageError
 
 # B, Z, U and O have no place of their own in the features: they are the unknown residue.
 _RARE = str.maketrans("BZUO", "XXXX")
@@ -166,3 +172,132 @@ class _OpenFold3Trunk(nn.Module):
     def forward(self, **batch: Tensor) -> None:
         with compat.quiet():
             self.model.run_trunk(batch, num_cycles=self.recycles + 1, inplace_safe=True)
+
+
+class Boltz2(Pairformer):
+    """Boltz-2, through the package boltz; the folder is the one that its program downloads to.
+
+    `options.architecture` changes the program's own arguments where a checkpoint does. The program
+    runs in mixed precision; here all is float32.
+    """
+
+    def load(self) -> nn.Module:
+        from boltz.main import Boltz2DiffusionParams, MSAModuleArgs, PairformerArgsV2
+        from boltz.model.models.boltz2 import Boltz2 as Package
+
+        if self.dtype != torch.float32:
+            raise UsageError(
+                f"model {self.card.id!r} computes in float32 only, not {self.dtype}",
+                "Run it with dtype float32.",
+            )
+        path = checkpoints.check_files(self.card, self.folder)[0]
+        checkpoints.part(self.card, self.folder, "mols")
+        content = self._checkpoint(path)
+        with checkpoints.loading_errors(self.card, path):
+            known = inspect.signature(Package).parameters
+            saved = {k: v for k, v in content["hyper_parameters"].items() if k in known}
+            # As the program does: these do not come from the checkpoint.
+            program = {
+                "pairformer_args": asdict(PairformerArgsV2()),
+                "msa_args": asdict(MSAModuleArgs()),
+                "diffusion_process_args": asdict(Boltz2DiffusionParams()),
+                "ema": False,
+                "use_kernels": False,
+            }
+            changes = self.card.options.get("architecture", {})
+            model = Package(**{**saved, **program, **_TRUNK_ALONE, **changes})
+            for part in _BEHIND_TRUNK:
+                delattr(model, part)
+            parts = {name for name, _ in model.named_children()}
+            model.load_state_dict(
+                {
+                    name.replace("._orig_mod.", "."): value  # of a part that was compiled
+                    for name, value in content["state_dict"].items()
+                    if name.split(".")[0] in parts
+                }
+            )
+        return _Boltz2Trunk(model, self.recycles)
+
+    def _checkpoint(self, path: Path) -> dict[str, Any]:
+        """A Lightning checkpoint, read without running what it may hold beside data."""
+        from omegaconf import DictConfig, ListConfig
+        from omegaconf.base import ContainerMetadata, Metadata
+        from omegaconf.nodes import AnyNode
+
+        containers = [DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode]
+        plain = [Any, dict, list, int, collections.defaultdict]  # named within the containers
+        with (
+            checkpoints.loading_errors(self.card, path),
+            torch.serialization.safe_globals([*containers, *plain]),
+        ):
+            refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            if not refused:
+                content: dict[str, Any] = torch.load(
+                    path, map_location="cpu", weights_only=True, mmap=True
+                )
+                return content
+        raise BadWeights(
+            f"model {self.card.id!r}: {path} holds more than tensors and settings "
+            f"({', '.join(sorted(refused))[:200]}), and loading that could run code",
+            "Where you trust it, save it again with nothing but state_dict and hyper_parameters, "
+            "as plain dicts of numbers and text.",
+        )
+
+    def features(self, sequence: str) -> dict[str, Tensor]:
+        from boltz.data import const
+        from boltz.data.feature.featurizerv2 import Boltz2Featurizer
+        from boltz.data.parse.schema import parse_boltz_schema
+        from boltz.data.tokenize.boltz2 import Boltz2Tokenizer
+        from boltz.data.types import Input
+
+        names = {const.prot_letter_to_token[letter] for letter in sequence}
+        molecules = {name: self._molecule(name) for name in sorted(names)}
+        chain = {"protein": {"id": "A", "sequence": sequence, "msa": "empty"}}
+        schema, mols = {"version": 1, "sequences": [chain]}, self.folder / "mols"
+        with redirect_stdout(io.StringIO()):  # a line on alignments for each protein
+            target = parse_boltz_schema("A", schema, molecules, mols, True)
+        features = Boltz2Featurizer().process(
+            Boltz2Tokenizer().tokenize(Input(target.structure, {}, record=target.record)),
+            molecules=molecules,
+            random=np.random.default_rng(random.getrandbits(31)),
+            training=False,
+            max_seqs=const.max_msa_seqs,
+        )
+        return {name: value for name, value in features.items() if isinstance(value, Tensor)}
+
+    def _molecule(self, name: str) -> Any:
+        """The reference conformers of a residue."""
+        path = checkpoints.part(self.card, self.folder, "mols") / f"{name}.pkl"
+        with checkpoints.loading_errors(self.card, path), path.open("rb") as file:
+            return _MoleculeReader(file).load()
+
+
+# The parts that are left out, and switches that would compile the others.
+_TRUNK_ALONE: dict[str, Any] = {
+    **dict.fromkeys(("confidence_prediction", "affinity_prediction", "predict_bfactor"), False),
+    **dict.fromkeys(("compile_pairformer", "compile_msa", "compile_templates"), False),
+    **dict.fromkeys(("validate_structure", "compile_structure"), False),
+    "skip_run_structure": True,
+}
+_BEHIND_TRUNK = ("structure_module", "diffusion_conditioning")
+
+
+class _MoleculeReader(pickle.Unpickler):
+    """Reads a pickled molecule of RDKit, and nothing that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in {("rdkit.Chem.rdchem", "Mol"), ("rdkit.Chem.rdchem", "RWMol")}:
+            raise pickle.UnpicklingError(f"{module}.{name} is not a molecule")
+        return super().find_class(module, name)
+
+
+class _Boltz2Trunk(nn.Module):
+    """The model up to the end of its trunk."""
+
+    def __init__(self, model: Any, recycles: int) -> None:
+        super().__init__()
+        self.model, self.recycles = model, recycles
+
+    def forward(self, **batch: Tensor) -> None:
+        with compat.quiet():
+            self.model(batch, recycling_steps=self.recycles)

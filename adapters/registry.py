@@ -54,6 +54,7 @@ _OWN = {
     "spliceai": Entry("adapters.genomic:SpliceNetwork", ("openspliceai",)),
     "dna-lm": Entry("adapters.genomic:DnaLanguage", ("transformers",)),
     "openfold3": Entry("adapters.folding:OpenFold3", ("openfold3",)),
+    "boltz2": Entry("adapters.folding:Boltz2", ("boltz", "omegaconf", "rdkit")),
     "evo2": Entry("adapters.genomic:Evo2", ("evo2",)),
 }
 

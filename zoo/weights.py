@@ -13,7 +13,7 @@ from zoo.errors import MissingExtra, ModelUnavailable
 from zoo.manifest import MANIFEST, read_manifest
 
 # What decides the numbers: weights, configuration, vocabulary and preprocessing.
-_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".py"}
+_SUFFIXES = {".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".json", ".txt", ".model", ".py"}
 _ARRAYS = {".npy", ".npz", ".safetensors"}
 
 

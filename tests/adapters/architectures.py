@@ -207,7 +207,7 @@ def _alphafold3(folder: Path) -> None:
         )
 
 
-def _boltz2(folder: Path) -> None:
+def _boltz2_saved(folder: Path) -> None:
     random = np.random.default_rng(0)
     for job, tokens in (("one", 21), ("two", 9)):
         below = folder / "boltz_results_all" / "predictions" / job
@@ -269,6 +269,83 @@ def _openfold3(folder: Path) -> None:
         model = OpenFold3(config)
     _spread(model)
     torch.save(model.state_dict(), folder / "of3-ob-2025-06-30-174k.pt")
+
+
+# What the program sets itself, and a card may change.
+BOLTZ2: dict[str, Any] = {
+    "pairformer_args": {
+        **{"num_blocks": 3, "num_heads": 4, "dropout": 0.0, "v2": True},
+        **{"pairwise_head_width": 4, "pairwise_num_heads": 2},
+    },
+    "msa_args": {
+        **{"msa_s": 8, "msa_blocks": 1, "msa_dropout": 0.0, "z_dropout": 0.0},
+        **{"pairwise_head_width": 4, "pairwise_num_heads": 2},
+    },
+}
+
+
+def _boltz2(folder: Path) -> None:
+    with compat.quiet():
+        from boltz.model.models.boltz2 import Boltz2
+        from omegaconf import OmegaConf
+
+        depths = {f"atom_{part}": 1 for part in ("encoder_depth", "encoder_heads")}
+        saved: dict[str, Any] = {
+            **{"atom_s": 16, "atom_z": 8, "token_s": WIDTH, "token_z": 16, "num_bins": 8},
+            "training_args": OmegaConf.create({"max_lr": 0.1, "steps": [1, 2]}),
+            "validation_args": OmegaConf.create({}),
+            "embedder_args": OmegaConf.create(
+                depths
+                | dict.fromkeys((f"add_{name}_flag" for name in ("modified", "cyclic")), True)
+                | {"add_method_conditioning": True, "add_mol_type_feat": True}
+            ),
+            "score_model_args": OmegaConf.create(
+                {
+                    **{**depths, "atom_decoder_depth": 1, "atom_decoder_heads": 1},
+                    **{"token_transformer_depth": 1, "token_transformer_heads": 2},
+                    **{"conditioning_transition_layers": 1, "dim_fourier": 8},
+                }
+            ),
+            **{"diffusion_process_args": {}, "diffusion_loss_args": {}},
+            **{"atom_feature_dim": 388, "confidence_prediction": False},
+            **{"bond_type_feature": True, "use_templates": True, "use_templates_v2": True},
+            "template_args": OmegaConf.create(
+                {
+                    **{"template_dim": 8, "template_blocks": 1},
+                    **{"pairwise_head_width": 4, "pairwise_num_heads": 2},
+                }
+            ),
+        }
+        torch.manual_seed(0)
+        model = Boltz2(**saved, **BOLTZ2, validate_structure=False)
+    _spread(model)
+    weights = {**model.state_dict(), "confidence_module.weight": torch.zeros(1)}
+    torch.save({"state_dict": weights, "hyper_parameters": saved}, folder / "boltz2_conf.ckpt")
+    _molecules(folder / "mols")
+
+
+def _molecules(folder: Path) -> None:
+    """The residues' atoms by name, at random places."""
+    import pickle
+
+    from boltz.data import const
+    from rdkit import Chem
+
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for residue in const.prot_letter_to_token.values():
+        molecule = Chem.RWMol()
+        conformer = Chem.Conformer(len(const.ref_atoms[residue]))
+        for number, name in enumerate(const.ref_atoms[residue]):
+            atom = Chem.Atom(name[0])
+            atom.SetProp("name", name)
+            molecule.AddAtom(atom)
+            conformer.SetAtomPosition(number, random.normal(size=3).tolist())
+        molecule.AddConformer(conformer)
+        before = Chem.GetDefaultPickleProperties()
+        Chem.SetDefaultPickleProperties(Chem.PropertyPickleOptions.AllProps)
+        (folder / f"{residue}.pkl").write_bytes(pickle.dumps(molecule.GetMol()))
+        Chem.SetDefaultPickleProperties(before)
 
 
 def _spread(model: torch.nn.Module) -> None:
@@ -420,8 +497,22 @@ ARCHITECTURES: dict[str, Architecture] = {
     "alphafold3-pair": Architecture(
         _alphafold3, lambda: [0, 1, 2], ("alphafold3-pair",), layers=1, width=8
     ),
-    "boltz2": Architecture(_boltz2, lambda: [0, 1, 2], ("boltz2",), layers=1),
-    "boltz2-pair": Architecture(_boltz2, lambda: [0, 1, 2], ("boltz2-pair",), layers=1, width=8),
+    "boltz2-saved": Architecture(_boltz2_saved, lambda: [0, 1, 2], ("boltz2-saved",), layers=1),
+    "boltz2-saved-pair": Architecture(
+        _boltz2_saved, lambda: [0, 1, 2], ("boltz2-saved-pair",), layers=1, width=8
+    ),
+    "boltz2": Architecture(
+        _boltz2, _proteins, ("boltz2",), packages=("boltz",), options={"architecture": BOLTZ2}
+    ),
+    "boltz2-pair": Architecture(
+        _boltz2,
+        _proteins,
+        ("boltz2-pair",),
+        packages=("boltz",),
+        width=16,
+        changes={"context": 64},
+        options={"architecture": BOLTZ2},
+    ),
     "openfold3": Architecture(
         _openfold3,
         _proteins,
