@@ -262,7 +262,7 @@ class _Arm:
         kept = min(kept, c.n)
         values, features = exact_topk(pre, kept)
         # The true k-th largest value is within `error` of the computed one.
-        threshold = values.sort(dim=1, descending=True).values[:, c.k - 1]
+        threshold = kth_largest(values, c.k)
         above = torch.maximum(threshold + 2 * error, error)
         below = threshold - 2 * error
         sure = values > above[:, None]
