@@ -10,10 +10,9 @@ depend on the number of rows.
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
 import torch
+
+from bench.heap import trim_heap
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -32,14 +31,3 @@ def release_memory() -> None:
 
     clear_device_cache(garbage_collection=True)
     trim_heap()
-
-
-def trim_heap() -> None:
-    """Give free pages of the C heap back to the system, where the C library can (glibc).
-
-    Temporaries of some tens of megabytes leave holes in the heap that later ones do not fit; over
-    several layers they add up to more than the block itself.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

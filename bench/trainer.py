@@ -20,6 +20,7 @@ from torch.optim.adam import adam
 
 from bench.auxk import Aux
 from bench.families.base import Family
+from bench.heap import keep_heap
 from bench.matmul import fast_matmul
 from bench.pairs import Path
 from bench.sae import SAE, Recipe
@@ -107,6 +108,8 @@ class Trainer:
             ValueError: the batch is not of the size of the first one.
         """
         self._fix_batch(x)
+        if x.device.type == "cpu":
+            keep_heap(self.sae.W_enc.nbytes)
         with fast_matmul(x.device):
             y = self.sae.transform.apply(x)[0]
             if self.path == "auto":
