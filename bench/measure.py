@@ -19,8 +19,9 @@ from bench.arms import parse_arm
 from bench.births import Births
 from bench.cache import CachedStream, cached
 from bench.cells import Cell, Layer
-from bench.exhaustion import is_out_of_memory, release_memory, trim_heap
+from bench.exhaustion import is_out_of_memory, release_memory
 from bench.families import make_family
+from bench.heap import trim_heap
 from bench.matmul import fast_matmul
 from bench.plan import Block, Spec
 from bench.protocol import Protocol
@@ -37,9 +38,6 @@ from bench.training import restore_conditions, train
 from zoo.errors import ModelError, OutOfMemory, OutputError
 
 log = logging.getLogger(__name__)
-
-# Elements of an SAE's matrix below which one CPU thread is faster than two (measured on 2 cores).
-ONE_THREAD_BELOW = 1 << 18
 
 Outcomes = dict[str, Result | BaseException]
 
@@ -151,12 +149,9 @@ def _too_large(block: Block, error: BaseException) -> OutOfMemory:
 
 @contextmanager
 def _threads(block: Block) -> Iterator[None]:
-    """One CPU thread where matrices are so small that handing work around costs more than it saves.
-
-    Decided by the sizes alone: a layer measured by itself must run as beside others.
-    """
+    """The block's number of threads."""
     before = torch.get_num_threads()
-    if block.protocol.n * block.card.tap.width < ONE_THREAD_BELOW:
+    if block.one_thread:
         torch.set_num_threads(1)
     try:
         yield
@@ -218,6 +213,7 @@ def _measure(
         outcomes |= train(
             block, stream, cells, keeper=keeper, state=state, clock=clock, progress=progress
         )
+        trim_heap()
     for cell in cells:
         name = cell.spec.hash
         if name not in outcomes:

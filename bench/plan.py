@@ -28,6 +28,9 @@ from zoo.weights import weights_identity
 # To be raised whenever the same Spec would give other numbers.
 METRIC_VERSION = 1
 
+# Elements of an SAE's matrix below which one CPU thread is faster than two (measured on 2 cores).
+_ONE_THREAD_BELOW = 1 << 18
+
 # Stands in a Spec for what could not be found; such a cell is recorded as failed.
 ABSENT = "absent"
 
@@ -134,6 +137,14 @@ class Block:
         """Training steps."""
         limit = self.limit or self.protocol.steps * self.protocol.batch
         return min(self.protocol.steps, -(-limit // self.protocol.batch))
+
+    @property
+    def one_thread(self) -> bool:
+        """Whether matrices are so small that handing work around costs more than it saves.
+
+        Decided by the sizes alone: a layer measured by itself must run as beside others.
+        """
+        return self.protocol.n * self.card.tap.width < _ONE_THREAD_BELOW
 
     @property
     def memory(self) -> int:

@@ -19,8 +19,12 @@ TINY = ("n=64", "k=4", "N=512", "steps=12", "batch=64", "buffer=256", "forward_t
 def bench(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs `bench` with arguments in an empty folder: (exit code, stdout, stderr)."""
+    """Runs `bench` with arguments in an empty folder: (exit code, stdout, stderr).
+
+    In this process, where a test can look inside; `--workers` still starts others.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bench.engines.auto_workers", lambda blocks, device: 1)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         from bench.cli import run_cli

@@ -31,9 +31,8 @@ from zoo.errors import UsageError
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Processes of this machine, a block each; they share its threads.",
+    help="Processes of this machine, a block each; they share its threads. "
+    "[1; for small SAEs on a CPU one per thread]",
 )
 @click.option(
     "--engine",
@@ -58,7 +57,7 @@ def command(
     trust_remote_code: bool,
     force: bool,
     failed: bool,
-    workers: int,
+    workers: int | None,
     engine: Name,
     save_saes: bool,
     checkpoint_every: float,
@@ -70,7 +69,7 @@ def command(
     Without options: the embedded suite, in a few minutes on two cores. What is done already is
     not done again; a run that was stopped goes on where it was.
     """
-    from bench.engines import make_engine
+    from bench.engines import auto_workers, make_engine
     from bench.run import check_writable, run, todo
     from bench.settings import Settings
     from leaderboard import summary, write_boards
@@ -79,10 +78,10 @@ def command(
         raise UsageError("--force and --failed exclude each other", "--force redoes all.")
     cells = Cells(**options)
     store = cells.store()
-    if workers > 1 and engine != "local":
+    if workers is not None and engine != "local":
         raise UsageError(f"--workers is for the local engine, not for {engine}")
     saes = cells.output / "saes" if save_saes else None
-    work = todo(cells.blocks(workers), store, force=force, failed=failed, saes=saes)
+    work = todo(cells.blocks(workers or 1), store, force=force, failed=failed, saes=saes)
     check_writable(store)
     settings = Settings(
         device=pick_device(device) if any(item.pending for item in work) else "cpu",
@@ -92,6 +91,8 @@ def command(
         saes=saes,
         cache=cache,
     )
+    if workers is None:
+        workers = auto_workers([i.block for i in work if i.pending], settings.device)
     where = make_engine(engine, workers=workers)
     measured = 0
     for record in run(work, store, settings, where):

@@ -1,6 +1,6 @@
 """Where blocks run. The records are the same wherever that is.
 
-    local        in this process, or with --workers N in N processes of this machine
+    local        in this process, or in several processes of this machine (--workers)
     accelerate   one process per device, all started by `accelerate launch`
     ray          on the machines of a Ray cluster
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol, get_args
 
-from bench.plan import Block
+from bench.plan import Block, available_memory
 from bench.records import Record
 from bench.settings import Progress, Settings
 
@@ -63,6 +63,24 @@ def make_engine(name: Name, *, workers: int = 1) -> Engine:
     from bench.engines.here import Here
 
     return Here()
+
+
+def auto_workers(blocks: Sequence[Block], device: str) -> int:
+    """How many workers the local engine has where nobody says: usually 1.
+
+    On a CPU, blocks so small that each uses one thread have as many workers as there are threads,
+    if that many blocks fit the memory that is free.
+    """
+    blocks = [block for block in blocks if block.error is None]
+    if device != "cpu" or not all(block.one_thread for block in blocks):
+        return 1
+    import torch
+
+    needs = sorted((block.memory for block in blocks), reverse=True)
+    workers = min(torch.get_num_threads(), len(blocks))
+    while workers > 1 and sum(needs[:workers]) > available_memory():
+        workers -= 1
+    return max(1, workers)
 
 
 def at_least(blocks: Sequence[Block], wanted: int) -> list[Block]:

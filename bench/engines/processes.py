@@ -1,6 +1,6 @@
 """Blocks in several processes of this machine, one block each at a time.
 
-A worker is sent a block, and sends what it has to say: steps done, notes, records. It ignores
+A worker is sent blocks, and sends what it has to say: steps done, notes, records. It ignores
 Ctrl-C, which a terminal sends to every process: this process hears it, and asks the workers to
 stop, which they do behind the step they are in, with a checkpoint.
 """
@@ -11,10 +11,11 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Literal
 
 from bench.engines import at_least
 from bench.plan import Block
@@ -22,20 +23,33 @@ from bench.records import Record
 from bench.settings import Progress, Settings
 from zoo.errors import OutputError, WorkerFailed
 
+# What a worker is behind a message: at work, through with its block, or ended.
+State = Literal["busy", "idle", "gone"]
+
 # Seconds between two messages about steps: a bar needs no more.
 _TELL_EVERY = 0.1
 
 
 @dataclass
 class _Worker:
+    """A process, and the cells of the block that it is at work on of which no record came yet."""
+
+    slot: int
     process: BaseProcess
     connection: Connection
-    block: Block
-    left: set[str]
+    block: Block | None = None
+    left: set[str] = field(default_factory=set)
+
+    def take(self, block: Block) -> None:
+        self.block, self.left = block, {spec.hash for spec in block.specs}
+        self.connection.send(block)
 
 
 class Processes:
-    """`workers` processes; they share this one's threads, and a machine's devices in turn."""
+    """`workers` processes; they share this one's threads, and a machine's devices in turn.
+
+    A process that is through with its block takes the next one: to start one costs seconds.
+    """
 
     leads = True
 
@@ -49,36 +63,54 @@ class Processes:
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: Progress
     ) -> Iterator[Record]:
-        """The records as they come, of several blocks at once."""
-        waiting = list(blocks)
-        running: dict[Connection, _Worker] = {}
+        """The records as they come, of several blocks at once; the longest begin first."""
+        waiting = sorted(blocks, key=_work_in, reverse=True)
         free = list(range(self.workers))
-        slots: dict[Connection, int] = {}
+        idle: list[_Worker] = []
+        running: dict[Connection, _Worker] = {}
         try:
             while waiting or running:
-                while waiting and free:
-                    slot = free.pop(0)
-                    worker = _start(waiting.pop(0), _settings_of(slot, settings), self._threads())
+                while waiting and (idle or free):
+                    worker = idle.pop() if idle else self._start(free.pop(0), settings)
                     running[worker.connection] = worker
-                    slots[worker.connection] = slot
+                    # One whose process has just ended says so when it is heard.
+                    with suppress(BrokenPipeError):
+                        worker.take(waiting.pop(0))
                     progress.describe(f"{len(running)} blocks")
                 for connection in wait(list(running)):
                     assert isinstance(connection, Connection)
                     worker = running[connection]
-                    over = yield from _hear(worker, progress)
-                    if over:
-                        del running[connection]
-                        free.append(slots.pop(connection))
+                    state = yield from _hear(worker, progress)
+                    if state == "busy":
+                        continue
+                    del running[connection]
+                    if state == "idle":
+                        idle.append(worker)
+                    else:
+                        free.append(worker.slot)
         finally:
-            _stop(list(running.values()))
+            _stop([*running.values(), *idle])
 
     def finish(self) -> None:
-        """Every worker has ended with its block."""
+        """The workers have ended with the last block."""
 
-    def _threads(self) -> int:
+    def _start(self, slot: int, settings: Settings) -> _Worker:
         import torch
 
-        return max(1, torch.get_num_threads() // self.workers)
+        # A fresh interpreter: a copy of this one (fork) could hang in torch's thread pool.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        threads = max(1, torch.get_num_threads() // self.workers)
+        arguments = (theirs, _settings_of(slot, settings), threads)
+        process = context.Process(target=_work, args=arguments, name=f"worker {slot}", daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(slot, process, ours)
+
+
+def _work_in(block: Block) -> tuple[int, int]:
+    """Larger for a block that takes longer, as far as one can tell beforehand."""
+    return block.steps * len(block.specs), block.card.parameters
 
 
 def _settings_of(slot: int, settings: Settings) -> Settings:
@@ -90,25 +122,13 @@ def _settings_of(slot: int, settings: Settings) -> Settings:
     return settings
 
 
-def _start(block: Block, settings: Settings, threads: int) -> _Worker:
-    # A fresh interpreter: a copy of this one (fork) could hang in torch's thread pool.
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_work, args=(theirs, block, settings, threads), name=block.card.id, daemon=True
-    )
-    process.start()
-    theirs.close()
-    return _Worker(process, ours, block, {spec.hash for spec in block.specs})
-
-
-def _hear(worker: _Worker, progress: Progress) -> Generator[Record, None, bool]:
-    """One message of a worker. Returns whether it is over with its block."""
+def _hear(worker: _Worker, progress: Progress) -> Generator[Record, None, State]:
+    """One message of a worker. Returns what the worker is from now on."""
     try:
         kind, content = worker.connection.recv()
     except (EOFError, OSError):
         yield from _lost(worker)
-        return True
+        return "gone"
     if kind == "record":
         worker.left.discard(content.hash)
         yield content
@@ -119,16 +139,15 @@ def _hear(worker: _Worker, progress: Progress) -> Generator[Record, None, bool]:
     elif kind == "error":
         raise content
     else:
-        worker.process.join()
-        worker.connection.close()
-        return True
-    return False
+        return "idle"
+    return "busy"
 
 
 def _lost(worker: _Worker) -> Iterator[Record]:
     """The failures of the cells of which a worker that ended has sent no record."""
     from bench.measure import failed_records
 
+    assert worker.block is not None
     worker.process.join()
     worker.connection.close()
     code = worker.process.exitcode or 0
@@ -183,25 +202,27 @@ class _Teller:
         """This process's bar is not shown."""
 
 
-def _work(connection: Connection, block: Block, settings: Settings, threads: int) -> None:
-    """What a worker does: one block, then it ends."""
+def _work(connection: Connection, settings: Settings, threads: int) -> None:
+    """What a worker does: block after block, until it is stopped."""
+    import torch
+
     from bench.state import interrupt_on_terminate
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
     try:
         with interrupt_on_terminate():
-            _measure(connection, block, settings, threads)
-    except (KeyboardInterrupt, BrokenPipeError):
+            while True:
+                _measure(connection, connection.recv(), settings)
+    except (KeyboardInterrupt, BrokenPipeError, EOFError):
         # Asked to stop, or nobody is there to be told.
         return
 
 
-def _measure(connection: Connection, block: Block, settings: Settings, threads: int) -> None:
-    import torch
-
+def _measure(connection: Connection, block: Block, settings: Settings) -> None:
+    from bench.exhaustion import release_memory
     from bench.measure import measure_block
 
-    torch.set_num_threads(threads)
     teller = _Teller(connection)
     message: tuple[str, Any] = ("done", None)
     try:
@@ -210,4 +231,5 @@ def _measure(connection: Connection, block: Block, settings: Settings, threads: 
     except OutputError as error:
         message = ("error", error)
     teller.flush()
+    release_memory()
     connection.send(message)

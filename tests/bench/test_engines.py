@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 import yaml
 
-from bench.engines import at_least, make_engine, processes
+from bench.engines import at_least, auto_workers, make_engine, processes
 from bench.measure import measure_block
 from bench.plan import Block, Request, make_plan
 from bench.protocol import load_protocol
@@ -103,13 +104,15 @@ def test_two_workers_give_the_same_bits(
     assert comparable(store) == expected
 
 
-def crash(connection: Any, block: Block, *rest: Any) -> None:
+def crash(connection: Any, settings: Settings, threads: int) -> None:
     """A worker that is killed behind its first record where the model is made1."""
-    if block.card.id == "made1":
-        record = next(measure_block(block))
-        connection.send(("record", record))
-        os.kill(os.getpid(), signal.SIGKILL)
-    processes._measure(connection, block, *rest)
+    while True:
+        block = connection.recv()
+        if block.card.id == "made1":
+            record = next(measure_block(block))
+            connection.send(("record", record))
+            os.kill(os.getpid(), signal.SIGKILL)
+        processes._measure(connection, block, settings)
 
 
 def test_a_worker_that_is_killed_fails_its_cells_and_no_others(
@@ -126,6 +129,64 @@ def test_a_worker_that_is_killed_fails_its_cells_and_no_others(
     assert len(failed) == 5
     assert {r.failure.kind for r in failed if r.failure} == {"WorkerFailed"}
     assert "made1 ended with signal SIGKILL" in str(failed[0].failure)
+
+
+def test_a_worker_takes_block_after_block(
+    folder: Path, tmp_path: Path, expected: dict[str, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    start = processes.Processes._start
+
+    def counted(self: processes.Processes, slot: int, settings: Settings) -> Any:
+        started.append(slot)
+        return start(self, slot, settings)
+
+    monkeypatch.setattr(processes.Processes, "_start", counted)
+    store = RecordStore(tmp_path)
+    blocks = at_least(plan(folder), 6)
+    records = list(run(todo(blocks, store), store, Settings(), make_engine("local", workers=2)))
+    assert comparable(records) == expected
+    assert started == [0, 1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a process is killed")
+def test_a_worker_that_ends_between_two_blocks_fails_what_it_was_sent(
+    folder: Path, tmp_path: Path, expected: dict[str, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_work", one_block_only)
+    store = RecordStore(tmp_path)
+    blocks = at_least(plan(folder), 4)
+    records = list(run(todo(blocks, store), store, Settings(), processes.Processes(1)))
+    good = comparable(record for record in records if record.status == "ok")
+    assert good.items() <= expected.items()
+    assert {record.hash for record in records} == expected.keys()
+    assert len(good) == 6, "every other block had a new worker"
+    assert {r.failure.kind for r in records if r.failure} == {"WorkerFailed"}
+
+
+def one_block_only(connection: Any, settings: Settings, threads: int) -> None:
+    """A worker that is killed while it waits for its second block."""
+    processes._measure(connection, connection.recv(), settings)
+    connection.poll(60)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_small_blocks_have_a_worker_for_each_thread(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = plan(folder)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert auto_workers(blocks, "cpu") == len(blocks) == 2
+    assert auto_workers(at_least(blocks, 12), "cpu") == 8
+    assert auto_workers(blocks, "cuda") == 1
+    assert auto_workers(blocks[:1], "cpu") == 1
+    assert auto_workers([], "cpu") == 1
+    large = plan(folder, f"n={2**15}", "k=8")
+    assert auto_workers([*blocks, *large], "cpu") == 1, "a large block uses all threads"
+    monkeypatch.setattr("bench.engines.available_memory", lambda: int(1.5 * blocks[0].memory))
+    assert auto_workers(blocks, "cpu") == 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert auto_workers(blocks, "cpu") == 1
 
 
 def launched(folder: Path, output: str, *options: str, program: list[str]) -> subprocess.Popen:
