@@ -80,14 +80,15 @@ def compare(one: Path, other: Path) -> float:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_MODULES_CACHE", tempfile.mkdtemp(prefix="remote-code-"))
     torch.set_num_threads(1)
-    compat.prepare()
     command, *paths = sys.argv[1:]
     folders = [Path(path) for path in paths]
-    if command == "make":
-        make(*folders)
-    elif command == "measure":
-        measure(*folders)
-    else:
-        compare(*folders)
+    with tempfile.TemporaryDirectory(prefix="remote-code-") as modules:
+        os.environ.setdefault("HF_MODULES_CACHE", modules)
+        compat.prepare()
+        if command == "make":
+            make(*folders)
+        elif command == "measure":
+            measure(*folders)
+        else:
+            compare(*folders)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +21,8 @@ from tests.hub import Hub, serve
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 # Code that comes with checkpoints is copied here, not into the user's cache.
-os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="remote-code-")
+_modules = os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="remote-code-")
+atexit.register(shutil.rmtree, _modules, ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
