@@ -11,12 +11,11 @@ a strictly larger z there: everything tied with the k-th largest value fires, a 
 The products are taken in float32 and bounded: the error of a dot product is at most
 d u |x||w| (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). A pair
 that this leaves open is evaluated again in float64. So the answer does not depend on chunks, on
-the device, on the matrix product's kernel, or on which arms are counted together.
+the device, or on the matrix product's kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,14 +98,6 @@ class Census:
         return int((self.counts > ALWAYS_ON * self.tokens).sum())
 
 
-def arm_bias(W: Tensor, center: Tensor | None, b_enc: Tensor | None = None) -> Tensor | None:
-    """The bias that turns W x into W (x - center) + b_enc: b_enc - W center, float64 [n]."""
-    if center is None:
-        return None if b_enc is None else b_enc.double()
-    bias = -(W.double() @ center.to(W.device).double())
-    return bias if b_enc is None else bias + b_enc.double()
-
-
 def census(
     x: Tensor,
     W: Tensor,
@@ -121,42 +112,30 @@ def census(
     counts: also count each feature's firings, which rules out an early end once all are alive.
     chunk: tokens at a time; never changes the answer. Raises BadActivations on NaN or inf in x.
     """
-    return census_many(x, W, [b_enc], k=k, counts=counts, chunk=chunk)[0]
-
-
-def census_many(
-    x: Tensor,
-    W: Tensor,
-    biases: Sequence[Tensor | None],
-    *,
-    k: int,
-    counts: bool = False,
-    chunk: int | None = None,
-) -> list[Census]:
-    """Censuses of arms that share W [n, d] and differ in their bias [n]; see `arm_bias`.
-
-    The products W x are taken once for all. Each arm's answer is what `census` gives for it alone.
-    """
-    counter = Products(x, W, k, counts, chunk)
-    arms = [_Arm(counter, bias) for bias in biases]
+    counter = _Counter(Products(x, W, b_enc, k, counts, chunk))
     with fast_matmul(x.device), torch.autocast(x.device.type, enabled=False), torch.no_grad():
-        counter.run(arms)
-    return [arm.census() for arm in arms]
+        counter.run()
+    return counter.census()
 
 
 class Products:
-    """The sample, the dictionary, and the products that arms share."""
+    """The sample, the dictionary, and pre-activations with bounds on their errors."""
 
-    def __init__(self, x: Tensor, W: Tensor, k: int, counts: bool, chunk: int | None) -> None:
+    def __init__(
+        self, x: Tensor, W: Tensor, bias: Tensor | None, k: int, counts: bool, chunk: int | None
+    ) -> None:
         n, d = W.shape
         if x.ndim != 2 or x.shape[1] != d:
             raise ValueError(f"x has shape {tuple(x.shape)}, W has {tuple(W.shape)}")
         if not 1 <= k <= n:
             raise ValueError(f"k must be between 1 and n = {n}, not {k}")
+        if bias is not None and bias.shape != (n,):
+            raise ValueError(f"a bias has shape {tuple(bias.shape)}, not ({n},)")
         double = torch.float64 in (x.dtype, W.dtype)
         self.dtype = torch.float64 if double else torch.float32
         self.x, self.k, self.counting = x.detach(), k, counts
         self.W = W.detach().to(x.device, self.dtype)
+        self.bias = None if bias is None else bias.detach().to(x.device, torch.float64)
         self.n, self.d = n, d
         self.widest = float(torch.linalg.vector_norm(self.W, dim=1).max())
         if not self.widest < float("inf"):
@@ -164,27 +143,8 @@ class Products:
         elements = _CPU_CHUNK_ELEMENTS if x.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
         self.chunk = chunk or max(1, elements // n)
         self.unit = torch.finfo(self.dtype).eps / 2
-        self._buffers: dict[str, Tensor] = {}
-
-    def run(self, arms: list[_Arm]) -> None:
-        start = 0
-        while start < self.x.shape[0]:
-            arms = [arm for arm in arms if not arm.finished]
-            if not arms:
-                return
-            full = [arm for arm in arms if not arm.follows(start)]
-            # A part of the dictionary goes with more tokens, at the same memory.
-            size = self.chunk if full else self.chunk * _FOLLOWING_CHUNKS
-            x = self.tokens(start, size)
-            if full:
-                # One buffer for all chunks: fresh pages would cost as much as the top-k.
-                base = torch.mm(x, self.W.T, out=self.buffer("base", len(x)))
-                for arm in full:
-                    arm.count(x, base)
-            for arm in arms:
-                if arm not in full:
-                    arm.follow(x)
-            start += size
+        # One buffer for all chunks: fresh pages would cost as much as the top-k.
+        self._buffer = self.x.new_empty((min(self.chunk, len(x)), n), dtype=self.dtype)
 
     def tokens(self, start: int, size: int) -> Tensor:
         x = self.x[start : start + size].to(self.dtype)
@@ -192,19 +152,26 @@ class Products:
             check_finite(x, start)
         return x
 
-    def buffer(self, name: str, rows: int) -> Tensor:
-        """Uninitialised [rows, n], the same memory every time for one name."""
-        if name not in self._buffers:
-            self._buffers[name] = self.x.new_empty((self.chunk, self.n), dtype=self.dtype)
-        return self._buffers[name][:rows]
+    def every(self, x: Tensor) -> Tensor:
+        """Pre-activations [c, n] of a chunk [c, d], good until the next call."""
+        return self._biased(torch.mm(x, self.W.T, out=self._buffer[: len(x)]), slice(None))
 
-    def error(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def some(self, x: Tensor, features: Tensor | slice) -> Tensor:
+        """Pre-activations of x [c, d], any number of tokens, for some features."""
+        return self._biased(x @ self.W[features].T, features)
+
+    def _biased(self, pre: Tensor, features: Tensor | slice) -> Tensor:
+        return pre if self.bias is None else pre.add_(self.bias[features].to(pre.dtype))
+
+    def error(self, x: Tensor) -> Tensor:
         """A bound [tokens] on |computed - exact| of a pre-activation, with room for later sums."""
         slack = (self.d + 8) * self.unit
         bound: Tensor = torch.linalg.vector_norm(x, dim=1) * (self.widest * slack / (1 - slack))
-        return bound if bias is None else bound + 8 * self.unit * float(bias.abs().max())
+        if self.bias is None:
+            return bound
+        return bound + 8 * self.unit * float(self.bias.abs().max())
 
-    def exact(self, x: Tensor, row: Tensor, feature: Tensor, bias: Tensor | None) -> Tensor:
+    def exact(self, x: Tensor, row: Tensor, feature: Tensor) -> Tensor:
         """Float64 pre-activations of the pairs (x[row[i]], feature[i]), [pairs]."""
         step = max(1, _CPU_CHUNK_ELEMENTS // self.d)
         values = torch.empty(len(row), dtype=torch.float64, device=x.device)
@@ -212,29 +179,40 @@ class Products:
             pairs = slice(i, i + step)
             tokens, weights = x[row[pairs]].double(), self.W[feature[pairs]].double()
             torch.sum(tokens.mul_(weights), dim=1, out=values[pairs])
-        return values if bias is None else values.add_(bias[feature])
+        return values if self.bias is None else values.add_(self.bias[feature])
 
 
-class _Arm:
-    """What is known so far of the features of one arm."""
+class _Counter:
+    """What is known so far of the features."""
 
-    def __init__(self, counter: Products, bias: Tensor | None) -> None:
-        c = self.counter = counter
-        if bias is not None and bias.shape != (c.n,):
-            raise ValueError(f"a bias has shape {tuple(bias.shape)}, not ({c.n},)")
-        self.bias = None if bias is None else bias.detach().to(c.x.device, torch.float64)
+    def __init__(self, products: Products) -> None:
+        c = self.products = products
         self.positive = torch.zeros(c.n, dtype=torch.bool, device=c.x.device)
         self.fired = torch.zeros_like(self.positive)
         self.counts = torch.zeros(c.n, dtype=torch.int64, device=c.x.device)
         self._bounding: Tensor | None = None
         self._follow_limit = int(_FOLLOW_BELOW * c.n) - _BOUNDING_PER_K * c.k
 
+    def run(self) -> None:
+        """Take in the sample, until nothing is left to learn."""
+        c = self.products
+        start = 0
+        while start < c.x.shape[0] and not self.finished:
+            if self.follows(start):
+                # A part of the dictionary goes with more tokens, at the same memory.
+                size = c.chunk * _FOLLOWING_CHUNKS
+                self.follow(c.tokens(start, size))
+            else:
+                size = c.chunk
+                self.count(c.tokens(start, size))
+            start += size
+
     @property
     def finished(self) -> bool:
-        return not self.counter.counting and bool(self.fired.all())
+        return not self.products.counting and bool(self.fired.all())
 
     def census(self) -> Census:
-        c = self.counter
+        c = self.products
         return Census(
             n=c.n,
             k=c.k,
@@ -246,19 +224,15 @@ class _Arm:
 
     # -- every feature ------------------------------------------------------------------------
 
-    def count(self, x: Tensor, base: Tensor) -> None:
-        """Take in tokens x [c, d], given base = x W^T [c, n], which is left as it is."""
-        pre = base
-        if self.bias is not None:
-            buffer = self.counter.buffer("arm", len(x))
-            pre = torch.add(base, self.bias.to(base.dtype), out=buffer)
-        error = self.counter.error(x, self.bias)
-        self._select(x, pre, error, self.counter.k + _SPARE)
-        self._see_positive(x, pre, error, torch.arange(self.counter.n, device=x.device))
+    def count(self, x: Tensor) -> None:
+        """Take in tokens x [c, d], a chunk at most."""
+        pre, error = self.products.every(x), self.products.error(x)
+        self._select(x, pre, error, self.products.k + _SPARE)
+        self._see_positive(x, pre, error, torch.arange(self.products.n, device=x.device))
 
     def _select(self, x: Tensor, pre: Tensor, error: Tensor, kept: int) -> None:
         """Mark who fires, looking at the `kept` largest values of each row, or more if need be."""
-        c = self.counter
+        c = self.products
         kept = min(kept, c.n)
         values, features = exact_topk(pre, kept)
         # The true k-th largest value is within `error` of the computed one.
@@ -285,16 +259,16 @@ class _Arm:
         """Decide the open pairs of rows in float64; `sure` [rows] others of each row do fire."""
         row, column = is_open.nonzero(as_tuple=True)
         exact = torch.full(is_open.shape, -torch.inf, dtype=torch.float64, device=x.device)
-        exact[row, column] = self.counter.exact(x, row, features[row, column], self.bias)
+        exact[row, column] = self.products.exact(x, row, features[row, column])
         # Those sure to fire are above the k-th largest value, so they are fewer than k.
-        place = self.counter.k - sure - 1
+        place = self.products.k - sure - 1
         threshold = exact.sort(dim=1, descending=True).values.gather(1, place[:, None])
         self._fire(features[(exact >= threshold) & (exact > 0)])
 
     def _fire(self, features: Tensor) -> None:
         self.fired[features] = True
         self.positive[features] = True
-        self.counts += torch.bincount(features, minlength=self.counter.n)
+        self.counts += torch.bincount(features, minlength=self.products.n)
 
     def _see_positive(self, x: Tensor, pre: Tensor, error: Tensor, features: Tensor) -> None:
         """Mark which of `features`, the columns of pre, are positive on one of the tokens."""
@@ -306,14 +280,14 @@ class _Arm:
         sure = (part > error[:, None]).any(0)
         self.positive[features[sure]] = True
         row, column = ((part > -error[:, None]) & ~sure).nonzero(as_tuple=True)
-        exact = self.counter.exact(x, row, features[column], self.bias)
+        exact = self.products.exact(x, row, features[column])
         self.positive[features[column[exact > 0]]] = True
 
     # -- only features that have not fired yet -------------------------------------------------
 
     def follows(self, start: int) -> bool:
         """Whether from token `start` on it pays to follow only what has not fired yet."""
-        c = self.counter
+        c = self.products
         if c.counting or start < _TOKENS_BEFORE_FOLLOWING:
             return False
         unfired = c.n - int(self.fired.sum())
@@ -325,12 +299,12 @@ class _Arm:
         The k-th largest value among the features that fire most bounds the threshold from below;
         only tokens on which an unseen feature reaches that bound are looked at in full.
         """
-        c = self.counter
+        c = self.products
         unseen = (~self.fired).nonzero().flatten()
         bounding = self._bounding_features()
-        error = c.error(x, self.bias)
-        bound = kth_largest(self._products(x, bounding), c.k) - 2 * error
-        pre = self._products(x, unseen)
+        error = c.error(x)
+        bound = kth_largest(c.some(x, bounding), c.k) - 2 * error
+        pre = c.some(x, unseen)
         self._see_positive(x, pre, error, unseen)
         reaches = pre >= torch.maximum(bound, -error)[:, None]
         # First each feature's own best token, which settles most of those that fire at all.
@@ -345,18 +319,12 @@ class _Arm:
 
     def _look(self, x: Tensor, error: Tensor) -> None:
         if len(x):
-            pre = x @ self.counter.W.T
-            if self.bias is not None:
-                pre += self.bias.to(pre.dtype)
-            self._select(x, pre, error, self.counter.k + _SPARE)
+            pre = self.products.some(x, slice(None))
+            self._select(x, pre, error, self.products.k + _SPARE)
 
     def _bounding_features(self) -> Tensor:
         """The features that fired most on the tokens looked at in full."""
         if self._bounding is None:
-            size = min(self.counter.n, _BOUNDING_PER_K * self.counter.k)
+            size = min(self.products.n, _BOUNDING_PER_K * self.products.k)
             self._bounding = self.counts.topk(size).indices
         return self._bounding
-
-    def _products(self, x: Tensor, features: Tensor) -> Tensor:
-        pre = x @ self.counter.W[features].T
-        return pre if self.bias is None else pre.add_(self.bias[features].to(pre.dtype))

@@ -50,9 +50,8 @@ class _Counter:
     def __init__(
         self, x: Tensor, W: Tensor, thresholds: Tensor, b_enc: Tensor | None, counting: bool
     ) -> None:
-        self.products = Products(x, W, k=1, counts=counting, chunk=None)
+        self.products = Products(x, W, b_enc, k=1, counts=counting, chunk=None)
         self.counting = counting
-        self.bias = None if b_enc is None else b_enc.to(x.device, torch.float64)
         self.thresholds = thresholds.to(x.device, torch.float64)
         self.positive = torch.zeros(len(W), dtype=torch.bool, device=x.device)
         self.firings = torch.zeros(len(W), dtype=torch.int64, device=x.device)
@@ -66,11 +65,7 @@ class _Counter:
                 if not len(followed):
                     return
             x = p.tokens(start, p.chunk)
-            bias = None if self.bias is None else self.bias[followed]
-            pre = x @ p.W[followed].T
-            if bias is not None:
-                pre += bias.to(pre.dtype)
-            error = p.error(x, bias)
+            pre, error = p.some(x, followed), p.error(x)
             zero = torch.zeros_like(self.thresholds)
             self.positive[followed] |= self._above(x, pre, error, followed, zero) > 0
             self.firings[followed] += self._above(x, pre, error, followed, self.thresholds)
@@ -85,6 +80,6 @@ class _Counter:
         distance = pre - level
         found = (distance > margin).sum(0)
         row, column = (distance.abs() <= margin).nonzero(as_tuple=True)
-        exact = self.products.exact(x, row, features[column], self.bias)
+        exact = self.products.exact(x, row, features[column])
         above = column[exact > levels[features[column]]]
         return found + torch.bincount(above, minlength=len(features))

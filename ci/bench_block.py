@@ -1,13 +1,15 @@
 """The embedded suite against training its SAEs one run at a time: `python ci/bench_block.py DIR`.
 
 DIR holds the peers' environments, as for `ci/bench_step.py`. Ours is `bench run`, everything
-included: models loaded and run, statistics, censuses, quality, all arms of a model from one stream.
-A peer's way is one run per SAE of the same size, batch and number of steps:
+included: models loaded and run, statistics, censuses, quality, figures; all layers and arms of a
+model from one stream. A peer's way is one run per SAE of the same size, batch and number of steps:
 
     steps     its training steps alone, at its fastest setting, on activations that are there
-    runs      the same and the start of a process per SAE (imports, and a trainer built)
+    starts    a process per SAE (imports, and a trainer built)
+    models    for each SAE its model loaded up to the layer, and run on the tokens it trains on;
+              by our adapters, for all peers alike
 
-What a peer would need beside that, its forward passes and any measure of death, is left out.
+What a peer would need beside that, any measure of death above all, is left out.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import torch
 from peers.client import PEERS, Peer, PeerFailed, make_peer
 
+from adapters import open_adapter
 from bench.matmul import fast_matmul
+from bench.plan import Request, make_plan
 from bench.protocol import load_protocol
+from bench.stream import Stream
 from zoo.registry import load_registry
 
 
@@ -36,10 +42,30 @@ def ours() -> float:
         return time.perf_counter() - start
 
 
-def theirs(name: str, python: Path, cells: Counter[int], threads: int) -> tuple[float, float]:
-    """Seconds of a peer's steps for all cells, by width, and with a process for each."""
+def models(threads: int) -> float:
+    """Seconds of every SAE's own pass over its training tokens."""
     protocol = load_protocol("quick")
-    steps = runs = 0.0
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    seconds = 0.0
+    with fast_matmul():
+        for block in make_plan(Request(load_registry().select(), protocol), load_registry()):
+            assert block.corpus is not None
+            for layer in block.layers:
+                start = time.perf_counter()
+                adapter = open_adapter(block.card, depth=layer + 1)
+                stream = Stream(adapter, block.corpus, [layer], protocol)
+                for _ in stream.training().take(protocol.steps * protocol.batch):
+                    pass
+                seconds += len(protocol.arms) * (time.perf_counter() - start)
+    torch.set_num_threads(before)
+    return seconds
+
+
+def theirs(name: str, python: Path, cells: Counter[int], threads: int) -> tuple[float, float]:
+    """Seconds of a peer's steps for all cells, by width, and of a process for each."""
+    protocol = load_protocol("quick")
+    steps = starts = 0.0
     with fast_matmul() as choice:
         for width, count in cells.items():
             size = (width, protocol.n, protocol.k, protocol.batch)
@@ -52,10 +78,9 @@ def theirs(name: str, python: Path, cells: Counter[int], threads: int) -> tuple[
                 except PeerFailed as error:
                     print(error, file=sys.stderr)
             peer.close()
-            training = count * protocol.steps * min(found)
-            steps += training
-            runs += training + count * peer.start_seconds
-    return steps, runs
+            steps += count * protocol.steps * min(found)
+            starts += count * peer.start_seconds
+    return steps, starts
 
 
 def main() -> None:
@@ -67,13 +92,14 @@ def main() -> None:
     cells: Counter[int] = Counter()
     for card in load_registry().select():
         cells[card.tap.width] += arms * card.tap.layers
-    whole = ours()
+    whole, passes = ours(), models(options.threads)
     print(f"{sum(cells.values())} SAEs; ours, everything included: {whole:.1f} s\n")
-    print("| peer | steps, s | over ours | runs, s | over ours |\n|:--|--:|--:|--:|--:|")
+    print("| peer | steps, s | starts, s | models, s | sum over ours |\n|:--|--:|--:|--:|--:|")
     for name in PEERS:
         python = make_peer(name, options.peers)
-        steps, runs = theirs(name, python, cells, options.threads)
-        print(f"| {name} | {steps:.0f} | {steps / whole:.1f} | {runs:.0f} | {runs / whole:.1f} |")
+        steps, starts = theirs(name, python, cells, options.threads)
+        ratio = (steps + starts + passes) / whole
+        print(f"| {name} | {steps:.0f} | {starts:.0f} | {passes:.0f} | {ratio:.1f} |")
 
 
 if __name__ == "__main__":

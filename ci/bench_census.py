@@ -3,7 +3,6 @@
     product    the encoder's matrix product alone, in chunks, in the same float32 setting
     gamma G    the census of a fresh dictionary on Gaussian activations of that outlier severity
     counts     the same with firing counts, which rules out an early end
-    four arms  raw, half, 7/8 and fully centered at once (the last --gammas value)
 
 Rounds are interleaved in one process; what is printed is medians over rounds, and ratios to the
 product, which hold on a busy machine where the seconds do not. `--check` exits 1 if a census of
@@ -22,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import normalize
 
-from bench.census import Census, arm_bias, census, census_many
+from bench.census import Census, census
 from bench.matmul import fast_matmul
 
 CHUNK = 512
@@ -57,11 +56,6 @@ class Case:
     def census(self, counts: bool = False) -> Census:
         return census(self.x, self.W, k=self.k, counts=counts)
 
-    def four_arms(self) -> list[Census]:
-        center = self.x.mean(0)
-        biases = [arm_bias(self.W, share * center) for share in (0.0, 0.5, 0.875, 1.0)]
-        return census_many(self.x, self.W, biases, k=self.k)
-
 
 def names(gammas: list[float]) -> dict[str, float]:
     return {f"gamma {gamma:g}": gamma for gamma in gammas}
@@ -85,7 +79,6 @@ def measure(case: Case, gammas: list[float], rounds: int) -> dict[str, float]:
             note("product", timed(case.product))
             note(name, timed(case.census))
         note("counts", timed(lambda: case.census(counts=True)))
-        note("four arms", timed(case.four_arms))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -110,9 +103,7 @@ def main() -> int:
             note = "   ends early" if name in alive else ""
             print(f"{name:12} {value:8.2f} {ratios[name]:9.2f}x{note}")
     good = all(
-        ratio <= (1.0 if name in alive else MOST_OVER_PRODUCT)
-        for name, ratio in ratios.items()
-        if name != "four arms"
+        ratio <= (1.0 if name in alive else MOST_OVER_PRODUCT) for name, ratio in ratios.items()
     )
     return 0 if good or not options.check else 1
 

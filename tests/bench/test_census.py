@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench import census as module
-from bench.census import Census, arm_bias, census, census_many
+from bench.census import Census, census
 from bench.intervals import binomial_interval, spearman
 from bench.theory import gaussian_dead, gaussian_relu, predicted_dead, predicted_relu
 from tests.bench import reference
@@ -64,9 +64,9 @@ def test_equals_the_definition_on_many_tokens(severity, integer):
 def test_following_only_unseen_features_is_exact(monkeypatch):
     monkeypatch.setattr(module, "_TOKENS_BEFORE_FOLLOWING", 256)
     followed, dead = [], []
-    plain = module._Arm.follow
+    plain = module._Counter.follow
     monkeypatch.setattr(
-        module._Arm, "follow", lambda arm, x: (followed.append(len(x)), plain(arm, x))
+        module._Counter, "follow", lambda counter, x: (followed.append(len(x)), plain(counter, x))
     )
     for seed, integer in itertools.product(range(3), (False, True)):
         x, W = drawn(seed, 8000, 24, 512, severity=0.8)
@@ -104,28 +104,26 @@ def test_all_tied_features_fire_and_zeros_do_not():
     assert zeros.counts.sum() == 0
 
 
-def test_grouped_equals_separate():
+def test_with_biases_of_any_size():
     x, W = drawn(1, 3000, 48, 256, severity=3.0)
     b_enc = 0.1 * torch.randn(256, generator=torch.Generator().manual_seed(1))
-    biases = [arm_bias(W, c * x.mean(0), b_enc) for c in (0.0, 0.5, 0.875, 1.0)] + [None]
-    for counts in (False, True):
-        together = census_many(x, W, biases, k=16, counts=counts)
-        for bias, found in zip(biases, together, strict=True):
-            alone = census(x, W, k=16, b_enc=bias, counts=counts, chunk=77)
-            assert equals(found, (alone.never_positive, alone.never_selected, alone.counts))
-            assert equals(found, reference.census_at_once(x, W, bias, 16))
-    assert together[0].dead > together[3].dead
+    dead = []
+    for share in (0.0, 0.5, 0.875, 1.0):
+        bias = b_enc.double() - W.double() @ (share * x.mean(0)).double()
+        expected = reference.census_at_once(x, W, bias, 16)
+        for counts in (False, True):
+            for chunk in (None, 77):
+                assert equals(census(x, W, k=16, b_enc=bias, counts=counts, chunk=chunk), expected)
+        dead.append(int(expected[0].sum() + expected[1].sum()))
+    assert dead[0] > dead[3]
 
 
 def test_the_bias_of_a_center_is_centering():
     x, W = drawn(2, 2000, 32, 128, severity=4.0)
     center = x.mean(0)
-    shifted = census(x, W, k=8, b_enc=arm_bias(W, center), counts=True)
+    shifted = census(x, W, k=8, b_enc=-(W.double() @ center.double()), counts=True)
     centered = census(x.double() - center.double(), W, k=8, counts=True)
     assert torch.equal(shifted.counts, centered.counts)
-    assert arm_bias(W, None) is None
-    b_enc = torch.ones(128)
-    assert torch.equal(arm_bias(W, None, b_enc), b_enc.double())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
