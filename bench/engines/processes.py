@@ -8,7 +8,9 @@ stop, which they do behind the step they are in, with a checkpoint.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
@@ -209,6 +211,7 @@ def _work(connection: Connection, settings: Settings, threads: int) -> None:
     from bench.state import interrupt_on_terminate
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     torch.set_num_threads(threads)
     try:
         with interrupt_on_terminate():
@@ -217,6 +220,21 @@ def _work(connection: Connection, settings: Settings, threads: int) -> None:
     except (KeyboardInterrupt, BrokenPipeError, EOFError):
         # Asked to stop, or nobody is there to be told.
         return
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it does.
+
+    A parent that is killed cannot say stop, and a worker may have nothing to say for minutes.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _measure(connection: Connection, block: Block, settings: Settings) -> None:

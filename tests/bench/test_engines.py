@@ -221,6 +221,39 @@ def test_an_interrupt_leaves_checkpoints_and_no_process(folder: Path) -> None:
     assert not list((folder / "stopped").rglob(".*")), "no half-written file"
 
 
+def busy(connection: Any, settings: Settings, threads: int) -> None:
+    """A worker in work of which it tells nobody."""
+    processes.end_with_parent()
+    connection.send(("note", str(os.getpid())))
+    time.sleep(300)
+
+
+_PARENT = """
+from bench.engines import processes
+from bench.settings import Settings
+from tests.bench.test_engines import busy
+
+processes._work = busy
+if __name__ == "__main__":
+    worker = processes.Processes(1)._start(0, Settings())
+    print(worker.connection.recv()[1], flush=True)
+    worker.process.join()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a process is killed")
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(_PARENT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path])}
+    command = [sys.executable, str(tmp_path / "parent.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        assert worker.is_running()
+        parent.kill()
+    worker.wait(timeout=10)
+
+
 @pytest.mark.slow
 def test_processes_of_accelerate_share_the_blocks(folder: Path, expected: dict[str, dict]) -> None:
     program = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
