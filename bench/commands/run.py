@@ -66,7 +66,7 @@ def command(
 ) -> int:
     """Train raw against centered SAEs on each layer, and write the leaderboard.
 
-    Without options: the embedded suite, in a few minutes on two cores. What is done already is
+    Without options: the embedded suite, in a minute or two on two cores. What is done already is
     not done again; a run that was stopped goes on where it was.
     """
     from bench.engines import auto_workers, make_engine
