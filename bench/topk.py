@@ -11,9 +11,9 @@ from torch.nn.functional import max_pool1d
 # as long takes nine times as long.
 _SORTED_AT_ONCE = 512
 
-# Where sorting is the fastest way: up to so many threads, as numpy uses one; so large groups; from
-# this many kept elements on, with so many columns and groups for each of them (one and two cores of
-# a Zen 4, n from 64 to 131,072, k from 1 to 256).
+# Sorting is the fastest way with at most so many threads (numpy uses one) and elements of a group,
+# and with at least so many elements kept; for each of these, at most so many columns and at least
+# so many groups. Measured on one and two cores of a Zen 4, n from 64 to 131,072, k from 1 to 256.
 _MOST_THREADS, _LARGEST_GROUP = 2, 16
 _LEAST_KEPT, _MOST_PER_KEPT, _LEAST_GROUPS_PER_KEPT = 8, 256, 4
 
