@@ -247,7 +247,9 @@ def page(cells: Cells, folder: Path) -> str:
     )
     usage = (__doc__ or "").split("\n\n")[1]
     intro = (
-        f"{sizes}; {seeds} seeds, mean [95 % interval]. A claim holds where the interval keeps to "
+        f"{sizes}; {record.spec.card['options']['features']} true features, fewer than the "
+        "dictionary has: those to spare may die late with nothing lost. "
+        f"{seeds} seeds, mean [95 % interval]. A claim holds where the interval keeps to "
         "the bound. Shares in percent of the features; recovery is the mean over true features of "
         "the largest cosine with a decoder direction. AuxK (`bench/auxk.py`) gives features "
         "that are dead by ReLU a gradient, and through their encoder rows the bias too."
