@@ -115,6 +115,14 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(states[1])
 
 
+class _Trunk(nn.Module):
+    """A model up to the end of its trunk."""
+
+    def __init__(self, model: Any, recycles: int) -> None:
+        super().__init__()
+        self.model, self.recycles = model, recycles
+
+
 class OpenFold3(Pairformer):
     """OpenFold 3, through the package openfold3.
 
@@ -162,13 +170,7 @@ class OpenFold3(Pairformer):
         return {name: value for name, value in features.items() if isinstance(value, Tensor)}
 
 
-class _OpenFold3Trunk(nn.Module):
-    """The model up to the end of its trunk."""
-
-    def __init__(self, model: Any, recycles: int) -> None:
-        super().__init__()
-        self.model, self.recycles = model, recycles
-
+class _OpenFold3Trunk(_Trunk):
     def forward(self, **batch: Tensor) -> None:
         with compat.quiet():
             self.model.run_trunk(batch, num_cycles=self.recycles + 1, inplace_safe=True)
@@ -291,13 +293,7 @@ class _MoleculeReader(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-class _Boltz2Trunk(nn.Module):
-    """The model up to the end of its trunk."""
-
-    def __init__(self, model: Any, recycles: int) -> None:
-        super().__init__()
-        self.model, self.recycles = model, recycles
-
+class _Boltz2Trunk(_Trunk):
     def forward(self, **batch: Tensor) -> None:
         with compat.quiet():
             self.model(batch, recycling_steps=self.recycles)

@@ -44,12 +44,12 @@ def ours() -> float:
 
 def models(threads: int) -> float:
     """Seconds of every SAE's own pass over its training tokens."""
-    protocol = load_protocol("quick")
+    protocol, registry = load_protocol("quick"), load_registry()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     seconds = 0.0
     with fast_matmul():
-        for block in make_plan(Request(load_registry().select(), protocol), load_registry()):
+        for block in make_plan(Request(registry.select(), protocol), registry):
             assert block.corpus is not None
             for layer in block.layers:
                 start = time.perf_counter()

@@ -77,8 +77,8 @@ def auto_workers(blocks: Sequence[Block], device: str) -> int:
     import torch
 
     needs = sorted((block.memory for block in blocks), reverse=True)
-    workers = min(torch.get_num_threads(), len(blocks))
-    while workers > 1 and sum(needs[:workers]) > available_memory():
+    workers, free = min(torch.get_num_threads(), len(blocks)), available_memory()
+    while workers > 1 and sum(needs[:workers]) > free:
         workers -= 1
     return max(1, workers)
 
