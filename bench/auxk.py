@@ -1,14 +1,15 @@
 """AuxK: an auxiliary loss that gives dead features a gradient.
 
 On a set D of dead features, the auxiliary codes are the aux_k largest *raw* pre-activations among
-D, no ReLU, so that features which are never positive get gradient too. The auxiliary
-reconstruction e_hat = aux_codes @ W_dec has no bias. Its target is the residual e = y - y_hat,
-detached. Its loss is
+D, no ReLU, so that features which are never positive get gradient too, and through their encoder
+rows the bias. The auxiliary reconstruction e_hat = aux_codes @ W_dec has no bias. Its target is the
+residual e = y - y_hat, detached. Its loss is
 
     alpha * mean (e - e_hat)^2 / mean (e - mean over tokens of e)^2
 
-After Gao et al., "Scaling and evaluating sparse autoencoders" (2024), appendix A.2; there the
-codes pass a ReLU. It is the same in every family.
+After Gao et al., "Scaling and evaluating sparse autoencoders" (2024), appendix A.2. There the
+codes pass a ReLU, and what is dead by ReLU gets nothing; that is `relu`, a control. AuxK is the
+same in every family.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ _DENSE_BELOW = 10
 
 @dataclass(frozen=True)
 class Aux:
-    """The auxiliary loss of one step: the dead features (int64 indices), aux_k and its weight."""
+    """The auxiliary loss of one step: the dead features (int64 indices), aux_k and its weight.
+
+    relu: whether negative auxiliary codes become 0.
+    """
 
     dead: Tensor
     k: int
     alpha: float
+    relu: bool = False
 
 
 class AuxPicker:
@@ -46,6 +51,7 @@ class AuxPicker:
     def __init__(self, aux: Aux) -> None:
         self.dead = aux.dead
         self.alpha = aux.alpha
+        self.relu = aux.relu
         self.k = min(aux.k, len(aux.dead))
         self._parts: list[Codes] = []
 
@@ -54,8 +60,9 @@ class AuxPicker:
 
     @property
     def codes(self) -> Codes:
-        """Raw values, and indices *into the dead features*."""
-        return Codes.joined(self._parts)
+        """Values, raw but for `relu`, and indices *into the dead features*."""
+        values, indices = Codes.joined(self._parts)
+        return Codes(values.clamp(min=0) if self.relu else values, indices)
 
 
 def auxiliary(
@@ -72,4 +79,4 @@ def auxiliary(
     weight = torch.where(variance > 0, picker.alpha / variance, torch.zeros_like(variance))
     loss = weight * error.square().mean()
     gradient = error.mul_(weight * (2.0 / error.numel()))
-    return loss, pairs.gradients(W_dec, gradient, centered, gate=False)
+    return loss, pairs.gradients(W_dec, gradient, centered, gate=picker.relu)

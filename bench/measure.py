@@ -236,6 +236,7 @@ def recipe_of(protocol: Protocol) -> Recipe:
         aux_k=protocol.aux_k,
         aux_alpha=protocol.aux_alpha,
         dead_after_tokens=protocol.dead_after,
+        aux_relu=protocol.aux_codes == "relu",
         train_bias=protocol.bias == "trained",
     )
 

@@ -24,7 +24,7 @@ AXES = ("name", "arms", "seeds")
 _FAMILY_KEYS = {key for keys in KEYS.values() for key in keys}
 
 # Keys that are in a Spec only where they are not this.
-_DEFAULTS = {"family": "topk", "bias": "trained"}
+_DEFAULTS = {"family": "topk", "bias": "trained", "aux_codes": "raw"}
 
 
 class Protocol(BaseModel):
@@ -57,6 +57,10 @@ class Protocol(BaseModel):
 
     bias: Literal["trained", "frozen"] = Field(
         default="trained", description="of the decoder; frozen is a control: who revives without it"
+    )
+    aux_codes: Literal["raw", "relu"] = Field(
+        default="raw",
+        description="of the auxk arms; relu is a control: AuxK with a ReLU, as it was published",
     )
 
     family: FamilyName = Field(default="topk", description="which pre-activations become codes")
@@ -125,8 +129,8 @@ class Protocol(BaseModel):
     def measurement(self) -> dict[str, Any]:
         """The keys that define how a cell is measured, for its Spec.
 
-        Those of other families are left out, and of `family` and `bias` what they are by default:
-        a key that came later changes no hash.
+        Those of other families are left out, and of the keys that came later what they are by
+        default: such a key changes no hash.
         """
         others = {key for key in _FAMILY_KEYS if getattr(self, key) is None}
         default = {key for key, value in _DEFAULTS.items() if getattr(self, key) == value}

@@ -49,6 +49,7 @@ class Recipe:
     clip: largest global norm of the gradient, taken over the four tensors at once.
     aux_k, aux_alpha: size and weight of the auxiliary loss (`bench.step`), in arms that have it.
     dead_after_tokens: tokens without firing after which a feature is dead to the auxiliary loss.
+    aux_relu: whether the auxiliary codes pass a ReLU.
     train_bias: whether the decoder bias b is trained; where not, it stays 0.
     """
 
@@ -62,6 +63,7 @@ class Recipe:
     aux_k: int = 512
     aux_alpha: float = 1 / 32
     dead_after_tokens: int = 10_000_000
+    aux_relu: bool = False
     train_bias: bool = True
 
     @property

@@ -201,7 +201,7 @@ class Trainer:
             return None
         silent = (self.step_number - 1 - self.last_fired) * (self.batch or 0)
         dead = (silent >= recipe.dead_after_tokens).nonzero().view(-1)
-        return Aux(dead, recipe.aux_k, recipe.aux_alpha)
+        return Aux(dead, recipe.aux_k, recipe.aux_alpha, recipe.aux_relu)
 
     def _update(self, result: Backward) -> Tensor:
         """Project, clip, Adam, unit norm; the global norm of the projected gradient."""

@@ -63,6 +63,8 @@ def losses(
         if aux_indices is None:
             aux_indices = dead.topk(min(aux.k, len(aux.dead)), dim=1).indices
         aux_codes = dead * torch.zeros_like(dead).scatter_(1, aux_indices, 1.0)
+        if aux.relu:
+            aux_codes = aux_codes.relu()
         residual = (y - y_hat).detach()
         variance = (residual - residual.mean(0)).square().mean()
         error = residual - aux_codes @ W_dec[aux.dead]

@@ -95,8 +95,9 @@ def own_of(family: Family, seed: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way[0].name}-{way[1]}")
 @pytest.mark.parametrize("case", [*CASES, none_positive])
 @pytest.mark.parametrize("dead", [None, 0, 1, 7, N - 3])
+@pytest.mark.parametrize("relu", [False, True], ids=["raw", "relu"])
 def test_gradients_equal_autograd(
-    way: tuple[Family, Path], case: MakeCase, dead: int | None
+    way: tuple[Family, Path], case: MakeCase, dead: int | None, relu: bool
 ) -> None:
     family, path = way
     seed = secrets.randbelow(10**6)
@@ -106,7 +107,7 @@ def test_gradients_equal_autograd(
     aux = None
     if dead is not None:
         drawn = torch.randperm(N, generator=torch.Generator().manual_seed(seed))[:dead]
-        aux = Aux(drawn.sort().values, 6, 0.25)
+        aux = Aux(drawn.sort().values, 6, 0.25, relu)
     result = family.step(weights, own, y, K, path=path, aux=aux)
     chosen = {"indices": topk_codes(y - weights.b, weights, K).indices}
     if aux is not None and dead:
@@ -211,8 +212,11 @@ def test_a_feature_dead_by_relu_gets_gradient_from_auxk_alone() -> None:
     without = TopK().step(weights, {}, y, K, path="sparse").gradients
     aux = Aux(torch.tensor([9]), 4, 1 / 32)
     with_aux = TopK().step(weights, {}, y, K, path="sparse", aux=aux).gradients
+    published = replace(aux, relu=True)
+    with_relu = TopK().step(weights, {}, y, K, path="sparse", aux=published).gradients
     assert float(without.W_enc[9].abs().max()) == 0.0
     assert float(with_aux.W_enc[9].abs().max()) > 0.0
+    assert float(with_relu.W_enc[9].abs().max()) == 0.0
 
 
 def test_rows_are_encoded_alike_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

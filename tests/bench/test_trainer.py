@@ -73,7 +73,7 @@ def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict
         dead = (number - 1 - last_fired) * BATCH >= recipe.dead_after_tokens
         aux = None
         if arm.aux == "auxk" and number * BATCH >= recipe.dead_after_tokens:
-            aux = Aux(dead.nonzero().view(-1), recipe.aux_k, recipe.aux_alpha)
+            aux = Aux(dead.nonzero().view(-1), recipe.aux_k, recipe.aux_alpha, recipe.aux_relu)
         found = losses(family, dict(parameters), transform.apply(x)[0], K, number=number, aux=aux)
         last_fired[(found.codes > 0).any(0)] = number
         adam.zero_grad()
@@ -88,16 +88,23 @@ def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way[0].name}-{way[1]}")
-@pytest.mark.parametrize("arm", all_arms(), ids=[arm.name for arm in all_arms()])
-def test_training_equals_autograd_and_torch_adam(arm: Arm, way: tuple[Family, Path]) -> None:
+@pytest.mark.parametrize(
+    ("arm", "relu"),
+    [*((arm, False) for arm in all_arms()), (parse_arm("raw+auxk"), True)],
+    ids=[*(arm.name for arm in all_arms()), "raw+auxk-relu"],
+)
+def test_training_equals_autograd_and_torch_adam(
+    arm: Arm, relu: bool, way: tuple[Family, Path]
+) -> None:
     family, path = way
-    ours = trainer(arm, family=family, path=path, dtype=torch.float64)
+    recipe = replace(RECIPE, aux_relu=relu)
+    ours = trainer(arm, family=family, path=path, recipe=recipe, dtype=torch.float64)
     batches = data(8)
     for x in batches:
         ours.step(x)
     mine = ours.sae.weights._asdict() | dict(ours.sae.own)
     # torch clips by norm + 1e-6, hence not to the last digit.
-    for name, theirs in reference(arm, family, batches, RECIPE).items():
+    for name, theirs in reference(arm, family, batches, recipe).items():
         assert torch.allclose(mine[name], theirs, atol=1e-6), name
 
 
