@@ -6,7 +6,7 @@
 Records are read, never run. One may enter if it validates, its name is the hash of its Spec, it
 was neither limited nor made from a checkout with uncommitted changes, and no record that was there
 before is lost: a cell may get a new record, not none. Beside them stands only what the boards make
-of them.
+of them, and what was there before and is the same.
 """
 
 from __future__ import annotations
@@ -58,11 +58,19 @@ def check(root: Path, base: str) -> list[str]:
     if not found:
         found += check_boards(results)
         made = known | board_files(results)
-        foreign = [path for path in _files(results) if path not in made]
+        may_stand = made | _unchanged(root, base)
+        foreign = [path for path in _files(results) if path not in may_stand]
         found += [f"{path}: is made from no record" for path in foreign]
         drawings = [path for path in made if path.suffix == ".svg" and path.is_file()]
         found += [f"{path}: is not just a drawing" for path in sorted(drawings) if _acts(path)]
     return found
+
+
+def _unchanged(root: Path, base: str) -> set[Path]:
+    """The files of `root/results` that are what they were at the commit `base`."""
+    before = _git(root, "ls-tree", "-r", "-z", "--name-only", base, "--", FOLDER).split("\0")
+    changed = _git(root, "diff", "-z", "--name-only", "--no-renames", base, "--", FOLDER)
+    return {root / name for name in set(before) - set(changed.split("\0"))}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -188,6 +188,20 @@ def test_a_file_that_no_record_makes_is_refused(
     assert problem.endswith(f"{name}: is made from no record")
 
 
+def test_what_was_there_before_may_stand_as_it_was(results: ModuleType, repository: Path) -> None:
+    table = repository / "results" / "by hand" / "größe.md"
+    table.parent.mkdir()
+    table.write_text("measured otherwise\n", encoding="utf-8")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "a table")
+    assert results.check(repository, "HEAD") == []
+    table.write_text("edited\n", encoding="utf-8")
+    (problem,) = results.check(repository, "HEAD")
+    assert "is made from no record" in problem
+    table.unlink()
+    assert results.check(repository, "HEAD") == []
+
+
 @pytest.mark.parametrize("name", ["records/linked", "leaderboards/linked", "records/tiny-a/x.json"])
 def test_links_are_refused(results: ModuleType, repository: Path, name: str) -> None:
     (repository / "results" / name).symlink_to("/")
