@@ -69,7 +69,7 @@ def command(
     Without options: the embedded suite, in a minute or two on two cores. What is done already is
     not done again; a run that was stopped goes on where it was.
     """
-    from bench.engines import auto_workers, make_engine
+    from bench.engines import auto_workers, begin_early, make_engine
     from bench.run import check_writable, run, todo
     from bench.settings import Settings
     from leaderboard import summary, write_boards
@@ -82,9 +82,12 @@ def command(
         raise UsageError(f"--workers is for the local engine, not for {engine}")
     saes = cells.output / "saes" if save_saes else None
     work = todo(cells.blocks(workers or 1), store, force=force, failed=failed, saes=saes)
+    pending = [item.block for item in work if item.pending]
     check_writable(store)
+    if engine == "local":
+        begin_early(pending, workers, device)
     settings = Settings(
-        device=pick_device(device) if any(item.pending for item in work) else "cpu",
+        device=pick_device(device) if pending else "cpu",
         trust_remote_code=trust_remote_code,
         states=cells.output / "state",
         save_every=checkpoint_every,
@@ -92,7 +95,7 @@ def command(
         cache=cache,
     )
     if workers is None:
-        workers = auto_workers([i.block for i in work if i.pending], settings.device)
+        workers = auto_workers(pending, settings.device)
     where = make_engine(engine, workers=workers)
     measured = 0
     for record in run(work, store, settings, where):

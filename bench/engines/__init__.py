@@ -72,7 +72,7 @@ def auto_workers(blocks: Sequence[Block], device: str) -> int:
     if that many blocks fit the memory that is free.
     """
     blocks = [block for block in blocks if block.error is None]
-    if device != "cpu" or not all(block.one_thread for block in blocks):
+    if device != "cpu" or not _small(blocks):
         return 1
     import torch
 
@@ -81,6 +81,22 @@ def auto_workers(blocks: Sequence[Block], device: str) -> int:
     while workers > 1 and sum(needs[:workers]) > free:
         workers -= 1
     return max(1, workers)
+
+
+def begin_early(blocks: Sequence[Block], workers: int | None, device: str) -> None:
+    """Lets workers of the local engine begin their imports, if there will be any, as it seems.
+
+    To find out for certain takes torch, and longer.
+    """
+    several = workers > 1 if workers is not None else len(blocks) > 1 and _small(blocks)
+    if blocks and several and device in ("auto", "cpu"):
+        from bench.engines.processes import begin_imports
+
+        begin_imports()
+
+
+def _small(blocks: Sequence[Block]) -> bool:
+    return all(block.one_thread for block in blocks)
 
 
 def at_least(blocks: Sequence[Block], wanted: int) -> list[Block]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -17,13 +18,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.engines import at_least
 from bench.plan import Block
 from bench.records import Record
 from bench.settings import Progress, Settings
 from zoo.errors import OutputError, WorkerFailed
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
+# Whether processes can begin as copies, and that is safe: on macOS system libraries object.
+_COPIES = sys.platform == "linux"
 
 # What a worker is behind a message: at work, through with its block, or ended.
 State = Literal["busy", "idle", "gone"]
@@ -99,8 +106,7 @@ class Processes:
     def _start(self, slot: int, settings: Settings) -> _Worker:
         import torch
 
-        # A fresh interpreter: a copy of this one (fork) could hang in torch's thread pool.
-        context = multiprocessing.get_context("spawn")
+        context = _context(settings.device)
         ours, theirs = context.Pipe()
         threads = max(1, torch.get_num_threads() // self.workers)
         arguments = (theirs, _settings_of(slot, settings), threads)
@@ -108,6 +114,32 @@ class Processes:
         process.start()
         theirs.close()
         return _Worker(slot, process, ours)
+
+
+def begin_imports() -> None:
+    """Has another process import what workers on a CPU need, while this one goes on.
+
+    Worth calling early: to import takes seconds. Does nothing where workers do not begin that way.
+    """
+    if _COPIES:
+        from multiprocessing import forkserver
+
+        _context("cpu")
+        forkserver.ensure_running()
+
+
+def _context(device: str) -> ForkServerContext | SpawnContext:
+    """How workers begin: as copies of a process that has imported what they need.
+
+    It has done nothing else: a copy of this process could hang in torch's thread pool. With a
+    device, and where processes are not copied, a worker is a fresh interpreter: the imports might
+    touch the device, which the copies could then not use.
+    """
+    if device != "cpu" or not _COPIES:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bench.measure"])
+    return context
 
 
 def _work_in(block: Block) -> tuple[int, int]:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from adapters import Adapter, open_adapter
+from adapters.genomic import pool_pairs
 from tests.adapters.tiny import FAMILIES, random_dna
 from zoo.errors import BadCard, BadCorpus
 
@@ -28,6 +30,38 @@ def test_positions_are_bins_and_the_ends_are_skipped(opened: Callable[[str], Ada
     [batch] = opened("enformer").activations([1], random_dna(2, 128), batch_size=2)
     assert batch.position.tolist() == [*range(2, 15)] * 2
     assert batch.example.tolist() == [0] * 13 + [1] * 13
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("positions", [1, 2, 30, 31])
+@pytest.mark.parametrize("scale", [0.1, 100.0])
+def test_pooling_pairs_is_the_packages_pooling(
+    positions: int, dtype: torch.dtype, scale: float
+) -> None:
+    from enformer_pytorch.modeling_enformer import AttentionPool
+
+    pool = AttentionPool(8).to(dtype)
+    torch.nn.init.normal_(pool.to_attn_logits.weight)
+    x = (scale * torch.randn(3, 8, positions)).to(dtype)
+    with torch.no_grad():
+        ours, theirs = pool_pairs(pool, x), pool(x)
+    assert (ours.dtype, ours.shape) == (dtype, theirs.shape)
+    spread = float(x.abs().max())
+    assert float((ours - theirs).abs().max()) <= 4 * torch.finfo(dtype).eps * spread
+
+
+def test_the_fast_pooling_is_in_use_and_keeps_the_activations(
+    opened: Callable[[str], Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = opened("enformer")
+    pools = [m for m in adapter.model.modules() if type(m).__name__ == "AttentionPool"]
+    assert pools
+    assert all(getattr(pool.forward, "func", None) is pool_pairs for pool in pools)
+    [ours] = adapter.activations([1], random_dna(2, 128), batch_size=2)
+    for pool in pools:
+        monkeypatch.delattr(pool, "forward")
+    [theirs] = adapter.activations([1], random_dna(2, 128), batch_size=2)
+    assert torch.allclose(ours.by_layer[1], theirs.by_layer[1], rtol=1e-5, atol=1e-5)
 
 
 def test_lower_case_is_read_like_upper_case(opened: Callable[[str], Adapter]) -> None:
