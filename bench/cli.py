@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -90,7 +91,10 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
-    sys.exit(run_cli(arguments))
+    code = run_cli(arguments)
+    # A last look for garbage among all that torch has made would take a second.
+    gc.freeze()
+    sys.exit(code)
 
 
 def run_cli(arguments: list[str] | None = None) -> int:

@@ -26,7 +26,7 @@ INDEX = "index.json"
 SUFFIXES = ("svg", "png")
 
 # A process of its own takes as long to start as this many pictures take to draw.
-_WORTH_A_PROCESS = 8
+_WORTH_A_PROCESS = 5
 
 
 def update_figures(

@@ -123,24 +123,32 @@ def _topmost(leaves: _Leaves, size: int) -> NDArray[np.intp]:
     import numpy as np
 
     seen = np.full((size, size), -1, dtype=np.intp)
-    grid = np.arange(size, dtype=np.float64)
-    low = np.maximum(np.floor(leaves.centre - leaves.radius[:, None]), 0).astype(int).tolist()
+    low = np.maximum(np.floor(leaves.centre - leaves.radius[:, None]), 0).astype(int)
     high = np.ceil(leaves.centre + leaves.radius[:, None]).astype(int) + 1
-    cosine, sine = np.cos(leaves.angle).tolist(), np.sin(leaves.angle).tolist()
+    # What a pixel's place along a leaf's axes is made of, for whole rows and columns: a leaf is
+    # small, and calls are what takes time.
+    grid = np.arange(size, dtype=np.float64)
+    dy, dx = grid - leaves.centre[:, :1], grid - leaves.centre[:, 1:]
+    cosine, sine = np.cos(leaves.angle)[:, None], np.sin(leaves.angle)[:, None]
+    # The box whose corners lie on the circle, for aspect 1.
+    reach = np.where(leaves.is_box, leaves.radius * 0.7071, leaves.radius * leaves.radius)
     shapes = zip(
-        low, high.tolist(), leaves.centre.tolist(), leaves.radius.tolist(),
-        cosine, sine, leaves.aspect.tolist(), leaves.is_box.tolist(), strict=True,
+        low.tolist(), high.tolist(), cosine * dx, sine * dy, cosine * dy, sine * dx,
+        leaves.aspect.tolist(), leaves.is_box.tolist(), reach.tolist(), strict=True,
     )  # fmt: skip
-    for index, ((y0, x0), (y1, x1), (cy, cx), radius, cos, sin, aspect, is_box) in enumerate(
+    for index, ((y0, x0), (y1, x1), cos_x, sin_y, cos_y, sin_x, aspect, is_box, limit) in enumerate(
         shapes
     ):
-        dy, dx = (grid[y0:y1] - cy)[:, None], grid[x0:x1] - cx
-        along, across = cos * dx + sin * dy, (cos * dy - sin * dx) * aspect
-        if is_box:  # the box whose corners lie on the circle, for aspect 1
-            inside = np.maximum(abs(along), abs(across)) < radius * 0.7071
+        along = cos_x[x0:x1] + sin_y[y0:y1, None]
+        across = cos_y[y0:y1, None] - sin_x[x0:x1]
+        across *= aspect
+        if is_box:
+            distance = np.maximum(np.abs(along, out=along), np.abs(across, out=across), out=along)
         else:
-            inside = along * along + across * across < radius * radius
-        seen[y0:y1, x0:x1][inside] = index
+            along *= along
+            across *= across
+            distance = np.add(along, across, out=along)
+        np.copyto(seen[y0:y1, x0:x1], index, where=distance < limit)
     return seen
 
 
