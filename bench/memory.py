@@ -16,7 +16,7 @@ _MIB = 1 << 20
 PROCESS = 350 * _MIB
 
 # Freed memory that is kept for the next step (`bench.heap`), beyond what a step takes.
-_KEPT = 28 * _MIB
+_KEPT = 16 * _MIB
 
 # Pre-activations worked on at once, in a step as in a census, and what selects among them.
 _SELECTION = 96 * _MIB
