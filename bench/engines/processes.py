@@ -122,23 +122,38 @@ def begin_imports() -> None:
     Worth calling early: to import takes seconds. Does nothing where workers do not begin that way.
     """
     if _COPIES:
-        from multiprocessing import forkserver
-
-        _context("cpu")
-        forkserver.ensure_running()
+        _copies()
 
 
 def _context(device: str) -> ForkServerContext | SpawnContext:
     """How workers begin: as copies of a process that has imported what they need.
 
-    It has done nothing else: a copy of this process could hang in torch's thread pool. With a
-    device, and where processes are not copied, a worker is a fresh interpreter: the imports might
-    touch the device, which the copies could then not use.
+    With a device, and where processes are not copied, a worker is a fresh interpreter: the imports
+    might touch the device, which the copies could then not use.
     """
-    if device != "cpu" or not _COPIES:
-        return multiprocessing.get_context("spawn")
+    if device == "cpu" and _COPIES:
+        return _copies()
+    return multiprocessing.get_context("spawn")
+
+
+def _copies() -> ForkServerContext:
+    """The process to be copied is running, and imports or has imported.
+
+    It has done nothing else: a copy of this one could hang in torch's thread pool. A Ctrl-C is not
+    for it, nor for the copies.
+    """
+    from multiprocessing import forkserver, resource_tracker
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["bench.measure"])
+    # A process inherits what is blocked when it is made. The tracker comes first: to make it
+    # unblocks everything.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from bench.engines import at_least, auto_workers, make_engine, processes
+from bench.engines import at_least, auto_workers, begin_early, make_engine, processes
 from bench.measure import measure_block
 from bench.plan import Block, Request, make_plan
 from bench.protocol import load_protocol
@@ -95,9 +95,15 @@ def test_blocks_can_be_sent_to_another_process(model: str) -> None:
     assert np.array_equal(np.asarray(next(ours)), np.asarray(next(theirs)))
 
 
+@pytest.mark.parametrize("copies", [True, False], ids=["copied", "fresh"])
 def test_two_workers_give_the_same_bits(
-    folder: Path, tmp_path: Path, expected: dict[str, dict]
+    folder: Path,
+    tmp_path: Path,
+    expected: dict[str, dict],
+    copies: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(processes, "_COPIES", copies and processes._COPIES)
     todos, store = work(folder, tmp_path)
     records = list(run(todos, store, Settings(), make_engine("local", workers=2)))
     assert comparable(records) == expected
@@ -187,6 +193,62 @@ def test_small_blocks_have_a_worker_for_each_thread(
     assert auto_workers(blocks, "cpu") == 1
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert auto_workers(blocks, "cpu") == 1
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "number", "begins"),
+    [
+        (None, "auto", 2, True),
+        (None, "cpu", 2, True),
+        (None, "cuda", 2, False),
+        (None, "auto", 1, False),
+        (1, "auto", 2, False),
+        (2, "auto", 1, True),
+        (2, "cuda", 2, False),
+        (2, "auto", 0, False),
+    ],
+)
+def test_imports_begin_early_where_there_will_be_workers(
+    folder: Path,
+    workers: int | None,
+    device: str,
+    number: int,
+    begins: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = []
+    monkeypatch.setattr(processes, "begin_imports", lambda: begun.append(1))
+    begin_early(plan(folder)[:number], workers, device)
+    assert bool(begun) == begins
+
+
+def test_large_blocks_have_no_workers_unless_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    monkeypatch.setattr(processes, "begin_imports", lambda: begun.append(1))
+    large = plan(folder, f"n={2**15}", "k=8")
+    begin_early(large, None, "cpu")
+    assert begun == []
+    begin_early(large, 2, "cpu")
+    assert begun == [1]
+
+
+@pytest.mark.skipif(not processes._COPIES, reason="workers are fresh interpreters here")
+def test_an_early_ctrl_c_is_not_for_the_process_that_imports(tmp_path: Path) -> None:
+    """A terminal sends it to every process of its foreground group."""
+    program = "import time; from bench.engines import processes as p; p.begin_imports()"
+    command = [sys.executable, "-c", f"{program}; print('begun', flush=True); time.sleep(60)"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.stderr.read()
+    assert errors.count("Traceback") == 1, errors
 
 
 def launched(folder: Path, output: str, *options: str, program: list[str]) -> subprocess.Popen:
