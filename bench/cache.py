@@ -4,11 +4,13 @@
              /00000.safetensors    shards, in order: the tensor `activations`, float32 [rows, width]
              /00001.safetensors    ...
              /special.json         what special tokens do to the layer, once a run has measured it
+    DIR/.<key>.lock            held while a process looks for the layer, and stores it
 
 A folder is one layer. Its rows are the evaluation sample, then the training stream, as they leave
 the model, before any shuffling. The key is the hash of the manifest's `identity`: everything that
 decides the rows (weights, corpus, card, layer, the protocol's keys for data, the versions of the
 packages, the kind of device). A folder appears by a rename, whole; what is read is verified first.
+Processes that want the same layer at once wait for the first of them to store it.
 
 Nothing here imports torch until rows are read or written: `bench plan` asks what is there.
 """
@@ -21,6 +23,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,18 +151,45 @@ def cached(block: Block, stream: Stream, root: Path, device: str, notify: Notify
         OutputError: the folder cannot be written to, or the disk has too little room.
     """
     wanted = entries(block, root, device)
-    missing = []
-    for entry in wanted:
-        if not entry.shards():
-            missing.append(entry)
-        elif not entry.is_sound():
-            notify(f"the cache {entry.folder} is damaged; computed again")
-            missing.append(entry)
-    if missing:
-        _fill(stream.only([entry.layer for entry in missing]), missing, block)
-    else:
-        notify(f"activations are read from {root}")
+    with _alone(wanted, notify):
+        missing = []
+        for entry in wanted:
+            if not entry.shards():
+                missing.append(entry)
+            elif not entry.is_sound():
+                notify(f"the cache {entry.folder} is damaged; computed again")
+                missing.append(entry)
+        if missing:
+            _fill(stream.only([entry.layer for entry in missing]), missing, block)
+        else:
+            notify(f"activations are read from {root}")
     return CachedStream(stream, wanted, block.tokens)
+
+
+@contextmanager
+def _alone(entries: Sequence[Entry], notify: Notify) -> Iterator[None]:
+    """While this holds, no other process looks for these entries: it waits, and finds them there.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    root = entries[0].folder.parent
+    with ExitStack() as held:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # In one order everywhere: two processes must not wait for each other.
+            for name in sorted(entry.folder.name for entry in entries):
+                lock = FileLock(root / f".{name}.lock")
+                try:
+                    held.enter_context(lock.acquire(timeout=0))
+                except Timeout:
+                    notify(f"waits for another process that stores the same in {root}")
+                    held.enter_context(lock.acquire())
+        except OSError as error:
+            raise _cannot_write(root, error) from None
+        yield
 
 
 # ----------------------------------------------------------------------------------- reading
@@ -293,10 +323,14 @@ def _fill(stream: Stream, missing: Sequence[Entry], block: Block) -> None:
             for writer in writers.values():
                 writer.finish()
     except OSError as error:
-        raise OutputError(
-            f"--cache {root}: cannot be written to ({error.strerror or error})",
-            "Give another folder, or run without --cache.",
-        ) from None
+        raise _cannot_write(root, error) from None
+
+
+def _cannot_write(root: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"--cache {root}: cannot be written to ({error.strerror or error})",
+        "Give another folder, or run without --cache.",
+    )
 
 
 def _write(writers: dict[int, _Writer], pieces: Iterator[dict[int, Tensor]]) -> None:
@@ -329,7 +363,11 @@ class _Writer:
                 self._flush()
 
     def finish(self) -> None:
-        """The last shard and the manifest; then the folder takes its place."""
+        """The last shard and the manifest; then the folder takes its place.
+
+        Where one with too few rows is there, or a damaged one, file by file: somebody may be
+        reading it, and its rows are the first of these.
+        """
         self._flush()
         manifest = {
             "identity": self.entry.identity,
@@ -340,9 +378,15 @@ class _Writer:
         }
         text = json.dumps(manifest, indent=1) + "\n"
         (self.folder / MANIFEST).write_text(text, encoding="utf-8")
-        # One with too few rows, or a damaged one, may be there.
-        shutil.rmtree(self.entry.folder, ignore_errors=True)
-        os.replace(self.folder, self.entry.folder)
+        place = self.entry.folder
+        if not place.is_dir():
+            os.replace(self.folder, place)
+            return
+        names = [*(shard.name for shard in self._shards), MANIFEST]
+        for name in names:
+            os.replace(self.folder / name, place / name)
+        for left in set(place.glob("*.safetensors")) - {place / name for name in names}:
+            left.unlink()
 
     def _flush(self) -> None:
         from safetensors.torch import save_file

@@ -53,11 +53,10 @@ class Cell:
         return loss
 
     def count(self, step: int, loss: float, *, last: bool) -> None:
-        """Adds a checkpoint; the last one's census counts firings too, and is the result's."""
-        found = self.trainer.sae.census(self.layer.sample, counts=last)
+        """Adds a checkpoint; the last one's census is the result's. Raises `TrainingFailed`."""
+        self.trainer.check_weights()
+        found = self.count_last() if last else self.trainer.sae.census(self.layer.sample)
         self.was_topk |= found.never_selected
-        if last:
-            self.last = found
         self.checkpoints.append(
             Checkpoint(
                 step=step,
@@ -68,6 +67,11 @@ class Cell:
                 bias_progress=self.bias.share(),
             )
         )
+
+    def count_last(self) -> Census:
+        """The census at the end of training, which counts firings too."""
+        self.last = self.trainer.sae.census(self.layer.sample, counts=True)
+        return self.last
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run cannot measure again; tensors are not copied."""

@@ -216,10 +216,15 @@ def _measure(
         trim_heap()
     for cell in cells:
         name = cell.spec.hash
-        if name not in outcomes:
+        if name in outcomes:
+            continue
+        try:
             outcomes[name] = result(cell, getattr(adapter, "truth", None))
-            if settings.saes is not None:
-                cell.trainer.sae.save(settings.saes / name)
+        except ModelError as error:
+            outcomes[name] = error
+            continue
+        if settings.saes is not None:
+            cell.trainer.sae.save(settings.saes / name)
     return agreements([cell for cell in cells if isinstance(outcomes[cell.spec.hash], Result)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -27,14 +27,18 @@ _FAMILY_KEYS = {key for keys in KEYS.values() for key in keys}
 _DEFAULTS = {"family": "topk", "bias": "trained", "aux_codes": "raw"}
 
 
+# What a random number generator takes.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class Protocol(BaseModel):
     """All settings of a run. Every key is read, and every key but the axes is in the hash."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str = Field(description="the preset it began as")
     arms: tuple[str, ...] = Field(min_length=1, description="SAEs trained on the same batches")
-    seeds: tuple[int, ...] = Field(min_length=1, description="initialisations of each SAE")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="initialisations of each SAE")
 
     n: int = Field(ge=2, description="dictionary size (features)")
     k: int = Field(ge=1, description="features active per token")
@@ -88,7 +92,7 @@ class Protocol(BaseModel):
     )
 
     checkpoints: int = Field(ge=0, description="censuses during training, log-spaced in steps")
-    data_seed: int = Field(ge=0, description="order of the corpus and of the shuffling buffer")
+    data_seed: Seed = Field(description="order of the corpus and of the shuffling buffer")
     forward_tokens: int = Field(ge=1, description="tokens per forward pass of the model")
     buffer: int = Field(ge=1, description="tokens of the shuffling buffer")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(description="of the model's forward")

@@ -260,29 +260,47 @@ def load_sae(folder: Path, device: torch.device | str = "cpu") -> SAE:
     except (OSError, SafetensorError) as error:
         raise BadWeights(f"{folder / _WEIGHTS_FILE}: cannot be read ({error})") from None
     try:
+        n, k, width = (int(config[key]) for key in ("n", "k", "width"))
+        if config["architecture"] not in KEYS:
+            raise BadWeights(f"{folder}: unknown architecture {config['architecture']!r}")
+        family = family_class(config["architecture"])(**config.get("family", {}))
+        _check_tensors(folder, tensors, family.own(width, n), n, width)
         transform = Transform(
             tensors["center"],
-            config["scale"],
+            float(config["scale"]),
             tensors.get("matrix"),
             tensors.get("inverse"),
             config["norm"],
         )
-        weights = Weights(*(tensors[name] for name in Weights._fields))
-        shape = (config["n"], config["width"])
-        k = config["k"]
-        if config["architecture"] not in KEYS:
-            raise BadWeights(f"{folder}: unknown architecture {config['architecture']!r}")
-        family = family_class(config["architecture"])(**config.get("family", {}))
-        own = {name: tensors[name] for name in family.own(1, 1)}
     except KeyError as error:
         raise BadWeights(f"{folder}: {error} is missing") from None
-    except TypeError as error:
-        raise BadWeights(f"{folder}: the family's settings do not fit ({error})") from None
+    except (TypeError, ValueError) as error:
+        raise BadWeights(f"{folder}: its settings do not fit ({error})") from None
     if transform.norm not in (None, *get_args(PerTokenNorm)):
         raise BadWeights(f"{folder}: unknown norm {transform.norm!r}")
-    if weights.W_enc.shape != shape or weights.W_dec.shape != shape:
-        raise BadWeights(f"{folder}: the weights are not of the shape {list(shape)} that is stated")
+    if not 1 <= k < n or not 0 < transform.scale < math.inf:
+        raise BadWeights(f"{folder}: no SAE has n {n}, k {k} and scale {transform.scale}")
+    weights = Weights(*(tensors[name] for name in Weights._fields))
+    own = {name: tensors[name] for name in family.own(1, 1)}
     return SAE(*weights, k=k, transform=transform, family=family, own=own)
+
+
+def _check_tensors(
+    folder: Path, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], n: int, width: int
+) -> None:
+    """Raises `BadWeights` where a tensor is missing, or not of the shape or dtype it must be."""
+    shapes = {"W_enc": [n, width], "b_enc": [n], "W_dec": [n, width], "b": [width]}
+    shapes |= {"center": [width]} | {name: list(tensor.shape) for name, tensor in own.items()}
+    if tensors.keys() & {"matrix", "inverse"}:
+        shapes |= {"matrix": [width, width], "inverse": [width, width]}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise BadWeights(f"{folder}: {name} is missing")
+        found = tensors[name]
+        if list(found.shape) != shape:
+            raise BadWeights(f"{folder}: {name} is {list(found.shape)}, not {shape} as stated")
+        if not found.is_floating_point() or found.dtype != tensors["W_enc"].dtype:
+            raise BadWeights(f"{folder}: {name} is of dtype {found.dtype}, unlike W_enc")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

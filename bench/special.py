@@ -77,21 +77,17 @@ def _measure(
     stream: Stream, rule: TokenRule, tokens: int, layers: list[int]
 ) -> dict[int, Gammas | str]:
     """The gammas by layer, or why there are none."""
-    adapter = stream.adapter.measuring(rule)
-    statistics = {layer: GammaStatistics(adapter.card.tap.width) for layer in layers}
+    measuring = stream.measuring(rule, layers)
+    statistics = {layer: GammaStatistics(measuring.adapter.card.tap.width) for layer in layers}
     failed: dict[int, Gammas | str] = {}
-    for batch in adapter.activations(
-        layers,
-        _examples(stream),
-        max_tokens=tokens,
-        batch_size=stream.batch_size,
-        at_once=stream.at_once,
-    ):
+    for piece in measuring.unshuffled().take(tokens):
         for layer in statistics.keys() - failed.keys():
             try:
-                statistics[layer].update(batch.by_layer[layer])
+                statistics[layer].update(piece[layer])
             except ModelError as error:
                 failed[layer] = str(error)
+    # Half as much at a time where memory ran out, for good.
+    stream.at_once = measuring.at_once
     return {layer: _result(statistics[layer]) for layer in layers} | failed
 
 

@@ -20,11 +20,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from bench.plan import Block, content_hash
 from bench.provenance import package_versions
-from bench.records import RecordStore, open_atomically, write_atomically
+from bench.records import RecordStore, open_atomically, read_record, write_atomically
+from zoo.errors import BenchError, WorkerFailed
 
 FORMAT = 1
 SUMMARY, STATE = "block.json", "state.pt"
@@ -68,13 +69,27 @@ def saved_states(states: Path) -> list[Saved]:
 
 
 def remove_done(states: Path, store: RecordStore, pending: Collection[str]) -> None:
-    """Removes the checkpoints whose cells all have a record and are not to be measured again."""
+    """Removes the checkpoints whose cells are all through and are not to be measured again.
+
+    One that lost its process is not: `bench run --failed` goes on from there.
+    """
     for saved in saved_states(states):
         records = (store.folder / saved.model / f"{cell}.json" for cell in saved.cells)
-        if not any(cell in pending for cell in saved.cells) and all(r.is_file() for r in records):
+        if not any(cell in pending for cell in saved.cells) and all(map(_is_final, records)):
             shutil.rmtree(saved.folder, ignore_errors=True)
     if states.is_dir() and not any(states.iterdir()):
         states.rmdir()
+
+
+def _is_final(path: Path) -> bool:
+    """Whether a record is there, and not of a cell whose process was killed."""
+    if not path.is_file():
+        return False
+    try:
+        failure = read_record(path).failure
+    except BenchError:
+        return False
+    return failure is None or failure.kind != WorkerFailed.__name__
 
 
 def take_up(blocks: Iterable[Block], states: Path) -> list[Block]:
@@ -151,7 +166,13 @@ class Keeper:
         for leftover in folder.glob(f".{STATE}.*"):  # of a save that was killed
             leftover.unlink(missing_ok=True)
         with open_atomically(folder / STATE) as handle:
-            torch.save(state, handle)
+            sink = _Sink(handle)
+            try:
+                torch.save(state, cast(IO[bytes], sink))
+            except RuntimeError:
+                if sink.error is not None:
+                    raise sink.error from None
+                raise
         summary = Saved(
             folder=folder,
             model=self.block.card.id,
@@ -165,6 +186,24 @@ class Keeper:
         now = time.monotonic()
         slowest = (now - began) / _LARGEST_SHARE if self.every else 0.0
         self._next = now + max(self.every, slowest)
+
+
+class _Sink:
+    """A file that knows why it could not be written: `torch.save` says something else."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle = handle
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._handle.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._handle.flush()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

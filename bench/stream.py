@@ -19,6 +19,7 @@ from bench.protocol import Protocol as Settings
 from bench.records import SpecialTokens
 from bench.special import special_tokens
 from bench.stats import LayerStats
+from zoo.cards import TokenRule
 from zoo.corpora import Corpus, FiniteCorpus
 from zoo.errors import BadCorpus
 
@@ -64,12 +65,7 @@ class Stream:
         Raises:
             BadCorpus: the corpus has fewer tokens.
         """
-        seed = self.protocol.data_seed
-        source = Source(
-            self,
-            lambda start: _from(self.corpus.examples(seed), start),
-            patience=self._patience(0),
-        )
+        source = self.unshuffled()
         kept = self.empty(tokens)
         filled = 0
         for chunk in source.take(tokens):
@@ -91,6 +87,15 @@ class Stream:
         """By layer, what special tokens do to it; see `bench.special`."""
         return special_tokens(self, tokens, sample)
 
+    def unshuffled(self) -> Source:
+        """The activations of the corpus from its beginning."""
+        seed = self.protocol.data_seed
+        return Source(
+            self,
+            lambda start: _from(self.corpus.examples(seed), start),
+            patience=self._patience(0),
+        )
+
     def training(self) -> Source:
         """The activations behind the evaluation sample's examples, without end."""
         seed, skip = self.protocol.data_seed, self.sampled_examples
@@ -103,6 +108,13 @@ class Stream:
     def only(self, layers: Sequence[int]) -> Stream:
         """The same stream of some of the layers, from its beginning."""
         return Stream(self.adapter, self._given, layers, self.protocol, self.notify)
+
+    def measuring(self, rule: TokenRule, layers: Sequence[int]) -> Stream:
+        """The same stream of some of the layers, of the tokens that another rule measures."""
+        adapter = self.adapter.measuring(rule)
+        twin = Stream(adapter, self._given, layers, self.protocol, self.notify)
+        twin.at_once = self.at_once
+        return twin
 
     def shuffled(self, batch: int) -> Shuffled:
         """Batches of `batch` tokens, none of an evaluation example, from a shuffling buffer."""

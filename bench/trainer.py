@@ -30,6 +30,8 @@ from zoo.errors import TrainingFailed
 # Steps between looks at the loss where a look makes the device wait; on a CPU it is every step.
 CHECK_EVERY = 64
 
+_LOWER_THE_RATE = "Lower the learning rate, or look for huge activations."
+
 
 class StepResult(NamedTuple):
     """Scalars on the SAE's device; reading one makes the device wait.
@@ -143,7 +145,21 @@ class Trainer:
         if not all(finite):
             raise TrainingFailed(
                 f"the loss is not finite at step {first + finite.index(False)}",
-                "Lower the learning rate, or look for huge activations.",
+                _LOWER_THE_RATE,
+            )
+
+    def check_weights(self) -> None:
+        """Look at the losses not looked at yet, and at what the last update made of the weights.
+
+        Raises:
+            TrainingFailed: something is not finite; names the step.
+        """
+        self.check_finite()
+        if not all(
+            bool(w.isfinite().all()) for w in [*self._trained.values(), *self.sae.own.values()]
+        ):
+            raise TrainingFailed(
+                f"the weights are not finite behind step {self.step_number - 1}", _LOWER_THE_RATE
             )
 
     def state_dict(self, *, copy: bool = True) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import zoo.errors
@@ -46,29 +47,43 @@ def train(
         batches.load_state_dict(state["batches"])
         failed |= _restore(cells, state)
         first = state["step"] + 1
+        if state["step"] == block.steps:
+            for cell in cells:
+                if cell.spec.hash not in failed:
+                    cell.count_last()
         progress.advance(len(cells) * state["step"])
     counted = set(block.protocol.census_steps()) | {block.steps}
-    running = [cell for cell in cells if cell.spec.hash not in failed]
     with interruptible(progress.note) as interruption:
         for step in range(first, block.steps + 1):
+            running = [cell for cell in cells if cell.spec.hash not in failed]
+            if not running:
+                break
             batch = batches.next()
-            for cell in list(running):
-                try:
+            for cell in running:
+                with _may_drop_out(cell, failed):
                     loss = cell.step(batch[cell.spec.layer])
                     if step in counted:
-                        cell.trainer.check_finite()
                         cell.count(step, float(loss), last=step == block.steps)
-                except ModelError as error:
-                    failed[cell.spec.hash] = error
-                    running.remove(cell)
             progress.advance(len(cells))
-            if not running or step == block.steps:
-                break
-            if interruption.asked or keeper.is_due:
+            if interruption.asked or (keeper.is_due and step < block.steps):
+                for cell in running:
+                    with _may_drop_out(cell, failed):
+                        cell.trainer.check_finite()
                 keeper.save(_state(step, batches.state_dict(), cells, failed, stream, clock))
             if interruption.asked:
                 raise KeyboardInterrupt
+    if interruption.asked:
+        raise KeyboardInterrupt
     return failed
+
+
+@contextmanager
+def _may_drop_out(cell: Cell, failed: Failures) -> Iterator[None]:
+    """What goes wrong with one cell goes into `failed`, and the others go on."""
+    try:
+        yield
+    except ModelError as error:
+        failed[cell.spec.hash] = error
 
 
 def _state(
@@ -115,4 +130,4 @@ def restore_conditions(state: dict[str, Any], stream: Stream | CachedStream, clo
     clock.started = state["started"]
     clock.earlier = state["seconds"]
     clock.resumed = state["resumed"] + 1
-    clock.notes[:] = state["notes"]
+    clock.notes[:] = [*state["notes"], *(n for n in clock.notes if n not in state["notes"])]

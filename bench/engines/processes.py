@@ -211,11 +211,17 @@ def _lost(worker: _Worker) -> Iterator[Record]:
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
-    """Asks workers to stop, and waits; when interrupted again, ends them."""
+    """Asks workers to stop, and waits; when interrupted again, ends them.
+
+    What they still have to say is heard: one that nobody hears would wait for ever.
+    """
     for worker in workers:
         worker.process.terminate()
     try:
         for worker in workers:
+            with suppress(EOFError, OSError):
+                while True:
+                    worker.connection.recv()
             worker.process.join()
     finally:
         for worker in workers:

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from adapters import Adapter
+from adapters import Adapter, open_adapter
 from adapters.language import CausalLanguage
 from bench import cache as module
-from bench.cache import entries, hits, size, training_rows
+from bench.cache import (
+    CachedSource,
+    CachedStream,
+    cached,
+    entries,
+    hits,
+    size,
+    training_rows,
+)
 from bench.measure import measure_block
 from bench.plan import Block, Request, make_plan
 from bench.protocol import load_protocol
 from bench.records import RecordStore
 from bench.settings import Settings
 from bench.state import saved_states
+from bench.stream import Stream
 from tests.bench.test_interruption import Killed, Until
 from tests.conftest import TINY
 from zoo.registry import load_registry
@@ -110,7 +122,7 @@ def test_the_format_is_what_is_written_down(tmp_path: Path) -> None:
     assert {x.shape[1] for x in shards} == {manifest["width"]} == {block.card.tap.width}
     on_disk = sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
     assert size(block) <= on_disk < size(block) + 1000
-    assert not list(tmp_path.glob(".*")), "no scratch is left"
+    assert {path.suffix for path in tmp_path.glob(".*")} == {".lock"}, "no scratch is left"
 
 
 @pytest.mark.parametrize("setting", ["N=500", "data_seed=1", "dtype=bfloat16", "forward_tokens=64"])
@@ -200,3 +212,55 @@ def test_plan_says_the_size_and_whether_it_is_there(bench: Bench, tiny: list[str
     assert row["cached_layers"] == 1
     assert row["cache_size"] == size(plan(layers=[1]))
     assert {r.status for r in RecordStore(Path("runs"))} == {"ok"}
+
+
+def test_processes_that_want_the_same_layer_store_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads stand for processes: a lock is of the one as of the other."""
+    fill, filled = module._fill, []
+
+    def slowly(*given: Any) -> None:
+        filled.append(given)
+        time.sleep(0.5)
+        fill(*given)
+
+    monkeypatch.setattr(module, "_fill", slowly)
+    notes: list[str] = []
+
+    def look() -> CachedStream:
+        adapter = open_adapter(block.card)
+        assert block.corpus is not None
+        stream = Stream(adapter, block.corpus, block.layers, block.protocol)
+        return cached(block, stream, tmp_path, "cpu", notes.append)
+
+    block = plan()
+    with ThreadPoolExecutor(3) as pool:
+        streams = [pool.submit(look) for _ in range(3)]
+        samples = [stream.result().sample(block.tokens) for stream in streams]
+    assert len(filled) == 1
+    assert any("waits for another process" in note for note in notes)
+    for sample in samples[1:]:
+        assert all(torch.equal(sample[layer], samples[0][layer]) for layer in block.layers)
+
+
+def test_a_longer_run_replaces_what_a_shorter_one_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SHARD_ELEMENTS", 20_000)
+    short, long = plan(), plan("steps=40")
+    measured(short, tmp_path)
+    rows = short.tokens + training_rows(short)
+    reader = CachedSource(entries(short, tmp_path, "cpu"), 0, "cpu")
+    first = next(reader.take(100))
+    measured(long, tmp_path)
+    (entry, _) = entries(long, tmp_path, "cpu")
+    assert sum(shard.rows for shard in entry.shards()) >= long.tokens + training_rows(long)
+    assert entry.is_sound()
+    again = CachedSource(entries(short, tmp_path, "cpu"), 0, "cpu")
+    assert torch.equal(next(again.take(100))[0], first[0])
+    rest = [
+        torch.cat([piece[0] for piece in source.take(rows - 100)]) for source in (reader, again)
+    ]
+    assert torch.equal(*rest)
+    assert not list(tmp_path.glob("*/.*"))

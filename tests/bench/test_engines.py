@@ -25,8 +25,8 @@ from bench.plan import Block, Request, make_plan
 from bench.protocol import load_protocol
 from bench.records import Record, RecordStore
 from bench.run import Todo, run, todo
-from bench.settings import Settings
-from bench.state import saved_states
+from bench.settings import Settings, Silent
+from bench.state import interrupt_on_terminate, saved_states
 from tests.bench.test_run import GAMMAS, MADE
 from tests.conftest import TINY
 from zoo.registry import load_registry
@@ -175,6 +175,29 @@ def one_block_only(connection: Any, settings: Settings, threads: int) -> None:
     processes._measure(connection, connection.recv(), settings)
     connection.poll(60)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def talkative(connection: Any, settings: Settings, threads: int) -> None:
+    """A worker that has much to say when it is asked to stop."""
+    with interrupt_on_terminate():
+        block = connection.recv()
+        connection.send(("record", next(measure_block(block))))
+        try:
+            time.sleep(300)
+        except KeyboardInterrupt:
+            connection.send(("note", "x" * 10**7))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a signal asks to stop")
+def test_a_worker_that_is_asked_to_stop_is_heard(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_work", talkative)
+    records = processes.Processes(1).records(plan(folder), Settings(), Silent())
+    assert next(records).status == "ok"
+    began = time.monotonic()
+    records.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 60
 
 
 def test_small_blocks_have_a_worker_for_each_thread(

@@ -14,19 +14,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from torch import Tensor
 
-from bench.measure import measure_block
+from bench.measure import failed_records, measure_block
 from bench.plan import Block, Request, make_plan
 from bench.protocol import load_protocol
 from bench.records import RecordStore
+from bench.run import run, todo
 from bench.settings import Settings
 from bench.state import saved_states, take_up
 from bench.trainer import Trainer
 from tests.bench.test_run import GAMMAS, MADE
 from tests.conftest import TINY
-from zoo.errors import TrainingFailed
+from zoo.errors import OutputError, TrainingFailed, WorkerFailed
 from zoo.registry import load_registry
 
 KILLS = 12
@@ -197,6 +199,116 @@ def test_killed_again_and_again_it_still_ends_the_same(folder: Path, tmp_path: P
     records = list(measure_block(block, settings))
     assert {r.hash: r.comparable() for r in records} == measured(block, Settings())
     assert {r.provenance.resumed for r in records} == {4}
+
+
+class Interrupts(Until):
+    """Progress during which a terminal sends Ctrl-C, when so many steps were done."""
+
+    def advance(self, steps: int) -> None:
+        self.left -= steps
+        if self.left == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("step", [5, 12])
+def test_an_interrupt_stops_behind_its_step_even_the_last_one(
+    folder: Path, tmp_path: Path, step: int
+) -> None:
+    (block,) = blocks(folder, settings=["seeds=[0, 1]"])
+    settings = Settings(states=tmp_path / "state", save_every=1000)
+    with pytest.raises(KeyboardInterrupt):
+        measured(block, settings, Interrupts(step * len(block.specs)))
+    assert [state.step for state in saved_states(tmp_path / "state")] == [step]
+    rest = Until(10**6)
+    assert measured(block, settings, rest) == measured(block, Settings())
+    assert rest.notes == [f"made0: goes on behind step {step} of 12"]
+    assert 10**6 - rest.left == 12 * len(block.specs)
+
+
+def test_notes_made_before_a_block_goes_on_are_kept(folder: Path, tmp_path: Path) -> None:
+    (block,) = blocks(folder)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    with pytest.raises(Killed):
+        list(measure_block(block, settings, Until(7 * len(block.specs)), notes=["first"]))
+    for record in measure_block(block, settings, notes=["first", "split in two"]):
+        assert record.provenance.notes == ("first", "split in two")
+
+
+@pytest.mark.parametrize("saved_at_every_step", [False, True])
+def test_a_loss_that_is_looked_at_late_fails_only_its_cell(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved_at_every_step: bool
+) -> None:
+    """As on an accelerator, where a look makes the device wait."""
+    init, step = Trainer.__init__, Trainer.step
+
+    def late(self: Trainer, *given: Any, **named: Any) -> None:
+        init(self, *given, **named)
+        self._looks_every = 64
+
+    def diverge(self: Trainer, x: Tensor) -> Any:
+        return step(self, x * torch.nan if self.aux and self.step_number == 3 else x)
+
+    monkeypatch.setattr(Trainer, "__init__", late)
+    monkeypatch.setattr(Trainer, "step", diverge)
+    (block,) = blocks(folder, settings=["checkpoints=1"])
+    states = tmp_path / "state" if saved_at_every_step else None
+    found = measured(block, Settings(states=states, save_every=0))
+    failures = [r["failure"]["message"] for r in found.values() if r["failure"]]
+    assert failures == ["the loss is not finite at step 3"] * 2
+    assert len(found) == 6
+
+
+def test_an_update_that_overflows_before_a_census_fails_only_its_cell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def overflow(self: Trainer, x: Tensor) -> Any:
+        found = step(self, x)
+        if self.aux and self.step_number == 12:
+            self.sae.W_enc[0, 0] = torch.inf
+        return found
+
+    monkeypatch.setattr(Trainer, "step", overflow)
+    (block,) = blocks(folder)
+    found = measured(block, Settings())
+    failures = [r["failure"]["message"] for r in found.values() if r["failure"]]
+    assert failures == ["the weights are not finite behind step 11"] * 2
+    assert sorted(r["status"] for r in found.values()) == ["failed"] * 2 + ["ok"] * 4
+
+
+def test_cells_that_lost_their_process_go_on_from_its_checkpoint(
+    folder: Path, tmp_path: Path
+) -> None:
+    (block,) = blocks(folder)
+    store = RecordStore(tmp_path)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    with pytest.raises(Killed):
+        measured(block, settings, Until(7 * len(block.specs)))
+    for record in failed_records(block, WorkerFailed("killed", "Take fewer workers.")):
+        store.save(record)
+    assert list(run(todo([block], store), store, settings)) == []
+    assert [saved.step for saved in saved_states(tmp_path / "state")] == [6]
+    records = list(run(todo([block], store, failed=True), store, settings))
+    assert {record.provenance.resumed for record in records} == {1}
+    assert {r.hash: r.comparable() for r in records} == measured(block, Settings())
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of a file")
+def test_a_full_disk_stops_the_run_at_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    import resource
+
+    (block,) = blocks(folder)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*state\.pt \(File too large\)"):
+            measured(block, settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_cell_that_had_diverged_stays_failed(

@@ -52,6 +52,11 @@ def test_arms_and_seeds_are_canonical_and_distinct() -> None:
         ),
         ({"settings": ["family=gated"]}, BadCard, "family: Input should be 'topk', 'batchtopk'"),
         ({"settings": ["lr=0"]}, BadCard, "lr: Input should be greater than 0"),
+        ({"settings": ["lr=.inf"]}, BadCard, "lr: Input should be a finite number"),
+        ({"settings": ["aux_alpha=.nan"]}, BadCard, "aux_alpha: Input should be"),
+        ({"settings": ["seeds=[-1]"]}, BadCard, "seeds.0: Input should be greater than or equal"),
+        ({"seeds": [2**63]}, BadCard, "seeds.0: Input should be less than"),
+        ({"settings": [f"data_seed={10**23}"]}, BadCard, "data_seed: Input should be less than"),
         ({"arms": ["centred"]}, UnknownName, "unknown arm 'centred'. Did you mean centered"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.arms import Arm, all_arms
@@ -189,7 +190,7 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     SAE.init(WIDTH, N, K, seed=0).save(tmp_path)
     config = tmp_path / "sae.json"
     config.write_text(config.read_text().replace(f'"n": {N}', '"n": 32'))
-    with pytest.raises(BadWeights, match=r"not of the shape \[32, 12\]"):
+    with pytest.raises(BadWeights, match=r"W_enc is \[64, 12\], not \[32, 12\]"):
         load_sae(tmp_path)
 
 
@@ -201,7 +202,43 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadWeights, match="unknown architecture 'gated'"):
         load_sae(tmp_path)
     config.write_text(whole.replace('"family": {}', '"family": {"l1": 2}'))
-    with pytest.raises(BadWeights, match=r"the family's settings do not fit \(.*l1"):
+    with pytest.raises(BadWeights, match=r"its settings do not fit \(.*l1"):
+        load_sae(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "says"),
+    [
+        ("b_enc", torch.zeros(3), r"b_enc is \[3\], not \[64\]"),
+        ("b", torch.zeros(1), r"b is \[1\], not \[12\]"),
+        ("center", torch.zeros(12, 1), r"center is \[12, 1\], not \[12\]"),
+        ("W_dec", torch.zeros(N, WIDTH, dtype=torch.float64), "W_dec is of dtype torch.float64"),
+        ("b_enc", torch.zeros(N, dtype=torch.int64), "b_enc is of dtype torch.int64"),
+        ("b", None, "b is missing"),
+        ("matrix", torch.eye(WIDTH), "inverse is missing"),
+        ("inverse", torch.eye(WIDTH), "matrix is missing"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(
+    tmp_path: Path, name: str, tensor: Tensor | None, says: str
+) -> None:
+    SAE.init(WIDTH, N, K, seed=0).save(tmp_path)
+    weights = tmp_path / "sae.safetensors"
+    tensors = {key: value for key, value in load_file(weights).items() if key != name}
+    save_file(tensors | ({} if tensor is None else {name: tensor}), weights)
+    with pytest.raises(BadWeights, match=says):
+        load_sae(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("k", 0), ("k", N), ("k", "few"), ("scale", "large"), ("scale", 0), ("scale", 1e999)],
+)
+def test_settings_that_no_sae_has_are_refused(tmp_path: Path, key: str, value: object) -> None:
+    SAE.init(WIDTH, N, K, seed=0).save(tmp_path)
+    config = tmp_path / "sae.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {key: value}))
+    with pytest.raises(BadWeights, match=r"no SAE has|its settings do not fit"):
         load_sae(tmp_path)
 
 

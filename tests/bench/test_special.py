@@ -28,6 +28,7 @@ class Sinks(Adapter):
     """Ids are looked up in a fixed table; 0 and 49 are special, the activation of 0 is huge."""
 
     passes = 0
+    most_windows: int | None = None  # at a time, for which there is memory
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -41,6 +42,8 @@ class Sinks(Adapter):
 
         def forward(self, ids: Tensor) -> Tensor:
             Sinks.passes += 1
+            if Sinks.most_windows and len(ids) > Sinks.most_windows:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
             return self.h(self.table(ids))
 
     def load(self) -> nn.Module:
@@ -61,16 +64,24 @@ def sequences(start: list[int]) -> list[list[int]]:
     return [[start[i % len(start)], *body] if start else body for i, body in enumerate(bodies)]
 
 
-def measure(start: list[int], **rule: Any) -> tuple[SpecialTokens, Tensor]:
-    """What is found on sequences that begin so, and the sample's tokens."""
+def measure(
+    start: list[int], most_windows: int | None = None, **rule: Any
+) -> tuple[SpecialTokens, Tensor]:
+    """What is found on sequences that begin so, and the sample's tokens.
+
+    Behind the sample, there is memory for `most_windows` at a time.
+    """
     card = make_card(tap={"blocks": "h.{i}", "layers": 2, "width": WIDTH}, context=10, tokens=rule)
     corpus = FiniteCorpus("ids", "text", lambda: sequences(start))
     stream = Stream(Sinks(card), corpus, [1], PROTOCOL_HERE)
     sample = stream.sample(TOKENS)[1]
     statistics = LayerStatistics(WIDTH)
     statistics.update(sample)
-    Sinks.passes = 0
-    return special_tokens(stream, TOKENS, {1: statistics.result()})[1], sample
+    Sinks.passes, Sinks.most_windows = 0, most_windows
+    try:
+        return special_tokens(stream, TOKENS, {1: statistics.result()})[1], sample
+    finally:
+        Sinks.most_windows = None
 
 
 def rows(start: list[int], chosen: slice) -> np.ndarray:
@@ -119,6 +130,14 @@ def test_a_skipped_first_position_counts_as_one() -> None:
     x = rows([BOS + 2], slice(None))
     assert found.kept.gamma_raw == pytest.approx(reference.gamma(x.astype(np.float64)), rel=1e-9)
     assert found.kept.gamma_raw != found.dropped.gamma_raw
+
+
+def test_a_forward_pass_that_does_not_fit_takes_fewer_windows() -> None:
+    whole, _ = measure([BOS, OTHER], special="drop")
+    passes = Sinks.passes
+    parts, _ = measure([BOS, OTHER], most_windows=3, special="drop")
+    assert Sinks.passes > passes
+    assert parts == whole
 
 
 def test_without_special_tokens_nothing_is_measured_and_it_is_said() -> None:
