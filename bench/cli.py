@@ -12,6 +12,8 @@ import click
 
 from zoo.errors import BenchError, ModelError
 
+log = logging.getLogger(__name__)
+
 # Command name -> one line of help, so that `bench --help` imports no command.
 COMMANDS = {
     "list": "Models, layers, domains and suites.",
@@ -105,7 +107,8 @@ def run_cli(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         result = cli.main(args=arguments, prog_name="bench", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where it was closed
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BenchError as error:
         click.echo(f"bench: {error}", err=True)
@@ -118,8 +121,19 @@ def run_cli(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         # The reader of stdout went away; Python must not complain about it when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
+    except OSError as error:
+        log.debug("failed", exc_info=True)
+        click.echo(f"bench: {error}", err=True)
+        _discard_output()
+        return 1
+
+
+def _discard_output() -> None:
+    """What is still to be written to stdout goes nowhere, without a complaint at exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -35,6 +35,9 @@ _TOLERATED = 0.01
 # With more than this share silent by chance alone, the sample is too small to tell.
 _MOST_BY_CHANCE = 0.1
 
+# Below this gamma a mean kills nobody, hidden or not.
+_LEAST_HIDDEN = 0.1
+
 _BATCH = 4096
 
 
@@ -159,6 +162,8 @@ def judge(
         )
     allowed = by_chance + _TOLERATED
     about = f"gamma is {stats.gamma:.3g}"
+    if hides_mean(stats):
+        about += f" after a LayerNorm and {stats.gamma_rms:.3g} without, which counts here"
     if raw <= allowed:
         return Verdict("nothing to do", f"{raw:.1%} of the features are dead; {about}.")
     narrow = (
@@ -182,6 +187,15 @@ def judge(
         f"{raw:.1%} of the features are dead, {centered:.1%} centered and {whitened:.1%} whitened; "
         f"{about}, {narrow}. A smaller dictionary or a larger k may help.",
     )
+
+
+def hides_mean(stats: LayerStats) -> bool:
+    """Whether LayerNorm takes away much of the mean that decides about death.
+
+    Death at birth depends on the tokens' directions, which `gamma_rms` is about; `gamma` leaves out
+    what all dimensions of a token have in common.
+    """
+    return stats.gamma_rms > max(1.5 * stats.gamma, _LEAST_HIDDEN)
 
 
 def _read(activations: Source, tokens: int, seed: int, device: str) -> tuple[LayerStats, Tensor]:

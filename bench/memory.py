@@ -21,6 +21,10 @@ _KEPT = 16 * _MIB
 # Pre-activations worked on at once, in a step as in a census, and what selects among them.
 _SELECTION = 96 * _MIB
 
+# Arrays [batch, n] that a step holds at once, by family. The sparse step of topk holds none, but
+# `auto` tries the dense one too.
+_STEP_ARRAYS = {"topk": 2.2, "batchtopk": 6.3, "relu": 3.0, "jumprelu": 5.0}
+
 # Tensors of the size of a batch that a step holds at once: inputs, outputs, errors.
 _BATCH_COPIES = 6
 
@@ -71,4 +75,11 @@ def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
     forward = copies * row * protocol.forward_tokens
     step = 2 * row * protocol.n + _BATCH_COPIES * row * protocol.batch
     census = 2 * row * tokens
-    return _SELECTION + _KEPT + max(forward, step, census)
+    return max(_SELECTION, step_arrays(protocol)) + _KEPT + max(forward, step, census)
+
+
+def step_arrays(protocol: Protocol) -> int:
+    """Pre-activations, codes and their gradients as arrays [batch, n], where a step has such."""
+    if protocol.family == "topk" and protocol.path == "sparse":
+        return 0
+    return int(_STEP_ARRAYS[protocol.family] * 4 * protocol.batch * protocol.n)

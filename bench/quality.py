@@ -16,7 +16,7 @@ from zoo.errors import BadActivations
 LEAST_GAMMA = 0.05
 NO_MEAN = "the arm's own mean is nothing beside the spread: the bias has nothing to learn"
 
-_CHUNK, _ELEMENTS = 4096, 2**25
+_CHUNK, _ELEMENTS = 4096, 2**23
 
 
 @dataclass(frozen=True)

@@ -248,12 +248,13 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def load_sae(folder: Path, device: torch.device | str = "cpu") -> SAE:
+def load_sae(folder: Path | str, device: torch.device | str = "cpu") -> SAE:
     """The SAE that `SAE.save` wrote into `folder`.
 
     Raises:
         BadWeights: a file is missing, broken, of another format, or does not fit the other.
     """
+    folder = Path(folder)
     config = _read_config(folder / _CONFIG_FILE)
     try:
         tensors = load_file(folder / _WEIGHTS_FILE, device=str(device))

@@ -1,4 +1,6 @@
-"""How much memory blocks take: `python ci/bench_memory.py [--size D,N,TOKENS,BUFFER,LAYERS,ARMS]`.
+"""How much memory blocks take.
+
+    python ci/bench_memory.py [--way WAY] [--size D,N,TOKENS,BUFFER,LAYERS,ARMS]
 
 Each block runs in a process of its own, on stored random activations; what is printed is the peak
 of that process's resident memory, looked at every few milliseconds, beside what `bench plan`
@@ -27,6 +29,7 @@ DEFAULT_SIZES = (
     "384,16384,8192,8192,2,2",
 )
 ARMS = ("raw", "centered", "whitened+auxk")
+WAYS = ("topk-sparse", "topk-dense", "batchtopk-sparse", "batchtopk-dense", "relu", "jumprelu")
 MOST_OFF = 0.10
 
 
@@ -92,10 +95,10 @@ def _status() -> dict[str, int]:
     return {name: int(value.split()[0]) * 1024 for name, _, value in fields}
 
 
-def measure(size: Size) -> Found:
+def measure(size: Size, way: str) -> Found:
     """Runs the block in a fresh process."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, __file__, "--inside", scratch, "--size"]
+        command = [sys.executable, __file__, "--inside", scratch, "--way", way, "--size"]
         command.append(",".join(map(str, astuple(size))))
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -103,7 +106,7 @@ def measure(size: Size) -> Found:
     return Found(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def inside(size: Size, scratch: Path) -> Found:
+def inside(size: Size, way: str, scratch: Path) -> Found:
     """The block in this process; its activations are made in `scratch`."""
     import numpy as np
 
@@ -140,7 +143,9 @@ def inside(size: Size, scratch: Path) -> Found:
         }
     )
     settings = [f"n={size.n}", "k=32", f"N={size.tokens}", f"buffer={size.buffer}", "steps=6"]
-    settings += ["batch=2048", "checkpoints=1", "path=sparse", "aux_k=256", "dead_after=4096"]
+    settings += ["batch=2048", "checkpoints=1", "aux_k=256", "dead_after=4096"]
+    family, _, path = way.partition("-")
+    settings += [f"family={family}", f"path={path or 'dense'}"]
     protocol = load_protocol("quick", settings=settings, arms=ARMS[: size.arms])
     (block,) = make_plan(Request([card], protocol, memory=1 << 50), load_registry())
     import torch  # noqa: F401  # so that its own pages count as the process's
@@ -155,6 +160,7 @@ def inside(size: Size, scratch: Path) -> Found:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Announced and measured memory of blocks.")
     parser.add_argument("--size", type=Size.parse, action="append")
+    parser.add_argument("--way", choices=WAYS, default=WAYS[0], help="family and path of the step")
     parser.add_argument(
         "--check", action="store_true", help="exit 1 where they differ by over 10 %%"
     )
@@ -163,14 +169,14 @@ def main() -> int:
     options = parser.parse_args()
     sizes = options.size or [Size.parse(text) for text in DEFAULT_SIZES]
     if options.inside is not None:
-        found = inside(sizes[0], options.inside)
+        found = inside(sizes[0], options.way, options.inside)
         print(json.dumps({"announced": found.announced, "measured": found.measured}))
         return 0
     worst = 0.0
     if not options.json:
         print("width  features  sample  buffer  layers  arms  announced  measured")
     for size in sizes:
-        found = measure(size)
+        found = measure(size, options.way)
         worst = max(worst, abs(found.off))
         if options.json:
             print(json.dumps({**vars(size), **vars(found)}), flush=True)

@@ -249,7 +249,8 @@ def _protocol_name(record: Record) -> str:
     protocol = record.spec.protocol
     family = [str(protocol["family"])] if "family" in protocol else []
     bias = [f"{protocol['bias']} bias"] if "bias" in protocol else []
-    return " ".join([record.provenance.protocol, *family, *bias])
+    auxk = [f"{protocol['aux_codes']} auxk"] if "aux_codes" in protocol else []
+    return " ".join([record.provenance.protocol, *family, *bias, *auxk])
 
 
 def _identity(spec: Spec) -> str:

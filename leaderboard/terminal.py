@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bench.records import Record
-from leaderboard.groups import CENTERED, RAW, Group, by_setting, group_records
+from leaderboard.groups import CENTERED, RAW, Group, arms_of, by_setting, group_records
 from leaderboard.metrics import END, FVU, GAMMA, INIT, REVIVAL, Metric
 from leaderboard.text import integer, plain
 
 WIDTH = 100
 _ABSENT = "-"
 
-# The headers are two rows of the table.
-_HEADERS = (
-    ["", "cells", "", "dead %", "at init", "dead %", "at end", "revival", "FVU", "FVU"],
-    ["model", "done", "gamma", "raw", "centered", "raw", "centered", "raw, steps", "raw", "cent."],
-)
+
+def _headers(one: str, other: str) -> tuple[list[str], list[str]]:
+    """Two rows of the table, for two arms."""
+    first, second = plain(one, 8), plain(other, 8)
+    revival = f"{first}, steps"
+    return (
+        ["", "cells", "", "dead %", "at init", "dead %", "at end", "revival", "FVU", "FVU"],
+        ["model", "done", "gamma", first, second, first, second, revival, first, second],
+    )
+
+
+def _two_arms(groups: list[Group]) -> tuple[str, str]:
+    """Raw and centered, unless one of them was not run and another arm was."""
+    there = arms_of(groups)
+    found = [arm for arm in (RAW, CENTERED) if arm in there]
+    found += [arm for arm in there if arm not in found]
+    found += [arm for arm in (RAW, CENTERED) if arm not in found]
+    return found[0], found[1]
 
 
 def summary(records: Iterable[Record]) -> str:
@@ -34,20 +47,24 @@ def summary(records: Iterable[Record]) -> str:
 def _section(groups: list[Group]) -> str:
     from tabulate import tabulate
 
-    rows = [_row(group) for group in groups]
-    numbers = [max(map(len, column)) for column in list(zip(*_HEADERS, *rows, strict=True))[1:]]
+    arms = _two_arms(groups)
+    headers = _headers(*arms)
+    rows = [_row(group, arms) for group in groups]
+    numbers = [max(map(len, column)) for column in list(zip(*headers, *rows, strict=True))[1:]]
     room = WIDTH - sum(numbers) - 2 * len(numbers)
     for row in rows:
         row[0] = plain(row[0], max(room, 10))
     text = tabulate(
-        [*_HEADERS, *rows],
+        [*headers, *rows],
         tablefmt="plain",
-        colalign=["left"] + ["right"] * (len(_HEADERS[0]) - 1),
+        colalign=["left"] + ["right"] * (len(headers[0]) - 1),
         disable_numparse=True,
     )
     first, second, *body = (line.rstrip() for line in text.splitlines())
     rule = "-" * max(len(line) for line in (first, second, *body))
     lines = [_title(groups[0]), first, second, rule, *body]
+    if more := [arm for arm in arms_of(groups) if arm not in arms]:
+        lines.append(f"not shown here: {', '.join(plain(arm, 20) for arm in more)}")
     return "\n".join(line[:WIDTH] for line in lines)
 
 
@@ -60,15 +77,15 @@ def _title(group: Group) -> str:
     return f"{title}; LIMITED to {group.spec.limit:,} tokens"
 
 
-def _row(group: Group) -> list[str]:
+def _row(group: Group, arms: tuple[str, str]) -> list[str]:
     done = len(group.records) - len(group.failed)
     return [
         group.label,
         f"{done}/{len(group.cells)}",
         _value(group, GAMMA, None),
-        *(_value(group, metric, arm) for metric in (INIT, END) for arm in (RAW, CENTERED)),
-        _revival(group),
-        *(_value(group, FVU, arm) for arm in (RAW, CENTERED)),
+        *(_value(group, metric, arm) for metric in (INIT, END) for arm in arms),
+        _revival(group, arms[0]),
+        *(_value(group, FVU, arm) for arm in arms),
     ]
 
 
@@ -77,14 +94,15 @@ def _value(group: Group, metric: Metric, arm: str | None) -> str:
     return _ABSENT if spread is None else metric.show(spread.mean)
 
 
-def _revival(group: Group) -> str:
-    """The range of the medians; `never` where fewer than half of a layer's features revived."""
-    records = [cell for layer in group.layers for cell in group.at(layer, RAW) if cell is not None]
+def _revival(group: Group, arm: str) -> str:
+    """The range of the medians; `>300` where 300 steps were too few for half of the features."""
+    records = [cell for layer in group.layers for cell in group.at(layer, arm) if cell is not None]
     found = [each for record in records if (each := REVIVAL.of(record)) is not None and each.born]
+    steps = integer(group.spec.protocol["steps"])
     medians = [each.median_steps for each in found if each.median_steps is not None]
     if not medians:
-        return "never" if found else _ABSENT
+        return f">{steps}" if found else _ABSENT
     low, high = integer(min(medians)), integer(max(medians))
     if len(medians) < len(found):
-        return f"{low}..never"
+        return f"{low}..>{steps}"
     return low if low == high else f"{low}..{high}"

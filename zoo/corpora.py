@@ -114,7 +114,8 @@ class FiniteCorpus(Corpus):
             raise BadCorpus(
                 f"corpus {self.name!r} has {len(self.items)} examples, all of them needed for the "
                 "evaluation sample; none is left to train on",
-                "Give a longer corpus, or a smaller sample with --set N=...",
+                "Give a longer corpus, a smaller sample with --set N=..., or, as a sample takes "
+                "whole forward passes, fewer tokens in each with --set forward_tokens=...",
             )
         first, start = divmod(start, len(rest))
         for epoch in itertools.count(first):

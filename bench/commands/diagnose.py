@@ -96,6 +96,8 @@ def _statistics(found: Diagnosis) -> str:
 def _death(found: Diagnosis) -> str:
     from tabulate import tabulate
 
+    from bench.diagnosis import hides_mean
+
     headers = ["dead features", "predicted raw", *(arm.arm for arm in found.arms)]
     rows = [
         ("by ReLU", f"{found.predicted_relu:.2%}", *(_share(arm.by_relu) for arm in found.arms)),
@@ -112,6 +114,11 @@ def _death(found: Diagnosis) -> str:
         f"Gaussian activations of full rank at this gamma: {found.gaussian_dead:.2%} either",
         "(an integral of this project; the prediction above is too low for them below gamma 4)",
     ]
+    if hides_mean(found.statistics):
+        lines.append(
+            f"predicted by gamma, {found.statistics.gamma:.3g}, which leaves out the mean that all "
+            f"dimensions share; raw features meet gamma rms, {found.statistics.gamma_rms:.3g}"
+        )
     further = found.raw_dead_at_n
     if further is not None:
         known = _share(further) if further.value is not None else f"not known: {further.reason}"

@@ -99,8 +99,9 @@ def command(
     where = make_engine(engine, workers=workers)
     measured = 0
     for record in run(work, store, settings, where):
-        measured += 1
-        if record.failure is not None:
+        if record.failure is None:
+            measured += 1
+        else:
             spec = record.spec
             cell = f"{spec.model} layer {spec.layer} {spec.arm} seed {spec.seed}"
             click.echo(f"bench: {cell} failed: {record.failure}", err=True)
@@ -118,7 +119,7 @@ def command(
         click.echo(summary(present))
         click.echo(
             f"{counts['cells']} cells: {measured} measured now, "
-            f"{len(records) - measured} done before, {failures} failed"
+            f"{len(records) - measured - failures} done before, {failures} failed"
         )
         click.echo(f"leaderboards: {boards[0]}")
         if failures:

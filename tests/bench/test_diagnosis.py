@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.census import census
-from bench.diagnosis import diagnose, judge
+from bench.diagnosis import diagnose, hides_mean, judge
 from bench.readers import open_activations
 from bench.sae import SAE
 from bench.stats import LayerStatistics
@@ -71,6 +71,22 @@ def test_the_numbers_are_those_of_the_parts():
     assert sum(parts) == pytest.approx(raw.dead_rate)
     assert owed.mean.low < parts[0] == raw.dead_rate - found.arms[1].dead.value < owed.mean.high
     assert found.by_chance == (1 - 8 / 512) ** 3000
+
+
+def test_a_mean_that_layernorm_hides_is_named(bench, tmp_path):
+    draws = np.random.default_rng(0)
+    x = (draws.standard_normal((4000, 64)) + 2.0).astype(np.float32)
+    np.save(tmp_path / "shifted.npy", x)
+    code, out, _ = bench("diagnose", "shifted.npy", "-n", "512", "-k", "16", "-N", "1000")
+    assert code == 0
+    found = diagnose(x, n=512, k=16, tokens=1000)
+    stats = found.statistics
+    assert hides_mean(stats)
+    assert stats.gamma < 0.1
+    assert stats.gamma_rms > 1.5
+    assert f"{stats.gamma_rms:.3g} without, which counts here" in found.verdict.reason
+    assert f"raw features meet gamma rms, {stats.gamma_rms:.3g}" in out
+    assert not hides_mean(diagnose(x - 2.0, n=512, k=16, tokens=1000).statistics)
 
 
 def test_fewer_tokens_foretell_more():

@@ -151,3 +151,21 @@ def test_a_block_takes_the_memory_that_was_announced(size: str) -> None:
     command = [sys.executable, str(script), "--check", "--size", size]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_step_on_arrays_is_announced_with_its_arrays() -> None:
+    sizes = ["n=16384", "k=32", "batch=4096", "buffer=8192", "checkpoints=1"]
+
+    def announced(*settings: str) -> int:
+        registry = load_registry()
+        protocol = load_protocol("quick", settings=[*sizes, *settings])
+        (block,) = make_plan(
+            Request(registry.select(models=["tiny-gpt2"]), protocol, layers=[0]), registry
+        )
+        return block.memory
+
+    array = 4 * 4096 * 16384
+    sparse = announced("path=sparse")
+    assert announced("path=auto") == announced("path=dense") > sparse + array
+    for family in ("batchtopk", "relu", "jumprelu"):
+        assert announced(f"family={family}") > sparse + 2 * array

@@ -85,7 +85,7 @@ def test_saved_and_loaded_is_the_same(arm: Arm, family: Family, tmp_path: Path) 
     x = activations(torch.float32)
     sae = used(arm, x, family)
     sae.save(tmp_path / "sae")
-    loaded = load_sae(tmp_path / "sae")
+    loaded = load_sae(str(tmp_path / "sae"))
     assert torch.equal(loaded.reconstruct(x), sae.reconstruct(x))
     assert all(map(torch.equal, loaded.weights, sae.weights))
     assert loaded.family == family
