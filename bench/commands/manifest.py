@@ -34,20 +34,25 @@ def command(
 
     Arrays [tokens, width] in .npy, .npz and .safetensors files, of all folders below; AlphaFold
     3's embeddings too. The layer is the number behind `layer`, `block` and the like in a file's
-    path or an array's name, or where --pattern or --key say {i}. `--check` hashes all files again;
-    exit code 1 where something differs.
+    path or an array's name, or where --pattern or --key say {i}. `--check` hashes all files again,
+    and names those that came later; exit code 1 where something differs.
     """
     from zoo.errors import UsageError
-    from zoo.manifest import make_manifest, read_manifest, verify, write_manifest
+    from zoo.manifest import left_out, make_manifest, read_manifest, verify, write_manifest
     from zoo.scan import alphafold_files, scan
 
     if check:
-        problems = verify(folder, read_manifest(folder), contents=True)
+        manifest = read_manifest(folder)
+        problems, others = verify(folder, manifest, contents=True), left_out(folder, manifest)
         if as_json:
-            click.echo(json.dumps({"folder": str(folder), "problems": problems}, indent=1))
+            found = {"folder": str(folder), "problems": problems, "left_out": others}
+            click.echo(json.dumps(found, indent=1))
         else:
             for problem in problems:
                 click.echo(f"bench: {problem}", err=True)
+            if others:
+                names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+                click.echo(f"bench: not in the manifest: {names}", err=True)
             click.echo(f"{folder}: {len(problems) or 'nothing'} differs from its manifest")
         return 1 if problems else 0
     streams = scan(folder, pattern=pattern, key=key, flatten=flatten)

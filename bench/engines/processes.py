@@ -131,16 +131,16 @@ def _context(device: str) -> ForkServerContext | SpawnContext:
     With a device, and where processes are not copied, a worker is a fresh interpreter: the imports
     might touch the device, which the copies could then not use.
     """
-    if device == "cpu" and _COPIES:
-        return _copies()
-    return multiprocessing.get_context("spawn")
+    copies = _copies() if device == "cpu" and _COPIES else None
+    return copies or multiprocessing.get_context("spawn")
 
 
-def _copies() -> ForkServerContext:
+def _copies() -> ForkServerContext | None:
     """The process to be copied is running, and imports or has imported.
 
     It has done nothing else: a copy of this one could hang in torch's thread pool. A Ctrl-C is not
-    for it, nor for the copies.
+    for it, nor for the copies. None where it cannot be: its socket's path may be at most about 100
+    characters long, and a folder for temporary files may be longer.
     """
     from multiprocessing import forkserver, resource_tracker
 
@@ -152,6 +152,8 @@ def _copies() -> ForkServerContext:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
+    except OSError:
+        return None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context

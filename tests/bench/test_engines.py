@@ -110,6 +110,19 @@ def test_two_workers_give_the_same_bits(
     assert comparable(store) == expected
 
 
+@pytest.mark.skipif(not processes._COPIES, reason="workers are fresh interpreters here")
+def test_workers_begin_where_the_path_of_temporary_files_is_long(
+    folder: Path, tmp_path: Path, expected: dict[str, dict]
+) -> None:
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    process = launched(
+        folder, "long", "--workers", "2", program=BENCH, env=os.environ | {"TMPDIR": str(long)}
+    )
+    assert process.wait(120) == 0, (folder / "long.err").read_text()
+    assert comparable(RecordStore(folder / "long")) == expected
+
+
 def crash(connection: Any, settings: Settings, threads: int) -> None:
     """A worker that is killed behind its first record where the model is made1."""
     while True:
@@ -274,13 +287,19 @@ def test_an_early_ctrl_c_is_not_for_the_process_that_imports(tmp_path: Path) -> 
     assert errors.count("Traceback") == 1, errors
 
 
-def launched(folder: Path, output: str, *options: str, program: list[str]) -> subprocess.Popen:
+def launched(
+    folder: Path,
+    output: str,
+    *options: str,
+    program: list[str],
+    env: dict[str, str] | None = None,
+) -> subprocess.Popen:
     settings = [part for setting in TINY for part in ("--set", setting)]
     arguments = ["run", "--cards", "cards", "--model", "made*", *settings, "--output", output]
     out, err = folder / f"{output}.out", folder / f"{output}.err"
     with out.open("w", encoding="utf-8") as stdout, err.open("w", encoding="utf-8") as stderr:
         return subprocess.Popen(
-            [*program, *arguments, *options], cwd=folder, stdout=stdout, stderr=stderr
+            [*program, *arguments, *options], cwd=folder, stdout=stdout, stderr=stderr, env=env
         )
 
 

@@ -52,6 +52,16 @@ def test_activations_that_were_changed_are_refused(bench: Bench, folder: Path) -
     assert "manifest.json does not say what the folder holds: layer2-0.npy has other" in err
 
 
+def test_files_that_came_later_are_named(bench: Bench, folder: Path) -> None:
+    bench("manifest", "acts", "--domain", "language")
+    np.save(folder / "layer7.npy", np.zeros((700, 8), np.float32))
+    code, out, err = bench("manifest", "acts", "--check")
+    assert (code, out) == (0, "acts: nothing differs from its manifest\n")
+    assert err == "bench: not in the manifest: layer7.npy\n"
+    found = json.loads(bench("manifest", "acts", "--check", "--json")[1])
+    assert (found["problems"], found["left_out"]) == ([], ["layer7.npy"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
