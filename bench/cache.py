@@ -9,8 +9,9 @@
 A folder is one layer. Its rows are the evaluation sample, then the training stream, as they leave
 the model, before any shuffling. The key is the hash of the manifest's `identity`: everything that
 decides the rows (weights, corpus, card, layer, the protocol's keys for data, the versions of the
-packages, the kind of device). A folder appears by a rename, whole; what is read is verified first.
-Processes that want the same layer at once wait for the first of them to store it.
+packages, the kind of device). A folder appears by a rename, whole; it is made longer or mended file
+by file, the manifest last. What is read is verified first. Processes that want the same layer at
+once wait for the first of them to store it.
 
 Nothing here imports torch until rows are read or written: `bench plan` asks what is there.
 """

@@ -7,6 +7,7 @@ processes of their own by `ci/bench_memory.py`. Bytes throughout; no torch.
 
 from __future__ import annotations
 
+from bench.families import STEP_ARRAYS
 from bench.protocol import Protocol
 from zoo.cards import Card
 
@@ -20,10 +21,6 @@ _KEPT = 16 * _MIB
 
 # Pre-activations worked on at once, in a step as in a census, and what selects among them.
 _SELECTION = 96 * _MIB
-
-# Arrays [batch, n] that a step holds at once, by family. The sparse step of topk holds none, but
-# `auto` tries the dense one too.
-_STEP_ARRAYS = {"topk": 2.2, "batchtopk": 6.3, "relu": 3.0, "jumprelu": 5.0}
 
 # Tensors of the size of a batch that a step holds at once: inputs, outputs, errors.
 _BATCH_COPIES = 6
@@ -79,7 +76,10 @@ def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
 
 
 def step_arrays(protocol: Protocol) -> int:
-    """Pre-activations, codes and their gradients as arrays [batch, n], where a step has such."""
+    """Pre-activations, codes and their gradients as arrays [batch, n], where a step has such.
+
+    The sparse step of topk has none, but the path `auto` tries the dense one too.
+    """
     if protocol.family == "topk" and protocol.path == "sparse":
         return 0
-    return int(_STEP_ARRAYS[protocol.family] * 4 * protocol.batch * protocol.n)
+    return int(STEP_ARRAYS[protocol.family] * 4 * protocol.batch * protocol.n)

@@ -23,9 +23,8 @@ AXES = ("name", "arms", "seeds")
 # Keys that only some families read; None in the others.
 _FAMILY_KEYS = {key for keys in KEYS.values() for key in keys}
 
-# Keys that are in a Spec only where they are not this.
-_DEFAULTS = {"family": "topk", "bias": "trained", "aux_codes": "raw"}
-
+# Keys that came later: in a Spec only where they are not what they are by default.
+_LATER = ("family", "bias", "aux_codes")
 
 # What a random number generator takes.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -137,7 +136,8 @@ class Protocol(BaseModel):
         default: such a key changes no hash.
         """
         others = {key for key in _FAMILY_KEYS if getattr(self, key) is None}
-        default = {key for key, value in _DEFAULTS.items() if getattr(self, key) == value}
+        fields = type(self).model_fields
+        default = {key for key in _LATER if getattr(self, key) == fields[key].default}
         return self.model_dump(exclude=set(AXES) | others | default)
 
     def family_settings(self) -> dict[str, float]:

@@ -262,13 +262,17 @@ def load_sae(folder: Path | str, device: torch.device | str = "cpu") -> SAE:
         raise BadWeights(f"{folder / _WEIGHTS_FILE}: cannot be read ({error})") from None
     try:
         n, k, width = (int(config[key]) for key in ("n", "k", "width"))
+        scale = float(config["scale"])
+        if not 1 <= k < n or not 0 < scale < math.inf:
+            raise BadWeights(f"{folder}: no SAE has n {n}, k {k} and scale {scale}")
         if config["architecture"] not in KEYS:
             raise BadWeights(f"{folder}: unknown architecture {config['architecture']!r}")
         family = family_class(config["architecture"])(**config.get("family", {}))
-        _check_tensors(folder, tensors, family.own(width, n), n, width)
+        own = family.own(width, n)
+        _check_tensors(folder, tensors, own, n, width)
         transform = Transform(
             tensors["center"],
-            float(config["scale"]),
+            scale,
             tensors.get("matrix"),
             tensors.get("inverse"),
             config["norm"],
@@ -279,10 +283,8 @@ def load_sae(folder: Path | str, device: torch.device | str = "cpu") -> SAE:
         raise BadWeights(f"{folder}: its settings do not fit ({error})") from None
     if transform.norm not in (None, *get_args(PerTokenNorm)):
         raise BadWeights(f"{folder}: unknown norm {transform.norm!r}")
-    if not 1 <= k < n or not 0 < transform.scale < math.inf:
-        raise BadWeights(f"{folder}: no SAE has n {n}, k {k} and scale {transform.scale}")
     weights = Weights(*(tensors[name] for name in Weights._fields))
-    own = {name: tensors[name] for name in family.own(1, 1)}
+    own = {name: tensors[name] for name in own}
     return SAE(*weights, k=k, transform=transform, family=family, own=own)
 
 

@@ -35,7 +35,8 @@ def train(
     out, by hash.
 
     Raises:
-        KeyboardInterrupt: a signal asked to stop; a checkpoint was written.
+        KeyboardInterrupt: a signal asked to stop; a checkpoint was written, unless nothing but the
+            end was left.
         OutputError: a checkpoint could not be written.
     """
     failed: Failures = {}
@@ -72,6 +73,7 @@ def train(
                 keeper.save(_state(step, batches.state_dict(), cells, failed, stream, clock))
             if interruption.asked:
                 raise KeyboardInterrupt
+    # Asked behind the last look at it: the checkpoint before is the one to go on from.
     if interruption.asked:
         raise KeyboardInterrupt
     return failed

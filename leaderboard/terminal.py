@@ -98,8 +98,9 @@ def _revival(group: Group, arm: str) -> str:
     """The range of the medians; `>300` where 300 steps were too few for half of the features."""
     records = [cell for layer in group.layers for cell in group.at(layer, arm) if cell is not None]
     found = [each for record in records if (each := REVIVAL.of(record)) is not None and each.born]
-    steps = integer(group.spec.protocol["steps"])
     medians = [each.median_steps for each in found if each.median_steps is not None]
+    trained = [record.result.training for record in records if record.result is not None]
+    steps = integer(max((each.steps for each in trained if each is not None), default=0))
     if not medians:
         return f">{steps}" if found else _ABSENT
     low, high = integer(min(medians)), integer(max(medians))

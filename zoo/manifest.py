@@ -128,15 +128,6 @@ def read_manifest(folder: Path) -> Manifest:
         raise BadManifest(f"{path} cannot be read ({error})") from None
 
 
-def left_out(folder: Path, manifest: Manifest) -> list[str]:
-    """Files that may hold activations and are not in the manifest: new ones, or never meant."""
-    from zoo.arrays import ARRAY_SUFFIXES  # with numpy, which nothing else here needs
-
-    known = {file.path for file in manifest.files}
-    files = (path for path in folder.rglob("*") if path.suffix in ARRAY_SUFFIXES)
-    return sorted({path.relative_to(folder).as_posix() for path in files} - known)
-
-
 def verify(folder: Path, manifest: Manifest, *, contents: bool = False) -> list[str]:
     """What differs between the manifest and the files, in words; empty where nothing does.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from zoo.arrays import ARRAY_SUFFIXES, Header, read_headers
 from zoo.errors import BadActivations, BadManifest
-from zoo.manifest import Layer, Part, Stream
+from zoo.manifest import Layer, Manifest, Part, Stream
 
 # AlphaFold 3: `<job>/seed-<n>_embeddings/<job>_seed-<n>_embeddings.npz` by run_alphafold.py
 # --save_embeddings. [tokens, 384] and [tokens, tokens, 128], half precision.
@@ -84,6 +84,13 @@ def scan(
         _stream("main" if one else f"width-{width}", width, layers)
         for width, layers in sorted(found.items())
     )
+
+
+def left_out(folder: Path, manifest: Manifest) -> list[str]:
+    """Files that may hold activations and are not in the manifest: new ones, or never meant."""
+    known = {file.path for file in manifest.files}
+    found = (path.relative_to(folder).as_posix() for path in _array_files(folder))
+    return [path for path in found if path not in known]
 
 
 def _array_files(folder: Path) -> list[Path]:

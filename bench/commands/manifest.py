@@ -38,8 +38,8 @@ def command(
     and names those that came later; exit code 1 where something differs.
     """
     from zoo.errors import UsageError
-    from zoo.manifest import left_out, make_manifest, read_manifest, verify, write_manifest
-    from zoo.scan import alphafold_files, scan
+    from zoo.manifest import make_manifest, read_manifest, verify, write_manifest
+    from zoo.scan import alphafold_files, left_out, scan
 
     if check:
         manifest = read_manifest(folder)

@@ -1,7 +1,8 @@
 """Families of sparse autoencoders: which positive pre-activations become codes, at what price.
 
 One file each: `topk`, `batchtopk`, `relu`, `jumprelu`; what they have in common is in `base`. This
-file is data, no torch: the names, and each family's own hyper-parameters with their defaults.
+file is data, no torch: the names, each family's own hyper-parameters with their defaults,
+and what its step holds.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ KEYS: dict[Name, dict[str, float]] = {
 
 # These have no k, and no sparse way of computing a step: about half of all features may be active.
 DENSE: tuple[Name, ...] = ("relu", "jumprelu")
+
+# Arrays [batch, n] that a step holds at once, measured by `ci/bench_memory.py --way`.
+STEP_ARRAYS: dict[Name, float] = {"topk": 2.2, "batchtopk": 6.3, "relu": 3.0, "jumprelu": 5.0}
 
 _CLASSES: dict[Name, str] = {
     "topk": "topk:TopK",

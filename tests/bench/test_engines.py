@@ -271,7 +271,7 @@ def test_large_blocks_have_no_workers_unless_asked(
 
 
 @pytest.mark.skipif(not processes._COPIES, reason="workers are fresh interpreters here")
-def test_an_early_ctrl_c_is_not_for_the_process_that_imports(tmp_path: Path) -> None:
+def test_an_early_ctrl_c_is_not_for_the_process_that_imports() -> None:
     """A terminal sends it to every process of its foreground group."""
     program = "import time; from bench.engines import processes as p; p.begin_imports()"
     command = [sys.executable, "-c", f"{program}; print('begun', flush=True); time.sleep(60)"]
