@@ -4,6 +4,8 @@ The names below are loaded on first use: `adapters.registry` and `adapters.compa
 without torch.
 """
 
+# A room of gammabench.
+
 from __future__ import annotations
 
 import importlib

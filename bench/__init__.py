@@ -1,17 +1,19 @@
 """Measurement. `bench.diagnose(activations)` is the way in for activations of one's own."""
 
+# A room of gammabench.
+
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.diagnosis import diagnose
-    from bench.sae import load_sae
+    from bench.diagnosis.diagnose import diagnose
+    from bench.sae.model import load_sae
 
 __all__ = ["diagnose", "load_sae"]
 
-_HOME = {"diagnose": "bench.diagnosis", "load_sae": "bench.sae"}
+_HOME = {"diagnose": "bench.diagnosis.diagnose", "load_sae": "bench.sae.model"}
 
 
 def __getattr__(name: str) -> Any:

@@ -26,10 +26,10 @@ import torch
 from peers.client import PEERS, Peer, PeerFailed, make_peer
 
 from adapters import open_adapter
-from bench.matmul import fast_matmul
-from bench.plan import Request, make_plan
-from bench.protocol import load_protocol
-from bench.stream import Stream
+from bench.activations.stream import Stream
+from bench.compute.matmul import fast_matmul
+from bench.plan.blocks import Request, make_plan
+from bench.plan.protocol import load_protocol
 from zoo.registry import load_registry
 
 

@@ -21,8 +21,8 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import normalize
 
-from bench.census import Census, census
-from bench.matmul import fast_matmul
+from bench.compute.matmul import fast_matmul
+from bench.death.census import Census, census
 
 CHUNK = 512
 MOST_OVER_PRODUCT = 2.0

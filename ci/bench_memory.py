@@ -110,9 +110,9 @@ def inside(size: Size, way: str, scratch: Path) -> Found:
     """The block in this process; its activations are made in `scratch`."""
     import numpy as np
 
-    from bench.measure import measure_block
-    from bench.plan import Request, make_plan
-    from bench.protocol import load_protocol
+    from bench.plan.blocks import Request, make_plan
+    from bench.plan.protocol import load_protocol
+    from bench.runner.block import measure_block
     from zoo.cards import Card
     from zoo.registry import load_registry
 

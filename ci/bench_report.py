@@ -24,12 +24,13 @@ import psutil
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.records import Record, RecordStore  # noqa: E402
+from bench.records.schema import Record  # noqa: E402
+from bench.records.store import RecordStore  # noqa: E402
 from leaderboard import boards  # noqa: E402
-from leaderboard.figures import update_figures  # noqa: E402
+from leaderboard.figures.pictures import pictures  # noqa: E402
+from leaderboard.figures.store import update_figures  # noqa: E402
 from leaderboard.groups import group_records  # noqa: E402
-from leaderboard.page import page_files  # noqa: E402
-from leaderboard.pictures import pictures  # noqa: E402
+from leaderboard.web.page import page_files  # noqa: E402
 from tests.records import make_record, write_records  # noqa: E402
 from zoo.cards import DOMAINS  # noqa: E402
 

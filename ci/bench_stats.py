@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.stats import LayerStatistics, Moments, gamma
+from bench.statistics.layer import LayerStatistics
+from bench.statistics.moments import Moments, gamma
 
 BATCH = 4096
 LEAST_SPEEDUP, LEAST_MEMORY_SAVING, TOLERANCE = 5.0, 10.0, 1e-9

@@ -4,7 +4,7 @@ Contestants, all with the same batches and the same bookkeeping (parallel gradie
 clipping, unit norm, a clock on every feature), as far as a peer has it:
 
     floor     the encoder's product and one fused Adam call over both matrices, nothing else
-    ours      bench.trainer.Trainer, its sparse and its dense path; the other families
+    ours      bench.sae.trainer.Trainer, its sparse and its dense path; the other families
     naive     dense autograd and fused Adam; `naive default` with torch's defaults for both
     peers     SAELens, sparsify, dictionary_learning: their own training loops in their own
               environments (`--peers DIR` builds them there), at each of their documented settings,
@@ -34,11 +34,11 @@ import torch
 from peers.client import PEERS, Peer, PeerFailed, make_peer
 from torch import Tensor
 
-from bench.families import KEYS, Name, make_family
-from bench.matmul import fast_matmul
-from bench.sae import SAE, Recipe
-from bench.step import row_slices
-from bench.trainer import Trainer
+from bench.compute.matmul import fast_matmul
+from bench.sae.families import KEYS, Name, make_family
+from bench.sae.gradients import row_slices
+from bench.sae.model import SAE, Recipe
+from bench.sae.trainer import Trainer
 
 DEFAULT_SIZES = ("96,768,16,512", "384,4096,32,2048", "768,8192,64,2048")
 BATCHES = 4

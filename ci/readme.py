@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.records import RecordStore
+from bench.records.store import RecordStore
 from leaderboard import summary
 
 ROOT = Path(__file__).parents[1]

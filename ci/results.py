@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.records import RecordStore, read_record
+from bench.records.store import RecordStore, read_record
 from leaderboard import board_files, check_boards, write_boards
 from zoo.errors import BenchError
 

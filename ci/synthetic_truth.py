@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from scipy.stats import t as student
 
-from bench.records import Record, RecordStore, Result, Training
+from bench.records.schema import Record, Result, Training
+from bench.records.store import RecordStore
 
 FOLDER = Path(__file__).parents[1] / "results" / "synthetic"
 FROZEN = "raw, b frozen"
@@ -262,7 +263,7 @@ def page(cells: Cells, folder: Path) -> str:
         "dictionary has: those to spare may die late with nothing lost. "
         f"{seeds} seeds, mean [95 % interval]. A claim holds where the interval keeps to "
         "the bound. Shares in percent of the features; recovery is the mean over true features of "
-        "the largest cosine with a decoder direction. AuxK (`bench/auxk.py`) comes in two "
+        "the largest cosine with a decoder direction. AuxK (`bench/sae/auxk.py`) comes in two "
         "kinds: as published its codes pass a ReLU, and a feature that is dead by ReLU gets "
         "nothing from it; ours gives it a gradient, and through its encoder row the bias too."
     )

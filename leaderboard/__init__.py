@@ -1,9 +1,11 @@
 """How it is told: a pure function from records to what a person looks at."""
 
+# A room of gammabench.
+
 from leaderboard.boards import board_files, check_boards, render, write_boards
 from leaderboard.compare import compare_folders, comparison_text
-from leaderboard.drawing import available as figures_available
 from leaderboard.export import export_cells
+from leaderboard.figures.drawing import available as figures_available
 from leaderboard.terminal import summary
 
 __all__ = [

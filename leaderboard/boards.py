@@ -11,18 +11,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.records import Record, RecordStore, write_atomically
-from leaderboard.domain import domain
-from leaderboard.figures import FOLDER as FIGURES
-from leaderboard.figures import INDEX, figure_problems, listed_figures, paths, update_figures
-from leaderboard.files import remove
+from bench.records.schema import Record
+from bench.records.store import RecordStore
+from leaderboard.figures.pictures import Picture, pictures
+from leaderboard.figures.store import FOLDER as FIGURES
+from leaderboard.figures.store import INDEX, figure_problems, listed_figures, paths, update_figures
 from leaderboard.groups import Group, group_records
-from leaderboard.layout import domain_page, model_page
-from leaderboard.model import model
-from leaderboard.overview import overview
-from leaderboard.page import page_files
-from leaderboard.pictures import Picture, pictures
+from leaderboard.markdown.domain import domain
+from leaderboard.markdown.model import model
+from leaderboard.markdown.overview import overview
+from leaderboard.page_names import domain_page, model_page
+from leaderboard.web.page import page_files
 from zoo.errors import UsageError
+from zoo.files import remove, write_atomically
 
 FOLDER = "leaderboards"
 BEGIN = "<!-- gammabench:begin -->"

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.plan import Spec
-from bench.records import Record, RecordStore
+from bench.records.schema import Record
+from bench.records.spec import Spec
+from bench.records.store import RecordStore
 from leaderboard.groups import arm_order, differing
 from leaderboard.metrics import BIAS, END, FVU, GAMMA, INIT, L0, NEVER, RANK, RECOVERY, Metric
 from leaderboard.text import NOTHING, between, count, escape, percent, table

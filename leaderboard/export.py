@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from bench.protocol import AXES, Protocol
-from bench.records import Record, RecordStore, write_atomically
+from bench.plan.protocol import AXES, Protocol
+from bench.records.schema import Record
+from bench.records.store import RecordStore
 from leaderboard.metrics import (
     END,
     INIT,
@@ -33,6 +34,7 @@ from leaderboard.metrics import (
 )
 from leaderboard.text import NOTHING, escape, table
 from zoo.errors import UsageError
+from zoo.files import write_atomically
 
 Format = Literal["csv", "json", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")

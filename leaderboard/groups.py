@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bench.arms import PRESETS, parse_arm
-from bench.plan import Spec, content_hash
-from bench.records import Record
+from bench.records.schema import Record
+from bench.records.spec import Spec
+from bench.sae.arms import PRESETS, parse_arm
 from zoo.errors import BadRecord, UnknownName
+from zoo.files import content_hash
 
 RAW, CENTERED = "raw", "centered"
 

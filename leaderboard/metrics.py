@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.families import DENSE
+from bench.death.theory import gaussian_dead, gaussian_relu
 from bench.intervals import Estimate
-from bench.records import Death, Record, Result, Revival, Training, Transitions
-from bench.theory import gaussian_dead, gaussian_relu
-from leaderboard.intervals import Counted, difference_interval, share_interval
+from bench.records.schema import Death, Record, Result, Revival, Training, Transitions
+from bench.sae.families import DENSE
+from leaderboard.metric_intervals import Counted, difference_interval, share_interval
 from leaderboard.text import Show, integer, number, percent
 
 

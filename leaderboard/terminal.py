@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.records import Record
+from bench.records.schema import Record
 from leaderboard.groups import CENTERED, RAW, Group, arms_of, by_setting, group_records
 from leaderboard.metrics import END, FVU, GAMMA, INIT, REVIVAL, Metric
 from leaderboard.text import integer, plain

@@ -24,10 +24,10 @@ def bench(
     In this process, where a test can look inside; `--workers` still starts others.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bench.engines.auto_workers", lambda blocks, device: 1)
+    monkeypatch.setattr("bench.runner.engines.auto_workers", lambda blocks, device: 1)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        from bench.cli import run_cli
+        from bench.cli.main import run_cli
 
         code = run_cli(list(arguments))
         captured = capsys.readouterr()

@@ -12,17 +12,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import bench.records
-from bench.plan import METRIC_VERSION, Spec, content_hash
-from bench.protocol import Protocol
-from bench.records import (
+import bench.records.schema
+from bench.death.theory import predicted_dead, predicted_relu
+from bench.plan.protocol import Protocol
+from bench.records.schema import (
     Attribution,
     Checkpoint,
     Death,
     OutlierDimension,
     Provenance,
     Record,
-    RecordStore,
     Result,
     Revival,
     SpecialTokens,
@@ -30,7 +29,9 @@ from bench.records import (
     TokenGammas,
     Training,
 )
-from bench.theory import predicted_dead, predicted_relu
+from bench.records.spec import METRIC_VERSION, Spec
+from bench.records.store import RecordStore
+from zoo.files import content_hash
 
 DEPTH = 4
 WIDTH = 64
@@ -203,7 +204,7 @@ def make_record(
 ) -> Record:
     """One record; `overrides` are the Spec's, an exception as `outcome` makes a failed cell."""
     spec = spec or make_spec(**overrides)
-    return bench.records.make_record(
+    return bench.records.schema.make_record(
         spec, outcome or make_result(spec), provenance or make_provenance()
     )
 

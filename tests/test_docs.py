@@ -13,8 +13,8 @@ import click
 import numpy as np
 import pytest
 
-from bench.cli import COMMANDS as COMMAND_NAMES
-from bench.cli import cli
+from bench.cli.main import COMMANDS as COMMAND_NAMES
+from bench.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
 """What exists: model cards, corpora, suites, and where weights lie. Data; imports no torch."""
 
+# A room of gammabench.
+
 from zoo.cards import DOMAINS, Card, Checkpoint, CorpusCard, Suite, Tap, TokenRule
 from zoo.corpora import Corpus, file_corpus, open_corpus
 from zoo.errors import BenchError, ModelError, UsageError

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from zoo.cards import Domain, Strict, explain
 from zoo.errors import BadActivations, BadManifest
+from zoo.files import sha256_of
 
 MANIFEST = "manifest.json"
 
@@ -237,9 +238,3 @@ def _identity(folder: Path, path: str) -> File:
         sha256=sha256_of(folder / path),
         mtime_ns=status.st_mtime_ns,
     )
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's contents, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

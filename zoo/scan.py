@@ -12,6 +12,7 @@ from pathlib import Path
 
 from zoo.arrays import ARRAY_SUFFIXES, Header, read_headers
 from zoo.errors import BadActivations, BadManifest
+from zoo.files import natural_order
 from zoo.manifest import Layer, Manifest, Part, Stream
 
 # AlphaFold 3: `<job>/seed-<n>_embeddings/<job>_seed-<n>_embeddings.npz` by run_alphafold.py
@@ -96,12 +97,6 @@ def left_out(folder: Path, manifest: Manifest) -> list[str]:
 def _array_files(folder: Path) -> list[Path]:
     files = (path for path in folder.rglob("*") if path.suffix in ARRAY_SUFFIXES)
     return sorted((path for path in files if path.is_file()), key=natural_order)
-
-
-def natural_order(path: Path) -> list[tuple[int, int, str]]:
-    """shard-2 before shard-10."""
-    parts = re.split(r"(\d+)", path.as_posix())
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
 
 def _matcher(glob: str) -> re.Pattern[str]:

@@ -238,8 +238,8 @@ def test_an_unpinned_card_is_planned_at_a_commit(
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards" / "mine.yaml").write_text(yaml.safe_dump(card))
     hub.repositories["some/tiny"] = Repository(checkpoint("gpt2"))
-    from bench.plan import Request, make_plan
-    from bench.protocol import load_protocol
+    from bench.plan.blocks import Request, make_plan
+    from bench.plan.protocol import load_protocol
     from zoo.registry import load_registry
 
     registry = load_registry([tmp_path / "cards"])

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.auxk import Aux
-from bench.families.base import Family
-from bench.families.jumprelu import JumpReLU
-from bench.families.relu import ReLU
+from bench.sae.auxk import Aux
+from bench.sae.families.base import Family
+from bench.sae.families.jumprelu import JumpReLU
+from bench.sae.families.relu import ReLU
 
 
 class Losses(NamedTuple):

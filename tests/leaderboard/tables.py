@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import leaderboard
-from bench.records import Record
+from bench.records.schema import Record
 
 _PIPE = re.compile(r"(?<!\\)\|")
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)]*)\)")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import leaderboard
-from bench.records import Record, RecordStore
+from bench.records.schema import Record
+from bench.records.store import RecordStore
 from leaderboard import check_boards, render
 from leaderboard.boards import BEGIN, END, FOLDER
 from tests.records import make_grid, make_record, write_records

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from bench.records import Record
+from bench.records.schema import Record
 from leaderboard.compare import Difference, compare_folders, comparison_text, pair
 from leaderboard.metrics import END, FVU
 from tests.leaderboard.tables import tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scipy.stats import spearmanr
 
-from bench.records import Record
+from bench.records.schema import Record
 from tests.leaderboard.tables import render, table
 from tests.records import make_grid
 

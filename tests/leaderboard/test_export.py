@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.intervals import binomial_interval
-from bench.records import RecordStore
+from bench.records.store import RecordStore
 from leaderboard.export import Format, columns, dictionary, export_cells, flat_cells
 from tests.leaderboard.tables import tables
 from tests.records import make_grid, make_record, write_records

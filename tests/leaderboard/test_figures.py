@@ -14,11 +14,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.records import Record, RecordStore
-from leaderboard import boards, check_boards, figures, write_boards
-from leaderboard.drawing import draw
+from bench.records.schema import Record
+from bench.records.store import RecordStore
+from leaderboard import boards, check_boards, write_boards
+from leaderboard.figures import store as figures
+from leaderboard.figures.drawing import draw
+from leaderboard.figures.pictures import Picture, pictures
 from leaderboard.groups import group_records
-from leaderboard.pictures import Picture, pictures
 from tests.records import make_grid, make_record, make_unchecked_spec, write_records
 from zoo.errors import BadCorpus
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from bench.plan import Spec
-from bench.records import Record
+from bench.records.schema import Record
+from bench.records.spec import Spec
 from leaderboard.groups import Spread, arm_order, by_setting, group_records
 from leaderboard.metrics import GAMMA, INIT
 from tests.records import make_grid, make_provenance, make_record, make_spec

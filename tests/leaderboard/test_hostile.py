@@ -11,16 +11,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.records import Record
+from bench.records.schema import Record
 from leaderboard import comparison_text, summary
 from leaderboard.boards import BEGIN, END
 from leaderboard.compare import pair
-from leaderboard.drawing import draw
 from leaderboard.export import csv_text, flat_cells
+from leaderboard.figures.drawing import draw
+from leaderboard.figures.pictures import pictures
 from leaderboard.groups import group_records
-from leaderboard.layout import domain_page, model_page
-from leaderboard.page import page_files
-from leaderboard.pictures import pictures
+from leaderboard.page_names import domain_page, model_page
+from leaderboard.web.page import page_files
 from tests.leaderboard.tables import render, tables
 from tests.records import (
     make_grid,

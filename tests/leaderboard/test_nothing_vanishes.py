@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench.records import Record
+from bench.records.schema import Record
 from leaderboard import render, summary
 from leaderboard.export import flat_cells
+from leaderboard.figures.pictures import pictures
 from leaderboard.groups import Group, Setting, group_records
-from leaderboard.layout import domain_page, model_page
 from leaderboard.metrics import OWED_REST
-from leaderboard.page import page_data
-from leaderboard.pictures import pictures
+from leaderboard.page_names import domain_page, model_page
+from leaderboard.web.page import page_data
 from tests.leaderboard.tables import Table, label, tables
 from tests.records import make_record, make_spec
 from zoo.cards import DOMAINS

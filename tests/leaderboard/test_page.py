@@ -14,12 +14,13 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from bench.records import Record, RecordStore
+from bench.records.schema import Record
+from bench.records.store import RecordStore
 from leaderboard import check_boards, write_boards
 from leaderboard.boards import FOLDER
 from leaderboard.groups import group_records
-from leaderboard.page import STATIC, page_data, page_files
 from leaderboard.text import number, percent
+from leaderboard.web.page import STATIC, page_data, page_files
 from tests.records import make_grid, make_record, write_records
 from zoo.errors import BadCorpus
 

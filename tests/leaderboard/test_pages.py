@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.intervals import binomial_interval
-from bench.records import Record, RecordStore, Revival, Training
+from bench.records.schema import Record, Revival, Training
+from bench.records.store import RecordStore
 from leaderboard import write_boards
 from leaderboard.boards import FOLDER
 from tests.leaderboard.tables import Table, label, links, mean, render, table, tables

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.records import Record, SpecialTokens
+from bench.records.schema import Record, SpecialTokens
 from tests.leaderboard.tables import mean, render, table
 from tests.records import make_grid, make_record
 

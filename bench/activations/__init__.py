@@ -1,0 +1,1 @@
+"""The activations of a block: one stream, shuffled, cached."""

@@ -1,0 +1,406 @@
+"""Activations on disk, so that a second run on the same ones needs no model.
+
+    DIR/<key>/manifest.json        what it holds, and the SHA-256 of each shard
+             /00000.safetensors    shards, in order: the tensor `activations`, float32 [rows, width]
+             /00001.safetensors    ...
+             /special.json         what special tokens do to the layer, once a run has measured it
+    DIR/.<key>.lock            held while a process looks for the layer, and stores it
+
+A folder is one layer. Its rows are the evaluation sample, then the training stream, as they leave
+the model, before any shuffling. The key is the hash of the manifest's `identity`: everything that
+decides the rows (weights, corpus, card, layer, the protocol's keys for data, the versions of the
+packages, the kind of device). A folder appears by a rename, whole; it is made longer or mended file
+by file, the manifest last. What is read is verified first. Processes that want the same layer at
+once wait for the first of them to store it.
+
+Nothing here imports torch until rows are read or written: `bench plan` asks what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.plan.blocks import Block
+from bench.records.provenance import package_versions
+from bench.records.schema import SpecialTokens
+from bench.records.spec import Spec
+from zoo.errors import OutputError
+from zoo.files import content_hash, write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.activations.shuffle import Place, Shuffled
+    from bench.activations.stream import Notify, Stream
+    from bench.statistics.layer import LayerStats
+
+FORMAT = 1
+MANIFEST, SPECIAL, NAME = "manifest.json", "special.json", "activations"
+
+# Keys of a protocol that decide which rows there are and how they are computed.
+_DATA_KEYS = ("data_seed", "forward_tokens", "dtype")
+
+# Elements of a shard: 256 MiB.
+_SHARD_ELEMENTS = 1 << 26
+
+_READ = 1 << 20
+
+
+def training_rows(block: Block) -> int:
+    """Rows that a block's training takes out of the stream: the buffer and its refills."""
+    if not block.steps:
+        return 0
+    protocol = block.protocol
+    per_cycle = protocol.buffer // 2 // protocol.batch
+    return protocol.buffer + (block.steps - 1) // per_cycle * per_cycle * protocol.batch
+
+
+def size(block: Block) -> int:
+    """Bytes that the cache of a block takes on disk."""
+    rows = block.tokens + training_rows(block)
+    return 4 * block.card.tap.width * rows * len(block.layers)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file: its name, its rows, and the SHA-256 of its bytes."""
+
+    name: str
+    rows: int
+    sha256: str
+
+
+class Entry:
+    """One layer's folder, there or not."""
+
+    def __init__(self, root: Path, block: Block, spec: Spec, device: str) -> None:
+        self.layer = spec.layer
+        self.identity: dict[str, Any] = {
+            "format": FORMAT,
+            "metric_version": spec.metric_version,
+            "model": spec.model,
+            "weights": spec.weights,
+            "corpus": spec.corpus,
+            "corpus_fingerprint": spec.corpus_fingerprint,
+            "card": spec.card,
+            "layer": spec.layer,
+            "sample": block.tokens,
+            **{key: spec.protocol[key] for key in _DATA_KEYS},
+            "packages": package_versions(),
+            "device": device.partition(":")[0],
+        }
+        self.width = block.card.tap.width
+        self.rows = block.tokens + training_rows(block)
+        self.folder = root / content_hash(self.identity)
+
+    def shards(self) -> list[Shard]:
+        """The shards, if the folder holds rows enough; else none."""
+        try:
+            manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            shards = [Shard(**each) for each in manifest["shards"]]
+            whole = manifest["identity"] == self.identity and all(
+                (self.folder / each.name).is_file() for each in shards
+            )
+        except (OSError, ValueError, TypeError, KeyError):
+            return []
+        return shards if whole and sum(each.rows for each in shards) >= self.rows else []
+
+    def special_tokens(self) -> SpecialTokens | None:
+        """What special tokens do to the layer, if it was stored and is whole."""
+        try:
+            stored = json.loads((self.folder / SPECIAL).read_text(encoding="utf-8"))
+            found = SpecialTokens.model_validate(stored["special"])
+            whole = stored["hash"] == content_hash(stored["special"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return found if whole else None
+
+    def store_special_tokens(self, found: SpecialTokens) -> None:
+        """Writes it beside the shards."""
+        special = found.model_dump()
+        text = json.dumps({"special": special, "hash": content_hash(special)}, indent=1)
+        write_atomically(self.folder / SPECIAL, text)
+
+    def is_sound(self) -> bool:
+        """Whether every shard's bytes are those that were written."""
+        return all(_digest(self.folder / shard.name) == shard.sha256 for shard in self.shards())
+
+
+def entries(block: Block, root: Path, device: str) -> list[Entry]:
+    """The folders of a block's layers, in the order of the layers."""
+    first = {spec.layer: spec for spec in reversed(block.specs)}
+    return [Entry(root, block, first[layer], device) for layer in block.layers]
+
+
+def hits(block: Block, root: Path) -> int:
+    """How many of a block's layers are stored, computed on any kind of device."""
+    kinds = ("cpu", "cuda", "mps")
+    found = {e.layer for kind in kinds for e in entries(block, root, kind) if e.shards()}
+    return len(found)
+
+
+def cached(block: Block, stream: Stream, root: Path, device: str, notify: Notify) -> CachedStream:
+    """The block's stream from the cache; what is not there is computed and stored first.
+
+    Raises:
+        OutputError: the folder cannot be written to, or the disk has too little room.
+    """
+    wanted = entries(block, root, device)
+    with _alone(wanted, notify):
+        missing = []
+        for entry in wanted:
+            if not entry.shards():
+                missing.append(entry)
+            elif not entry.is_sound():
+                notify(f"the cache {entry.folder} is damaged; computed again")
+                missing.append(entry)
+        if missing:
+            _fill(stream.only([entry.layer for entry in missing]), missing, block)
+        else:
+            notify(f"activations are read from {root}")
+    return CachedStream(stream, wanted, block.tokens)
+
+
+@contextmanager
+def _alone(entries: Sequence[Entry], notify: Notify) -> Iterator[None]:
+    """While this holds, no other process looks for these entries: it waits, and finds them there.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    root = entries[0].folder.parent
+    with ExitStack() as held:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # In one order everywhere: two processes must not wait for each other.
+            for name in sorted(entry.folder.name for entry in entries):
+                lock = FileLock(root / f".{name}.lock")
+                try:
+                    held.enter_context(lock.acquire(timeout=0))
+                except Timeout:
+                    notify(f"waits for another process that stores the same in {root}")
+                    held.enter_context(lock.acquire())
+        except OSError as error:
+            raise _cannot_write(root, error) from None
+        yield
+
+
+# ----------------------------------------------------------------------------------- reading
+
+
+class CachedStream:
+    """What `bench.activations.stream.Stream` gives, out of files."""
+
+    def __init__(self, stream: Stream, entries: Sequence[Entry], sampled: int) -> None:
+        self._stream = stream
+        self._entries = entries
+        self._sampled = sampled
+        self.at_once = stream.at_once
+
+    def sample(self, tokens: int) -> dict[int, Tensor]:
+        """The evaluation sample, by layer, float32 [tokens, width]."""
+        kept = self._stream.empty(tokens)
+        filled = 0
+        for piece in CachedSource(self._entries, 0, self._device).take(tokens):
+            rows = len(next(iter(piece.values())))
+            for layer, x in piece.items():
+                kept[layer][filled : filled + rows] = x
+            filled += rows
+        return kept
+
+    def special_tokens(
+        self, tokens: int, sample: Mapping[int, LayerStats]
+    ) -> dict[int, SpecialTokens]:
+        """As `Stream.special_tokens`; the model is asked only for layers that were never stored."""
+        stored = {entry.layer: entry for entry in self._entries if entry.layer in sample}
+        known = {layer: entry.special_tokens() for layer, entry in stored.items()}
+        found = {layer: special for layer, special in known.items() if special is not None}
+        if missing := {layer: sample[layer] for layer in sample.keys() - found.keys()}:
+            new = self._stream.special_tokens(tokens, missing)
+            for layer, special in new.items():
+                stored[layer].store_special_tokens(special)
+            found |= new
+        return found
+
+    def shuffled(self, batch: int) -> Shuffled:
+        """As `Stream.shuffled`."""
+        from bench.activations.shuffle import Shuffled
+
+        protocol = self._stream.protocol
+        source = CachedSource(self._entries, self._sampled, self._device)
+        buffer = self._stream.empty(protocol.buffer)
+        return Shuffled(source, buffer, batch, protocol.data_seed)
+
+    @property
+    def _device(self) -> str:
+        return str(self._stream.adapter.device)
+
+
+class CachedSource:
+    """Rows of several layers' files in order, from row `first` on; takes the place of
+    `bench.activations.stream.Source`."""
+
+    def __init__(self, entries: Sequence[Entry], first: int, device: str) -> None:
+        self._files = {entry.layer: (entry.folder, entry.shards()) for entry in entries}
+        self._first = first
+        self._device = device
+        self._taken = 0
+
+    @property
+    def place(self) -> Place:
+        """Where the next row comes from: a number of rows."""
+        from bench.activations.shuffle import Place
+
+        return Place(rows=self._taken)
+
+    def go_to(self, place: Place) -> None:
+        """Go on at `place`."""
+        self._taken = place.rows
+
+    def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
+        """The next `rows` rows by layer, in pieces that do not cross a shard."""
+        while rows:
+            at = self._first + self._taken
+            # Layers that were stored at different times may be cut differently.
+            found = {layer: _find(files[1], at) for layer, files in self._files.items()}
+            count = min(rows, *(shard.rows - start for shard, start in found.values()))
+            yield {
+                layer: self._read(self._files[layer][0] / shard.name, start, count)
+                for layer, (shard, start) in found.items()
+            }
+            self._taken += count
+            rows -= count
+
+    def _read(self, path: Path, start: int, count: int) -> Tensor:
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt", device=self._device) as file:
+            rows: Tensor = file.get_slice(NAME)[start : start + count]
+        return rows
+
+
+def _find(shards: Sequence[Shard], row: int) -> tuple[Shard, int]:
+    """The shard that holds a row, and the row's number in it."""
+    for shard in shards:
+        if row < shard.rows:
+            return shard, row
+        row -= shard.rows
+    raise IndexError(f"no row {row} behind the last shard")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(_READ):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+# ----------------------------------------------------------------------------------- writing
+
+
+def _fill(stream: Stream, missing: Sequence[Entry], block: Block) -> None:
+    """Computes the rows of the entries and stores them."""
+    root = missing[0].folder.parent
+    needed = sum(4 * entry.width * entry.rows for entry in missing)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(root).free
+        if free < needed:
+            gib = f"{needed / 2**30:.1f} GiB of activations, {free / 2**30:.1f} GiB are free"
+            raise OutputError(f"--cache {root}: no room for {gib}", "Run without --cache.")
+        with tempfile.TemporaryDirectory(dir=root, prefix=".") as scratch:
+            writers = {entry.layer: _Writer(entry, Path(scratch)) for entry in missing}
+            _write(writers, iter([stream.sample(block.tokens)]))
+            if block.steps:
+                _write(writers, stream.training().take(training_rows(block)))
+            for writer in writers.values():
+                writer.finish()
+    except OSError as error:
+        raise _cannot_write(root, error) from None
+
+
+def _cannot_write(root: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"--cache {root}: cannot be written to ({error.strerror or error})",
+        "Give another folder, or run without --cache.",
+    )
+
+
+def _write(writers: dict[int, _Writer], pieces: Iterator[dict[int, Tensor]]) -> None:
+    for piece in pieces:
+        for layer, x in piece.items():
+            writers[layer].add(x)
+
+
+class _Writer:
+    """Writes one entry into a scratch folder, shard by shard."""
+
+    def __init__(self, entry: Entry, scratch: Path) -> None:
+        import torch
+
+        self.entry = entry
+        self.folder = scratch / entry.folder.name
+        self.folder.mkdir()
+        rows = min(entry.rows, max(1, _SHARD_ELEMENTS // entry.width))
+        self._pending = torch.empty(rows, entry.width, dtype=torch.float32)
+        self._filled = 0
+        self._shards: list[Shard] = []
+
+    def add(self, x: Tensor) -> None:
+        while len(x):
+            count = min(len(x), len(self._pending) - self._filled)
+            self._pending[self._filled : self._filled + count] = x[:count]
+            self._filled += count
+            x = x[count:]
+            if self._filled == len(self._pending):
+                self._flush()
+
+    def finish(self) -> None:
+        """The last shard and the manifest; then the folder takes its place.
+
+        Where one with too few rows is there, or a damaged one, file by file: somebody may be
+        reading it, and its rows are the first of these.
+        """
+        self._flush()
+        manifest = {
+            "identity": self.entry.identity,
+            "sample": self.entry.identity["sample"],
+            "rows": sum(shard.rows for shard in self._shards),
+            "width": self.entry.width,
+            "shards": [asdict(shard) for shard in self._shards],
+        }
+        text = json.dumps(manifest, indent=1) + "\n"
+        (self.folder / MANIFEST).write_text(text, encoding="utf-8")
+        place = self.entry.folder
+        if not place.is_dir():
+            os.replace(self.folder, place)
+            return
+        names = [*(shard.name for shard in self._shards), MANIFEST]
+        for name in names:
+            os.replace(self.folder / name, place / name)
+        for left in set(place.glob("*.safetensors")) - {place / name for name in names}:
+            left.unlink()
+
+    def _flush(self) -> None:
+        from safetensors.torch import save_file
+
+        if not self._filled:
+            return
+        path = self.folder / f"{len(self._shards):05}.safetensors"
+        save_file({NAME: self._pending[: self._filled].contiguous()}, path)
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        self._shards.append(Shard(path.name, self._filled, _digest(path)))
+        self._filled = 0

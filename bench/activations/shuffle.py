@@ -1,0 +1,112 @@
+"""A shuffling buffer over rows of activations, which can be left and resumed at any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.errors import BadCorpus
+
+
+@dataclass(frozen=True)
+class Place:
+    """Examples used up, windows used of the next one, and rows used of what follows there."""
+
+    example: int = 0
+    window: int = 0
+    rows: int = 0
+
+
+class Rows(Protocol):
+    """Rows of activations by layer, in order, taken in any number and from any place on."""
+
+    @property
+    def place(self) -> Place:
+        """Where the next row comes from."""
+
+    def go_to(self, place: Place) -> None:
+        """Go on at `place`."""
+
+    def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
+        """The next `rows` rows, in pieces; fewer only where there are no more."""
+
+
+class Shuffled:
+    """Batches in random order out of a buffer.
+
+    The buffer is filled, half of it is given out in random order, and filled again. It holds
+    `protocol.buffer` tokens per layer.
+    """
+
+    def __init__(self, source: Rows, buffer: dict[int, Tensor], batch: int, seed: int) -> None:
+        self._source = source
+        self._buffer = buffer
+        self._batch = batch
+        self._size = row_count(buffer)
+        self._half = self._size // 2 // batch * batch
+        self._random = torch.Generator().manual_seed(seed)
+        self._order: Tensor | None = None
+        self._given = 0
+
+    def next(self) -> dict[int, Tensor]:
+        """The next batch by layer, float32 [batch, width].
+
+        Raises:
+            BadCorpus: the corpus has no tokens left.
+        """
+        if self._order is None:
+            self._fill(torch.arange(self._size, device=self._device))
+            self._shuffle()
+        elif self._given == self._half:
+            self._fill(self._order[: self._half])
+            self._shuffle()
+        assert self._order is not None
+        rows = self._order[self._given : self._given + self._batch]
+        self._given += self._batch
+        return {layer: x[rows] for layer, x in self._buffer.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the batches to come depend on; tensors are not copied."""
+        return {
+            "place": astuple(self._source.place),
+            "buffer": self._buffer,
+            "random": self._random.get_state(),
+            "order": self._order,
+            "given": self._given,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind `state_dict()` of the same stream; it may hold more layers."""
+        self._source.go_to(Place(*state["place"]))
+        for layer, x in self._buffer.items():
+            x.copy_(state["buffer"][layer])
+        self._random.set_state(state["random"])
+        self._order = state["order"].to(self._device, copy=True)
+        self._given = state["given"]
+
+    def _fill(self, rows: Tensor) -> None:
+        filled = 0
+        for chunk in self._source.take(len(rows)):
+            count = row_count(chunk)
+            for layer, x in chunk.items():
+                self._buffer[layer][rows[filled : filled + count]] = x
+            filled += count
+        if filled < len(rows):
+            raise BadCorpus("the corpus has no more examples to train on", "Train for fewer steps.")
+
+    def _shuffle(self) -> None:
+        # To the device once, not once per batch.
+        self._order = torch.randperm(self._size, generator=self._random).to(self._device)
+        self._given = 0
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self._buffer.values())).device
+
+
+def row_count(by_layer: dict[int, Tensor]) -> int:
+    return len(next(iter(by_layer.values())))

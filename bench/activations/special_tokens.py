@@ -1,0 +1,107 @@
+"""What special tokens do to a layer's mean: its gammas with them and without them.
+
+A special token (BOS, CLS, registers), or one at a position that a card's rule skips, often carries
+an activation hundreds of times as large as others do. A card says whether such tokens are measured;
+this is what the same layer looks like by the other rule. It costs one forward pass of as many
+tokens as the sample has, where a model has such tokens at all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from adapters.tokens import measured
+from bench.records.schema import SpecialTokens, TokenGammas
+from bench.statistics.layer import Gammas, GammaStatistics, LayerStats
+from zoo.cards import TokenRule
+from zoo.errors import ModelError
+
+if TYPE_CHECKING:
+    from bench.activations.stream import Stream
+
+# Special tokens and skipped positions are in every window, so that a few windows show them.
+_WINDOWS = 4
+
+_NONE = "the model has no special tokens, and the card skips none"
+
+
+def special_tokens(
+    stream: Stream, tokens: int, sample: Mapping[int, LayerStats]
+) -> dict[int, SpecialTokens]:
+    """By layer, the gammas of the first `tokens` tokens that are not padding, and of those among
+    them that are neither special nor skipped.
+
+    sample: by layer, the statistics of the sample, whose tokens are those of the card's rule.
+    """
+    rules = _rules(stream.adapter.card.tokens)
+    masks = {name: _counts(stream, rule) for name, rule in rules.items()}
+    if masks["kept"] == masks["dropped"]:
+        return {layer: SpecialTokens(kept=None, dropped=None, reason=_NONE) for layer in sample}
+    ours = _counts(stream, stream.adapter.card.tokens)
+    parts: dict[str, dict[int, Gammas | str]] = {}
+    for name, rule in rules.items():
+        if not any(masks[name]):
+            parts[name] = dict.fromkeys(sample, "no token is neither special nor skipped")
+        elif masks[name] == ours:
+            parts[name] = {layer: stats.gammas for layer, stats in sample.items()}
+        else:
+            parts[name] = _measure(stream, rule, tokens, list(sample))
+    return {layer: _record(parts["kept"][layer], parts["dropped"][layer]) for layer in sample}
+
+
+def _rules(rule: TokenRule) -> dict[str, TokenRule]:
+    everything = {"special": "keep", "skip_first": 0, "skip_last": 0}
+    return {
+        "kept": rule.model_copy(update=everything),
+        "dropped": rule.model_copy(update={"special": "drop"}),
+    }
+
+
+def _examples(stream: Stream) -> Any:
+    return stream.corpus.examples(stream.protocol.data_seed)
+
+
+def _counts(stream: Stream, rule: TokenRule) -> list[int]:
+    """How many tokens of each of the first windows the rule measures."""
+    adapter = stream.adapter
+    windows = (item for example in _examples(stream) for item in adapter.windows(example))
+    inputs = adapter.inputs(list(itertools.islice(windows, _WINDOWS)))
+    counts: list[int] = measured(inputs.valid, inputs.special, rule).sum(dim=1).tolist()
+    return counts
+
+
+def _measure(
+    stream: Stream, rule: TokenRule, tokens: int, layers: list[int]
+) -> dict[int, Gammas | str]:
+    """The gammas by layer, or why there are none."""
+    measuring = stream.measuring(rule, layers)
+    statistics = {layer: GammaStatistics(measuring.adapter.card.tap.width) for layer in layers}
+    failed: dict[int, Gammas | str] = {}
+    for piece in measuring.unshuffled().take(tokens):
+        for layer in statistics.keys() - failed.keys():
+            try:
+                statistics[layer].update(piece[layer])
+            except ModelError as error:
+                failed[layer] = str(error)
+    # Half as much at a time where memory ran out, for good.
+    stream.at_once = measuring.at_once
+    return {layer: _result(statistics[layer]) for layer in layers} | failed
+
+
+def _result(statistics: GammaStatistics) -> Gammas | str:
+    try:
+        return statistics.result()
+    except ModelError as error:
+        return str(error)
+
+
+def _record(kept: Gammas | str, dropped: Gammas | str) -> SpecialTokens:
+    reasons = [part for part in (kept, dropped) if isinstance(part, str)]
+    return SpecialTokens(
+        kept=None if isinstance(kept, str) else TokenGammas.model_validate(asdict(kept)),
+        dropped=None if isinstance(dropped, str) else TokenGammas.model_validate(asdict(dropped)),
+        reason=reasons[0] if reasons else None,
+    )

@@ -1,0 +1,83 @@
+"""`bench check MODEL`: the conformance that CI runs, for one's own adapter or card."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from bench.cli.options import (
+    ANY_PATH,
+    FOLDER,
+    cards_option,
+    choose,
+    device_option,
+    json_option,
+    pick_device,
+    remote_code_option,
+)
+
+
+@click.command("check")
+@click.argument("model")
+@cards_option
+@click.option("--weights", type=FOLDER, metavar="DIR", help="Load the model from this folder.")
+@click.option("--corpus", type=ANY_PATH, metavar="PATH", help="Read this file or folder instead.")
+@device_option
+@remote_code_option
+@json_option
+def command(
+    model: str,
+    cards: Sequence[Path],
+    weights: Path | None,
+    corpus: Path | None,
+    device: str,
+    trust_remote_code: bool,
+    as_json: bool,
+) -> int:
+    """Check MODEL's card and adapter on a few examples of its corpus.
+
+    Shapes, the residual stream, early stop, padding and batch-size invariance, the token rule, the
+    exact cut, hooks gone, determinism. Exit code 1 if a check fails.
+    """
+    from adapters import check, open_adapter
+    from adapters.references import is_reference
+    from bench.activations.stream import examples_of
+    from zoo.corpora import KIND_OF_DOMAIN, file_corpus, open_corpus
+    from zoo.errors import UsageError
+    from zoo.registry import load_registry
+
+    registry = load_registry(cards)
+    if is_reference(model):
+        card, *others = choose(registry, None, [model], [])
+        if others:
+            raise UsageError(f"{model} is {len(others) + 1} models", "Check a card of one of them.")
+    else:
+        card = registry.card(model)
+    make = functools.partial(
+        open_adapter,
+        card,
+        device=pick_device(device),
+        weights=weights,
+        trust_remote_code=trust_remote_code,
+    )
+    source = (
+        open_corpus(registry.corpus(card.corpus))
+        if corpus is None
+        else file_corpus(corpus, KIND_OF_DOMAIN[card.domain])
+    )
+    results = check(make, examples_of(make(), source).examples(seed=0))
+    failed = sum(not result.ok for result in results)
+    if as_json:
+        rows = [{"name": r.name, "ok": r.ok, "detail": r.detail} for r in results]
+        click.echo(json.dumps({"model": model, "checks": rows}, indent=1))
+    else:
+        from tabulate import tabulate
+
+        table = [(r.name, "ok" if r.ok else "FAILED", r.detail) for r in results]
+        click.echo(tabulate(table, tablefmt="plain", maxcolwidths=[None, None, 90]))
+        click.echo(f"{model}: {len(results) - failed} checks passed, {failed} failed")
+    return 1 if failed else 0

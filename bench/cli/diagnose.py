@@ -1,0 +1,149 @@
+"""`bench diagnose FILE`: will an SAE die on these activations, why, and what cures it?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.cli.options import ANY_PATH, device_option, json_option, pick_device
+
+if TYPE_CHECKING:
+    from bench.diagnosis.diagnose import Diagnosis
+    from bench.intervals import Estimate
+
+
+@click.command("diagnose")
+@click.argument("file", type=ANY_PATH)
+@click.option("--key", metavar="NAME", help="Which array or column, where FILE holds several.")
+@click.option("-n", "n", type=int, default=8192, show_default=True, help="Dictionary size.")
+@click.option("-k", "k", type=int, default=64, show_default=True, help="Features per token.")
+@click.option(
+    "-N", "--tokens", type=int, default=100_000, show_default=True, help="Tokens of the sample."
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the dictionary."
+)
+@click.option("--plot", "figure", type=ANY_PATH, metavar="PATH", help="Write a figure there.")
+@device_option
+@json_option
+def command(
+    file: Path,
+    key: str | None,
+    n: int,
+    k: int,
+    tokens: int,
+    seed: int,
+    figure: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Diagnose activations [tokens, width] in FILE, or in all files of a folder.
+
+    Formats: .npy .npz .safetensors .pt .parquet, and AlphaFold 3's embeddings.npz. No model is
+    needed. Prints gamma, the outlier dimensions, the effective rank, the death of features that is
+    predicted and that is measured on a fresh dictionary, and what to do about it.
+    """
+    from bench.diagnosis.diagnose import diagnose
+    from bench.diagnosis.files import open_activations
+    from zoo.errors import ModelError, UsageError
+
+    try:
+        source = open_activations(file, key)
+        found = diagnose(source, n=n, k=k, tokens=tokens, seed=seed, device=pick_device(device))
+        if figure is not None:
+            from bench.diagnosis.plot import plot
+
+            plot(found, figure)
+    except ModelError as error:
+        # What fails a cell of a run is, here, the request itself.
+        named = error.message.startswith(str(file))
+        message = error.message if named else f"{file}: {error.message}"
+        raise UsageError(message, error.remedy) from error
+    if as_json:
+        click.echo(json.dumps({"source": source.name} | found.to_dict(), indent=1))
+    else:
+        click.echo(f"{source.name}: {source.tokens:,} tokens, width {source.width}\n")
+        click.echo(describe(found))
+
+
+def describe(found: Diagnosis) -> str:
+    """The diagnosis for a reader."""
+    return "\n\n".join((_statistics(found), _death(found), _owed(found), _verdict(found)))
+
+
+def _statistics(found: Diagnosis) -> str:
+    from tabulate import tabulate
+
+    stats = found.statistics
+    rows = [
+        ("gamma", f"{stats.gamma:.4g}", "after a per-token LayerNorm"),
+        ("gamma raw", f"{stats.gamma_raw:.4g}", "as they are"),
+        ("gamma rms", f"{stats.gamma_rms:.4g}", "over each token's root mean square"),
+        ("effective rank", f"{stats.effective_rank:.4g}", f"of {stats.width}"),
+        ("kurtosis", f"{stats.kurtosis_mean:.3g}", f"mean, at most {stats.kurtosis_max:.3g}"),
+        ("median gap", f"{stats.median_gap:.3g}", "geometric median to mean, over ||sigma||"),
+    ]
+    rows += [
+        (f"dimension {dim.index}", f"{dim.mean:.3g}", f"+- {dim.spread:.3g}, {dim.share:.1%} of mu")
+        for dim in stats.outlier_dims[:4]
+    ]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+
+
+def _death(found: Diagnosis) -> str:
+    from tabulate import tabulate
+
+    from bench.diagnosis.diagnose import hides_mean
+
+    headers = ["dead features", "predicted raw", *(arm.arm for arm in found.arms)]
+    rows = [
+        ("by ReLU", f"{found.predicted_relu:.2%}", *(_share(arm.by_relu) for arm in found.arms)),
+        ("by TopK", "", *(_share(arm.by_topk) for arm in found.arms)),
+        ("either", f"{found.predicted_dead:.2%}", *(_share(arm.dead) for arm in found.arms)),
+    ]
+    table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
+    lines = [
+        table,
+        f"n {found.n}, k {found.k}; predicted for {found.tokens:,} tokens, "
+        f"measured on {found.measured_tokens:,} (95 % intervals over features)",
+    ]
+    lines += [
+        f"Gaussian activations of full rank at this gamma: {found.gaussian_dead:.2%} either",
+        "(an integral of this project; the prediction above is too low for them below gamma 4)",
+    ]
+    if hides_mean(found.statistics):
+        lines.append(
+            f"predicted by gamma, {found.statistics.gamma:.3g}, which leaves out the mean that all "
+            f"dimensions share; raw features meet gamma rms, {found.statistics.gamma_rms:.3g}"
+        )
+    further = found.raw_dead_at_n
+    if further is not None:
+        known = _share(further) if further.value is not None else f"not known: {further.reason}"
+        lines.append(f"raw, at {found.tokens:,} tokens: {known}")
+    return "\n".join(lines)
+
+
+def _owed(found: Diagnosis) -> str:
+    """The raw arm's death by cause."""
+    from tabulate import tabulate
+
+    owed = found.attribution
+    rows = [
+        ("owed to the mean", _share(owed.mean), "raw minus centered"),
+        ("owed to the spectrum", _share(owed.spectrum), "centered minus whitened"),
+        ("owed to neither", _share(owed.rest), "whitened"),
+    ]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+
+
+def _share(estimate: Estimate) -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return estimate.reason or ""
+    return f"{estimate.value:.2%} ({estimate.low:.2%} to {estimate.high:.2%})"
+
+
+def _verdict(found: Diagnosis) -> str:
+    return f"verdict: {found.verdict.action}\n{found.verdict.reason}"

@@ -1,0 +1,134 @@
+"""`bench fetch`: checkpoints for machines without network; imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.cli.options import choose, json_option, which_models
+from zoo.errors import ModelError
+
+if TYPE_CHECKING:
+    from zoo.cards import Card
+
+
+@click.command("fetch")
+@which_models
+@click.option("--sizes", is_flag=True, help="Only say what would be fetched.")
+@json_option
+def command(
+    suite: str | None,
+    models: Sequence[str],
+    domains: Sequence[str],
+    cards: Sequence[Path],
+    sizes: bool,
+    as_json: bool,
+) -> int:
+    """Download checkpoints into the hub's cache, ahead of a run without network.
+
+    Says first what is fetched and how large it is. What is there already is not fetched again, and
+    a download that broke off is resumed. Afterwards HF_HUB_OFFLINE=1 needs no network. Exit code 1
+    where a checkpoint cannot be had; the others are fetched.
+    """
+    from zoo.registry import load_registry
+
+    # The client's own bars, a file each, on a terminal only; read when it is imported, below.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
+    chosen = choose(load_registry(cards), suite, models, domains)
+    rows = [_row(card) for card in chosen]
+    if not as_json:
+        click.echo(_table(rows))
+    todo = [] if sizes else [row for row in rows if row["missing"]]
+    for row in todo:
+        try:
+            _fetch(row["card"])
+        except ModelError as error:
+            row["error"] = str(error)
+    failed = [row for row in rows if row["error"]]
+    if as_json:
+        click.echo(
+            json.dumps([{k: v for k, v in r.items() if k != "card"} for r in rows], indent=1)
+        )
+    else:
+        for row in failed:
+            click.echo(f"bench: {row['error']}", err=True)
+        if todo:
+            click.echo(f"{len(todo) - sum(bool(row['error']) for row in todo)} fetched")
+    return 1 if failed else 0
+
+
+def _row(card: Card) -> dict[str, Any]:
+    """What is to be fetched for a model; an error where that cannot be found out."""
+    from zoo import hub
+    from zoo.weights import weights_folder
+
+    row: dict[str, Any] = {
+        "model": card.id, "card": card, "revision": None, "files": 0, "bytes": 0, "missing": 0,
+        "error": None,
+    }  # fmt: skip
+    try:
+        if card.checkpoint.source != "hub":
+            weights_folder(card)
+            return row
+        row["card"] = card = hub.pinned(card)
+        files = hub.files(hub.Place.of(card))
+    except ModelError as error:
+        return row | {"error": str(error)}
+    return row | {
+        "revision": card.checkpoint.revision,
+        "files": len(files),
+        "bytes": sum(file.bytes for file in files),
+        "missing": sum(file.bytes for file in files if not file.cached),
+    }
+
+
+def _fetch(card: Card) -> None:
+    from zoo import hub
+
+    folder = hub.snapshot(card)
+    below = folder / card.checkpoint.subfolder
+    patterns = hub.weight_patterns(card.checkpoint.file)
+    if not any(True for pattern in patterns for _ in below.glob(pattern)):
+        from zoo.errors import ModelUnavailable
+
+        raise ModelUnavailable(f"model {card.id!r}: {card.checkpoint.hub} holds no weights")
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    from tabulate import tabulate
+
+    shown = [
+        {
+            "model": row["model"],
+            "files": row["files"] or "",
+            "size": size(row["bytes"]) if row["files"] else "",
+            "to fetch": _state(row),
+            "revision": (row["revision"] or "")[:12],
+        }
+        for row in rows
+    ]
+    lines = [tabulate(shown, headers="keys", disable_numparse=True)]
+    lines.append(f"{size(sum(row['missing'] for row in rows))} to fetch")
+    return "\n".join(lines)
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["error"]:
+        return "cannot be had"
+    if row["missing"]:
+        return size(row["missing"])
+    return "is here"
+
+
+def size(count: int) -> str:
+    """Bytes for a reader, in decimal units as the hub shows them."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,119 @@
+"""`bench list`: reads cards only; imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.cli.options import choose, json_option, which_models
+
+if TYPE_CHECKING:
+    from zoo.cards import Card
+    from zoo.registry import Registry
+
+
+@click.command("list")
+@which_models
+@json_option
+def command(
+    suite: str | None,
+    models: Sequence[str],
+    domains: Sequence[str],
+    cards: Sequence[Path],
+    as_json: bool,
+) -> None:
+    """Models, layers, domains and suites that are known."""
+    from zoo.cards import DOMAINS
+    from zoo.registry import load_registry
+
+    registry = load_registry(cards)
+    # Without a choice, everything is listed: not only the default suite, as elsewhere.
+    globs = models if models or suite else ("*",)
+    chosen = choose(registry, suite, globs, domains)
+    rows = [_row(card, registry) for card in chosen]
+    if as_json:
+        suites = {name: list(entry.models) for name, entry in registry.suites.items()}
+        click.echo(json.dumps({"models": rows, "suites": suites}, indent=1))
+        return
+    for domain in DOMAINS:
+        if of_domain := [row for row in rows if row["domain"] == domain]:
+            click.echo(f"{domain}\n{_table(of_domain)}\n")
+    click.echo('An extra is installed by: pip install "gammabench[EXTRA]"\n')
+    for entry in registry.suites.values():
+        click.echo(f"suite {entry.id}: {entry.summary} ({len(entry.models)} models)")
+
+
+def _row(card: Card, registry: Registry) -> dict[str, Any]:
+    from adapters import missing_packages
+    from zoo.errors import ModelError
+    from zoo.weights import install_line, weights_folder
+
+    state, remedy = "ready", ""
+    try:
+        if missing_packages(card):
+            state, remedy = "needs extra", install_line(card.extra)
+        elif card.checkpoint.source == "hub":
+            state = "gated" if card.checkpoint.gated else "downloads"
+        else:
+            weights_folder(card)
+    except ModelError as error:
+        state, remedy = "absent", error.remedy
+    return {
+        "id": card.id,
+        "domain": card.domain,
+        "layers": len(card.layers),
+        "width": card.tap.width,
+        "parameters": card.parameters,
+        "licence": card.checkpoint.licence,
+        "corpus": card.corpus,
+        "suites": [s.id for s in registry.suites.values() if card.id in s.models],
+        "state": state,
+        "remedy": remedy,
+        "needs": _needs(card, state),
+        "gated": card.checkpoint.gated,
+        "remote_code": card.checkpoint.remote_code,
+        "device": card.device,
+        "summary": card.summary,
+    }
+
+
+def _needs(card: Card, state: str) -> list[str]:
+    """What a user must have for the model, in a few words each."""
+    weights = {"hub": "download", "user": "your files"}.get(card.checkpoint.source, "")
+    wanted = {
+        f"extra {card.extra}": bool(card.extra) and state in ("needs extra", "absent"),
+        "licence accepted": card.checkpoint.gated,
+        "--trust-remote-code": card.checkpoint.remote_code,
+        "CUDA": card.device == "cuda",
+        weights: bool(weights),
+    }
+    return [text for text, needed in wanted.items() if needed]
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    from tabulate import tabulate
+
+    shown = [
+        {
+            "model": row["id"],
+            "layers x width": f"{row['layers']} x {row['width']}",
+            "params": _short(row["parameters"]),
+            "suites": ", ".join(row["suites"]),
+            "licence": row["licence"][:28],
+            "needs": ", ".join(row["needs"]) or "nothing",
+        }
+        for row in rows
+    ]
+    return tabulate(shown, headers="keys", disable_numparse=True)
+
+
+def _short(count: int) -> str:
+    """124439808 as 124M."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)

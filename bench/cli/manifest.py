@@ -1,0 +1,87 @@
+"""`bench manifest FOLDER`: precomputed activations as a model; imports no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from bench.cli.options import ANY_PATH, json_option
+from zoo.cards import DOMAINS
+
+
+@click.command("manifest")
+@click.argument("folder", type=ANY_PATH)
+@click.option("--domain", type=click.Choice(DOMAINS), help="What the activations are of.")
+@click.option("--summary", default="", metavar="TEXT", help="What they are, in a line.")
+@click.option("--pattern", metavar="GLOB", help="Which files, {i} for the layer's number.")
+@click.option("--key", metavar="NAME", help="Which array of a file, {i} for the layer's number.")
+@click.option("--flatten", is_flag=True, help="All axes but the last count tokens; no padding.")
+@click.option("--check", is_flag=True, help="Compare manifest.json with the files, write nothing.")
+@json_option
+def command(
+    folder: Path,
+    domain: str | None,
+    summary: str,
+    pattern: str | None,
+    key: str | None,
+    flatten: bool,
+    check: bool,
+    as_json: bool,
+) -> int:
+    """Write FOLDER/manifest.json, which makes its activations a model: `--model dump:FOLDER`.
+
+    Arrays [tokens, width] in .npy, .npz and .safetensors files, of all folders below; AlphaFold
+    3's embeddings too. The layer is the number behind `layer`, `block` and the like in a file's
+    path or an array's name, or where --pattern or --key say {i}. `--check` hashes all files again,
+    and names those that came later; exit code 1 where something differs.
+    """
+    from zoo.errors import UsageError
+    from zoo.manifest import make_manifest, read_manifest, verify, write_manifest
+    from zoo.scan import alphafold_files, left_out, scan
+
+    if check:
+        manifest = read_manifest(folder)
+        problems, others = verify(folder, manifest, contents=True), left_out(folder, manifest)
+        if as_json:
+            found = {"folder": str(folder), "problems": problems, "left_out": others}
+            click.echo(json.dumps(found, indent=1))
+        else:
+            for problem in problems:
+                click.echo(f"bench: {problem}", err=True)
+            if others:
+                names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+                click.echo(f"bench: not in the manifest: {names}", err=True)
+            click.echo(f"{folder}: {len(problems) or 'nothing'} differs from its manifest")
+        return 1 if problems else 0
+    streams = scan(folder, pattern=pattern, key=key, flatten=flatten)
+    chosen = domain or ("protein" if alphafold_files(folder) else None)
+    if chosen is None:
+        raise UsageError(
+            f"{folder} does not say of which domain its activations are",
+            f"Give --domain {', '.join(DOMAINS[:-1])} or {DOMAINS[-1]}.",
+        )
+    manifest = make_manifest(folder, streams, chosen, summary)  # type: ignore[arg-type]
+    path = write_manifest(folder, manifest)
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=1))
+        return 0
+    from tabulate import tabulate
+
+    from bench.cli.plan import ranges
+
+    rows = [
+        (
+            stream.name,
+            ranges([layer.layer for layer in stream.layers]),
+            stream.width,
+            f"{stream.tokens:,}",
+            len(stream.layers[0].parts),
+        )
+        for stream in streams
+    ]
+    headers = ["stream", "layers", "width", "tokens", "arrays"]
+    click.echo(tabulate(rows, headers, disable_numparse=True))
+    click.echo(f"{path}: {len(manifest.files)} files; bench run --model dump:{folder}")
+    return 0

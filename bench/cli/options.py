@@ -1,0 +1,249 @@
+"""The options that several commands share, and what they mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.plan.blocks import Block, Request
+    from bench.records.store import RecordStore
+    from zoo.cards import Card
+    from zoo.registry import Registry
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+ANY_PATH = click.Path(path_type=Path)
+
+
+def _models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from zoo.registry import load_registry
+
+    return [name for name in load_registry().cards if name.startswith(incomplete)]
+
+
+def _domains(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from zoo.cards import DOMAINS
+
+    return [name for name in DOMAINS if name.startswith(incomplete)]
+
+
+def _suites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from zoo.registry import load_registry
+
+    return [name for name in load_registry().suites if name.startswith(incomplete)]
+
+
+def _protocols(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from bench.plan.protocol import presets
+
+    return [name for name in presets() if name.startswith(incomplete)]
+
+
+def _arms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from bench.sae.arms import all_arms
+
+    return [arm.name for arm in all_arms() if arm.name.startswith(incomplete)]
+
+
+def _options(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+cards_option = click.option(
+    "--cards",
+    multiple=True,
+    type=FOLDER,
+    metavar="DIR",
+    envvar="GAMMABENCH_CARDS",
+    help="Also read cards from this folder; GAMMABENCH_CARDS may name some.",
+)
+output_option = click.option(
+    "--output",
+    type=FOLDER,
+    default=Path("runs"),
+    show_default=True,
+    metavar="DIR",
+    help="Where records and leaderboards live.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+cache_option = click.option(
+    "--cache",
+    type=FOLDER,
+    metavar="DIR",
+    help="Keep activations in this folder; with them a second run needs no model.",
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, ..."
+)
+remote_code_option = click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run code that comes with a checkpoint, at the card's pinned revision.",
+)
+
+which_models = _options(
+    click.option("--suite", shell_complete=_suites, help="A named list of models [embedded]."),
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="GLOB",
+        shell_complete=_models,
+        help="Models by id; * and ? match; dump:DIR, hf-causal:ID. May be given again.",
+    ),
+    click.option(
+        "--domain", "domains", multiple=True, shell_complete=_domains, help="Only this domain."
+    ),
+    cards_option,
+)
+
+which_cells = _options(
+    which_models,
+    click.option("--layer", "layers", multiple=True, type=int, help="Only this layer, from 0."),
+    click.option("--arm", "arms", multiple=True, shell_complete=_arms, help="Train this arm."),
+    click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="Use this seed."),
+    click.option(
+        "--protocol",
+        default="quick",
+        show_default=True,
+        shell_complete=_protocols,
+        help="A preset, or a YAML file.",
+    ),
+    click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a protocol key."
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(2),
+        metavar="TOKENS",
+        help="A trial: at most this many tokens to evaluate and to train on; marked as limited.",
+    ),
+    click.option(
+        "--weights", type=FOLDER, metavar="DIR", help="Load the model from this folder instead."
+    ),
+    click.option(
+        "--corpus", type=ANY_PATH, metavar="PATH", help="Read this file or folder instead."
+    ),
+    click.option(
+        "--regions", type=ANY_PATH, metavar="BED", help="Parts of a genome given as --corpus."
+    ),
+    output_option,
+)
+
+
+@dataclass
+class Cells:
+    """The options of `which_cells`, resolved on demand."""
+
+    suite: str | None
+    models: Sequence[str]
+    domains: Sequence[str]
+    cards: Sequence[Path]
+    layers: Sequence[int]
+    arms: Sequence[str]
+    seeds: Sequence[int]
+    protocol: str
+    settings: Sequence[str]
+    limit: int | None
+    weights: Path | None
+    corpus: Path | None
+    regions: Path | None
+    output: Path
+
+    def registry(self) -> Registry:
+        """Every card that is known."""
+        from zoo.registry import load_registry
+
+        return load_registry(self.cards)
+
+    def store(self) -> RecordStore:
+        """The records of the output folder."""
+        from bench.records.store import RecordStore
+
+        return RecordStore(self.output)
+
+    def request(self, registry: Registry) -> Request:
+        """The names resolved. Raises a `UsageError` for each that is wrong."""
+        from bench.plan.blocks import Request
+        from bench.plan.protocol import load_protocol
+
+        if self.weights is not None and not self.weights.is_dir():
+            raise UsageError(
+                f"--weights: no folder at {self.weights}",
+                "Give the folder that holds config.json and the weights.",
+            )
+        if self.corpus is not None and not self.corpus.exists():
+            raise UsageError(f"--corpus: nothing at {self.corpus}")
+        if self.regions is not None and self.corpus is None:
+            raise UsageError("--regions names parts of a genome", "Give the genome as --corpus.")
+        if self.regions is not None and not self.regions.exists():
+            raise UsageError(f"--regions: nothing at {self.regions}")
+        return Request(
+            cards=choose(registry, self.suite, self.models, self.domains),
+            protocol=load_protocol(
+                self.protocol, settings=self.settings, arms=self.arms, seeds=self.seeds
+            ),
+            layers=self.layers or None,
+            limit=self.limit,
+            weights=self.weights,
+            corpus=self.corpus,
+            regions=self.regions,
+            suite=registry.suite(self.suite) if self.suite else None,
+        )
+
+    def blocks(self, workers: int = 1) -> list[Block]:
+        """The planned blocks, of which `workers` at a time fit the memory that is free."""
+        from bench.plan.blocks import available_memory, make_plan
+
+        registry = self.registry()
+        request = replace(self.request(registry), memory=available_memory() // workers)
+        blocks = make_plan(request, registry)
+        for name, notes in {b.corpus.name: b.corpus.notes for b in blocks if b.corpus}.items():
+            if notes:
+                click.echo(f"bench: corpus {name}: {'; '.join(notes)}", err=True)
+        return blocks
+
+
+def choose(
+    registry: Registry, suite: str | None, models: Sequence[str], domains: Sequence[str]
+) -> list[Card]:
+    """The cards meant; what was found out about models without a card is told on stderr."""
+    from adapters.references import select
+
+    cards, made = select(registry, suite=suite, models=models, domains=domains)
+    for card in made:
+        click.echo(f"bench: {card.id}: {card.summary}", err=True)
+    return cards
+
+
+def pick_device(name: str) -> str:
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: the name is not a device, or the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=torch.device(name))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"device {name!r} cannot be used ({reason})", "Leave --device out, or say cpu."
+        ) from None
+    return name

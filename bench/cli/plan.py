@@ -1,0 +1,104 @@
+"""`bench plan`: what a run would do; imports no torch, runs nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli.options import Cells, cache_option, json_option, which_cells
+
+
+@click.command("plan")
+@which_cells
+@cache_option
+@json_option
+def command(cache: Path | None, as_json: bool, **options: Any) -> None:
+    """What a run would do, what is done, the memory it takes, and what is missing."""
+    from bench.plan.blocks import available_memory
+    from bench.runner.run import Todo, todo
+
+    cells = Cells(**options)
+    work = todo(cells.blocks(), cells.store())
+
+    def row(item: Todo) -> dict[str, Any]:
+        block = item.block
+        return {
+            "model": block.card.id,
+            "layers": block.layers,
+            "cells": len(block.specs),
+            "done": item.count("done"),
+            "failed": item.count("failed"),
+            "steps": block.steps * len(item.pending),
+            "memory": block.memory,
+            **({} if cache is None else _cached(block, cache)),
+            "missing": _missing(item),
+        }
+
+    rows = [row(item) for item in work]
+    if as_json:
+        click.echo(json.dumps({"blocks": rows, "memory_available": available_memory()}, indent=1))
+        return
+    click.echo(_table(rows))
+    total, done = sum(r["cells"] for r in rows), sum(r["done"] for r in rows)
+    layers = sum(len(r["layers"]) for r in rows)
+    click.echo(
+        f"{layers} layers, {total} cells, {done} done, {sum(r['failed'] for r in rows)} failed; "
+        f"{sum(r['steps'] for r in rows):,} training steps to do"
+    )
+
+
+def _missing(item: Any) -> str:
+    from adapters import missing_packages
+    from zoo.weights import install_line
+
+    block = item.block
+    if block.error is not None:
+        return str(block.error)
+    return install_line(block.card.extra) if missing_packages(block.card) else ""
+
+
+def _cached(block: Any, cache: Path) -> dict[str, Any]:
+    from bench.activations.cache import hits, size
+
+    return {"cache_size": size(block), "cached_layers": hits(block, cache)}
+
+
+def _cache_columns(row: dict[str, Any]) -> dict[str, str]:
+    if "cache_size" not in row:
+        return {}
+    found, layers = row["cached_layers"], len(row["layers"])
+    state = "hit" if found == layers else f"{found} of {layers} layers" if found else "miss"
+    return {"cache": f"{state}, {row['cache_size'] / 2**20:,.0f} MiB"}
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    from tabulate import tabulate
+
+    shown = [
+        {
+            "model": row["model"],
+            "layers": ranges(row["layers"]),
+            "cells": row["cells"],
+            "done": row["done"],
+            "failed": row["failed"],
+            "memory": f"{row['memory'] / 2**20:,.0f} MiB",
+            **_cache_columns(row),
+            "missing": row["missing"],
+        }
+        for row in rows
+    ]
+    return tabulate(shown, headers="keys")
+
+
+def ranges(numbers: list[int]) -> str:
+    """Sorted numbers in short: [0, 1, 2, 5] is `0-2, 5`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)

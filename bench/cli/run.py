@@ -1,0 +1,127 @@
+"""`bench run`: the main job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli.options import (
+    Cells,
+    cache_option,
+    device_option,
+    json_option,
+    pick_device,
+    remote_code_option,
+    which_cells,
+)
+from bench.runner.engines import NAMES, Name
+from zoo.errors import UsageError
+
+
+@click.command("run")
+@which_cells
+@cache_option
+@device_option
+@remote_code_option
+@click.option("--force", is_flag=True, help="Measure again what is done.")
+@click.option("--failed", is_flag=True, help="Measure again what failed.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes of this machine, a block each; they share its threads. "
+    "[1; for small SAEs on a CPU one per thread]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(NAMES),
+    default="local",
+    show_default=True,
+    help="Where blocks run: here, in what `accelerate launch` started, or on a Ray cluster.",
+)
+@click.option("--save-saes", is_flag=True, help="Keep the trained SAEs, in DIR/saes.")
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often a block in training is saved, to go on from there.",
+)
+@json_option
+def command(
+    cache: Path | None,
+    device: str,
+    trust_remote_code: bool,
+    force: bool,
+    failed: bool,
+    workers: int | None,
+    engine: Name,
+    save_saes: bool,
+    checkpoint_every: float,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Train raw against centered SAEs on each layer, and write the leaderboard.
+
+    Without options: the embedded suite, in a minute or two on two cores. What is done already is
+    not done again; a run that was stopped goes on where it was.
+    """
+    from bench.runner.engines import auto_workers, begin_early, make_engine
+    from bench.runner.run import check_writable, run, todo
+    from bench.runner.settings import Settings
+    from leaderboard import summary, write_boards
+
+    if force and failed:
+        raise UsageError("--force and --failed exclude each other", "--force redoes all.")
+    cells = Cells(**options)
+    store = cells.store()
+    if workers is not None and engine != "local":
+        raise UsageError(f"--workers is for the local engine, not for {engine}")
+    saes = cells.output / "saes" if save_saes else None
+    work = todo(cells.blocks(workers or 1), store, force=force, failed=failed, saes=saes)
+    pending = [item.block for item in work if item.pending]
+    check_writable(store)
+    if engine == "local":
+        begin_early(pending, workers, device)
+    settings = Settings(
+        device=pick_device(device) if pending else "cpu",
+        trust_remote_code=trust_remote_code,
+        states=cells.output / "state",
+        save_every=checkpoint_every,
+        saes=saes,
+        cache=cache,
+    )
+    if workers is None:
+        workers = auto_workers(pending, settings.device)
+    where = make_engine(engine, workers=workers)
+    measured = 0
+    for record in run(work, store, settings, where):
+        if record.failure is None:
+            measured += 1
+        else:
+            spec = record.spec
+            cell = f"{spec.model} layer {spec.layer} {spec.arm} seed {spec.seed}"
+            click.echo(f"bench: {cell} failed: {record.failure}", err=True)
+    if not where.leads:
+        return 0
+    records = [store.load(spec) for item in work for spec in item.block.specs]
+    present = [record for record in records if record is not None]
+    boards = write_boards(cells.output)
+    failures = sum(record.status == "failed" for record in present)
+    counts = {"cells": len(records), "measured": measured, "failed": failures}
+    if as_json:
+        documents = [record.model_dump(mode="json") for record in present]
+        click.echo(json.dumps(counts | {"records": documents}, indent=1))
+    else:
+        click.echo(summary(present))
+        click.echo(
+            f"{counts['cells']} cells: {measured} measured now, "
+            f"{len(records) - measured - failures} done before, {failures} failed"
+        )
+        click.echo(f"leaderboards: {boards[0]}")
+        if failures:
+            click.echo("bench run --failed measures the failed cells again")
+    return 1 if failures else 0

@@ -1,0 +1,1 @@
+"""Products, top-k and memory: what the rest computes with."""

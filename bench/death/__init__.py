@@ -1,0 +1,1 @@
+"""Dead features: counting them, predicting them, and when they revive."""

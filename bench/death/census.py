@@ -1,0 +1,330 @@
+"""Who is dead on a sample of tokens, and by which path. Exact by definition.
+
+Definition. For token t and feature f let z = x_t . w_f + bias_f, evaluated in float64. The feature
+is *positive* on the token if z > 0. It *fires* on the token if z > 0 and fewer than k features have
+a strictly larger z there: everything tied with the k-th largest value fires, a value of 0 does not.
+
+- dead-by-ReLU: positive on no token.
+- dead-by-TopK: positive on some token, fires on none.
+- dead: either of the two, which are disjoint.
+
+The products are taken in float32 and bounded: the error of a dot product is at most
+d u |x||w| (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). A pair
+that this leaves open is evaluated again in float64. So the answer does not depend on chunks, on
+the device, or on the matrix product's kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.compute.matmul import fast_matmul
+from bench.compute.topk import exact_topk, kth_largest
+from bench.statistics.moments import check_finite
+
+ALWAYS_ON = 0.99
+
+# Float32 elements of a chunk's pre-activations: within a processor's cache; large on a GPU.
+_CPU_CHUNK_ELEMENTS = 1 << 22
+_GPU_CHUNK_ELEMENTS = 1 << 26
+
+# Values kept below the k-th largest, so that most rows' open pairs are found among the largest.
+_SPARE = 8
+
+# Once this many tokens were counted in full, only features not yet seen are followed, if they and
+# the features that bound the threshold are fewer than this share of the dictionary.
+_TOKENS_BEFORE_FOLLOWING = 2048
+_FOLLOW_BELOW = 0.5
+_BOUNDING_PER_K = 8
+_FOLLOWING_CHUNKS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Census:
+    """Dead features of one dictionary on one sample.
+
+    never_positive, never_selected: bool [n], dead-by-ReLU and dead-by-TopK, disjoint. counts:
+    int64 [n], tokens on which each feature fires, where they were asked for. All on the CPU.
+    """
+
+    n: int
+    k: int
+    tokens: int
+    never_positive: Tensor
+    never_selected: Tensor
+    counts: Tensor | None = None
+
+    @property
+    def dead_relu(self) -> int:
+        return int(self.never_positive.sum())
+
+    @property
+    def dead_topk(self) -> int:
+        return int(self.never_selected.sum())
+
+    @property
+    def dead(self) -> int:
+        return self.dead_relu + self.dead_topk
+
+    @property
+    def alive(self) -> int:
+        return self.n - self.dead
+
+    @property
+    def dead_mask(self) -> Tensor:
+        """bool [n]"""
+        return self.never_positive | self.never_selected
+
+    @property
+    def dead_relu_rate(self) -> float:
+        return self.dead_relu / self.n
+
+    @property
+    def dead_topk_rate(self) -> float:
+        return self.dead_topk / self.n
+
+    @property
+    def dead_rate(self) -> float:
+        return self.dead / self.n
+
+    @property
+    def always_on(self) -> int | None:
+        """Features that fire on more than 99 % of the tokens; None if firings were not counted."""
+        if self.counts is None:
+            return None
+        return int((self.counts > ALWAYS_ON * self.tokens).sum())
+
+
+def census(
+    x: Tensor,
+    W: Tensor,
+    *,
+    k: int,
+    b_enc: Tensor | None = None,
+    counts: bool = False,
+    chunk: int | None = None,
+) -> Census:
+    """Census of the dictionary W [n, d], bias b_enc [n] or 0, on the tokens x [N, d].
+
+    counts: also count each feature's firings, which rules out an early end once all are alive.
+    chunk: tokens at a time; never changes the answer. Raises BadActivations on NaN or inf in x.
+    """
+    counter = _Counter(Products(x, W, b_enc, k, counts, chunk))
+    with fast_matmul(x.device), torch.autocast(x.device.type, enabled=False), torch.no_grad():
+        counter.run()
+    return counter.census()
+
+
+class Products:
+    """The sample, the dictionary, and pre-activations with bounds on their errors."""
+
+    def __init__(
+        self, x: Tensor, W: Tensor, bias: Tensor | None, k: int, counts: bool, chunk: int | None
+    ) -> None:
+        n, d = W.shape
+        if x.ndim != 2 or x.shape[1] != d:
+            raise ValueError(f"x has shape {tuple(x.shape)}, W has {tuple(W.shape)}")
+        if not 1 <= k <= n:
+            raise ValueError(f"k must be between 1 and n = {n}, not {k}")
+        if bias is not None and bias.shape != (n,):
+            raise ValueError(f"a bias has shape {tuple(bias.shape)}, not ({n},)")
+        double = torch.float64 in (x.dtype, W.dtype)
+        self.dtype = torch.float64 if double else torch.float32
+        self.x, self.k, self.counting = x.detach(), k, counts
+        self.W = W.detach().to(x.device, self.dtype)
+        self.bias = None if bias is None else bias.detach().to(x.device, torch.float64)
+        self.n, self.d = n, d
+        self.widest = float(torch.linalg.vector_norm(self.W, dim=1).max())
+        if not self.widest < float("inf"):
+            raise ValueError("the dictionary holds NaN or inf")
+        elements = _CPU_CHUNK_ELEMENTS if x.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
+        self.chunk = chunk or max(1, elements // n)
+        self.unit = torch.finfo(self.dtype).eps / 2
+        # One buffer for all chunks: fresh pages would cost as much as the top-k.
+        self._buffer = self.x.new_empty((min(self.chunk, len(x)), n), dtype=self.dtype)
+
+    def tokens(self, start: int, size: int) -> Tensor:
+        x = self.x[start : start + size].to(self.dtype)
+        if not bool(torch.isfinite(x.sum())):
+            check_finite(x, start)
+        return x
+
+    def every(self, x: Tensor) -> Tensor:
+        """Pre-activations [c, n] of a chunk [c, d], good until the next call."""
+        return self._biased(torch.mm(x, self.W.T, out=self._buffer[: len(x)]), slice(None))
+
+    def some(self, x: Tensor, features: Tensor | slice) -> Tensor:
+        """Pre-activations of x [c, d], any number of tokens, for some features."""
+        return self._biased(x @ self.W[features].T, features)
+
+    def _biased(self, pre: Tensor, features: Tensor | slice) -> Tensor:
+        return pre if self.bias is None else pre.add_(self.bias[features].to(pre.dtype))
+
+    def error(self, x: Tensor) -> Tensor:
+        """A bound [tokens] on |computed - exact| of a pre-activation, with room for later sums."""
+        slack = (self.d + 8) * self.unit
+        bound: Tensor = torch.linalg.vector_norm(x, dim=1) * (self.widest * slack / (1 - slack))
+        if self.bias is None:
+            return bound
+        return bound + 8 * self.unit * float(self.bias.abs().max())
+
+    def exact(self, x: Tensor, row: Tensor, feature: Tensor) -> Tensor:
+        """Float64 pre-activations of the pairs (x[row[i]], feature[i]), [pairs]."""
+        step = max(1, _CPU_CHUNK_ELEMENTS // self.d)
+        values = torch.empty(len(row), dtype=torch.float64, device=x.device)
+        for i in range(0, len(row), step):
+            pairs = slice(i, i + step)
+            tokens, weights = x[row[pairs]].double(), self.W[feature[pairs]].double()
+            torch.sum(tokens.mul_(weights), dim=1, out=values[pairs])
+        return values if self.bias is None else values.add_(self.bias[feature])
+
+
+class _Counter:
+    """What is known so far of the features."""
+
+    def __init__(self, products: Products) -> None:
+        c = self.products = products
+        self.positive = torch.zeros(c.n, dtype=torch.bool, device=c.x.device)
+        self.fired = torch.zeros_like(self.positive)
+        self.counts = torch.zeros(c.n, dtype=torch.int64, device=c.x.device)
+        self._bounding: Tensor | None = None
+        self._follow_limit = int(_FOLLOW_BELOW * c.n) - _BOUNDING_PER_K * c.k
+
+    def run(self) -> None:
+        """Take in the sample, until nothing is left to learn."""
+        c = self.products
+        start = 0
+        while start < c.x.shape[0] and not self.finished:
+            if self.follows(start):
+                # A part of the dictionary goes with more tokens, at the same memory.
+                size = c.chunk * _FOLLOWING_CHUNKS
+                self.follow(c.tokens(start, size))
+            else:
+                size = c.chunk
+                self.count(c.tokens(start, size))
+            start += size
+
+    @property
+    def finished(self) -> bool:
+        return not self.products.counting and bool(self.fired.all())
+
+    def census(self) -> Census:
+        c = self.products
+        return Census(
+            n=c.n,
+            k=c.k,
+            tokens=c.x.shape[0],
+            never_positive=(~self.positive).cpu(),
+            never_selected=(self.positive & ~self.fired).cpu(),
+            counts=self.counts.cpu() if c.counting else None,
+        )
+
+    # -- every feature ------------------------------------------------------------------------
+
+    def count(self, x: Tensor) -> None:
+        """Take in tokens x [c, d], a chunk at most."""
+        pre, error = self.products.every(x), self.products.error(x)
+        self._select(x, pre, error, self.products.k + _SPARE)
+        self._see_positive(x, pre, error, torch.arange(self.products.n, device=x.device))
+
+    def _select(self, x: Tensor, pre: Tensor, error: Tensor, kept: int) -> None:
+        """Mark who fires, looking at the `kept` largest values of each row, or more if need be."""
+        c = self.products
+        kept = min(kept, c.n)
+        values, features = exact_topk(pre, kept)
+        # The true k-th largest value is within `error` of the computed one.
+        threshold = kth_largest(values, c.k)
+        above = torch.maximum(threshold + 2 * error, error)
+        below = threshold - 2 * error
+        sure = values > above[:, None]
+        is_open = ~sure & (values >= below[:, None]) & (values > -error[:, None])
+        # Where even the last value kept is within reach, there may be more such in the row.
+        last = values.amin(1)
+        cut = (kept < c.n) & (last >= below) & (last > -error)
+        self._fire(features[sure & ~cut[:, None]])
+        at_stake = is_open & ~cut[:, None]
+        if not c.counting:
+            at_stake &= ~self.fired[features]
+        rows = at_stake.any(1).nonzero().flatten()
+        if len(rows):
+            self._settle(x[rows], features[rows], is_open[rows], sure[rows].sum(1))
+        rows = cut.nonzero().flatten()
+        if len(rows):
+            self._select(x[rows], pre[rows], error[rows], 4 * kept)
+
+    def _settle(self, x: Tensor, features: Tensor, is_open: Tensor, sure: Tensor) -> None:
+        """Decide the open pairs of rows in float64; `sure` [rows] others of each row do fire."""
+        row, column = is_open.nonzero(as_tuple=True)
+        exact = torch.full(is_open.shape, -torch.inf, dtype=torch.float64, device=x.device)
+        exact[row, column] = self.products.exact(x, row, features[row, column])
+        # Those sure to fire are above the k-th largest value, so they are fewer than k.
+        place = self.products.k - sure - 1
+        threshold = exact.sort(dim=1, descending=True).values.gather(1, place[:, None])
+        self._fire(features[(exact >= threshold) & (exact > 0)])
+
+    def _fire(self, features: Tensor) -> None:
+        self.fired[features] = True
+        self.positive[features] = True
+        self.counts += torch.bincount(features, minlength=self.products.n)
+
+    def _see_positive(self, x: Tensor, pre: Tensor, error: Tensor, features: Tensor) -> None:
+        """Mark which of `features`, the columns of pre, are positive on one of the tokens."""
+        unknown = ~self.positive[features]
+        if not bool(unknown.any()):
+            return
+        columns = (unknown & (pre.amax(0) > -error.max())).nonzero().flatten()
+        part, features = pre[:, columns], features[columns]
+        sure = (part > error[:, None]).any(0)
+        self.positive[features[sure]] = True
+        row, column = ((part > -error[:, None]) & ~sure).nonzero(as_tuple=True)
+        exact = self.products.exact(x, row, features[column])
+        self.positive[features[column[exact > 0]]] = True
+
+    # -- only features that have not fired yet -------------------------------------------------
+
+    def follows(self, start: int) -> bool:
+        """Whether from token `start` on it pays to follow only what has not fired yet."""
+        c = self.products
+        if c.counting or start < _TOKENS_BEFORE_FOLLOWING:
+            return False
+        unfired = c.n - int(self.fired.sum())
+        return unfired <= self._follow_limit
+
+    def follow(self, x: Tensor) -> None:
+        """Take in tokens x [c, d] by the products of a part of the dictionary.
+
+        The k-th largest value among the features that fire most bounds the threshold from below;
+        only tokens on which an unseen feature reaches that bound are looked at in full.
+        """
+        c = self.products
+        unseen = (~self.fired).nonzero().flatten()
+        bounding = self._bounding_features()
+        error = c.error(x)
+        bound = kth_largest(c.some(x, bounding), c.k) - 2 * error
+        pre = c.some(x, unseen)
+        self._see_positive(x, pre, error, unseen)
+        reaches = pre >= torch.maximum(bound, -error)[:, None]
+        # First each feature's own best token, which settles most of those that fire at all.
+        best = torch.where(reaches, pre - bound[:, None], -torch.inf).argmax(0)
+        first = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        first[best[reaches.any(0)]] = True
+        self._look(x[first], error[first])
+        rest = reaches[:, ~self.fired[unseen]].any(1) & ~first
+        self._look(x[rest], error[rest])
+        if int(first.sum() + rest.sum()) > len(x) / 2:
+            self._follow_limit = len(unseen) // 2
+
+    def _look(self, x: Tensor, error: Tensor) -> None:
+        if len(x):
+            pre = self.products.some(x, slice(None))
+            self._select(x, pre, error, self.products.k + _SPARE)
+
+    def _bounding_features(self) -> Tensor:
+        """The features that fired most on the tokens looked at in full."""
+        if self._bounding is None:
+            size = min(self.products.n, _BOUNDING_PER_K * self.products.k)
+            self._bounding = self.counts.topk(size).indices
+        return self._bounding

@@ -1,0 +1,1 @@
+"""A verdict on anybody's activations: `bench diagnose` and `bench.diagnose`."""

@@ -1,0 +1,227 @@
+"""From a request to the work: cards x layers x arms x seeds -> Specs -> blocks.
+
+A Spec says everything that decides a cell's numbers; its hash is the cell's name. A block is one
+model and a group of its layers: one stream of activations feeds every layer, arm and seed in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.plan.memory import block_memory
+from bench.plan.protocol import Protocol
+from bench.records.spec import ABSENT, METRIC_VERSION, Spec
+from zoo.cards import Card, Suite
+from zoo.corpora import KIND_OF_DOMAIN, Corpus, file_corpus, open_corpus
+from zoo.errors import ModelError, UsageError
+from zoo.hub import pinned
+from zoo.registry import Registry
+from zoo.weights import weights_identity
+
+# Elements of an SAE's matrix below which one CPU thread is faster than two (measured on 2 cores).
+_ONE_THREAD_BELOW = 1 << 18
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for, with every name resolved but nothing opened."""
+
+    cards: Sequence[Card]
+    protocol: Protocol
+    layers: Sequence[int] | None = None
+    limit: int | None = None
+    weights: Path | None = None
+    corpus: Path | None = None
+    regions: Path | None = None
+    memory: int | None = None
+    suite: Suite | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One model, a group of its layers, every arm and seed: the unit of work.
+
+    `error` says why nothing can be measured: the weights or the corpus are not there.
+    """
+
+    card: Card
+    corpus: Corpus | None
+    protocol: Protocol
+    specs: tuple[Spec, ...]
+    weights: Path | None
+    limit: int | None
+    error: ModelError | None = None
+
+    def only(self, specs: Iterable[Spec]) -> Block:
+        """The block with some of its cells."""
+        return replace(self, specs=tuple(specs))
+
+    def halves(self) -> tuple[Block, Block] | None:
+        """The block in two, by layers if it has several, else by cells; None for one cell."""
+        layers = self.layers
+        if len(layers) > 1:
+            chosen = [spec for spec in self.specs if spec.layer < layers[len(layers) // 2]]
+        else:
+            chosen = list(self.specs[: len(self.specs) // 2])
+        if not chosen:
+            return None
+        taken = {spec.hash for spec in chosen}
+        return self.only(chosen), self.only(s for s in self.specs if s.hash not in taken)
+
+    @property
+    def layers(self) -> list[int]:
+        return sorted({spec.layer for spec in self.specs})
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the model that are read: up to the deepest layer."""
+        return max(self.layers) + 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the evaluation sample."""
+        return min(self.protocol.N, self.limit or self.protocol.N)
+
+    @property
+    def steps(self) -> int:
+        """Training steps."""
+        limit = self.limit or self.protocol.steps * self.protocol.batch
+        return min(self.protocol.steps, -(-limit // self.protocol.batch))
+
+    @property
+    def one_thread(self) -> bool:
+        """Whether matrices are so small that handing work around costs more than it saves.
+
+        Decided by the sizes alone: a layer measured by itself must run as beside others.
+        """
+        return self.protocol.n * self.card.tap.width < _ONE_THREAD_BELOW
+
+    @property
+    def memory(self) -> int:
+        """Estimated peak memory in bytes."""
+        return block_memory(
+            self.card,
+            self.protocol,
+            depth=self.depth,
+            tokens=self.tokens,
+            layers=len(self.layers),
+            cells=len(self.specs),
+        )
+
+
+def make_plan(request: Request, registry: Registry) -> list[Block]:
+    """Blocks in the order of the cards; those whose weights or corpus are absent carry the error.
+
+    Raises:
+        UsageError: no chosen model has a layer asked for, or one corpus or one weights folder
+            was given for several models.
+    """
+    cards = list(request.cards)
+    if request.weights is not None and len(cards) != 1:
+        raise UsageError(
+            f"--weights names one checkpoint, but {len(cards)} models are chosen",
+            "Choose one with --model.",
+        )
+    if request.corpus is not None and len({card.domain for card in cards}) != 1:
+        raise UsageError(
+            "--corpus names one corpus, but models of several domains are chosen",
+            "Choose one with --domain.",
+        )
+    _check_layers(cards, request.layers)
+    blocks: list[Block] = []
+    for card in cards:
+        every = request.suite.layers_of(card) if request.suite else card.layers
+        asked = every if request.layers is None else request.layers
+        layers = sorted({number for number in asked if number in card.layers})
+        if layers:
+            blocks += _blocks(card, layers, request, registry)
+    return blocks
+
+
+def _check_layers(cards: Sequence[Card], layers: Sequence[int] | None) -> None:
+    for layer in layers or ():
+        if not any(layer in card.layers for card in cards):
+            deepest = max(card.layers[-1] for card in cards)
+            raise UsageError(
+                f"no chosen model has a layer {layer}", f"There are layers 0 to {deepest}."
+            )
+
+
+def _blocks(card: Card, layers: list[int], request: Request, registry: Registry) -> list[Block]:
+    corpus: Corpus | None = None
+    weights = fingerprint = ABSENT
+    error: ModelError | None = None
+    try:
+        card = card if request.weights else pinned(card)
+        weights = weights_identity(card, request.weights)
+        corpus = _corpus(card, request, registry)
+        fingerprint = corpus.fingerprint()
+    except ModelError as found:
+        error = found
+    common: dict[str, Any] = {
+        "metric_version": METRIC_VERSION,
+        "model": card.id,
+        "domain": card.domain,
+        "weights": weights,
+        "corpus": corpus.name if corpus else str(request.corpus or card.corpus),
+        "corpus_fingerprint": fingerprint,
+        "card": card.model_dump(
+            mode="json",
+            include={"adapter", "tap", "tokens", "context", "options"},
+            exclude_none=True,
+        ),
+        "limit": request.limit,
+        "protocol": request.protocol.measurement(),
+    }
+    groups = [layers] if error else _groups(card, layers, request)
+    return [
+        Block(
+            card=card,
+            corpus=corpus,
+            protocol=request.protocol,
+            specs=tuple(
+                Spec(**common, layer=layer, arm=arm, seed=seed)
+                for layer in group
+                for arm in request.protocol.arms
+                for seed in request.protocol.seeds
+            ),
+            weights=request.weights,
+            limit=request.limit,
+            error=error,
+        )
+        for group in groups
+    ]
+
+
+def _corpus(card: Card, request: Request, registry: Registry) -> Corpus:
+    if request.corpus is not None:
+        kind = KIND_OF_DOMAIN[card.domain]
+        return file_corpus(request.corpus, kind, regions=request.regions)
+    return open_corpus(registry.corpus(card.corpus))
+
+
+def _groups(card: Card, layers: list[int], request: Request) -> list[list[int]]:
+    """The layers in groups that fit memory. How they are grouped changes no number."""
+    protocol = request.protocol
+    tokens = min(protocol.N, request.limit or protocol.N)
+    depth = max(layers) + 1
+    cells = len(protocol.arms) * len(protocol.seeds)
+
+    def needed(layers: int, cells: int) -> int:
+        return block_memory(card, protocol, depth=depth, tokens=tokens, layers=layers, cells=cells)
+
+    fixed = needed(0, 0)
+    per_layer = needed(1, cells) - fixed
+    budget = request.memory or available_memory()
+    size = max(1, (budget - fixed) // per_layer)
+    return [layers[start : start + size] for start in range(0, len(layers), size)]
+
+
+def available_memory() -> int:
+    """Bytes that a block may take: 70 % of what the system says is available now."""
+    import psutil
+
+    return int(psutil.virtual_memory().available * 0.7)

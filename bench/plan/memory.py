@@ -1,0 +1,85 @@
+"""How much memory a block takes: what `bench plan` announces, and what decides how layers group.
+
+What lasts is counted exactly; what comes and goes is bounded by the largest of it, as only one
+thing is done at a time: a training step, a census, a layer's statistics. Measured against blocks in
+processes of their own by `ci/bench_memory.py`. Bytes throughout; no torch.
+"""
+
+from __future__ import annotations
+
+from bench.plan.protocol import Protocol
+from bench.sae.families import STEP_ARRAYS
+from zoo.cards import Card
+
+_MIB = 1 << 20
+
+# The interpreter with torch, numpy, scipy and transformers loaded.
+PROCESS = 350 * _MIB
+
+# Freed memory that is kept for the next step (`bench.compute.heap`), beyond what a step takes.
+_KEPT = 16 * _MIB
+
+# Pre-activations worked on at once, in a step as in a census, and what selects among them.
+_SELECTION = 96 * _MIB
+
+# Tensors of the size of a batch that a step holds at once: inputs, outputs, errors.
+_BATCH_COPIES = 6
+
+# Streams inside a model during a forward pass, in copies of one layer's.
+_FORWARD_COPIES = 3
+_INSIDE_COPIES = 10
+
+
+def block_memory(
+    card: Card, protocol: Protocol, *, depth: int, tokens: int, layers: int, cells: int
+) -> int:
+    """Peak of a block of `cells` SAEs over `layers` layers of a model that is loaded up to `depth`
+    blocks, with a sample of `tokens` each."""
+    return (
+        PROCESS
+        + model_memory(card, protocol, depth)
+        + layers * layer_memory(card, protocol, tokens)
+        + cells * sae_memory(card, protocol)
+        + scratch_memory(card, protocol, tokens)
+    )
+
+
+def model_memory(card: Card, protocol: Protocol, depth: int) -> int:
+    """The first `depth` blocks' weights, and what is before them, in the protocol's dtype.
+
+    A block is taken to hold 12 width^2 parameters, as a transformer's does, and all blocks at most
+    70 % of the model: what is left out is rather underestimated.
+    """
+    block = min(12 * card.tap.width**2, 0.7 * card.parameters / card.tap.layers)
+    loaded = card.parameters - int((card.tap.layers - depth) * block)
+    return (4 if protocol.dtype == "float32" else 2) * loaded
+
+
+def layer_memory(card: Card, protocol: Protocol, tokens: int) -> int:
+    """What a layer holds: its evaluation sample, its buffer, the last forward pass."""
+    return 4 * card.tap.width * (tokens + protocol.buffer + protocol.forward_tokens)
+
+
+def sae_memory(card: Card, protocol: Protocol) -> int:
+    """What an SAE in training holds: two matrices, and Adam's two moments of each."""
+    return 24 * protocol.n * card.tap.width
+
+
+def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
+    """The largest of what comes and goes: of a forward pass, of a step, of a census."""
+    row = 4 * card.tap.width
+    copies = _FORWARD_COPIES + (_INSIDE_COPIES if card.parameters else 0)
+    forward = copies * row * protocol.forward_tokens
+    step = 2 * row * protocol.n + _BATCH_COPIES * row * protocol.batch
+    census = 2 * row * tokens
+    return max(_SELECTION, step_arrays(protocol)) + _KEPT + max(forward, step, census)
+
+
+def step_arrays(protocol: Protocol) -> int:
+    """Pre-activations, codes and their gradients as arrays [batch, n], where a step has such.
+
+    The sparse step of topk has none, but the path `auto` tries the dense one too.
+    """
+    if protocol.family == "topk" and protocol.path == "sparse":
+        return 0
+    return int(STEP_ARRAYS[protocol.family] * 4 * protocol.batch * protocol.n)

@@ -1,0 +1,313 @@
+"""Records: one JSON file per cell, the only source of truth. Schema, safe reading and writing.
+
+`<output>/records/<model>/<hash>.json`, where the hash is the Spec's. A file is written whole or
+not at all (temporary file, fsync, rename), and carries a digest of its content, so that a record
+that was edited by hand is noticed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bench.records.spec import Spec
+from zoo.errors import BenchError
+
+VERSION: Literal[1] = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class OutlierDimension(_Part):
+    """One of the dimensions that carry most of the mean."""
+
+    index: int
+    mean: float
+    spread: float
+    share: float = Field(description="its part of ||mu||^2")
+
+
+class Statistics(_Part):
+    """What is true of a layer's activations before anyone trains; on the evaluation sample."""
+
+    tokens: int
+    width: int
+    gamma: float = Field(description="||mu|| / ||sigma|| after a per-token LayerNorm")
+    gamma_raw: float = Field(description="the same on the activations as they are")
+    gamma_rms: float = Field(description="the same after dividing each token by its RMS")
+    effective_rank: float = Field(description="exp of the entropy of the covariance's eigenvalues")
+    mean_norm: float
+    sigma_norm: float
+    kurtosis_mean: float
+    kurtosis_max: float
+    outlier_dims: tuple[OutlierDimension, ...]
+    median_gap: float = Field(description="||geometric median - mean|| / ||sigma||")
+    median_residual: float = Field(description="length of the mean unit vector at the median")
+    median_tokens: int = Field(description="tokens of the sample that the median was taken on")
+
+
+class Death(_Part):
+    """A census of the dictionary on the frozen evaluation sample: numbers of features."""
+
+    dead_relu: int = Field(description="pre-activation never > 0")
+    dead_topk: int = Field(description="> 0 somewhere, never among the k largest with a value > 0")
+    always_on: int | None = Field(default=None, description="firing on > 99 % of the tokens")
+
+    @property
+    def dead(self) -> int:
+        """The disjoint union of the two paths."""
+        return self.dead_relu + self.dead_topk
+
+
+class Attribution(_Part):
+    """Dead features at birth of the layer's three preset dictionaries, of the cell's seed.
+
+    They begin from the same directions, on the same frozen sample, so that raw minus centered is
+    what death owes to the mean, and centered minus whitened what it owes to the spectrum.
+    """
+
+    raw: int = Field(description="dead at initialisation on the activations as they are")
+    centered: int = Field(description="the same, centered by the geometric median")
+    whitened: int = Field(description="the same, whitened")
+
+
+class TokenGammas(_Part):
+    """What `Statistics` says of the mean, of some tokens."""
+
+    tokens: int
+    gamma: float = Field(description="||mu|| / ||sigma|| after a per-token LayerNorm")
+    gamma_raw: float = Field(description="the same on the activations as they are")
+    gamma_rms: float = Field(description="the same after dividing each token by its RMS")
+    outlier_dims: tuple[OutlierDimension, ...]
+
+
+class SpecialTokens(_Part):
+    """The layer with and without special tokens, and positions that its card skips.
+
+    One of the two is of the tokens that were measured. None where the model has no such tokens, or
+    they cannot be measured; `reason` says which.
+    """
+
+    kept: TokenGammas | None = Field(description="of all tokens but padding")
+    dropped: TokenGammas | None = Field(description="of tokens neither special nor skipped")
+    reason: str | None = Field(description="why one or both are not there")
+
+
+class Checkpoint(_Part):
+    """The state after a number of training steps."""
+
+    step: int
+    tokens: int
+    dead_relu: int
+    dead_topk: int
+    loss: float | None
+    bias_progress: float | None = Field(description="share of the mean that the bias has learned")
+
+
+class Revival(_Part):
+    """When features that were dead at birth fired first, by path; in training steps.
+
+    `median_steps` is the Kaplan-Meier median with censoring at the end of training; None where
+    fewer than half revived, which `reason` says.
+    """
+
+    born: int = Field(description="features dead at birth by this path")
+    revived: int = Field(description="those of them that fired by the end of training")
+    median_steps: float | None = Field(description="Kaplan-Meier median, in steps")
+    interval: tuple[float, float] | None = Field(description="95 %, of the median")
+    reason: str | None = Field(description="why there is no median or no interval")
+    median_tokens: float | None = Field(default=None, description="the median in training tokens")
+    interval_tokens: tuple[float, float] | None = Field(
+        default=None, description="the interval in training tokens"
+    )
+    curve: tuple[tuple[float, float], ...] = Field(
+        default=(), description="Kaplan-Meier estimate: (step, share still dead), thinned"
+    )
+
+    @property
+    def never_share(self) -> float | None:
+        """The share that had not fired by the end; None where none was born dead."""
+        return (self.born - self.revived) / self.born if self.born else None
+
+
+class Transitions(_Part):
+    """Numbers of features by their state at birth and at the end: alive, dead by TopK or by ReLU.
+
+    Both states are those of a census on the frozen sample; what is between them is not seen.
+    """
+
+    alive_alive: int = Field(description="alive at both")
+    alive_topk: int = Field(description="born alive, dead by TopK at the end")
+    alive_relu: int = Field(description="born alive, dead by ReLU at the end")
+    topk_alive: int = Field(description="born dead by TopK, alive at the end")
+    topk_topk: int = Field(description="dead by TopK at both")
+    topk_relu: int = Field(description="born dead by TopK, dead by ReLU at the end")
+    relu_alive: int = Field(description="born dead by ReLU, alive at the end")
+    relu_topk: int = Field(description="born dead by ReLU, dead by TopK at the end")
+    relu_relu: int = Field(description="dead by ReLU at both")
+    again: int = Field(description="born dead, fired in training, dead at the end by either path")
+    collateral: int = Field(
+        description="dead by ReLU at the end, dead by TopK at an earlier census"
+    )
+
+    @property
+    def later(self) -> int:
+        """Features that were born alive and are dead at the end."""
+        return self.alive_topk + self.alive_relu
+
+
+class BiasSteps(_Part):
+    """The first training step after which the bias had learned a share of the mean, to the step.
+
+    None where it had not by the end.
+    """
+
+    half: int | None = Field(description="50 %")
+    most: int | None = Field(description="90 %")
+    nearly_all: int | None = Field(description="99 %")
+
+
+class Training(_Part):
+    """What training did to one SAE."""
+
+    steps: int = Field(description="training steps taken")
+    tokens: int = Field(description="tokens trained on")
+    path: Literal["sparse", "dense"] = Field(description="how the step was computed")
+    checkpoints: tuple[Checkpoint, ...] = Field(description="censuses on the way")
+    revival_relu: Revival = Field(description="of features born dead by ReLU")
+    revival_topk: Revival = Field(description="of features born dead by TopK")
+    revival: Revival = Field(description="of features born dead by either path")
+    fvu: float = Field(description="fraction of variance unexplained, about the held-out mean")
+    l0: float = Field(description="features with a value > 0 per token")
+    recovery: float | None = Field(description="mean max cosine to the true features, if known")
+    transitions: Transitions | None = Field(
+        default=None, description="what became of features; absent from older records"
+    )
+    bias_steps: BiasSteps | None = Field(
+        default=None, description="None where the arm leaves no mean to learn, or in older records"
+    )
+
+
+class Result(_Part):
+    """The measured part of a record: equal for equal Specs on the same kind of machine."""
+
+    statistics: Statistics
+    predicted_relu: float = Field(description="share of n, closed form")
+    predicted_dead: float = Field(description="share of n, closed form")
+    death_init: Death
+    death_end: Death
+    training: Training | None
+    attribution: Attribution | None = Field(
+        default=None, description="absent from records of before it was measured"
+    )
+    special_tokens: SpecialTokens | None = Field(
+        default=None, description="absent from records of before it was measured"
+    )
+
+
+class Failure(_Part):
+    """Why a cell has no result."""
+
+    kind: str
+    message: str
+    remedy: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """The failure that an exception means; an unexpected one keeps its type's name."""
+        if isinstance(error, BenchError):
+            return cls(kind=type(error).__name__, message=error.message, remedy=error.remedy)
+        text = " ".join(str(error).split()) or "no message"
+        return cls(kind=type(error).__name__, message=text[:2000], remedy="")
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.remedy}" if self.remedy else self.message
+
+
+class Provenance(_Part):
+    """Where, when and with what a record was made. No part of what is compared."""
+
+    protocol: str = Field(description="name of the preset")
+    packages: dict[str, str] = Field(description="versions of what numbers may depend on")
+    python: str = Field(description="version of Python")
+    device: str = Field(description="the processor or accelerator, as its maker calls it")
+    threads: int = Field(description="threads of torch's CPU kernels")
+    matmul: str = Field(description="float32 matrix-product setting")
+    git_commit: str | None = Field(description="commit of the checkout, if it is one")
+    git_dirty: bool | None = Field(description="whether tracked files differed from it")
+    revision: str | None = Field(description="hub commit that was loaded")
+    started: str = Field(description="UTC, ISO 8601")
+    seconds: float = Field(description="wall time of the whole block, over all its sittings")
+    resumed: int | None = Field(default=None, description="times it was taken up from a checkpoint")
+    notes: tuple[str, ...] = Field(default=(), description="what did not go as planned")
+
+
+class Agreement(_Part):
+    """Whether other seeds found the same directions. It depends on which were measured together.
+
+    `mean_max_cosine` is over the directions that fire on the sample, against those of each other
+    seed of the same layer and arm that was in the block; averaged over these seeds.
+    """
+
+    seeds: tuple[int, ...] = Field(description="the other seeds")
+    mean_max_cosine: float = Field(description="1 where each has every direction of this one")
+
+
+class Record(_Part):
+    """One cell (model, layer, arm, seed): what was asked, what came out, and where."""
+
+    version: Literal[1]
+    hash: str
+    spec: Spec
+    status: Literal["ok", "failed"]
+    result: Result | None
+    failure: Failure | None
+    provenance: Provenance
+    agreement: Agreement | None = Field(
+        default=None, description="with other seeds; absent where the block had one only"
+    )
+    digest: str = Field(default="", description="of everything else in the record")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.status == "ok") != (self.result is not None):
+            raise ValueError("status and result disagree")
+        if (self.status == "failed") != (self.failure is not None):
+            raise ValueError("status and failure disagree")
+        return self
+
+    def content(self) -> dict[str, Any]:
+        """Everything but the digest, JSON-able."""
+        return self.model_dump(mode="json", exclude={"digest"})
+
+    def comparable(self) -> dict[str, Any]:
+        """What an undisturbed run on the same machine gives again, whatever else is in its block:
+        all but the provenance and the agreement with other seeds.
+        """
+        return self.model_dump(mode="json", exclude={"digest", "provenance", "agreement"})
+
+
+def make_record(
+    spec: Spec,
+    outcome: Result | BaseException,
+    provenance: Provenance,
+    agreement: Agreement | None = None,
+) -> Record:
+    """The record of a measured or failed cell."""
+    ok = isinstance(outcome, Result)
+    return Record(
+        version=VERSION,
+        hash=spec.hash,
+        spec=spec,
+        status="ok" if ok else "failed",
+        result=outcome if isinstance(outcome, Result) else None,
+        failure=None if isinstance(outcome, Result) else Failure.of(outcome),
+        provenance=provenance,
+        agreement=agreement,
+    )
+
+
+# ----------------------------------------------------------------------------------------- files

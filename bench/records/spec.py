@@ -1,0 +1,49 @@
+"""A Spec says everything that decides a cell's numbers; its hash is the cell's name."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from zoo.cards import Domain, Name
+from zoo.files import content_hash
+
+# To be raised whenever the same Spec would give other numbers.
+METRIC_VERSION = 1
+
+
+# Stands in a Spec for what could not be found; such a cell is recorded as failed.
+ABSENT = "absent"
+
+
+class Spec(BaseModel):
+    """Everything that decides one cell's numbers. Frozen; `hash` names the cell."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metric_version: int = Field(description="raised whenever the same Spec gives other numbers")
+    model: Name = Field(description="id of the card")
+    domain: Domain = Field(description="the card's domain")
+    weights: str = Field(description="what identifies the weights: a digest, or hub id@revision")
+    corpus: str = Field(description="name of the corpus")
+    corpus_fingerprint: str = Field(description="what identifies the corpus's content")
+    card: dict[str, Any] = Field(description="the card's keys that decide the activations")
+    layer: int = Field(ge=0, description="number of the layer, from 0")
+    arm: str = Field(description="how activations are prepared, and whether AuxK is on")
+    seed: int = Field(ge=0, description="of the SAE's initialisation")
+    limit: int | None = Field(description="tokens that a trial was limited to")
+    protocol: dict[str, Any] = Field(description="the protocol's keys, but for the axes")
+
+    @cached_property
+    def hash(self) -> str:
+        """The first 20 hexadecimal digits of the SHA-256 of the Spec as canonical JSON."""
+        return content_hash(self.model_dump(mode="json"))
+
+    def absent_twins(self) -> list[Spec]:
+        """The Specs under which this cell failed while its weights or corpus were not there."""
+        # Not model_copy: it would copy the cached hash too.
+        absent = self.model_dump() | {"corpus_fingerprint": ABSENT}
+        twins = [Spec(**absent), Spec(**absent | {"weights": ABSENT})]
+        return [twin for twin in twins if twin != self]

@@ -1,0 +1,90 @@
+"""Records as files: `<output>/records/<model>/<hash>.json`, safely read and written.
+
+A file is written whole or not at all, and carries a digest of its content, so that a record that
+was edited by hand is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydantic
+
+from bench.records.schema import VERSION, Record
+from bench.records.spec import Spec
+from zoo.errors import BadRecord
+from zoo.files import content_hash, write_atomically
+
+
+class RecordStore:
+    """The records of one output folder."""
+
+    def __init__(self, output: Path) -> None:
+        self.folder = output / "records"
+
+    def path(self, spec: Spec) -> Path:
+        """Where the cell's record is, or will be."""
+        return self.folder / spec.model / f"{spec.hash}.json"
+
+    def load(self, spec: Spec) -> Record | None:
+        """The cell's record; None where there is none. Raises `BadRecord`."""
+        path = self.path(spec)
+        return read_record(path) if path.is_file() else None
+
+    def save(self, record: Record) -> Path:
+        """Writes the record whole or not at all.
+
+        Raises:
+            OutputError: the folder cannot be written to, or the disk is full.
+        """
+        path = self.path(record.spec)
+        content = record.content()
+        text = json.dumps(content | {"digest": content_hash(content)}, indent=1, allow_nan=False)
+        write_atomically(path, text + "\n")
+        return path
+
+    def paths(self) -> list[Path]:
+        """All record files, in a fixed order."""
+        return sorted(self.folder.glob("*/*.json"))
+
+    def __iter__(self) -> Iterator[Record]:
+        return (read_record(path) for path in self.paths())
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file, checked.
+
+    Raises:
+        BadRecord: it is not JSON, of an unknown version, does not validate, was edited by hand,
+            or is not the cell that its name says.
+    """
+    remedy = "Delete it and run again, or redo it with `bench run --force`."
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text, parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadRecord(f"{path} is not a record ({error})", remedy) from None
+    if not isinstance(data, dict) or "version" not in data:
+        raise BadRecord(f"{path} is not a record (no version)", remedy)
+    if data["version"] != VERSION:
+        raise BadRecord(
+            f"{path} has version {data['version']!r}; this gammabench reads version {VERSION}",
+            "Update gammabench, or run the cell again.",
+        )
+    if data.pop("digest", None) != content_hash(data):
+        raise BadRecord(f"{path} was edited: its content does not match its digest", remedy)
+    try:
+        record = Record.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadRecord(f"{path} is not a record ({where}: {first['msg']})", remedy) from None
+    if record.hash != record.spec.hash or path.stem != record.hash:
+        raise BadRecord(f"{path}: its Spec has the hash {record.spec.hash}", remedy)
+    return record
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")

@@ -1,0 +1,1 @@
+"""Measuring: a cell, a block, the training loop, checkpoints, and where blocks run."""

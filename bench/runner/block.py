@@ -1,0 +1,269 @@
+"""Measures one block: one stream of activations feeds every layer, arm and seed in it.
+
+Per layer: the statistics of the evaluation sample. Per cell: an SAE initialised from the seed, a
+census of its dictionary on the frozen sample at birth, training with a clock on every feature and
+censuses on the way, and at the end the census and the quality of the reconstruction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from adapters import Adapter, open_adapter
+from bench.activations.cache import CachedStream, cached
+from bench.activations.stream import Stream
+from bench.compute.heap import trim_heap
+from bench.compute.matmul import fast_matmul
+from bench.compute.out_of_memory import is_out_of_memory, release_memory
+from bench.plan.blocks import Block
+from bench.plan.protocol import Protocol
+from bench.records.provenance import Clock
+from bench.records.schema import Agreement, Attribution, Record, Result, make_record
+from bench.records.spec import Spec
+from bench.runner.cell import Cell, Layer
+from bench.runner.checkpoints import Keeper
+from bench.runner.loop import restore_conditions, train
+from bench.runner.result import agreements, result
+from bench.runner.settings import Progress, Settings, Silent
+from bench.sae.arms import parse_arm
+from bench.sae.families import make_family
+from bench.sae.initial import Births
+from bench.sae.model import Recipe
+from bench.sae.trainer import Trainer
+from bench.statistics.layer import LayerStatistics
+from zoo.errors import ModelError, OutOfMemory, OutputError
+
+log = logging.getLogger(__name__)
+
+Outcomes = dict[str, Result | BaseException]
+
+
+def measure_block(
+    block: Block,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    *,
+    notes: Sequence[str] = (),
+) -> Iterator[Record]:
+    """The records of a block's cells, failed ones included.
+
+    `progress` is told the SAE training steps done, or skipped because their cell diverged. The sum
+    is `block_steps(block)`, or less where a whole layer or the model failed. `notes` go into the
+    records. Where memory runs out the block is split (`bench.compute.out_of_memory`).
+
+    Raises:
+        KeyboardInterrupt: a signal asked to stop.
+        OutputError: a checkpoint or an SAE could not be written.
+    """
+    settings, ledger = settings or Settings(), _Ledger(progress or Silent())
+    if block.error is not None or block.corpus is None:
+        yield from failed_records(block, block.error or ModelError("no corpus"))
+        return
+    clock = Clock()
+    clock.notes.extend(notes)
+    outcomes: Outcomes = {}
+    adapter: Adapter | None = None
+    found_agreements: dict[str, Agreement] = {}
+    revision = None
+    parts = None
+    with _threads(block), fast_matmul(settings.device) as matmul:
+        try:
+            adapter = open_adapter(
+                block.card,
+                device=settings.device,
+                dtype=getattr(torch, block.protocol.dtype),
+                weights=block.weights,
+                trust_remote_code=settings.trust_remote_code,
+                depth=block.depth,
+            )
+            revision = adapter.revision
+            found_agreements = _measure(block, adapter, outcomes, settings, clock, ledger)
+        except OutputError:
+            raise
+        except Exception as error:
+            # One model's failure, whatever it is, must not take the other models down with it.
+            log.debug("%s failed", block.card.id, exc_info=True)
+            if is_out_of_memory(error):
+                parts = block.halves()
+                found: BaseException = _too_large(block, error)
+            else:
+                found = error
+            for spec in block.specs:
+                outcomes.setdefault(spec.hash, found)
+        provenance = clock.provenance(
+            protocol=block.protocol.name,
+            device=settings.device,
+            matmul=matmul.precision,
+            revision=revision,
+        )
+    if parts is not None:
+        del adapter, outcomes  # the model, and the errors that hold on to what did not fit
+        release_memory()
+        ledger.take_back()
+        note = f"out of memory with {_size(block)}; split into {' and '.join(map(_size, parts))}"
+        ledger.note(f"{block.card.id}: {note}")
+        for part in parts:
+            yield from measure_block(part, settings, progress, notes=[*clock.notes, note])
+        return
+    for spec in block.specs:
+        yield make_record(spec, outcomes[spec.hash], provenance, found_agreements.get(spec.hash))
+
+
+class _Ledger:
+    """Counts the steps that were announced, so that they can be taken back."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._steps = 0
+
+    def advance(self, steps: int) -> None:
+        self._steps += steps
+        self._progress.advance(steps)
+
+    def note(self, text: str) -> None:
+        self._progress.note(text)
+
+    def describe(self, what: str) -> None:
+        self._progress.describe(what)
+
+    def take_back(self) -> None:
+        self.advance(-self._steps)
+
+
+def _size(block: Block) -> str:
+    layers, cells = len(block.layers), len(block.specs)
+    return f"{layers} layer{'s' * (layers > 1)}, {cells} SAE{'s' * (cells > 1)}"
+
+
+def _too_large(block: Block, error: BaseException) -> OutOfMemory:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return OutOfMemory(
+        f"out of memory with {_size(block)} at a time ({reason})",
+        "Take a smaller dictionary, sample or buffer (--set n=, N=, buffer=), or a larger device.",
+    )
+
+
+@contextmanager
+def _threads(block: Block) -> Iterator[None]:
+    """The block's number of threads."""
+    before = torch.get_num_threads()
+    if block.one_thread:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def failed_records(block: Block, error: ModelError) -> Iterator[Record]:
+    """The records of a block that could not be begun, or whose process ended."""
+    provenance = Clock().provenance(
+        protocol=block.protocol.name, device="cpu", matmul="none", revision=None
+    )
+    return (make_record(spec, error, provenance) for spec in block.specs)
+
+
+def block_steps(block: Block) -> int:
+    """SAE training steps of a block, over all its cells."""
+    return block.steps * len(block.specs)
+
+
+def _measure(
+    block: Block,
+    adapter: Adapter,
+    outcomes: Outcomes,
+    settings: Settings,
+    clock: Clock,
+    progress: Progress,
+) -> dict[str, Agreement]:
+    """Fills `outcomes` by the cells' hashes; how far those of several seeds agree."""
+    assert block.corpus is not None
+
+    def tell(text: str) -> None:
+        progress.note(f"{block.card.id}: {text}")
+
+    def note(text: str) -> None:
+        clock.notes.append(text)
+        tell(text)
+
+    keeper = Keeper(block, settings.states, settings.save_every, tell)
+    model = Stream(adapter, block.corpus, block.layers, block.protocol, note)
+    stream: Stream | CachedStream = model
+    if settings.cache is not None:
+        stream = cached(block, model, settings.cache, settings.device, tell)
+    state = keeper.load()
+    if state is not None:
+        restore_conditions(state, stream, clock)
+    sample = stream.sample(block.tokens)
+    cells: list[Cell] = []
+    for number in block.layers:
+        specs = [spec for spec in block.specs if spec.layer == number]
+        try:
+            layer = _make_layer(sample[number], block.protocol)
+            cells += [_make_cell(spec, layer, block.protocol) for spec in specs]
+        except ModelError as error:
+            outcomes |= {spec.hash: error for spec in specs}
+        trim_heap()
+    if cells:
+        _add_special_tokens(cells, stream, block.tokens)
+        outcomes |= train(
+            block, stream, cells, keeper=keeper, state=state, clock=clock, progress=progress
+        )
+        trim_heap()
+    for cell in cells:
+        name = cell.spec.hash
+        if name in outcomes:
+            continue
+        try:
+            outcomes[name] = result(cell, getattr(adapter, "truth", None))
+        except ModelError as error:
+            outcomes[name] = error
+            continue
+        if settings.saes is not None:
+            cell.trainer.sae.save(settings.saes / name)
+    return agreements([cell for cell in cells if isinstance(outcomes[cell.spec.hash], Result)])
+
+
+def recipe_of(protocol: Protocol) -> Recipe:
+    """The part of the protocol that the trainer reads."""
+    return Recipe(
+        n=protocol.n,
+        k=protocol.k,
+        lr=protocol.lr,
+        beta1=protocol.beta1,
+        beta2=protocol.beta2,
+        eps=protocol.eps,
+        clip=protocol.clip,
+        aux_k=protocol.aux_k,
+        aux_alpha=protocol.aux_alpha,
+        dead_after_tokens=protocol.dead_after,
+        aux_relu=protocol.aux_codes == "relu",
+        train_bias=protocol.bias == "trained",
+    )
+
+
+def _make_layer(sample: Tensor, protocol: Protocol) -> Layer:
+    statistics = LayerStatistics(sample.shape[1])
+    statistics.update(sample)
+    family = make_family(protocol.family, protocol.family_settings(), steps=protocol.steps)
+    return Layer(sample, statistics.result(), Births(sample, protocol.n, protocol.k, family))
+
+
+def _add_special_tokens(cells: Sequence[Cell], stream: Stream | CachedStream, tokens: int) -> None:
+    layers = {cell.spec.layer: cell.layer for cell in cells}
+    stats = {number: layer.stats for number, layer in layers.items()}
+    for number, found in stream.special_tokens(tokens, stats).items():
+        layers[number].special = found
+
+
+def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:
+    arm = parse_arm(spec.arm)
+    sae = layer.births.sae(arm, spec.seed)
+    trainer = Trainer(sae, recipe_of(protocol), aux=arm.aux == "auxk", path=protocol.path)
+    dead = {name: found.dead for name, found in layer.births.presets(spec.seed).items()}
+    return Cell(spec, layer, trainer, layer.births.census(arm, spec.seed), Attribution(**dead))

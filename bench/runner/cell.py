@@ -1,0 +1,123 @@
+"""What a block carries along: its layers, and its cells on their way to a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.death.census import Census
+from bench.records.schema import Attribution, Checkpoint, SpecialTokens
+from bench.records.spec import Spec
+from bench.sae.initial import Births
+from bench.sae.model import SAE
+from bench.sae.quality import bias_target
+from bench.sae.trainer import Trainer
+from bench.statistics.layer import LayerStats
+
+
+@dataclass
+class Layer:
+    """What the cells of one layer share."""
+
+    sample: Tensor
+    stats: LayerStats
+    births: Births
+    special: SpecialTokens | None = None
+
+
+@dataclass
+class Cell:
+    """One SAE on its way through the block."""
+
+    spec: Spec
+    layer: Layer
+    trainer: Trainer
+    born: Census
+    attribution: Attribution
+    last: Census | None = None
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    was_topk: Tensor = field(init=False)  # bool [n], dead by TopK at some census so far
+    bias: BiasClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.was_topk = self.born.never_selected.clone()
+        self.bias = BiasClock(self.trainer.sae, self.layer.sample)
+
+    def step(self, batch: Tensor) -> Tensor:
+        """One training step on raw activations [batch, d]; the loss. Raises `TrainingFailed`."""
+        loss = self.trainer.step(batch).loss
+        self.bias.look(self.trainer.step_number)
+        return loss
+
+    def count(self, step: int, loss: float, *, last: bool) -> None:
+        """Adds a checkpoint; the last one's census is the result's. Raises `TrainingFailed`."""
+        self.trainer.check_weights()
+        found = self.count_last() if last else self.trainer.sae.census(self.layer.sample)
+        self.was_topk |= found.never_selected
+        self.checkpoints.append(
+            Checkpoint(
+                step=step,
+                tokens=self.trainer.tokens,
+                dead_relu=found.dead_relu,
+                dead_topk=found.dead_topk,
+                loss=loss,
+                bias_progress=self.bias.share(),
+            )
+        )
+
+    def count_last(self) -> Census:
+        """The census at the end of training, which counts firings too."""
+        self.last = self.trainer.sae.census(self.layer.sample, counts=True)
+        return self.last
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run cannot measure again; tensors are not copied."""
+        return {
+            "trainer": self.trainer.state_dict(copy=False),
+            "checkpoints": [point.model_dump() for point in self.checkpoints],
+            "was_topk": self.was_topk,
+            "bias_reached": self.bias.reached,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()` of the same cell."""
+        self.trainer.load_state_dict(state["trainer"])
+        self.checkpoints = [Checkpoint.model_validate(point) for point in state["checkpoints"]]
+        self.was_topk.copy_(state["was_topk"])
+        self.bias.reached.copy_(state["bias_reached"])
+
+
+class BiasClock:
+    """When the decoder bias had learned 50, 90 and 99 % of the mean, to the step.
+
+    `reached` is int64 [3], on the SAE's device, -1 where it has not been reached; one look costs
+    one inner product and makes no device wait.
+    """
+
+    SHARES = (0.5, 0.9, 0.99)
+
+    def __init__(self, sae: SAE, sample: Tensor) -> None:
+        self._b = sae.b
+        self._target = bias_target(sae, sample)
+        self.reached = torch.full((len(self.SHARES),), -1, device=sae.b.device)
+        self._shares = torch.tensor(self.SHARES, dtype=torch.float64, device=sae.b.device)
+
+    @torch.no_grad()
+    def look(self, step: int) -> None:
+        """Notes what was reached for the first time after `step` steps."""
+        if self._target is not None:
+            learned = self._b.double() @ self._target
+            self.reached.masked_fill_((self.reached < 0) & (learned >= self._shares), step)
+
+    def share(self) -> float | None:
+        """The share learned now; None where there is no mean to learn."""
+        return None if self._target is None else float(self._b.double() @ self._target)
+
+    def steps(self) -> list[int | None] | None:
+        """The steps, None for a share not reached; None where there is no mean to learn."""
+        if self._target is None:
+            return None
+        return [step if step >= 0 else None for step in self.reached.tolist()]

@@ -1,0 +1,115 @@
+"""Where blocks run. The records are the same wherever that is.
+
+    local        in this process, or in several processes of this machine (--workers)
+    accelerate   one process per device, all started by `accelerate launch`
+    ray          on the machines of a Ray cluster
+
+An engine turns blocks into records, in the order in which they are done. What goes wrong in one
+block, even the end of its process, fails that block's cells and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol, get_args
+
+from bench.plan.blocks import Block, available_memory
+from bench.records.schema import Record
+from bench.runner.settings import Progress, Settings
+
+Name = Literal["local", "accelerate", "ray"]
+NAMES: tuple[Name, ...] = get_args(Name)
+
+
+class Engine(Protocol):
+    """What runs blocks.
+
+    Attributes:
+        leads: whether this process speaks for the run: it alone prints and writes the boards.
+    """
+
+    leads: bool
+
+    def agree(self, blocks: list[Block]) -> list[Block]:
+        """The blocks of the whole run, the same in every process of it."""
+
+    def records(
+        self, blocks: Sequence[Block], settings: Settings, progress: Progress
+    ) -> Iterator[Record]:
+        """The records of those of the blocks that are this process's to see to."""
+
+    def finish(self) -> None:
+        """Waits until every process of the run is done."""
+
+
+def make_engine(name: Name, *, workers: int = 1) -> Engine:
+    """The engine of that name.
+
+    Raises:
+        UsageError: Ray is not installed.
+    """
+    if name == "accelerate":
+        from bench.runner.engines.accelerate import Launched
+
+        return Launched()
+    if name == "ray":
+        from bench.runner.engines.ray import Cluster
+
+        return Cluster()
+    if workers > 1:
+        from bench.runner.engines.workers import Processes
+
+        return Processes(workers)
+    from bench.runner.engines.local import Here
+
+    return Here()
+
+
+def auto_workers(blocks: Sequence[Block], device: str) -> int:
+    """How many workers the local engine has where nobody says: usually 1.
+
+    On a CPU, blocks so small that each uses one thread have as many workers as there are threads,
+    if that many blocks fit the memory that is free.
+    """
+    blocks = [block for block in blocks if block.error is None]
+    if device != "cpu" or not _small(blocks):
+        return 1
+    import torch
+
+    needs = sorted((block.memory for block in blocks), reverse=True)
+    workers, free = min(torch.get_num_threads(), len(blocks)), available_memory()
+    while workers > 1 and sum(needs[:workers]) > free:
+        workers -= 1
+    return max(1, workers)
+
+
+def begin_early(blocks: Sequence[Block], workers: int | None, device: str) -> None:
+    """Lets workers of the local engine begin their imports, if there will be any, as it seems.
+
+    To find out for certain takes torch, and longer.
+    """
+    several = workers > 1 if workers is not None else len(blocks) > 1 and _small(blocks)
+    if blocks and several and device in ("auto", "cpu"):
+        from bench.runner.engines.workers import begin_imports
+
+        begin_imports()
+
+
+def _small(blocks: Sequence[Block]) -> bool:
+    return all(block.one_thread for block in blocks)
+
+
+def at_least(blocks: Sequence[Block], wanted: int) -> list[Block]:
+    """The same cells in at least `wanted` blocks, if they can be: the largest are split.
+
+    Each part reads the model's activations again, which takes less time than an idle worker loses.
+    """
+    parts = list(blocks)
+    while len(parts) < wanted:
+        largest = max(parts, key=lambda block: block.steps * len(block.specs), default=None)
+        halves = largest.halves() if largest is not None else None
+        if largest is None or halves is None:
+            return parts
+        place = parts.index(largest)
+        parts[place : place + 1] = halves
+    return parts

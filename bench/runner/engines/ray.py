@@ -1,0 +1,85 @@
+"""Blocks as tasks of a Ray cluster; the records come back to the process that asked.
+
+The cluster is the one that `RAY_ADDRESS` names, else one on this machine. Checkpoints, trained
+SAEs and stored activations are files: machines that are to share them need a shared folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench.plan.blocks import Block
+from bench.records.schema import Record
+from bench.runner.engines.local import Here
+from bench.runner.settings import Progress, Settings, Silent
+from zoo.errors import UsageError, WorkerFailed
+
+
+class Cluster(Here):
+    """One task per block; a task on a GPU has one to itself, one on CPUs a core."""
+
+    def __init__(self) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise UsageError("Ray is not installed", 'pip install "gammabench[ray]"') from None
+        ray.init(ignore_reinit_error=True, log_to_driver=False)
+
+    def records(
+        self, blocks: Sequence[Block], settings: Settings, progress: Progress
+    ) -> Iterator[Record]:
+        """The records as blocks come back."""
+        import ray
+
+        from bench.runner.block import block_steps, failed_records
+
+        needs = {"num_gpus": 1} if settings.device.startswith("cuda") else {"num_cpus": 1}
+        task = ray.remote(max_retries=0, **needs)(_measure)
+        settings = _everywhere(settings)
+        running = {task.remote(block, settings): block for block in blocks}
+        try:
+            while running:
+                (ready,), _ = ray.wait(list(running), num_returns=1)
+                block = running.pop(ready)
+                try:
+                    yield from ray.get(ready)
+                except ray.exceptions.RayError as error:
+                    reason = " ".join(str(error).split())[:300]
+                    message = f"the task that measured {block.card.id} failed ({reason})"
+                    yield from failed_records(block, WorkerFailed(message, "bench run --failed"))
+                progress.advance(block_steps(block))
+        finally:
+            for left in running:
+                ray.cancel(left, force=True)
+
+    def finish(self) -> None:
+        """Leaves the cluster, or ends the one on this machine."""
+        import ray
+
+        ray.shutdown()
+
+
+def _everywhere(settings: Settings) -> Settings:
+    """A task runs in a folder of its own."""
+
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else path.resolve()
+
+    return replace(
+        settings,
+        states=absolute(settings.states),
+        saes=absolute(settings.saes),
+        cache=absolute(settings.cache),
+    )
+
+
+def _measure(block: Block, settings: Settings) -> list[Record]:
+    import torch
+
+    from bench.runner.block import measure_block
+
+    if not settings.device.startswith("cuda"):
+        torch.set_num_threads(1)
+    return list(measure_block(block, settings, Silent()))

@@ -1,0 +1,62 @@
+"""Signals: a run stops at the end of a step, or at once when it is asked again."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Interruption:
+    """Whether a signal has asked to stop."""
+
+    asked = False
+
+
+@contextmanager
+def interruptible(notify: Callable[[str], None]) -> Iterator[Interruption]:
+    """While this holds, the first SIGINT or SIGTERM asks to stop; a second one stops at once.
+
+    Only in the main thread of a process: elsewhere signals are somebody else's.
+    """
+    found = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield found
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if found.asked:
+            raise KeyboardInterrupt
+        found.asked = True
+        notify("stops behind this step, with a checkpoint; again to stop at once")
+
+    # A signal that this process ignores is heard by the one that started it.
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
+    try:
+        yield found
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interrupt_on_terminate() -> Iterator[None]:
+    """While this holds, SIGTERM does what Ctrl-C does: files are left whole, the exit code is 130.
+
+    Only in the main thread of a process: elsewhere signals are somebody else's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,136 @@
+"""Training of a block's cells: the same steps on the same batches, stopped and taken up at will."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import zoo.errors
+from bench.activations.cache import CachedStream
+from bench.activations.stream import Stream
+from bench.plan.blocks import Block
+from bench.records.provenance import Clock
+from bench.runner.cell import Cell
+from bench.runner.checkpoints import Keeper
+from bench.runner.interrupts import interruptible
+from bench.runner.settings import Progress
+from zoo.errors import ModelError
+
+Failures = dict[str, ModelError]
+
+
+def train(
+    block: Block,
+    stream: Stream | CachedStream,
+    cells: Sequence[Cell],
+    *,
+    keeper: Keeper,
+    state: dict[str, Any] | None,
+    clock: Clock,
+    progress: Progress,
+) -> Failures:
+    """Every cell takes the same steps on the same batches; a cell that diverges drops out.
+
+    `state` is what `keeper` loaded, to go on behind. Returns the errors of the cells that dropped
+    out, by hash.
+
+    Raises:
+        KeyboardInterrupt: a signal asked to stop; a checkpoint was written, unless nothing but the
+            end was left.
+        OutputError: a checkpoint could not be written.
+    """
+    failed: Failures = {}
+    if block.steps == 0:
+        return failed
+    batches = stream.shuffled(block.protocol.batch)
+    first = 1
+    if state is not None:
+        batches.load_state_dict(state["batches"])
+        failed |= _restore(cells, state)
+        first = state["step"] + 1
+        if state["step"] == block.steps:
+            for cell in cells:
+                if cell.spec.hash not in failed:
+                    cell.count_last()
+        progress.advance(len(cells) * state["step"])
+    counted = set(block.protocol.census_steps()) | {block.steps}
+    with interruptible(progress.note) as interruption:
+        for step in range(first, block.steps + 1):
+            running = [cell for cell in cells if cell.spec.hash not in failed]
+            if not running:
+                break
+            batch = batches.next()
+            for cell in running:
+                with _may_drop_out(cell, failed):
+                    loss = cell.step(batch[cell.spec.layer])
+                    if step in counted:
+                        cell.count(step, float(loss), last=step == block.steps)
+            progress.advance(len(cells))
+            if interruption.asked or (keeper.is_due and step < block.steps):
+                for cell in running:
+                    with _may_drop_out(cell, failed):
+                        cell.trainer.check_finite()
+                keeper.save(_state(step, batches.state_dict(), cells, failed, stream, clock))
+            if interruption.asked:
+                raise KeyboardInterrupt
+    # Asked behind the last look at it: the checkpoint before is the one to go on from.
+    if interruption.asked:
+        raise KeyboardInterrupt
+    return failed
+
+
+@contextmanager
+def _may_drop_out(cell: Cell, failed: Failures) -> Iterator[None]:
+    """What goes wrong with one cell goes into `failed`, and the others go on."""
+    try:
+        yield
+    except ModelError as error:
+        failed[cell.spec.hash] = error
+
+
+def _state(
+    step: int,
+    batches: dict[str, Any],
+    cells: Sequence[Cell],
+    failed: Failures,
+    stream: Stream | CachedStream,
+    clock: Clock,
+) -> dict[str, Any]:
+    return {
+        "step": step,
+        "batches": batches,
+        "cells": {
+            cell.spec.hash: cell.state_dict() for cell in cells if cell.spec.hash not in failed
+        },
+        "failed": {
+            name: [type(error).__name__, error.message, error.remedy]
+            for name, error in failed.items()
+        },
+        "at_once": stream.at_once,
+        "seconds": clock.seconds,
+        "started": clock.started,
+        "resumed": clock.resumed,
+        "notes": list(clock.notes),
+    }
+
+
+def _restore(cells: Sequence[Cell], state: dict[str, Any]) -> Failures:
+    """Sets the cells as they were; the errors of those that had dropped out."""
+    failed: Failures = {}
+    for cell in cells:
+        if cell.spec.hash in state["failed"]:
+            kind, message, remedy = state["failed"][cell.spec.hash]
+            failed[cell.spec.hash] = getattr(zoo.errors, kind)(message, remedy)
+            continue
+        cell.load_state_dict(state["cells"][cell.spec.hash])
+    return failed
+
+
+def restore_conditions(state: dict[str, Any], stream: Stream | CachedStream, clock: Clock) -> None:
+    """The size of a forward pass and the clock, as they were when the state was saved."""
+    stream.at_once = state["at_once"]
+    clock.started = state["started"]
+    clock.earlier = state["seconds"]
+    clock.resumed = state["resumed"] + 1
+    clock.notes[:] = [*state["notes"], *(n for n in clock.notes if n not in state["notes"])]

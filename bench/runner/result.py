@@ -1,0 +1,139 @@
+"""From a trained cell to the measured part of its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+from torch import Tensor
+
+from bench.death import theory
+from bench.death.census import Census
+from bench.death.revival import survival, survival_curve, transitions
+from bench.records.schema import (
+    Agreement,
+    BiasSteps,
+    Death,
+    Result,
+    Revival,
+    Statistics,
+    Training,
+    Transitions,
+)
+from bench.runner.cell import Cell
+from bench.sae.families import DENSE
+from bench.sae.quality import agreement, quality, recovery
+from bench.sae.trainer import Trainer
+
+# Points that a record keeps of a survival curve: more than a figure can show.
+CURVE_POINTS = 64
+
+
+def result(cell: Cell, truth: Tensor | None) -> Result:
+    """The result of a cell at the end of training; `truth` are the true features, if known."""
+    stats, spec = cell.layer.stats, cell.spec
+    n, k = int(spec.protocol["n"]), int(spec.protocol["k"])
+    last = cell.last or cell.trainer.sae.census(cell.layer.sample, counts=True)
+    predicted_relu = theory.predicted_relu(stats.gamma, stats.tokens)
+    predicted_dead = theory.predicted_dead(stats.gamma, stats.tokens, k, n)
+    without_k = spec.protocol.get("family") in DENSE
+    return Result(
+        statistics=Statistics.model_validate(stats.to_dict()),
+        predicted_relu=predicted_relu,
+        predicted_dead=predicted_relu if without_k else predicted_dead,
+        death_init=_death(cell.born),
+        death_end=_death(last),
+        training=_training(cell, last, truth) if cell.trainer.step_number else None,
+        attribution=cell.attribution,
+        special_tokens=cell.layer.special,
+    )
+
+
+def agreements(cells: Sequence[Cell]) -> dict[str, Agreement]:
+    """By cell's hash, how trained cells agree with other seeds of their layer and arm."""
+    groups: dict[tuple[int, str], list[Cell]] = {}
+    for cell in cells:
+        if cell.last is not None:
+            groups.setdefault((cell.spec.layer, cell.spec.arm), []).append(cell)
+    found = {}
+    for group in groups.values():
+        rows = {cell.spec.seed: _alive_directions(cell) for cell in group}
+        for cell in group:
+            others = [seed for seed in rows if seed != cell.spec.seed]
+            cosine = agreement(rows[cell.spec.seed], [rows[seed] for seed in others])
+            if cosine is not None:
+                found[cell.spec.hash] = Agreement(seeds=tuple(others), mean_max_cosine=cosine)
+    return found
+
+
+def _alive_directions(cell: Cell) -> Tensor:
+    assert cell.last is not None
+    directions = cell.trainer.sae.directions()
+    return directions[~cell.last.dead_mask.to(directions.device)]
+
+
+def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:
+    trainer = cell.trainer
+    measured = quality(trainer.sae, cell.layer.sample)
+    births = {
+        "relu": cell.born.never_positive,
+        "topk": cell.born.never_selected,
+        "all": cell.born.never_positive | cell.born.never_selected,
+    }
+    revivals = {path: _revival(trainer, dead) for path, dead in births.items()}
+    return Training(
+        steps=trainer.step_number,
+        tokens=trainer.tokens,
+        path=cast(Literal["sparse", "dense"], trainer.path),
+        checkpoints=tuple(cell.checkpoints),
+        revival_relu=revivals["relu"],
+        revival_topk=revivals["topk"],
+        revival=revivals["all"],
+        fvu=measured.fvu,
+        l0=measured.l0,
+        recovery=None if truth is None else recovery(trainer.sae, truth),
+        transitions=_transitions(cell, last),
+        bias_steps=_bias_steps(cell),
+    )
+
+
+def _transitions(cell: Cell, last: Census) -> Transitions:
+    table = transitions(
+        (cell.born.never_positive, cell.born.never_selected),
+        (last.never_positive, last.never_selected),
+    )
+    fired = (cell.trainer.first_fired >= 0).cpu()
+    return Transitions(
+        **{f"{before}_{after}": n for before, row in table.items() for after, n in row.items()},
+        again=int((cell.born.dead_mask & fired & last.dead_mask).sum()),
+        collateral=int((cell.was_topk & last.never_positive).sum()),
+    )
+
+
+def _bias_steps(cell: Cell) -> BiasSteps | None:
+    steps = cell.bias.steps()
+    if steps is None:
+        return None
+    half, most, nearly_all = steps
+    return BiasSteps(half=half, most=most, nearly_all=nearly_all)
+
+
+def _revival(trainer: Trainer, dead: Tensor) -> Revival:
+    clock = (trainer.first_fired, dead, trainer.step_number)
+    times, shares = survival_curve(*clock)
+    curve = thin(list(zip(times.tolist(), shares.tolist(), strict=True)), CURVE_POINTS)
+    found = survival(*clock)
+    median, interval = found.in_tokens(trainer.batch or 0)
+    more = {"curve": curve, "median_tokens": median, "interval_tokens": interval}
+    return Revival.model_validate(found.to_dict() | more)
+
+
+def thin(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """At most `most` of the points, evenly spaced by number, the first and the last included."""
+    if len(points) <= most:
+        return points
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _death(found: Census) -> Death:
+    return Death(dead_relu=found.dead_relu, dead_topk=found.dead_topk, always_on=found.always_on)

@@ -1,0 +1,149 @@
+"""Runs blocks, wherever an engine runs them, and keeps their records. Resume is the default.
+
+A cell whose record exists is done, failed or not: `force` redoes all, `failed` the failed ones.
+Records are written when their block ends; a run that is stopped at any moment goes on from the last
+checkpoint of the block it was in.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.plan.blocks import Block
+from bench.records.schema import Record
+from bench.records.spec import Spec
+from bench.records.store import RecordStore
+from bench.runner.checkpoints import remove_done, take_up
+from bench.runner.engines import Engine, make_engine
+from bench.runner.interrupts import interrupt_on_terminate
+from bench.runner.settings import Settings
+
+State = Literal["done", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A planned block, and those of its cells that are still to be measured."""
+
+    block: Block
+    states: dict[str, State]
+    pending: tuple[Spec, ...]
+
+    def count(self, state: State) -> int:
+        """How many of the block's cells are in that state."""
+        return sum(found == state for found in self.states.values())
+
+
+def todo(
+    blocks: Iterable[Block],
+    store: RecordStore,
+    *,
+    force: bool = False,
+    failed: bool = False,
+    saes: Path | None = None,
+) -> list[Todo]:
+    """What is done already and what is to be done.
+
+    With `saes`, a measured cell is done only if its trained SAE is in that folder too.
+
+    Raises:
+        BadRecord: the record of a planned cell is broken or was edited (not with `force`).
+    """
+    found = []
+    for block in blocks:
+        states: dict[str, State] = {}
+        for spec in block.specs:
+            record = None if force else store.load(spec)
+            states[spec.hash] = "missing" if record is None else _state(record)
+            if saes and states[spec.hash] == "done" and not (saes / spec.hash).is_dir():
+                states[spec.hash] = "missing"
+        again = {"missing", "failed"} if failed or block.error else {"missing"}
+        pending = tuple(spec for spec in block.specs if states[spec.hash] in again)
+        found.append(Todo(block, states, pending))
+    return found
+
+
+def run(
+    work: Sequence[Todo],
+    store: RecordStore,
+    settings: Settings | None = None,
+    engine: Engine | None = None,
+) -> Iterator[Record]:
+    """Measures what is pending, block by block; saves each record and yields it.
+
+    Raises:
+        OutputError: a record cannot be written.
+    """
+    settings, engine = settings or Settings(), engine or make_engine("local")
+    blocks = [item.block.only(item.pending) for item in work if item.pending]
+    pending = {spec.hash for block in blocks for spec in block.specs}
+    if settings.states is not None:
+        if engine.leads:
+            remove_done(settings.states, store, pending)
+        blocks = take_up(blocks, settings.states)
+    blocks = engine.agree(blocks)
+    steps = sum(block.steps * len(block.specs) for block in blocks)
+    with interrupt_on_terminate(), _progress(steps, shown=engine.leads) as progress:
+        for record in engine.records(blocks, settings, progress):
+            keep(record, store)
+            pending.discard(record.hash)
+            if settings.states is not None:
+                remove_done(settings.states, store, pending)
+            yield record
+    engine.finish()
+
+
+def keep(record: Record, store: RecordStore) -> None:
+    """Saves a record, and removes what the cell failed as while its weights were not there."""
+    store.save(record)
+    for twin in record.spec.absent_twins():
+        store.path(twin).unlink(missing_ok=True)
+
+
+def check_writable(store: RecordStore) -> None:
+    """Raises `OutputError` now rather than after an hour's work."""
+    from zoo.files import write_atomically
+
+    probe = store.folder / ".writable"
+    write_atomically(probe, "")
+    probe.unlink()
+
+
+def _state(record: Record) -> State:
+    return "done" if record.status == "ok" else "failed"
+
+
+class _Bar:
+    """A progress bar on stderr, shown on a terminal only; notes are always written there."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def advance(self, steps: int) -> None:
+        self._bar.update(steps)
+
+    def note(self, text: str) -> None:
+        self._bar.write(f"bench: {text}", file=sys.stderr)
+
+    def describe(self, what: str) -> None:
+        self._bar.set_description(what)
+
+
+@contextmanager
+def _progress(total: int, *, shown: bool) -> Iterator[_Bar]:
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total,
+        unit="step",
+        unit_scale=True,
+        disable=None if shown else True,
+        file=sys.stderr,
+        dynamic_ncols=True,
+    ) as bar:
+        yield _Bar(bar)

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: arms, families, the model, its gradients and its trainer."""

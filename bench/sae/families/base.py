@@ -1,0 +1,84 @@
+"""What a family of SAEs is asked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.death.census import Census
+from bench.sae.auxk import Aux
+from bench.sae.codes import Codes, DenseCodes, Path
+from bench.sae.families import Name
+from bench.sae.gradients import Backward, Weights
+
+# A family's own tensors, by name: beside the four that every SAE has.
+Own = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """How pre-activations become codes, and what that adds to the loss.
+
+    Subclasses are frozen dataclasses of hyper-parameters. An SAE's tensors are handed in:
+    `weights` are the four of every SAE, `own` those of the family.
+
+    Attributes:
+        name: as in the protocol.
+        paths: how it can compute a step.
+        trained: which of its own tensors the optimizer updates; the others follow the data.
+    """
+
+    name: ClassVar[Name]
+    paths: ClassVar[tuple[Path, ...]] = ("sparse", "dense")
+    trained: ClassVar[tuple[str, ...]] = ()
+
+    def own(self, width: int, n: int) -> dict[str, Tensor]:
+        """The family's own tensors at birth, float32 on the CPU."""
+        return {}
+
+    def rescaled(self, own: Own, scale: float) -> dict[str, Tensor]:
+        """The own tensors of an SAE whose pre-activations are `scale` times as large."""
+        return dict(own)
+
+    @abstractmethod
+    def encode(self, centered: Tensor, weights: Weights, own: Own, k: int) -> Codes | DenseCodes:
+        """The codes at inference of centered = y - b, [tokens, d]."""
+
+    @abstractmethod
+    def step(
+        self,
+        weights: Weights,
+        own: Own,
+        y: Tensor,
+        k: int,
+        *,
+        path: Path,
+        number: int = 0,
+        aux: Aux | None = None,
+    ) -> Backward:
+        """Loss and gradients on one batch y [tokens, d]; the auxiliary loss if there are dead.
+
+        number: steps taken before this one.
+        """
+
+    @abstractmethod
+    def census(
+        self, centered: Tensor, weights: Weights, own: Own, k: int, *, counts: bool
+    ) -> Census:
+        """Who is dead on the tokens centered = y - b [tokens, d]; `counts` as in
+        `bench.death.census`."""
+
+
+def warm(number: int, steps: int) -> float:
+    """The share of a sparsity weight that step `number` takes, rising linearly over `steps`."""
+    return min(1.0, (number + 1) / steps) if steps else 1.0
+
+
+def kept(own: Own, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors on a device, in a dtype."""
+    return {name: tensor.to(device=device, dtype=dtype) for name, tensor in own.items()}

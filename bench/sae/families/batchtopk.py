@@ -1,0 +1,103 @@
+"""BatchTopK: the tokens * k largest positive pre-activations of a whole batch.
+
+Bussmann, Leask and Nanda, "BatchTopK Sparse Autoencoders" (2024), arXiv 2412.06410. At inference a
+token must not depend on its batch: there the codes are the pre-activations above one threshold
+(section 2.1), the mean over training batches of the smallest that was selected. It is kept as a
+running mean.
+
+Death: dead by ReLU is never > 0; the second path is > 0 somewhere, but never above the threshold.
+Before the first step the threshold is what the sample itself gives, batch by batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.death.census import Census
+from bench.death.threshold_census import threshold_census
+from bench.sae.auxk import Aux, AuxPicker
+from bench.sae.codes import ArrayPairs, DenseCodes, Path, RaggedPairs
+from bench.sae.families import Name
+from bench.sae.families.base import Family, Own
+from bench.sae.gradients import Backward, Weights, backward, pre_activations
+
+# Tokens of the batches from which the threshold at birth is found.
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class BatchTopK(Family):
+    """threshold_rate: weight of the newest batch in the running mean of the threshold.
+
+    Own tensor: `threshold`, a scalar, 0 until the first step.
+    """
+
+    threshold_rate: float = 0.01
+    name: ClassVar[Name] = "batchtopk"
+
+    def own(self, width: int, n: int) -> dict[str, Tensor]:
+        return {"threshold": torch.zeros(())}
+
+    def rescaled(self, own: Own, scale: float) -> dict[str, Tensor]:
+        return {"threshold": own["threshold"] * scale}
+
+    def encode(self, centered: Tensor, weights: Weights, own: Own, k: int) -> DenseCodes:
+        pre = pre_activations(centered, weights)
+        return DenseCodes(torch.where(pre > own["threshold"], pre, 0.0))
+
+    def step(
+        self,
+        weights: Weights,
+        own: Own,
+        y: Tensor,
+        k: int,
+        *,
+        path: Path,
+        number: int = 0,
+        aux: Aux | None = None,
+    ) -> Backward:
+        centered = y - weights.b
+        picker = AuxPicker.of(aux)
+        pre = pre_activations(centered, weights)
+        if picker is not None:
+            picker(pre)
+        smallest = smallest_selected(pre, k)
+        mask = pre >= smallest
+        pairs = RaggedPairs(pre, mask) if path == "sparse" else ArrayPairs(pre.mul_(mask))
+        result = backward(pairs, weights, centered, path, picker)
+        return result._replace(own_values={"threshold": self._followed(own["threshold"], smallest)})
+
+    def census(
+        self, centered: Tensor, weights: Weights, own: Own, k: int, *, counts: bool
+    ) -> Census:
+        threshold = own["threshold"]
+        if not float(threshold) > 0:
+            batches = [pre_activations(rows, weights) for rows in centered.split(_BATCH)]
+            found = torch.stack([smallest_selected(pre, k) for pre in batches])
+            threshold = found.mean()
+        return threshold_census(
+            centered, weights.W_enc, threshold.expand(len(weights.W_enc)), weights.b_enc, counts
+        )
+
+    def _followed(self, threshold: Tensor, smallest: Tensor) -> Tensor:
+        """The running mean; a batch without a positive pre-activation says nothing."""
+        moved = torch.where(
+            threshold > 0, threshold + self.threshold_rate * (smallest - threshold), smallest
+        )
+        return torch.where(torch.isfinite(smallest), moved, threshold)
+
+
+def smallest_selected(pre: Tensor, k: int) -> Tensor:
+    """The smallest pre-activation [tokens, n] that is selected, a scalar; inf where none is.
+
+    All that are tied with it are selected too.
+    """
+    place = pre.numel() - min(len(pre) * k, pre.numel()) + 1
+    nth = pre.view(-1).kthvalue(place).values
+    if float(nth) > 0:
+        return nth
+    return torch.where(pre > 0, pre, torch.inf).min()

@@ -1,0 +1,110 @@
+"""JumpReLU: a pre-activation is a code where it exceeds its feature's own, trained threshold.
+
+    codes = pre * H(pre - theta),  theta = exp(log_threshold)
+    loss  = mean over tokens of (|y_hat - y|^2 / d + l0 * number of codes)
+
+Rajamanoharan et al., "Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse
+Autoencoders" (2024), arXiv 2407.14435. Both terms are flat in theta almost everywhere; its gradient
+is estimated straight through, with a rectangle K of width `bandwidth`:
+
+    d code / d theta = -(theta / bandwidth) K((pre - theta) / bandwidth)
+    d H    / d theta = -(1     / bandwidth) K((pre - theta) / bandwidth)
+
+There activations have a mean square norm of 1, here of d where they are centered: lengths
+(`threshold`, `bandwidth`) are therefore in units of sqrt(d), and the error is divided by d.
+
+Death: dead by ReLU is never > 0; the second path is > 0 somewhere, but never above the threshold.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.death.census import Census
+from bench.death.threshold_census import threshold_census
+from bench.sae.auxk import Aux, AuxPicker
+from bench.sae.codes import ArrayPairs, DenseCodes, Path
+from bench.sae.families import Name
+from bench.sae.families.base import Family, Own, warm
+from bench.sae.gradients import Backward, Weights, backward, pre_activations
+
+
+@dataclass(frozen=True)
+class JumpReLU(Family):
+    """l0: price of a code. warmup_steps: over which it rises from 0.
+
+    threshold, bandwidth: theta at birth and the rectangle's width, in units of sqrt(d). Own tensor:
+    `log_threshold` [n], trained.
+    """
+
+    l0: float = 1e-3
+    warmup_steps: int = 0
+    threshold: float = 1e-3
+    bandwidth: float = 1e-3
+    name: ClassVar[Name] = "jumprelu"
+    paths: ClassVar[tuple[Path, ...]] = ("dense",)
+    trained: ClassVar[tuple[str, ...]] = ("log_threshold",)
+
+    def own(self, width: int, n: int) -> dict[str, Tensor]:
+        return {"log_threshold": torch.full((n,), math.log(self.threshold * math.sqrt(width)))}
+
+    def rescaled(self, own: Own, scale: float) -> dict[str, Tensor]:
+        return {"log_threshold": own["log_threshold"] + math.log(scale)}
+
+    def encode(self, centered: Tensor, weights: Weights, own: Own, k: int) -> DenseCodes:
+        pre = pre_activations(centered, weights)
+        return DenseCodes(torch.where(pre > own["log_threshold"].exp(), pre, 0.0))
+
+    def step(
+        self,
+        weights: Weights,
+        own: Own,
+        y: Tensor,
+        k: int,
+        *,
+        path: Path,
+        number: int = 0,
+        aux: Aux | None = None,
+    ) -> Backward:
+        tokens, width = y.shape
+        centered = y - weights.b
+        picker = AuxPicker.of(aux)
+        pre = pre_activations(centered, weights)
+        if picker is not None:
+            picker(pre)
+        price = self.l0 * warm(number, self.warmup_steps) / tokens
+        width_of_step = self.bandwidth * math.sqrt(width)
+        pairs = _Jumps(pre, own["log_threshold"].exp(), width_of_step, price)
+        result = backward(pairs, weights, centered, path, picker)
+        return result._replace(
+            sparsity_loss=price * (pairs.array > 0).sum().to(y.dtype),
+            own_gradients={"log_threshold": pairs.by_log_threshold},
+        )
+
+    def census(
+        self, centered: Tensor, weights: Weights, own: Own, k: int, *, counts: bool
+    ) -> Census:
+        thresholds = own["log_threshold"].exp()
+        return threshold_census(centered, weights.W_enc, thresholds, weights.b_enc, counts)
+
+
+class _Jumps(ArrayPairs):
+    """The codes of pre [tokens, n] above theta [n], each of which costs `price`."""
+
+    def __init__(self, pre: Tensor, theta: Tensor, bandwidth: float, price: float) -> None:
+        super().__init__(torch.where(pre > theta, pre, 0.0))
+        self.theta, self.bandwidth, self.price = theta, bandwidth, price
+        self.near = (pre - theta).abs() < bandwidth / 2
+        self.by_log_threshold = torch.zeros_like(theta)
+
+    def by_pre(self, slopes: Tensor) -> Tensor:
+        by_code = torch.where(self.near, slopes, 0.0).sum(0)
+        priced = self.price * self.near.sum(0).to(slopes.dtype)
+        by_theta = -(self.theta * by_code + priced) / self.bandwidth
+        self.by_log_threshold = by_theta * self.theta
+        return slopes.mul_(self.array > 0)

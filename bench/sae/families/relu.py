@@ -1,0 +1,78 @@
+"""ReLU with an L1 penalty: every positive pre-activation is a code, and large codes cost.
+
+    loss = mean over tokens of (|y_hat - y|^2 + l1 * sum of the codes) / d
+
+Bricken et al., "Towards Monosemanticity" (2023); the scale of `l1` and its warm-up over the first
+5 % of training are those of Conerly et al., "Update on how we train SAEs" (Anthropic, April 2024),
+where ||sigma|| = sqrt(d) as here, and whose penalty l1 * code * |decoder row| this is where rows
+have unit norm.
+
+Death: dead by ReLU is never > 0. There is no second path: what is positive fires.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.death.census import Census
+from bench.death.threshold_census import threshold_census
+from bench.sae.auxk import Aux, AuxPicker
+from bench.sae.codes import ArrayPairs, DenseCodes, Path
+from bench.sae.families import Name
+from bench.sae.families.base import Family, Own, warm
+from bench.sae.gradients import Backward, Weights, backward, pre_activations
+
+
+@dataclass(frozen=True)
+class ReLU(Family):
+    """l1: weight of the penalty. warmup_steps: over which it rises from 0."""
+
+    l1: float = 5.0
+    warmup_steps: int = 0
+    name: ClassVar[Name] = "relu"
+    paths: ClassVar[tuple[Path, ...]] = ("dense",)
+
+    def encode(self, centered: Tensor, weights: Weights, own: Own, k: int) -> DenseCodes:
+        return DenseCodes(pre_activations(centered, weights).clamp_(min=0))
+
+    def step(
+        self,
+        weights: Weights,
+        own: Own,
+        y: Tensor,
+        k: int,
+        *,
+        path: Path,
+        number: int = 0,
+        aux: Aux | None = None,
+    ) -> Backward:
+        centered = y - weights.b
+        picker = AuxPicker.of(aux)
+        pre = pre_activations(centered, weights)
+        if picker is not None:
+            picker(pre)
+        price = self.l1 * warm(number, self.warmup_steps) / y.numel()
+        pairs = _Priced(pre.clamp_(min=0), price)
+        result = backward(pairs, weights, centered, path, picker)
+        return result._replace(sparsity_loss=price * result.activity.sum())
+
+    def census(
+        self, centered: Tensor, weights: Weights, own: Own, k: int, *, counts: bool
+    ) -> Census:
+        thresholds = torch.zeros_like(weights.b_enc)
+        return threshold_census(centered, weights.W_enc, thresholds, weights.b_enc, counts)
+
+
+class _Priced(ArrayPairs):
+    """Codes, each of which costs `price` times its value."""
+
+    def __init__(self, array: Tensor, price: float) -> None:
+        super().__init__(array)
+        self.price = price
+
+    def by_pre(self, slopes: Tensor) -> Tensor:
+        return slopes.add_(self.price).mul_(self.array > 0)

@@ -1,0 +1,73 @@
+"""TopK: the k largest pre-activations of each token, negative ones set to 0.
+
+Makhzani and Frey, "k-Sparse Autoencoders" (2013); Gao et al., "Scaling and evaluating sparse
+autoencoders" (2024), there with the ReLU. Dead by ReLU and dead by TopK as in `bench.death.census`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from bench.compute.topk import exact_topk
+from bench.death.census import Census, census
+from bench.sae.auxk import Aux, AuxPicker
+from bench.sae.codes import PAIRS, Codes, Path
+from bench.sae.families import Name
+from bench.sae.families.base import Family, Own
+from bench.sae.gradients import Backward, Weights, backward, pre_activations, row_slices
+
+
+@dataclass(frozen=True)
+class TopK(Family):
+    """Without hyper-parameters but k."""
+
+    name: ClassVar[Name] = "topk"
+
+    def encode(self, centered: Tensor, weights: Weights, own: Own, k: int) -> Codes:
+        return topk_codes(centered, weights, k)
+
+    def step(
+        self,
+        weights: Weights,
+        own: Own,
+        y: Tensor,
+        k: int,
+        *,
+        path: Path,
+        number: int = 0,
+        aux: Aux | None = None,
+    ) -> Backward:
+        centered = y - weights.b
+        picker = AuxPicker.of(aux)
+        pairs = PAIRS[path](topk_codes(centered, weights, k, also=picker), len(weights.W_enc))
+        return backward(pairs, weights, centered, path, picker)
+
+    def census(
+        self, centered: Tensor, weights: Weights, own: Own, k: int, *, counts: bool
+    ) -> Census:
+        return census(centered, weights.W_enc, k=k, b_enc=weights.b_enc, counts=counts)
+
+
+def topk_codes(
+    centered: Tensor,
+    weights: Weights,
+    k: int,
+    *,
+    also: Callable[[Tensor], None] | None = None,
+) -> Codes:
+    """The codes of `centered` = y - b, [tokens, d], by rows that fit the cache.
+
+    `also` is called with the pre-activations [rows, n] of each group of rows, in order.
+    """
+    parts = []
+    for rows in row_slices(len(centered), len(weights.W_enc), centered.device):
+        pre = pre_activations(centered[rows], weights)
+        values, indices = exact_topk(pre, k)
+        parts.append(Codes(values.clamp_(min=0), indices))
+        if also is not None:
+            also(pre)
+    return Codes.joined(parts)

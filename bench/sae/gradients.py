@@ -1,0 +1,90 @@
+"""Loss and gradients of one training step, written out by hand; what the families share.
+
+    pre   = (y - b) @ W_enc.T + b_enc
+    codes = the family's choice among the positive pre-activations    (bench.sae.families)
+    y_hat = codes @ W_dec + b
+    loss  = mean over tokens and dimensions of (y_hat - y)^2
+
+to which a family may add a sparsity loss, and AuxK (`bench.sae.auxk`) a loss on dead features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.sae.auxk import AuxPicker, auxiliary
+from bench.sae.codes import ArrayPairs, DensePairs, Path, SparsePairs
+
+# Elements of the pre-activations held at once: they stay in a CPU's cache between the product and
+# the selection; an accelerator wants them larger.
+_CPU_ELEMENTS = 2**22
+_DEVICE_ELEMENTS = 2**28
+
+
+class Weights(NamedTuple):
+    """W_enc [n, d], b_enc [n], W_dec [n, d], b [d]; or their gradients."""
+
+    W_enc: Tensor
+    b_enc: Tensor
+    W_dec: Tensor
+    b: Tensor
+
+
+class Backward(NamedTuple):
+    """What one step yields before the optimizer.
+
+    loss: mean squared error. sparsity_loss, aux_loss: with their weights; None where not in use.
+    along: [n], the inner product of each row of the W_dec gradient with its row of W_dec.
+    activity: [n], the sum of each feature's codes; > 0 just where it fired.
+    own_gradients: of the family's own trained tensors, by name.
+    own_values: new values of the family's own tensors that are not trained, by name.
+    """
+
+    loss: Tensor
+    aux_loss: Tensor | None
+    gradients: Weights
+    along: Tensor
+    activity: Tensor
+    sparsity_loss: Tensor | None = None
+    own_gradients: Mapping[str, Tensor] = MappingProxyType({})
+    own_values: Mapping[str, Tensor] = MappingProxyType({})
+
+
+def row_slices(tokens: int, n: int, device: torch.device) -> list[slice]:
+    """Slices of rows whose pre-activations are worked on at once."""
+    elements = _CPU_ELEMENTS if device.type == "cpu" else _DEVICE_ELEMENTS
+    rows = max(64, elements // n)
+    return [slice(start, min(start + rows, tokens)) for start in range(0, tokens, rows)]
+
+
+def pre_activations(centered: Tensor, weights: Weights) -> Tensor:
+    """(y - b) @ W_enc.T + b_enc, [tokens, n], of centered = y - b [tokens, d]."""
+    return torch.addmm(weights.b_enc, centered, weights.W_enc.T)
+
+
+def backward(
+    pairs: SparsePairs | DensePairs | ArrayPairs,
+    weights: Weights,
+    centered: Tensor,
+    path: Path,
+    picker: AuxPicker | None,
+) -> Backward:
+    """Loss and gradients, given the codes `pairs` of centered = y - b [tokens, d]."""
+    # y_hat - y, as b is in both.
+    error = pairs.decode(weights.W_dec).sub_(centered)
+    loss = torch.linalg.vector_norm(error).square() / error.numel()
+    aux_loss = added = None
+    if picker is not None:
+        aux_loss, added = auxiliary(picker, weights.W_dec, -error, centered, path)
+    error.mul_(2.0 / error.numel())
+    features = pairs.gradients(weights.W_dec, error, centered, gate=True)
+    if picker is not None and added is not None:
+        features.add_at(picker.dead, added)
+    b = error.sum(0) - features.b_enc @ weights.W_enc
+    gradients = Weights(features.W_enc, features.b_enc, features.W_dec, b)
+    return Backward(loss, aux_loss, gradients, features.along, features.activity)

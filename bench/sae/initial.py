@@ -1,0 +1,58 @@
+"""A layer's dictionaries at birth: who of them is dead in which arm, and what that is owed to.
+
+Arms of one seed begin from the same directions, so that their deaths differ by the arm alone. Each
+arm's dictionary is counted on the activations as the arm gives them: W x and W (x - center) would
+share a product, but at a large mean the difference of two products holds few correct digits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from bench.death.census import Census
+from bench.sae.arms import PRESETS, Arm
+from bench.sae.families.base import Family
+from bench.sae.model import SAE
+from bench.sae.transform import Transform
+
+
+class Births:
+    """Fresh SAEs of one layer, and their censuses on its sample [tokens, width], taken once each.
+
+    AuxK changes the training, not what is born: arms that differ by it alone share everything.
+    """
+
+    def __init__(self, sample: Tensor, n: int, k: int, family: Family | None = None) -> None:
+        self.sample, self.n, self.k, self.family = sample, n, k, family
+        self._transforms: dict[Arm, Transform] = {}
+        self._censuses: dict[tuple[Arm, int], Census] = {}
+
+    def sae(self, arm: Arm, seed: int) -> SAE:
+        """A new SAE, as training would begin with it. Raises BadActivations if nothing varies."""
+        inputs = replace(arm, aux="none")
+        if inputs not in self._transforms:
+            self._transforms[inputs] = Transform.fit(inputs, self.sample)
+        return SAE.init(
+            self.sample.shape[1],
+            self.n,
+            self.k,
+            seed=seed,
+            transform=self._transforms[inputs],
+            family=self.family,
+            device=self.sample.device,
+        )
+
+    def census(self, arm: Arm, seed: int, *, counts: bool = False) -> Census:
+        """The census of that SAE. counts: with each feature's firings."""
+        key = replace(arm, aux="none"), seed
+        found = self._censuses.get(key)
+        if found is None or (counts and found.counts is None):
+            found = self.sae(arm, seed).census(self.sample, counts=counts)
+            self._censuses[key] = found
+        return found
+
+    def presets(self, seed: int) -> dict[str, Census]:
+        """The censuses of the preset arms, which `theory.attribution` compares."""
+        return {name: self.census(arm, seed) for name, arm in PRESETS.items()}

@@ -1,0 +1,302 @@
+"""Training of one SAE, one batch at a time, with a clock on every feature.
+
+One recipe for all arms and families: the loss and gradients of `bench.sae.gradients`, the part of
+the decoder's gradient along its own rows removed, clipping by the global norm, Adam, decoder rows
+set back to unit norm. Nothing is shared between trainers, so an SAE trained alone and one
+trained beside others are equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from bench.compute.heap import keep_heap
+from bench.compute.matmul import fast_matmul
+from bench.sae.auxk import Aux
+from bench.sae.codes import Path
+from bench.sae.families.base import Family
+from bench.sae.gradients import Backward
+from bench.sae.model import SAE, Recipe
+from zoo.errors import TrainingFailed
+
+# Steps between looks at the loss where a look makes the device wait; on a CPU it is every step.
+CHECK_EVERY = 64
+
+_LOWER_THE_RATE = "Lower the learning rate, or look for huge activations."
+
+
+class StepResult(NamedTuple):
+    """Scalars on the SAE's device; reading one makes the device wait.
+
+    loss: mean squared error per dimension in the arm's transformed space, where variance is 1.
+    aux_loss: the auxiliary loss with its weight, None where it was not in use.
+    gradient_norm: global norm before clipping.
+    sparsity_loss: the family's penalty with its weight, None where it has none.
+    """
+
+    loss: Tensor
+    aux_loss: Tensor | None
+    gradient_norm: Tensor
+    sparsity_loss: Tensor | None = None
+
+
+class Trainer:
+    """Trains `sae` in place.
+
+    Steps count from 0: step s sees the weights after s updates. Every batch must have the size of
+    the first one, so that a step is a fixed number of tokens.
+
+    Attributes:
+        step_number: updates made.
+        tokens: tokens seen.
+        last_fired, first_fired: int64 [n], the step of the last and of the first firing; -1 where
+            there was none. A feature selected with value 0 has not fired.
+        path: "sparse" or "dense", how gradients are computed. `auto` becomes one of them at the
+            first step, by one measurement per process and size. The two differ in rounding, so
+            which it was is part of the state and of the record, and a protocol whose numbers must
+            come out again to the last bit names one. A family with only one way takes that.
+    """
+
+    def __init__(
+        self,
+        sae: SAE,
+        recipe: Recipe,
+        *,
+        aux: bool = False,
+        path: Literal["sparse", "dense", "auto"] = "auto",
+    ) -> None:
+        if (sae.n, sae.k) != (recipe.n, recipe.k):
+            raise ValueError(
+                f"an SAE of n, k = {sae.n}, {sae.k} and a recipe of {recipe.n}, {recipe.k}"
+            )
+        self.sae = sae
+        self.recipe = recipe
+        self.aux = aux
+        paths = sae.family.paths
+        self.path = paths[0] if len(paths) == 1 else path
+        self.batch: int | None = None
+        self.step_number = 0
+        device = sae.W_enc.device
+        self.last_fired = torch.full((sae.n,), -1, dtype=torch.int64, device=device)
+        self.first_fired = self.last_fired.clone()
+        trained = {name: sae.own[name] for name in sae.family.trained}
+        self._trained: dict[str, Tensor] = {**sae.weights._asdict(), **trained}
+        self._first_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
+        self._second_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
+        self._updates = [torch.zeros((), device=device) for _ in self._trained]
+        self._unchecked: list[Tensor] = []
+        self._looks_every = 1 if device.type == "cpu" else CHECK_EVERY
+
+    @property
+    def tokens(self) -> int:
+        """Tokens seen."""
+        return self.step_number * (self.batch or 0)
+
+    @torch.no_grad()
+    def step(self, x: Tensor) -> StepResult:
+        """One update on raw activations x [batch, d].
+
+        Raises:
+            TrainingFailed: the loss of this or a recent step is not finite; names the step. Looked
+                at every step on a CPU, every 64 steps elsewhere (and by `check_finite`).
+            ValueError: the batch is not of the size of the first one.
+        """
+        self._fix_batch(x)
+        if x.device.type == "cpu":
+            keep_heap(self.sae.W_enc.nbytes)
+        with fast_matmul(x.device):
+            y = self.sae.transform.apply(x)[0]
+            if self.path == "auto":
+                self.path = self._faster_path()
+            result = self.sae.family.step(
+                self.sae.weights,
+                self.sae.own,
+                y,
+                self.sae.k,
+                path=self.path,
+                number=self.step_number,
+                aux=self._aux(),
+            )
+            norm = self._update(result)
+        self._clock(result.activity)
+        self.step_number += 1
+        self._unchecked.append(result.loss)
+        if len(self._unchecked) >= self._looks_every:
+            self.check_finite()
+        return StepResult(result.loss, result.aux_loss, norm, result.sparsity_loss)
+
+    def check_finite(self) -> None:
+        """Look at the losses not looked at yet. Call it after the last step.
+
+        Raises:
+            TrainingFailed: one is not finite; names the step.
+        """
+        finite = [math.isfinite(float(loss)) for loss in self._unchecked]
+        first = self.step_number - len(finite)
+        self._unchecked.clear()
+        if not all(finite):
+            raise TrainingFailed(
+                f"the loss is not finite at step {first + finite.index(False)}",
+                _LOWER_THE_RATE,
+            )
+
+    def check_weights(self) -> None:
+        """Look at the losses not looked at yet, and at what the last update made of the weights.
+
+        Raises:
+            TrainingFailed: something is not finite; names the step.
+        """
+        self.check_finite()
+        if not all(
+            bool(w.isfinite().all()) for w in [*self._trained.values(), *self.sae.own.values()]
+        ):
+            raise TrainingFailed(
+                f"the weights are not finite behind step {self.step_number - 1}", _LOWER_THE_RATE
+            )
+
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
+        """Everything a resumed run needs to equal the uninterrupted one; copies, unless told."""
+        self.check_finite()
+        tensors = {
+            "last_fired": self.last_fired,
+            "first_fired": self.first_fired,
+            "updates": self._updates[0],
+            **_named("weights", self.sae.weights._asdict()),
+            **_named("own", self.sae.own),
+            **_named("first_moments", self._first_moments),
+            **_named("second_moments", self._second_moments),
+        }
+        return {
+            "tensors": {name: t.clone() if copy else t for name, t in tensors.items()},
+            "step_number": self.step_number,
+            "batch": self.batch,
+            "path": self.path,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()` of a trainer of the same SAE and recipe."""
+        tensors = state["tensors"]
+        for prefix, group in (
+            ("weights", self.sae.weights._asdict()),
+            ("own", self.sae.own),
+            ("first_moments", self._first_moments),
+            ("second_moments", self._second_moments),
+        ):
+            for name, tensor in _named(prefix, group).items():
+                tensor.copy_(tensors[name])
+        self.last_fired.copy_(tensors["last_fired"])
+        self.first_fired.copy_(tensors["first_fired"])
+        for updates in self._updates:
+            updates.copy_(tensors["updates"])
+        self.step_number = state["step_number"]
+        self.batch = state["batch"]
+        self.path = state["path"]
+        self._unchecked.clear()
+
+    # ---------------------------------------------------------------------------------- private
+
+    def _fix_batch(self, x: Tensor) -> None:
+        if self.batch is None:
+            self.batch = len(x)
+        if len(x) != self.batch:
+            raise ValueError(f"a batch of {len(x)} tokens after batches of {self.batch}")
+
+    def _aux(self) -> Aux | None:
+        """The dead features: none while fewer than `dead_after_tokens` tokens have been seen."""
+        recipe = self.recipe
+        if not self.aux or self.tokens < recipe.dead_after_tokens:
+            return None
+        silent = (self.step_number - 1 - self.last_fired) * (self.batch or 0)
+        dead = (silent >= recipe.dead_after_tokens).nonzero().view(-1)
+        return Aux(dead, recipe.aux_k, recipe.aux_alpha, recipe.aux_relu)
+
+    def _update(self, result: Backward) -> Tensor:
+        """Project, clip, Adam, unit norm; the global norm of the projected gradient."""
+        recipe = self.recipe
+        weights = self.sae.weights
+        result.gradients.W_dec.addcmul_(result.along.unsqueeze(1), weights.W_dec, value=-1)
+        if not recipe.train_bias:
+            result.gradients.b.zero_()
+        own = (result.own_gradients[name] for name in self.sae.family.trained)
+        gradients = [*result.gradients, *own]
+        norm = _global_norm(gradients)
+        adam(
+            list(self._trained.values()),
+            gradients,
+            list(self._first_moments.values()),
+            list(self._second_moments.values()),
+            [],
+            self._updates,
+            fused=True,
+            grad_scale=(norm / recipe.clip).clamp(min=1.0).float(),
+            found_inf=None,
+            amsgrad=False,
+            beta1=recipe.beta1,
+            beta2=recipe.beta2,
+            lr=recipe.rate,
+            weight_decay=0.0,
+            eps=recipe.eps,
+            maximize=False,
+        )
+        weights.W_dec.div_(torch.linalg.vector_norm(weights.W_dec, dim=1, keepdim=True))
+        for name, value in result.own_values.items():
+            self.sae.own[name].copy_(value)
+        return norm
+
+    def _clock(self, activity: Tensor) -> None:
+        fired = activity > 0
+        self.last_fired.masked_fill_(fired, self.step_number)
+        fired &= self.first_fired < 0
+        self.first_fired.masked_fill_(fired, self.step_number)
+
+    def _faster_path(self) -> Path:
+        sae = self.sae
+        size = (sae.n, sae.k, sae.width, self.batch or 1)
+        return faster_path(*size, sae.W_enc.dtype, sae.W_enc.device, sae.family)
+
+
+def _global_norm(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+
+
+def _named(prefix: str, group: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in group.items()}
+
+
+@cache
+def faster_path(
+    n: int,
+    k: int,
+    width: int,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    family: Family,
+) -> Path:
+    """The faster of the two ways at this size on this device: best of four steps each."""
+    sae = SAE.init(width, n, k, seed=0, family=family, dtype=dtype, device=device)
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(batch, width, generator=generator).to(device=device, dtype=dtype)
+    seconds: dict[Path, list[float]] = {"sparse": [], "dense": []}
+    for _ in range(4):
+        for path, taken in seconds.items():
+            _wait(device)
+            start = time.perf_counter()
+            family.step(sae.weights, sae.own, y, k, path=path)
+            _wait(device)
+            taken.append(time.perf_counter() - start)
+    return "sparse" if min(seconds["sparse"]) <= min(seconds["dense"]) else "dense"
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()

@@ -1,0 +1,1 @@
+"""What is true of a layer's activations before anyone trains: gamma, effective rank, median."""

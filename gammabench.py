@@ -1,0 +1,76 @@
+"""The face of the distribution: `import gammabench; gammabench.diagnose(activations)`.
+
+The rooms `zoo`, `adapters`, `bench` and `leaderboard` are top-level packages, and other
+distributions install packages of these names too (AdapterHub's `adapters`, for one). Importing this
+module, and starting the command `bench`, therefore looks whose they are first.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.diagnosis.diagnose import diagnose
+    from bench.sae.model import load_sae
+
+__all__ = ["diagnose", "load_sae", "main"]
+
+ROOMS = ("zoo", "adapters", "bench", "leaderboard")
+
+# Stands in the `__init__` of each room.
+MARK = "# A room of gammabench."
+
+
+class ForeignPackage(ImportError):
+    """A room's name leads to somebody else's package."""
+
+
+def check_rooms() -> None:
+    """Raises `ForeignPackage` where a package of a room's name is not ours."""
+    for room in ROOMS:
+        spec = find_spec(room)
+        where = spec.origin if spec is not None else None
+        if where is not None and MARK in Path(where).read_text(encoding="utf-8"):
+            continue
+        owners = set(packages_distributions().get(room, ())) - {"gammabench"}
+        if not owners and where is None:
+            raise ForeignPackage(f"gammabench's package {room!r} is missing; install it again")
+        remedy = f"pip uninstall {' '.join(sorted(owners))}" if owners else f"Rename {where}"
+        raise ForeignPackage(
+            f"{where or room} is not gammabench's package {room!r}, and stands in its way. "
+            f"{remedy}, or give gammabench an environment of its own; then install it again"
+        )
+
+
+def main() -> None:
+    """The command `bench`."""
+    from bench.cli.main import main as run
+
+    run()
+
+
+def __getattr__(name: str) -> Any:
+    # What `bench` offers, imported when it is used.
+    if name not in ("diagnose", "load_sae"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import bench
+
+    return getattr(bench, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+try:
+    check_rooms()
+except ForeignPackage as error:
+    if Path(sys.argv[0]).stem != "bench":
+        raise
+    # The command line says it in a line.
+    print(f"bench: {error}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,1 @@
+"""The commands that tell results: report, compare, compare-paper, export."""

@@ -1,0 +1,28 @@
+"""`bench compare A B`: two output folders side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.cli.options import FOLDER
+
+
+@click.command("compare")
+@click.argument("a", type=FOLDER)
+@click.argument("b", type=FOLDER)
+@click.option("--check", is_flag=True, help="Exit with 1 unless all cells pair and are equal.")
+def command(a: Path, b: Path, check: bool) -> int:
+    """Pair the cells of the output folders A and B and say what differs, with intervals."""
+    from bench.records.store import RecordStore
+    from leaderboard import compare_folders, comparison_text
+    from zoo.errors import UsageError
+
+    for folder in (a, b):
+        if not RecordStore(folder).paths():
+            raise UsageError(f"no records in {folder}", "`bench run` makes some.")
+    found = compare_folders(a, b)
+    click.echo(comparison_text(found))
+    same = found.equal == len(found.pairs) and not found.only_a and not found.only_b
+    return 1 if check and not same else 0

@@ -1,0 +1,156 @@
+"""`bench compare-paper`: our records beside the authors' tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.cli.options import ANY_PATH, json_option, output_option
+from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.intervals import Estimate
+    from leaderboard.paper import Comparison, Correlation
+
+
+@click.command("compare-paper")
+@click.option("--init-stats", type=ANY_PATH, metavar="FILE", help="The authors' init_stats.csv.")
+@click.option("--trained", type=ANY_PATH, metavar="FILE", help="The authors' trained_results.csv.")
+@output_option
+@click.option(
+    "--match",
+    "matches",
+    multiple=True,
+    metavar="THEIRS=OURS",
+    help="A model's name in the tables, and here. May be given again.",
+)
+@click.option(
+    "--layer-offset",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Our layer minus theirs. 0 reads their layers as blocks, -1 as inputs of blocks.",
+)
+@json_option
+def command(
+    init_stats: Path | None,
+    trained: Path | None,
+    output: Path,
+    matches: tuple[str, ...],
+    layer_offset: int,
+    as_json: bool,
+) -> None:
+    """Hold the records of an output folder beside the paper's tables.
+
+    The tables are the authors' and are not part of this package: download them and give their
+    paths. Rows are matched by model and layer; differences are ours minus theirs.
+    """
+    from bench.records.store import RecordStore
+    from leaderboard import paper as paper
+
+    if init_stats is None and trained is None:
+        raise UsageError("no table is given", "Give --init-stats FILE, --trained FILE or both.")
+    names = _names(matches)
+    store = RecordStore(output)
+    if not store.folder.is_dir():
+        raise UsageError(f"no records in {output}", "`bench run` makes some.")
+    records = list(store)
+    found: dict[str, Comparison] = {}
+    correlations: dict[str, list[Correlation]] = {}
+    for label, path, quantities in (
+        ("at initialisation", init_stats, paper.INIT_QUANTITIES),
+        ("trained", trained, paper.TRAINED_QUANTITIES),
+    ):
+        if path is None:
+            continue
+        rows = paper.read_table(path, quantities)
+        found[label] = paper.compare(
+            records, rows, quantities, names=names, layer_offset=layer_offset
+        )
+        if quantities is paper.INIT_QUANTITIES:
+            correlations["ours"] = paper.gamma_correlations(paper.cells_of_records(records))
+            correlations["theirs"] = paper.gamma_correlations(paper.cells_of_rows(rows))
+    if as_json:
+        document = {
+            "tables": {label: comparison.to_dict() for label, comparison in found.items()},
+            "correlations": {who: [asdict(c) for c in cs] for who, cs in correlations.items()},
+            "published": {"abstract": paper.ABSTRACT, "table": paper.TABLE},
+        }
+        click.echo(json.dumps(document, indent=1))
+        return
+    parts = [describe(label, comparison) for label, comparison in found.items()]
+    if correlations:
+        parts.append(_correlations(correlations))
+    click.echo("\n\n".join(parts))
+
+
+def _names(matches: tuple[str, ...]) -> dict[str, str]:
+    names = {}
+    for match in matches:
+        theirs, equals, ours = match.partition("=")
+        if not (theirs and equals and ours):
+            raise UsageError(f"--match {match!r} is not THEIRS=OURS", "For example gpt2=my-gpt2.")
+        names[theirs] = ours
+    return names
+
+
+def describe(label: str, comparison: Comparison) -> str:
+    """One table's comparison for a reader."""
+    from tabulate import tabulate
+
+    lines = [f"{label}: {len({(p.model, p.layer) for p in comparison.pairs})} layers matched"]
+    lines += [f"note: {note}" for note in comparison.notes]
+    if comparison.pairs:
+        rows = [
+            (p.model, p.layer, p.column, f"{p.ours:.4g}", f"{p.theirs:.4g}", f"{p.difference:+.4g}")
+            for p in comparison.pairs
+        ]
+        headers = ["model", "layer", "column", "ours", "theirs", "difference"]
+        lines.append(tabulate(rows, headers, disable_numparse=True))
+        summary = [
+            (
+                a.column,
+                a.layers,
+                f"{a.mean_difference:+.4g}",
+                f"{a.mean_absolute_difference:.4g}",
+                _estimate(a.rank_correlation),
+            )
+            for a in comparison.agreements
+        ]
+        headers = ["column", "layers", "mean difference", "mean |difference|", "rank correlation"]
+        lines += ["", tabulate(summary, headers, disable_numparse=True)]
+    missing = comparison.unmatched
+    if missing:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        lines.append(f"not measured here: {len(missing)} rows ({shown})")
+    return "\n".join(lines)
+
+
+def _correlations(found: dict[str, list[Correlation]]) -> str:
+    from tabulate import tabulate
+
+    from leaderboard.paper import ABSTRACT, TABLE, TABLE_ROWS
+
+    rows = [
+        (who, c.domain, c.path, str(c.layers), _estimate(c.estimate))
+        for who, correlations in found.items()
+        for c in correlations
+    ]
+    rows += [("paper's abstract", "all", path, "", f"{v:.2f}") for path, v in ABSTRACT.items()]
+    rows += [
+        ("paper's table", "all", path, str(TABLE_ROWS), f"{v:.3f}") for path, v in TABLE.items()
+    ]
+    headers = ["whose", "domain", "death", "layers", "Spearman with gamma"]
+    return "gamma against death at initialisation\n" + tabulate(
+        rows, headers, disable_numparse=True
+    )
+
+
+def _estimate(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return f"none: {estimate.reason}"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"

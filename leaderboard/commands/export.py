@@ -1,0 +1,34 @@
+"""`bench export`: all cells as one table, with its data dictionary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.cli.options import FOLDER, output_option
+
+
+@click.command("export")
+@output_option
+@click.option("--to", type=FOLDER, metavar="DIR", help="Where the files go [DIR/export].")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["csv", "json", "parquet"]),
+    default=("csv",),
+    show_default=True,
+    help="May be given again.",
+)
+def command(output: Path, to: Path | None, formats: tuple[str, ...]) -> int:
+    """Write every cell of DIR as a row, and what each column means."""
+    from bench.records.store import RecordStore
+    from leaderboard import export_cells
+    from zoo.errors import UsageError
+
+    if not RecordStore(output).paths():
+        raise UsageError(f"no records in {output}", "`bench run` makes some.")
+    for path in export_cells(output, to or output / "export", formats):  # type: ignore[arg-type]
+        click.echo(path)
+    return 0

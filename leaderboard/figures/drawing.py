@@ -1,0 +1,440 @@
+"""Draws pictures with matplotlib. The same picture gives the same bytes (of one matplotlib).
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), told apart with any common
+colour blindness, and every domain has a marker of its own. The background is opaque white, so that
+a figure reads the same on a light and a dark page.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import statistics
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench.death.theory import predicted_dead, predicted_relu
+from leaderboard.figures.pictures import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+BLACK, GREY = "#222222", "#8c8c8c"
+ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, RED, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+
+_DOMAIN_STYLES = {
+    "language": (BLUE, "o"),
+    "vision": (RED, "s"),
+    "protein": (GREEN, "^"),
+    "genomic": (PURPLE, "D"),
+    "synthetic": (BLACK, "X"),
+}
+_OTHER_DOMAINS = ((SKY, "v"), (ORANGE, "P"), (YELLOW, "*"))
+_ARM_COLOURS = {"raw": RED, "raw+auxk": ORANGE, "centered": BLUE, "whitened": GREEN}
+_OTHER_ARMS = (PURPLE, SKY, BLACK, GREY)
+
+_STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.labelcolor": BLACK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.color": "#e5e5e5",
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "gammabench",
+    "text.parse_math": False,
+    "xtick.color": BLACK,
+    "ytick.color": BLACK,
+}
+
+
+def available() -> bool:
+    """Whether matplotlib is installed; imports nothing."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw(picture: Picture) -> dict[str, bytes]:
+    """The picture as files: suffix -> bytes."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        # Finding a layout takes as long as drawing: the models' many figures have a fixed one.
+        figure = Figure(layout=None if picture.kind == "profile" else "constrained")
+        _DRAWERS[picture.kind](figure, picture.data)
+        figure.suptitle(picture.title, fontsize=11, fontweight="bold", color=BLACK)
+        # About 15 characters of this size to the inch; `k = 16` is not broken.
+        caption = picture.caption.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+        caption = textwrap.fill(caption, int(15 * figure.get_figwidth()))
+        figure.supxlabel(caption, fontsize=8, color="#555555")
+        with warnings.catch_warnings():
+            # A name in a script that the font lacks is drawn as boxes.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+            if (engine := figure.get_layout_engine()) is not None:
+                # Once for all files; with an engine, even "none", each is drawn twice.
+                engine.execute(figure)
+                figure.set_layout_engine(None)
+            return {suffix: _saved(figure, suffix) for suffix in picture.suffixes}
+
+
+# What would make the bytes depend on when and with what they were made.
+_METADATA: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+}
+
+
+def _saved(figure: Figure, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix, dpi=144, metadata=_METADATA[suffix])
+    return buffer.getvalue()
+
+
+# ----------------------------------------------------------------------------------------- kinds
+
+
+def _gamma_death(figure: Figure, data: dict[str, Any]) -> None:
+    from matplotlib.collections import PathCollection
+
+    figure.set_size_inches(9, 4.2)
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    gammas = [point["gamma"] for point in data["points"] if point["gamma"] > 0]
+    low, high = min(gammas, default=1.0) / 1.7, max(gammas, default=1.0) * 1.7
+    grid = [low * (high / low) ** (i / 200) for i in range(201)]
+    tokens, k, n = data["tokens"], data["k"], data["n"]
+    curves: tuple[tuple[Axes, str, list[float], str], ...] = (
+        (left, "dead", [predicted_dead(g, tokens, k, n) for g in grid], "by either path"),
+        (right, "relu", [predicted_relu(g, tokens) for g in grid], "by ReLU"),
+    )
+    styles = _domain_styles(data["domains"])
+    # Of many points each is smaller, down to a quarter.
+    size = max(0.25, min(1.0, (200 / max(len(data["points"]), 1)) ** 0.5))
+    for axes, key, predicted, title in curves:
+        axes.plot(
+            grid, _percent(predicted), color=BLACK, linewidth=1.2, label="closed form", zorder=4
+        )
+        for domain in data["domains"]:
+            colour, marker = styles[domain]
+            for raw in (False, True):
+                points = [
+                    (point["gamma"], 100 * point[key])
+                    for point in data["points"]
+                    if point["domain"] == domain and (point["arm"] == "raw") == raw
+                ]
+                axes.scatter(
+                    *_xy(points),
+                    s=size * (30 if raw else 18),
+                    marker=marker,
+                    facecolors=colour if raw else "none",
+                    edgecolors="white" if raw else colour,
+                    linewidths=size * (0.4 if raw else 0.8),
+                    label=domain if raw else None,
+                    zorder=3 if raw else 2,
+                )
+        axes.set_title(f"dead {title}, % of n")
+        axes.set_xscale("log")
+        axes.set_ylim(-3, 103)
+        axes.set_xlabel("gamma of the layer")
+        _gamma_ticks(axes.xaxis)
+    if set(data["arms"]) - {"raw"}:
+        left.scatter([], [], s=18, facecolors="none", edgecolors=GREY, label="other arms: hollow")
+    legend = left.legend(loc="upper left")
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([26])
+
+
+def _death_training(figure: Figure, data: dict[str, Any]) -> None:
+    panels = _domain_panels(figure, data["domains"], "dead features, % of n")
+    colours = _arm_colours(data["arms"])
+    for domain, axes in panels.items():
+        for arm in data["arms"]:
+            cells = [
+                line["xy"]
+                for line in data["lines"]
+                if (line["domain"], line["arm"]) == (domain, arm)
+            ]
+            if cells:
+                # The more lines, the fainter, so that they show where most of them are.
+                alpha = max(0.04, min(0.4, 12 / len(cells)))
+                _bundle(axes, cells, colors=colours[arm], linewidths=0.8, alpha=alpha)
+                x, y = _medians(cells)
+                axes.plot(x, _percent(y), color="white", linewidth=3.6, zorder=3)
+                axes.plot(x, _percent(y), color=colours[arm], linewidth=2.2, zorder=3)
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(left=0)
+        axes.set_ylim(-3, 103)
+        _step_ticks(axes)
+    _shared_legend(figure, colours)
+
+
+def _revival(figure: Figure, data: dict[str, Any]) -> None:
+    names = {"relu": "ReLU", "topk": "TopK"}
+    domains, colours = data["domains"], _arm_colours(data["arms"])
+    figure.set_size_inches(max(5.0, 1.4 + 1.75 * len(domains)), 5.2)
+    grid = figure.subplots(len(names), len(domains), sharex=True, sharey=True, squeeze=False)
+    for row, (path, name) in zip(grid, names.items(), strict=True):
+        row[0].set_ylabel(f"born dead by {name},\nstill dead, %")
+        for axes, domain in zip(row, domains, strict=True):
+            for curve in data["curves"]:
+                if (curve["path"], curve["domain"]) == (path, domain):
+                    _survival_step(axes, data["steps"], curve, colours[curve["arm"]])
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set_xlim(left=0)
+            axes.set_ylim(-3, 103)
+    for axes, domain in zip(grid[0], domains, strict=True):
+        axes.set_title(domain)
+    for axes in grid[-1]:
+        _step_ticks(axes)
+        axes.set_xlabel("training step")
+    _shared_legend(figure, colours)
+
+
+def _survival_step(axes: Axes, steps: Sequence[int], curve: dict[str, Any], colour: str) -> None:
+    """The share holds from one step to the next, where it falls."""
+    low, median, high = (_percent(curve[key]) for key in ("low", "median", "high"))
+    axes.fill_between(steps, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
+    axes.step(steps, median, where="post", color=colour, linewidth=1.8)
+
+
+def _bias(figure: Figure, data: dict[str, Any]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, LogNorm
+    from numpy import linspace
+
+    gammas = [line["gamma"] for line in data["lines"] if line["gamma"] > 0]
+    low, high = min(gammas, default=0.1), max(gammas, default=1.0)
+    # Without its lightest end, which is hard to see on white.
+    colours = ListedColormap(colormaps["viridis"](linspace(0, 0.88, 256)))
+    scale = LogNorm(low / 1.01, high * 1.01)
+    panels = _domain_panels(figure, data["domains"], "of the mean learned, %")
+    for domain, axes in panels.items():
+        lines = [line for line in data["lines"] if line["domain"] == domain]
+        _bundle(
+            axes,
+            [line["xy"] for line in lines],
+            colors=[colours(scale(max(line["gamma"], low))) for line in lines],
+            linestyles=["solid" if line["arm"] == "raw" else "dashed" for line in lines],
+            linewidths=1.3,
+        )
+        axes.axhline(100, color=GREY, linewidth=0.8, linestyle=":")
+        axes.set_xscale("log")
+        _step_ticks(axes)
+    bar = figure.colorbar(
+        ScalarMappable(scale, colours), ax=list(panels.values()), pad=0.01, aspect=30
+    )
+    bar.set_label("gamma of the layer")
+    _gamma_ticks(bar.ax.yaxis)
+
+
+def _heat(figure: Figure, data: dict[str, Any]) -> None:
+    from matplotlib.colors import LogNorm, Normalize
+
+    models, depth = data["models"], data["depth"]
+    figure.set_size_inches(min(13, 8 + 0.36 * depth), 1.8 + 0.24 * len(models))
+    every = [value for row in data["panels"]["gamma"] for _, value in row if value > 0]
+    scales = {
+        "gamma": ("gamma", LogNorm(min(every, default=0.1) / 1.01, max(every, default=1) * 1.01)),
+        "dead": ("dead at init, raw, %", Normalize(0, 100)),
+        "cured": ("dead at init, centered, %", Normalize(0, 100)),
+    }
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, (key, (title, scale)) in zip(panels, scales.items(), strict=True):
+        factor = 1 if key == "gamma" else 100
+        grid = [[float("nan")] * depth for _ in models]
+        for index, row in enumerate(data["panels"][key]):
+            for layer, value in row:
+                grid[index][layer] = factor * value
+        axes.set_facecolor("#d0d0d0")
+        image = axes.imshow(grid, aspect="auto", cmap="cividis", norm=scale, interpolation="none")
+        if depth * len(models) <= _MOST_WRITTEN:
+            _write_values(axes, grid, scale)
+        axes.grid(visible=False)
+        axes.set_title(title)
+        _layer_ticks(axes)
+        bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=20)
+        if key == "gamma":
+            _gamma_ticks(bar.ax.yaxis)
+    panels[0].set_yticks(range(len(models)), models)
+
+
+# Values that a heat map has room to write.
+_MOST_WRITTEN = 120
+
+
+def _write_values(axes: Axes, grid: Sequence[Sequence[float]], scale: Normalize) -> None:
+    """Each value in its cell, dark on the light half of the colours and light on the dark one."""
+    for row, values in enumerate(grid):
+        for column, value in enumerate(values):
+            if value == value:
+                colour = BLACK if scale(value) > 0.5 else "white"
+                text = f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
+                axes.text(column, row, text, color=colour, size=7, ha="center", va="center")
+
+
+def _profile(figure: Figure, data: dict[str, Any]) -> None:
+    width, height = 7.0, 5.6
+    figure.set_size_inches(width, height)
+    # About 14 characters of the legend to the inch, and half an inch for its lines.
+    legend = 0.75 + max(len("predicted, init"), *(len(f"{arm}, init") for arm in data["init"])) / 14
+    figure.subplots_adjust(
+        left=0.7 / width,
+        right=1 - legend / width,
+        bottom=0.75 / height,
+        top=1 - 0.68 / height,
+        hspace=0.08,
+    )
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
+    styles = ((BLACK, "-", "o"), (PURPLE, "--", "s"), (SKY, ":", "^"))
+    for (title, points), (colour, dash, marker) in zip(data["gammas"].items(), styles, strict=True):
+        top.plot(*_xy(points), color=colour, linestyle=dash, marker=marker, ms=4, label=title)
+    top.set_yscale("log")
+    low, high = top.get_ylim()
+    top.set_ylim(low / 1.5, high * 1.5)
+    top.set_ylabel("gamma")
+    _gamma_ticks(top.yaxis)
+    top.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
+    colours = _arm_colours(list(data["init"]))
+    for arm, colour in colours.items():
+        x, y = _xy(data["init"][arm])
+        bottom.plot(x, _percent(y), color=colour, marker="o", ms=4, label=f"{arm}, init")
+        if data["trained"]:
+            x, y = _xy(data["end"][arm])
+            bottom.plot(
+                x, _percent(y), color=colour, ls="--", marker="v", ms=4, label=f"{arm}, end"
+            )
+    x, y = _xy(data["predicted"])
+    bottom.scatter(
+        x, _percent(y), marker="_", s=160, color=BLACK, label="predicted, init", zorder=3
+    )
+    bottom.set_ylim(-3, 103)
+    bottom.set_ylabel("dead features, % of n")
+    layers = [layer for layer, _ in data["gammas"]["gamma"]]
+    bottom.set_xlim(min(layers) - 0.5, max(layers) + 0.5)
+    _layer_ticks(bottom)
+    bottom.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+_DRAWERS: dict[str, Callable[[Figure, dict[str, Any]], None]] = {
+    "gamma_death": _gamma_death,
+    "death_training": _death_training,
+    "revival": _revival,
+    "bias": _bias,
+    "heat": _heat,
+    "profile": _profile,
+}
+
+
+# --------------------------------------------------------------------------------------- helpers
+
+
+def _domain_panels(figure: Figure, domains: Sequence[str], label: str) -> dict[str, Axes]:
+    """A panel for each domain, at most three side by side, on one scale."""
+    columns = min(3, len(domains))
+    rows = -(-len(domains) // columns)
+    figure.set_size_inches(max(5.0, 1.2 + 2.6 * columns), 1.1 + 2.3 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    places = grid.ravel()
+    for axes, domain in zip(places, domains, strict=False):
+        axes.set_title(domain)
+    for axes in places[len(domains) :]:
+        axes.set_axis_off()
+    # The lowest panel of each column, which need not be in the last row.
+    for axes in places[max(0, len(domains) - columns) : len(domains)]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("training step")
+    for row in grid:
+        row[0].set_ylabel(label)
+    return dict(zip(domains, places, strict=False))
+
+
+def _shared_legend(figure: Figure, colours: dict[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour, linewidth=2.2) for colour in colours.values()]
+    figure.legend(handles, list(colours), loc="outside right center")
+
+
+def _domain_styles(domains: Sequence[str]) -> dict[str, tuple[str, str]]:
+    others = [domain for domain in domains if domain not in _DOMAIN_STYLES]
+    extra = {each: _OTHER_DOMAINS[i % len(_OTHER_DOMAINS)] for i, each in enumerate(others)}
+    return _DOMAIN_STYLES | extra
+
+
+def _arm_colours(arms: Sequence[str]) -> dict[str, str]:
+    others = [arm for arm in arms if arm not in _ARM_COLOURS]
+    extra = {each: _OTHER_ARMS[i % len(_OTHER_ARMS)] for i, each in enumerate(others)}
+    return {arm: _ARM_COLOURS.get(arm) or extra[arm] for arm in arms}
+
+
+def _step_ticks(axes: Axes) -> None:
+    """Steps as people write them: 100, 20k, 1M; no powers of ten."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _gamma_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10 on a logarithmic axis: any range of a factor 2.5 holds one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(_tick))
+
+
+def _layer_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("layer")
+
+
+def _tick(value: float, _: int | None) -> str:
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if abs(value) >= 1e3 else f"{value:g}"
+
+
+def _xy(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    return [point[0] for point in points], [point[1] for point in points]
+
+
+def _percent(shares: Sequence[float]) -> list[float]:
+    return [100 * share for share in shares]
+
+
+def _bundle(axes: Axes, lines: Sequence[Sequence[Sequence[float]]], **style: Any) -> None:
+    """Many lines of shares at once, which is much faster than one by one."""
+    from matplotlib.collections import LineCollection
+
+    points = [[(x, 100 * share) for x, share in line] for line in lines]
+    bundle = LineCollection(points, **style)
+    # Cut off at the axes anyway; a layout would measure every line.
+    bundle.set_in_layout(False)
+    axes.add_collection(bundle)
+    axes.autoscale_view()
+
+
+def _medians(cells: Sequence[Sequence[Sequence[float]]]) -> tuple[list[float], list[float]]:
+    """The median at every step that all cells have."""
+    by_step = [dict(zip(*_xy(points), strict=True)) for points in cells]
+    steps = sorted(set.intersection(*(set(each) for each in by_step)))
+    return list(steps), [statistics.median(each[step] for each in by_step) for step in steps]

@@ -1,0 +1,130 @@
+"""A markdown page in the making: its blocks, headings, links and file names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from leaderboard.groups import Group, Setting, arms_of, differing
+from leaderboard.metrics import Metric, RevivalMetric
+from leaderboard.page_names import model_page
+from leaderboard.text import NOTHING, Notes, count, escape, link
+
+
+class Page:
+    """Blocks of markdown, with the columns' meanings and the footnotes at the end."""
+
+    def __init__(self, title: str) -> None:
+        self.blocks = [f"# {title}"]
+        self.notes = Notes()
+        self._columns: dict[str, str] = {}
+
+    def add(self, *blocks: str) -> None:
+        """Appends paragraphs, headings or tables."""
+        self.blocks.extend(block for block in blocks if block)
+
+    def head(self, column: Metric | RevivalMetric, arm: str | None = None) -> str:
+        """The header of a metric's column, whose meaning will be explained on this page."""
+        return self.term(column.title, column.meaning, arm)
+
+    def term(self, title: str, meaning: str, arm: str | None = None) -> str:
+        """A header with its meaning."""
+        self._columns[title] = meaning
+        return title if arm is None else f"{title} {escape(arm)}"
+
+    def render(self) -> str:
+        """The page, without a last line break."""
+        blocks = list(self.blocks)
+        if self._columns:
+            lines = [f"- **{title}**: {text}." for title, text in self._columns.items()]
+            blocks += ["## Columns", _LEGEND, "\n".join(lines)]
+        if notes := self.notes.render():
+            blocks.append(notes)
+        return "\n\n".join(blocks)
+
+
+_LEGEND = (
+    "Shares of features are percentages of the dictionary size n, by arm where the header names "
+    "one. In parentheses stands the range: over the layers in a model's row, over the seeds in a "
+    "layer's row. Behind \N{PLUS-MINUS SIGN} stands the farther end of a 95 % interval: binomial "
+    "(Wilson) over the features of all seeds; for differences Newcombe's over features, or with "
+    "several seeds a paired bootstrap over them (of few seeds too narrow); for a model the mean of "
+    "its layers' ends, which holds however layers depend on each other. "
+    f"{NOTHING} means that there is no such number, "
+    "*missing* that the cell was not run though others like it were, *failed* that it was run and "
+    "has no result."
+)
+
+
+# -------------------------------------------------------------------------------------- settings
+
+
+def setting_title(setting: Setting, settings: Iterable[Setting]) -> str:
+    """The heading of a setting's section; the settings of one page have different ones."""
+    title = f"Protocol {escape(setting.name)}"
+    shown = [(each.name, each.limited) for each in settings]
+    if shown.count((setting.name, setting.limited)) > 1:
+        title += f" ({setting.key[:8]})"
+    return title + (", limited" if setting.limited else "")
+
+
+def setting_line(group: Group) -> str:
+    """The sizes of a setting in one sentence, and a warning where the run was limited."""
+    protocol = group.spec.protocol
+    parts = [f"{key} = {_shown(protocol[key])}" for key in ("n", "k", "N")]
+    steps, batch = protocol.get("steps"), protocol.get("batch")
+    if isinstance(steps, int) and isinstance(batch, int):
+        parts.append(f"{count(steps, 'training step')} of {count(batch, 'token')}")
+    parts.append(f"metric version {group.spec.metric_version}")
+    line = ", ".join(parts) + "."
+    if group.spec.limit is not None:
+        line += f" **Limited to {count(group.spec.limit, 'token')}: a trial run, not a result.**"
+    return line
+
+
+def setting_details(group: Group) -> str:
+    """Every other key of the protocol."""
+    rest = {k: v for k, v in group.spec.protocol.items() if k not in ("n", "k", "N")}
+    return ", ".join(f"{escape(key)} = {_shown(rest[key])}" for key in sorted(rest))
+
+
+def setting_differences(first: dict[Setting, Group]) -> dict[Setting, str]:
+    """For each of several settings, the keys in which they differ, with its values."""
+    contents = {
+        setting: group.spec.protocol
+        | {"limit": group.spec.limit, "metric version": group.spec.metric_version}
+        for setting, group in first.items()
+    }
+    keys = differing(list(contents.values()))
+    return {
+        setting: ", ".join(f"{escape(key)} = {_shown(content.get(key))}" for key in keys)
+        for setting, content in contents.items()
+    }
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return escape(str(value))
+
+
+def counts(groups: Sequence[Group]) -> str:
+    """How many models, layers, arms and seeds, and what became of the cells."""
+    cells = sum(len(group.cells) for group in groups)
+    failed = sum(len(group.failed) for group in groups)
+    missing = sum(len(group.missing) for group in groups)
+    layers = sum(len(group.layers) for group in groups)
+    seeds = {seed for group in groups for seed in group.seeds}
+    arms = ", ".join(escape(arm) for arm in arms_of(groups))
+    return (
+        f"{count(len(groups), 'model')}, {count(layers, 'layer')}, arms {arms}, "
+        f"{count(len(seeds), 'seed')}: {count(cells, 'cell')}, of which "
+        f"{cells - failed - missing:,} measured, {failed:,} failed, {missing:,} missing."
+    )
+
+
+def model_link(group: Group, folder: str = "models/") -> str:
+    """The model's name as a link to its page."""
+    return link(escape(group.label), f"{folder}{model_page(group.model)}")

@@ -1,0 +1,256 @@
+"""One page per model: a row per layer and arm, what failed, and where the numbers come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+
+from bench.records.schema import Record
+from leaderboard.figures.pictures import Picture, image
+from leaderboard.groups import Group
+from leaderboard.markdown.layout import Page, counts, setting_details, setting_line, setting_title
+from leaderboard.markdown.special_tokens import dimensions, special_tokens
+from leaderboard.markdown.values import MISSING, absence, layer_revival, layer_value
+from leaderboard.metrics import (
+    ALWAYS_ON,
+    BIAS,
+    BORN_RAW,
+    END,
+    END_RELU,
+    END_TOPK,
+    FVU,
+    GAMMA,
+    GAMMA_RAW,
+    GAMMA_RMS,
+    GAUSSIAN,
+    INIT,
+    INIT_RELU,
+    INIT_TOPK,
+    KURTOSIS,
+    KURTOSIS_MAX,
+    L0,
+    LATER_ADDED,
+    MEDIAN_GAP,
+    NEVER,
+    OWED_MEAN,
+    OWED_REST,
+    OWED_SPECTRUM,
+    PREDICTED,
+    PREDICTED_RELU,
+    RANK,
+    REVIVAL,
+    REVIVAL_RELU,
+    REVIVAL_TOPK,
+    TOKENS,
+    WIDTH,
+)
+from leaderboard.page_names import domain_page
+from leaderboard.text import DOT, NOTHING, count, escape, integer, link, table, url_part
+
+
+def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str:
+    """The markdown of a model's page; `groups` are those of the model, `pictures` all drawn."""
+    page = Page(escape(name))
+    page.add(_way_back(groups))
+    settings = {group.setting for group in groups}
+    for group in groups:
+        title = setting_title(group.setting, settings)
+        if group.label != name:
+            title += f": {escape(group.label)}"
+        page.add(f"## {title}", setting_line(group), counts([group]))
+        own = (group.setting, group.key)
+        profiles = [each for each in pictures if (each.setting, each.subject) == own]
+        page.add(*(image(each, "../") for each in profiles))
+        page.add("### Layers", _layers(page, group))
+        page.add("### Death by path", _death(page, group))
+        if any(OWED_REST.value(record) is not None for record in group.records):
+            page.add("### What death is owed to", _owed(page, group))
+        if group.spec.protocol.get("steps"):
+            page.add("### Training", _training(page, group))
+        page.add("### Activations", _activations(page, group))
+        if special := special_tokens(page, group):
+            page.add("### With and without special tokens", special)
+        page.add("### Provenance", _provenance(group))
+        page.add("### Cells", _cells(page, group))
+    return page.render()
+
+
+def _way_back(groups: Sequence[Group]) -> str:
+    domains = sorted({group.domain for group in groups})
+    links = [link(escape(domain), f"../{domain_page(domain)}") for domain in domains]
+    return f" {DOT} ".join([link("All models", "../README.md"), *links])
+
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+def _layers(page: Page, group: Group) -> str:
+    """A row per layer, the arms side by side."""
+    of_layer = (GAMMA, GAMMA_RAW, GAMMA_RMS, RANK, PREDICTED_RELU, PREDICTED, GAUSSIAN)
+    headers = [
+        "Layer",
+        *(page.head(metric) for metric in of_layer),
+        *(page.head(INIT, arm) for arm in group.arms),
+        *(page.head(END, arm) for arm in group.arms),
+    ]
+    rows = [
+        [
+            str(layer),
+            *(layer_value(page, group, metric, layer, None) for metric in of_layer),
+            *(layer_value(page, group, INIT, layer, arm) for arm in group.arms),
+            *(layer_value(page, group, END, layer, arm) for arm in group.arms),
+        ]
+        for layer in group.layers
+    ]
+    return table(headers, rows)
+
+
+def _death(page: Page, group: Group) -> str:
+    """A row per layer and arm."""
+    measured = (INIT_RELU, INIT_TOPK, INIT, END_RELU, END_TOPK, END, ALWAYS_ON)
+    headers = ["Layer", "Arm", *(page.head(metric) for metric in measured)]
+    rows = [
+        [
+            str(layer),
+            escape(arm),
+            *(layer_value(page, group, metric, layer, arm) for metric in measured),
+        ]
+        for layer in group.layers
+        for arm in group.arms
+    ]
+    return table(headers, rows, left=2)
+
+
+def _owed(page: Page, group: Group) -> str:
+    """The raw arm's death at initialisation by cause, whichever arms were run."""
+    parts = (OWED_MEAN, OWED_SPECTRUM, OWED_REST)
+    headers = ["Layer", page.head(BORN_RAW), *(page.head(part) for part in parts)]
+    rows = [
+        [
+            str(layer),
+            *(layer_value(page, group, metric, layer, None) for metric in (BORN_RAW, *parts)),
+        ]
+        for layer in group.layers
+    ]
+    return table(headers, rows)
+
+
+def _training(page: Page, group: Group) -> str:
+    revivals = (REVIVAL, REVIVAL_RELU, REVIVAL_TOPK)
+    metrics = [NEVER, BIAS, FVU, L0]
+    for metric in LATER_ADDED:
+        if any(metric.value(record) is not None for record in group.records):
+            metrics.append(metric)
+    headers = ["Layer", "Arm"]
+    headers += [page.head(revival) for revival in revivals]
+    headers += [page.head(metric) for metric in metrics]
+    rows = [
+        [
+            str(layer),
+            escape(arm),
+            *(layer_revival(page, group, metric, layer, arm) for metric in revivals),
+            *(layer_value(page, group, metric, layer, arm) for metric in metrics),
+        ]
+        for layer in group.layers
+        for arm in group.arms
+    ]
+    return table(headers, rows, left=2)
+
+
+def _activations(page: Page, group: Group) -> str:
+    metrics = (TOKENS, WIDTH, KURTOSIS, KURTOSIS_MAX, MEDIAN_GAP)
+    meaning = "dimensions that carry most of the mean, each with its share of ||mu||^2 in percent"
+    headers = ["Layer", *(page.head(each) for each in metrics), page.term("Top dims", meaning)]
+    rows = [
+        [
+            str(layer),
+            *(layer_value(page, group, metric, layer, None) for metric in metrics),
+            _outliers(page, group, layer),
+        ]
+        for layer in group.layers
+    ]
+    return table(headers, rows)
+
+
+def _outliers(page: Page, group: Group, layer: int) -> str:
+    """Those of the layer's first measured cell: they are the layer's, whatever the arm or seed."""
+    records = group.at(layer)
+    for record in records:
+        if record is not None and record.result is not None:
+            return dimensions(record.result.statistics.outlier_dims)
+    return absence(page, records)
+
+
+def _cells(page: Page, group: Group) -> str:
+    """A row per cell with a link to its record, and why it failed."""
+    rows = [
+        [str(layer), escape(arm), str(seed), *_cell(group.cells[layer, arm, seed])]
+        for layer, arm, seed in group.cells
+    ]
+    return table(["Layer", "Arm", "Seed", "Record", "State", "Reason"], rows, left=6)
+
+
+def _cell(record: Record | None) -> list[str]:
+    if record is None:
+        return [NOTHING, MISSING, "not run, though others like it were"]
+    path = f"../../records/{url_part(record.spec.model)}/{url_part(record.hash)}.json"
+    mark = link(escape(record.hash[:8]), path)
+    if record.failure is None:
+        return [mark, "measured", ""]
+    return [mark, "failed", f"{escape(record.failure.kind)}: {escape(str(record.failure))}"]
+
+
+# ------------------------------------------------------------------------------------ provenance
+
+
+def _provenance(group: Group) -> str:
+    """What the cells were made from, where and when; several values where the cells differ."""
+    spec = group.spec
+
+    def each(read: Callable[[Record], object]) -> str:
+        return _distinct(str(read(record)) for record in group.records)
+
+    seconds = {record.provenance.seconds for record in group.records}
+    rows = [
+        ["Weights", escape(spec.weights)],
+        ["Revision", each(lambda record: record.provenance.revision or "not from a hub")],
+        ["Corpus", escape(f"{spec.corpus} ({spec.corpus_fingerprint})")],
+        ["Card", _card(spec.card)],
+        ["Protocol", setting_details(group)],
+        ["Packages", _packages(group.records)],
+        ["Python", each(lambda record: record.provenance.python)],
+        ["Device", each(lambda record: record.provenance.device)],
+        ["Threads", each(lambda record: record.provenance.threads)],
+        ["Matrix products", each(lambda record: record.provenance.matmul)],
+        ["Code", each(_commit)],
+        ["Started", each(lambda record: record.provenance.started)],
+        ["Blocks' seconds", ", ".join(integer(each) for each in sorted(seconds))],
+    ]
+    return table(["What", "Value"], rows, left=2)
+
+
+def _card(card: dict[str, object]) -> str:
+    return escape(json.dumps(card, sort_keys=True, ensure_ascii=False), 2000)
+
+
+def _commit(record: Record) -> str:
+    commit = record.provenance.git_commit
+    if commit is None:
+        return "no git commit known"
+    return commit + (" with uncommitted changes" if record.provenance.git_dirty else "")
+
+
+def _packages(records: Iterable[Record]) -> str:
+    versions: dict[str, set[str]] = {}
+    for record in records:
+        for package, version in record.provenance.packages.items():
+            versions.setdefault(package, set()).add(version)
+    shown = [f"{name} {' or '.join(sorted(found))}" for name, found in sorted(versions.items())]
+    return escape(", ".join(shown), 2000)
+
+
+def _distinct(values: Iterable[str]) -> str:
+    """All values there are, at most five of them written out."""
+    found = sorted(set(values))
+    more = f" and {count(len(found) - 5, 'other')}" if len(found) > 5 else ""
+    return "; ".join(escape(value) for value in found[:5]) + more

@@ -1,0 +1,1 @@
+"""The boards as a static page for a browser."""

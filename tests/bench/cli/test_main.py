@@ -1,0 +1,154 @@
+"""The command line itself: help, completion, verbosity, progress, streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cli.main import COMMANDS, cli
+from tests.bench.test_run import arguments, cards  # noqa: F401 (fixtures)
+
+Bench = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_of_its_own(bench: Bench, name: str) -> None:
+    code, out, _ = bench(name, "--help")
+    assert code == 0
+    assert f"Usage: bench {name}" in out
+    command = cli.get_command(None, name)  # type: ignore[arg-type]
+    assert command is not None
+    assert command.help
+    for param in command.params:
+        if param.param_type_name == "option":
+            assert param.help, f"{name} {param.opts} has no help"  # type: ignore[attr-defined]
+
+
+def test_help_names_every_command(bench: Bench) -> None:
+    _, out, _ = bench("--help")
+    for name, line in COMMANDS.items():
+        assert name in out
+        assert line in out
+
+
+def test_an_unknown_command_is_answered_with_a_near_one(bench: Bench) -> None:
+    code, _, err = bench("rnu")
+    assert code == 2
+    assert err == "bench: unknown command 'rnu'. Did you mean run?\n"
+
+
+def test_the_version_is_the_distributions(bench: Bench) -> None:
+    from importlib.metadata import version
+
+    assert version("gammabench") in bench("--version")[1]
+
+
+def test_list_is_machine_readable(bench: Bench) -> None:
+    document = json.loads(bench("list", "--json")[1])
+    rows = {row["id"]: row for row in document["models"]}
+    assert rows["tiny-gpt2"]["layers"] == 4
+    assert rows["tiny-gpt2"]["state"] == "ready"
+    assert "tiny-gpt2" in document["suites"]["embedded"]
+
+
+def test_shell_completion_knows_models_and_domains(tmp_path: Path) -> None:
+    def complete(words: str) -> set[str]:
+        environment = os.environ | {
+            "_BENCH_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.cli"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        return {line.partition(",")[2] for line in done.stdout.splitlines()}
+
+    assert "tiny-gpt2" in complete("bench run --model tiny-g")
+    assert complete("bench run --domain prot") == {"protein"}
+    assert complete("bench run --protocol pa") == {"paper"}
+    assert "centered" in complete("bench run --arm cent")
+
+
+def test_verbosity_may_stand_before_or_behind_the_command(bench: Bench) -> None:
+    import logging
+
+    for words in (["-vv", "list"], ["list", "-vv"]):
+        assert bench(*words)[0] == 0
+        assert logging.getLogger().level == logging.DEBUG
+        bench("list")
+        assert logging.getLogger().level == logging.WARNING
+
+
+def test_without_a_terminal_there_is_no_progress_bar(
+    bench: Bench,
+    arguments: list[str],  # noqa: F811
+) -> None:
+    _, _, err = bench("run", *arguments)
+    assert err == ""
+
+
+def test_on_a_terminal_progress_is_on_stderr_and_results_on_stdout(
+    bench: Bench,
+    arguments: list[str],  # noqa: F811
+) -> None:
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 100))
+    shown = b""
+    with open("out.txt", "w+", encoding="utf-8") as stdout:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.cli", "run", *arguments],
+            stdout=stdout,
+            stderr=follower,
+        )
+        os.close(follower)
+        while part := _read(leader):
+            shown += part
+        os.close(leader)
+        assert process.wait() == 0
+        stdout.seek(0)
+        out = stdout.read()
+    assert b"step/s" in shown
+    assert b"made" in shown
+    assert "6 cells: 6 measured now" in out
+    assert "step/s" not in out
+
+
+def _read(terminal: int) -> bytes:
+    """What the terminal shows next; nothing once its other end is closed."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m bench.cli list --json | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is faked")
+@pytest.mark.parametrize(
+    ("redirection", "code", "says"),
+    [(">&-", 0, ""), ("> /dev/full", 1, "bench: [Errno 28] No space left on device\n")],
+)
+def test_output_that_nobody_takes_is_no_traceback(redirection: str, code: int, says: str) -> None:
+    command = f'"{sys.executable}" -m bench.cli list {redirection}'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, says)

@@ -1,0 +1,400 @@
+"""Killed at any moment, a rerun completes and the records equal an undisturbed run's."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from bench.plan.blocks import Block, Request, make_plan
+from bench.plan.protocol import load_protocol
+from bench.records.store import RecordStore
+from bench.runner.block import failed_records, measure_block
+from bench.runner.checkpoints import saved_states, take_up
+from bench.runner.run import run, todo
+from bench.runner.settings import Settings
+from bench.sae.trainer import Trainer
+from tests.bench.test_run import GAMMAS, MADE
+from tests.conftest import TINY
+from zoo.errors import OutputError, TrainingFailed, WorkerFailed
+from zoo.registry import load_registry
+
+KILLS = 12
+
+
+def start(folder: Path, output: str, *options: str) -> subprocess.Popen:
+    """`bench run` on three models of three layers, in a process of its own; stderr in a file.
+
+    A checkpoint is written behind every step.
+    """
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    arguments = ["run", "--cards", "cards", "--model", "made*", *settings, "--output", output]
+    arguments += ["--checkpoint-every", "0", *options]
+    with open(folder / f"{output}.err", "w", encoding="utf-8") as err:
+        return subprocess.Popen(
+            [sys.executable, "-m", "bench.cli", *arguments],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=err,
+        )
+
+
+def errors(folder: Path, output: str) -> str:
+    return (folder / f"{output}.err").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("interruption")
+    activations = folder / "cards" / "activations"
+    activations.mkdir(parents=True)
+    draws = np.random.default_rng(0)
+    for layer, gamma in enumerate(GAMMAS):
+        x = draws.standard_normal((8192, 16)) + gamma * np.sqrt(16) * np.eye(16)[layer]
+        np.save(activations / f"layer{layer}.npy", x.astype(np.float32))
+    for number in range(3):
+        card = MADE | {"id": f"made{number}", "tokens": {"skip_first": number}}
+        (folder / "cards" / f"made{number}.yaml").write_text(yaml.safe_dump(card))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> tuple[dict[str, dict], float]:
+    """Records of a run left alone, and how long it took."""
+    began = time.monotonic()
+    process = start(folder, "undisturbed")
+    assert process.wait() == 0, errors(folder, "undisturbed")
+    return comparable(folder / "undisturbed"), time.monotonic() - began
+
+
+def comparable(output: Path) -> dict[str, dict]:
+    return {record.hash: record.comparable() for record in RecordStore(output)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_killed_at_a_random_moment_a_rerun_completes_to_the_same_records(
+    folder: Path, undisturbed: tuple[dict[str, dict], float], seed: int
+) -> None:
+    expected, seconds = undisturbed
+    moments = random.Random(seed)
+    options = ("--workers", str(1 + seed % 2))
+    for attempt in range(5):
+        output = f"killed{seed}-{attempt}"
+        process = start(folder, output, *options)
+        time.sleep(moments.uniform(0.3, 1.0) * seconds)
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == -signal.SIGKILL:
+            break
+    else:
+        pytest.fail("runs end before they can be killed")
+    # What is there is whole, and is what an undisturbed run gives.
+    assert comparable(folder / output).items() <= expected.items()
+    again = start(folder, output)
+    assert again.wait() == 0, errors(folder, output)
+    assert comparable(folder / output) == expected
+    assert not (folder / output / "state").exists(), "what is done leaves no checkpoint"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal as a terminal would")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_what_is_done_and_exits_with_130(
+    folder: Path, number: signal.Signals
+) -> None:
+    """Long training and no checkpoint but the one that the signal asks for."""
+    output = f"interrupted{number}"
+    options = ("--set", "steps=100000", "--checkpoint-every", "100000")
+    process = start(folder, output, *options)
+    time.sleep(10)
+    process.send_signal(number)
+    assert process.wait(60) == 130
+    err = errors(folder, output)
+    assert "interrupted; run the same command again to go on" in err
+    assert "Traceback" not in err
+    saved = saved_states(folder / output / "state")
+    assert saved
+    assert all(0 < state.step < 100_000 for state in saved)
+    assert not RecordStore(folder / output).paths()
+
+
+# ------------------------------------------------------------------- within this process, fast
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+class Until:
+    """Progress that is killed when so many steps of the block's cells were done."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+        self.notes: list[str] = []
+
+    def advance(self, steps: int) -> None:
+        self.left -= steps
+        if self.left <= 0:
+            raise Killed
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def blocks(folder: Path, *, settings: Sequence[str] = (), **changes: Any) -> list[Block]:
+    """Two layers of stored activations, three arms; AuxK is on from the third step."""
+    protocol = load_protocol(
+        "quick",
+        settings=[*TINY, "dead_after=128", "aux_k=8", *settings],
+        arms=["raw", "centered", "raw+auxk"],
+    )
+    registry = load_registry([folder / "cards"])
+    cards = registry.select(models=["made0"])
+    request = Request(cards=cards, protocol=protocol, **{"layers": [0, 2], **changes})
+    return make_plan(request, registry)
+
+
+def measured(block: Block, settings: Settings, progress: Any = None) -> dict[str, dict]:
+    return {r.hash: r.comparable() for r in measure_block(block, settings, progress)}
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3, 5, 8, 11, 12])
+def test_killed_at_a_step_it_goes_on_to_the_same_bits(
+    folder: Path, tmp_path: Path, killed_at: int
+) -> None:
+    """12 steps of which every second refills the buffer; curves are compared too."""
+    (block,) = blocks(folder)
+    cells = len(block.specs)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    with pytest.raises(Killed):
+        measured(block, settings, Until(killed_at * cells))
+    # The checkpoint of the step that was under way had not been written.
+    saved = saved_states(tmp_path / "state")
+    assert [state.step for state in saved] == ([killed_at - 1] if killed_at > 1 else [])
+    rest = Until(10**6)
+    assert measured(block, settings, rest) == measured(block, Settings())
+    assert 10**6 - rest.left == 12 * cells, "what was done before counts as progress"
+    said = [f"made0: goes on behind step {killed_at - 1} of 12"] if killed_at > 1 else []
+    assert rest.notes == said
+
+
+def test_killed_again_and_again_it_still_ends_the_same(folder: Path, tmp_path: Path) -> None:
+    (block,) = blocks(folder)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    for step in range(2, 12, 3):
+        with pytest.raises(Killed):
+            measured(block, settings, Until(step * len(block.specs)))
+    records = list(measure_block(block, settings))
+    assert {r.hash: r.comparable() for r in records} == measured(block, Settings())
+    assert {r.provenance.resumed for r in records} == {4}
+
+
+class Interrupts(Until):
+    """Progress during which a terminal sends Ctrl-C, when so many steps were done."""
+
+    def advance(self, steps: int) -> None:
+        self.left -= steps
+        if self.left == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("step", [5, 12])
+def test_an_interrupt_stops_behind_its_step_even_the_last_one(
+    folder: Path, tmp_path: Path, step: int
+) -> None:
+    (block,) = blocks(folder, settings=["seeds=[0, 1]"])
+    settings = Settings(states=tmp_path / "state", save_every=1000)
+    with pytest.raises(KeyboardInterrupt):
+        measured(block, settings, Interrupts(step * len(block.specs)))
+    assert [state.step for state in saved_states(tmp_path / "state")] == [step]
+    rest = Until(10**6)
+    assert measured(block, settings, rest) == measured(block, Settings())
+    assert rest.notes == [f"made0: goes on behind step {step} of 12"]
+    assert 10**6 - rest.left == 12 * len(block.specs)
+
+
+def test_notes_made_before_a_block_goes_on_are_kept(folder: Path, tmp_path: Path) -> None:
+    (block,) = blocks(folder)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    with pytest.raises(Killed):
+        list(measure_block(block, settings, Until(7 * len(block.specs)), notes=["first"]))
+    for record in measure_block(block, settings, notes=["first", "split in two"]):
+        assert record.provenance.notes == ("first", "split in two")
+
+
+@pytest.mark.parametrize("saved_at_every_step", [False, True])
+def test_a_loss_that_is_looked_at_late_fails_only_its_cell(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved_at_every_step: bool
+) -> None:
+    """As on an accelerator, where a look makes the device wait."""
+    init, step = Trainer.__init__, Trainer.step
+
+    def late(self: Trainer, *given: Any, **named: Any) -> None:
+        init(self, *given, **named)
+        self._looks_every = 64
+
+    def diverge(self: Trainer, x: Tensor) -> Any:
+        return step(self, x * torch.nan if self.aux and self.step_number == 3 else x)
+
+    monkeypatch.setattr(Trainer, "__init__", late)
+    monkeypatch.setattr(Trainer, "step", diverge)
+    (block,) = blocks(folder, settings=["checkpoints=1"])
+    states = tmp_path / "state" if saved_at_every_step else None
+    found = measured(block, Settings(states=states, save_every=0))
+    failures = [r["failure"]["message"] for r in found.values() if r["failure"]]
+    assert failures == ["the loss is not finite at step 3"] * 2
+    assert len(found) == 6
+
+
+def test_an_update_that_overflows_before_a_census_fails_only_its_cell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def overflow(self: Trainer, x: Tensor) -> Any:
+        found = step(self, x)
+        if self.aux and self.step_number == 12:
+            self.sae.W_enc[0, 0] = torch.inf
+        return found
+
+    monkeypatch.setattr(Trainer, "step", overflow)
+    (block,) = blocks(folder)
+    found = measured(block, Settings())
+    failures = [r["failure"]["message"] for r in found.values() if r["failure"]]
+    assert failures == ["the weights are not finite behind step 11"] * 2
+    assert sorted(r["status"] for r in found.values()) == ["failed"] * 2 + ["ok"] * 4
+
+
+def test_cells_that_lost_their_process_go_on_from_its_checkpoint(
+    folder: Path, tmp_path: Path
+) -> None:
+    (block,) = blocks(folder)
+    store = RecordStore(tmp_path)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    with pytest.raises(Killed):
+        measured(block, settings, Until(7 * len(block.specs)))
+    for record in failed_records(block, WorkerFailed("killed", "Take fewer workers.")):
+        store.save(record)
+    assert list(run(todo([block], store), store, settings)) == []
+    assert [saved.step for saved in saved_states(tmp_path / "state")] == [6]
+    records = list(run(todo([block], store, failed=True), store, settings))
+    assert {record.provenance.resumed for record in records} == {1}
+    assert {r.hash: r.comparable() for r in records} == measured(block, Settings())
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of a file")
+def test_a_full_disk_stops_the_run_at_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    import resource
+
+    (block,) = blocks(folder)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*state\.pt \(File too large\)"):
+            measured(block, settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_cell_that_had_diverged_stays_failed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def diverge(self: Trainer, x: Tensor) -> Any:
+        if self.aux and self.step_number == 3:
+            raise TrainingFailed("the loss is not finite at step 3", "Lower the learning rate.")
+        return step(self, x)
+
+    monkeypatch.setattr(Trainer, "step", diverge)
+    (block,) = blocks(folder)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    undisturbed = measured(block, Settings())
+    assert sorted(r["status"] for r in undisturbed.values()) == ["failed"] * 2 + ["ok"] * 4
+    with pytest.raises(Killed):
+        measured(block, settings, Until(9 * len(block.specs)))
+    monkeypatch.setattr(Trainer, "step", step)
+    assert measured(block, settings) == undisturbed
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a wrong byte", "other versions", "no JSON"])
+def test_a_checkpoint_that_cannot_be_used_is_ignored_and_said(
+    folder: Path, tmp_path: Path, damage: str
+) -> None:
+    (block,) = blocks(folder)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    with pytest.raises(Killed):
+        measured(block, settings, Until(9 * len(block.specs)))
+    (saved,) = saved_states(tmp_path / "state")
+    state, summary = saved.folder / "state.pt", saved.folder / "block.json"
+    content = bytearray(state.read_bytes())
+    if damage == "cut short":
+        state.write_bytes(content[:-1000])
+    elif damage == "a wrong byte":
+        content[len(content) // 2] ^= 1
+        state.write_bytes(content)
+    elif damage == "other versions":
+        summary.write_text(summary.read_text().replace('"torch": "', '"torch": "1.'))
+    else:
+        summary.write_text("{")
+    progress = Until(10**6)
+    assert measured(block, settings, progress) == measured(block, Settings())
+    if damage != "no JSON":
+        assert len(progress.notes) == 1
+        assert "ignored" in progress.notes[0]
+
+
+def test_blocks_are_grouped_as_the_checkpoint_was(folder: Path, tmp_path: Path) -> None:
+    """Whatever memory is free now, and also where more cells are asked for than before."""
+    (block,) = blocks(folder, layers=[2])
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    with pytest.raises(Killed):
+        measured(block, settings, Until(6 * len(block.specs)))
+    wider = blocks(folder, layers=None, memory=1)
+    assert [each.layers for each in wider] == [[0], [1], [2]]
+    (whole,) = blocks(folder, layers=None)
+    again = take_up([whole], tmp_path / "state")
+    assert [each.layers for each in again] == [[2], [0, 1]]
+    assert {s.hash for b in again for s in b.specs} == {s.hash for s in whole.specs}
+    assert take_up(blocks(folder, layers=[0]), tmp_path / "state")[0].layers == [0]
+
+
+def test_a_part_of_a_block_goes_on_from_the_whole_block_s_checkpoint(
+    folder: Path, tmp_path: Path
+) -> None:
+    (block,) = blocks(folder)
+    settings = Settings(states=tmp_path / "state", save_every=0)
+    with pytest.raises(Killed):
+        measured(block, settings, Until(7 * len(block.specs)))
+    part = block.only(spec for spec in block.specs if spec.layer == 2 and spec.arm != "raw")
+    progress = Until(10**6)
+    expected = measured(block, Settings())
+    assert measured(part, settings, progress).items() <= expected.items()
+    assert progress.notes == ["made0: goes on behind step 6 of 12"]
+
+
+def test_status_says_what_is_half_done(
+    folder: Path, tmp_path: Path, bench: Callable[..., tuple[int, str, str]]
+) -> None:
+    (block,) = blocks(folder)
+    settings = Settings(states=Path("runs/state"), save_every=0)
+    with pytest.raises(Killed):
+        measured(block, settings, Until(7 * len(block.specs)))
+    code, out, _ = bench("status")
+    assert code == 0
+    assert "6 cells, step 6 of 12" in out

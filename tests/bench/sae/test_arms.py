@@ -1,0 +1,46 @@
+"""Names of arms."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.sae.arms import Arm, all_arms, parse_arm
+from zoo.errors import UnknownName
+
+
+@pytest.mark.parametrize(
+    ("name", "arm"),
+    [
+        ("raw", Arm("none", "none", "none")),
+        ("centered", Arm("geometric_median", "none", "none")),
+        ("raw+auxk", Arm("none", "none", "auxk")),
+        ("centered+auxk", Arm("geometric_median", "none", "auxk")),
+        ("whitened", Arm("mean", "whiten", "none")),
+        ("mean-rms+auxk", Arm("mean", "rms", "auxk")),
+        ("geometric_median-layernorm", Arm("geometric_median", "layernorm", "none")),
+    ],
+)
+def test_names_mean_what_they_say(name: str, arm: Arm) -> None:
+    assert parse_arm(name) == arm
+    assert arm.name == name
+
+
+def test_every_arm_has_a_name_of_its_own_that_round_trips() -> None:
+    arms = all_arms()
+    assert len({arm.name for arm in arms}) == len(arms) == 3 * 4 * 2
+    assert [parse_arm(arm.name) for arm in arms] == arms
+
+
+def test_the_systematic_spelling_of_a_preset_is_the_preset() -> None:
+    assert parse_arm("geometric_median-none+auxk").name == "centered+auxk"
+    assert parse_arm("none-none").name == "raw"
+
+
+def test_a_misspelt_arm_gets_a_suggestion() -> None:
+    with pytest.raises(UnknownName, match=r"unknown arm 'centred'\. Did you mean .*centered"):
+        parse_arm("centred")
+
+
+def test_an_arm_like_no_other_gets_the_grammar() -> None:
+    with pytest.raises(UnknownName, match=r"unknown arm 'xyzzy'\. Name a preset \(raw, centered"):
+        parse_arm("xyzzy")

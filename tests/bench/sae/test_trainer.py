@@ -1,0 +1,259 @@
+"""Training: the recipe step by step, the clock, resuming, divergence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.sae.arms import Arm, all_arms, parse_arm
+from bench.sae.auxk import Aux
+from bench.sae.codes import Path
+from bench.sae.families.base import Family
+from bench.sae.families.batchtopk import BatchTopK
+from bench.sae.families.jumprelu import JumpReLU
+from bench.sae.families.relu import ReLU
+from bench.sae.families.topk import TopK
+from bench.sae.model import SAE, Recipe
+from bench.sae.trainer import Trainer, faster_path
+from bench.sae.transform import Transform
+from tests.bench.autograd import losses
+from zoo.errors import TrainingFailed
+
+WIDTH, N, K, BATCH = 12, 96, 4, 64
+RECIPE = Recipe(N, K, lr=1e-4, aux_k=6, dead_after_tokens=2 * BATCH)
+PATHS: list[Path] = ["sparse", "dense"]
+FAMILIES: list[Family] = [
+    TopK(),
+    BatchTopK(),
+    ReLU(warmup_steps=4),
+    JumpReLU(l0=0.01, warmup_steps=3, threshold=0.3, bandwidth=0.2),
+]
+WAYS = [(family, path) for family in FAMILIES for path in family.paths]
+
+
+def data(batches: int = 12, gamma: float = 3.0, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(batches, BATCH, WIDTH, generator=generator, dtype=torch.float64)
+    mean = torch.randn(WIDTH, generator=generator, dtype=torch.float64)
+    return x + gamma * WIDTH**0.5 * mean / mean.norm()
+
+
+def trainer(
+    arm: Arm | None = None,
+    *,
+    recipe: Recipe = RECIPE,
+    path: Path = "sparse",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    family: Family | None = None,
+) -> Trainer:
+    arm = arm or Arm()
+    transform = Transform.fit(arm, data().flatten(0, 1))
+    kinds = {"transform": transform, "family": family, "dtype": dtype}
+    sae = SAE.init(WIDTH, recipe.n, recipe.k, seed=seed, **kinds)  # type: ignore[arg-type]
+    return Trainer(sae, recipe, aux=arm.aux == "auxk", path=path)
+
+
+def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+    """The same training by autograd and torch.optim.Adam, in float64: the trained tensors."""
+    transform = Transform.fit(arm, data().flatten(0, 1))
+    sae = SAE.init(WIDTH, N, K, seed=0, transform=transform, family=family, dtype=torch.float64)
+    trained = sae.weights._asdict() | {name: sae.own[name] for name in family.trained}
+    parameters = {name: torch.nn.Parameter(w.clone()) for name, w in trained.items()}
+    adam = torch.optim.Adam(
+        parameters.values(), lr=recipe.rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps
+    )
+    W_dec = parameters["W_dec"]
+    last_fired = torch.full((N,), -1)
+    for number, x in enumerate(batches):
+        dead = (number - 1 - last_fired) * BATCH >= recipe.dead_after_tokens
+        aux = None
+        if arm.aux == "auxk" and number * BATCH >= recipe.dead_after_tokens:
+            aux = Aux(dead.nonzero().view(-1), recipe.aux_k, recipe.aux_alpha, recipe.aux_relu)
+        found = losses(family, dict(parameters), transform.apply(x)[0], K, number=number, aux=aux)
+        last_fired[(found.codes > 0).any(0)] = number
+        adam.zero_grad()
+        found.total.backward()
+        with torch.no_grad():
+            assert W_dec.grad is not None
+            W_dec.grad -= (W_dec.grad * W_dec).sum(1, keepdim=True) * W_dec
+            torch.nn.utils.clip_grad_norm_(list(parameters.values()), recipe.clip)
+            adam.step()
+            W_dec.div_(W_dec.norm(dim=1, keepdim=True))
+    return {name: p.detach() for name, p in parameters.items()}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way[0].name}-{way[1]}")
+@pytest.mark.parametrize(
+    ("arm", "relu"),
+    [*((arm, False) for arm in all_arms()), (parse_arm("raw+auxk"), True)],
+    ids=[*(arm.name for arm in all_arms()), "raw+auxk-relu"],
+)
+def test_training_equals_autograd_and_torch_adam(
+    arm: Arm, relu: bool, way: tuple[Family, Path]
+) -> None:
+    family, path = way
+    recipe = replace(RECIPE, aux_relu=relu)
+    ours = trainer(arm, family=family, path=path, recipe=recipe, dtype=torch.float64)
+    batches = data(8)
+    for x in batches:
+        ours.step(x)
+    mine = ours.sae.weights._asdict() | dict(ours.sae.own)
+    # torch clips by norm + 1e-6, hence not to the last digit.
+    for name, theirs in reference(arm, family, batches, recipe).items():
+        assert torch.allclose(mine[name], theirs, atol=1e-6), name
+
+
+def test_a_frozen_bias_stays_where_it_was() -> None:
+    frozen, free = trainer(recipe=replace(RECIPE, train_bias=False)), trainer()
+    for x in data():
+        frozen.step(x)
+        free.step(x)
+    assert not frozen.sae.b.any()
+    assert free.sae.b.any()
+
+
+def test_decoder_rows_keep_unit_norm() -> None:
+    ours = trainer(parse_arm("raw+auxk"))
+    for x in data():
+        ours.step(x)
+    norms = torch.linalg.vector_norm(ours.sae.W_dec, dim=1)
+    assert torch.allclose(norms, torch.ones(N), atol=1e-6)
+    assert not torch.allclose(ours.sae.W_dec, trainer().sae.W_dec)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("arm", ["raw", "centered", "raw+auxk", "whitened+auxk", "mean-rms"])
+def test_resumed_equals_uninterrupted_bit_for_bit(arm: str, family: Family, tmp_path: Any) -> None:
+    batches = data(12)
+    whole = trainer(parse_arm(arm), family=family)
+    for x in batches:
+        whole.step(x)
+    first = trainer(parse_arm(arm), family=family)
+    for x in batches[:7]:
+        first.step(x)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    resumed = trainer(parse_arm(arm), family=family)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for x in batches[7:]:
+        resumed.step(x)
+    assert resumed.step_number == whole.step_number == 12
+    assert resumed.tokens == 12 * BATCH
+    ours, theirs = resumed.state_dict()["tensors"], whole.state_dict()["tensors"]
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_state_is_a_copy() -> None:
+    ours = trainer()
+    ours.step(data()[0])
+    state = ours.state_dict()
+    before = state["tensors"]["weights.W_enc"].clone()
+    ours.step(data()[1])
+    assert torch.equal(state["tensors"]["weights.W_enc"], before)
+
+
+def test_alone_and_beside_others_are_equal_bit_for_bit() -> None:
+    alone = trainer(seed=1)
+    for x in data():
+        alone.step(x)
+    group = [trainer(parse_arm(name), seed=1) for name in ("whitened", "raw", "raw+auxk")]
+    for x in data():
+        for one in group:
+            one.step(x)
+    assert all(map(torch.equal, alone.sae.weights, group[1].sae.weights))
+
+
+def test_the_clock_counts_only_values_above_zero() -> None:
+    """Three features are ever positive while k = 4, so that a zero-valued one is always picked."""
+    ours = trainer()
+    ours.sae.b_enc.fill_(-1e4)
+    ours.sae.b_enc[:3] = 1e4
+    ours.step(data()[0])
+    assert ours.last_fired.tolist() == [0] * 3 + [-1] * (N - 3)
+    assert ours.first_fired.tolist() == [0] * 3 + [-1] * (N - 3)
+
+
+def test_the_clock_keeps_the_first_and_the_last_firing() -> None:
+    ours = trainer(path="dense")
+    first = torch.full((N,), -1)
+    last = first.clone()
+    for number, x in enumerate(data()):
+        codes = ours.sae.encode(x)
+        fired = codes.indices[codes.values > 0].unique()
+        last[fired] = number
+        first[fired] = torch.where(first[fired] < 0, number, first[fired])
+        ours.step(x)
+    assert torch.equal(ours.first_fired, first)
+    assert torch.equal(ours.last_fired, last)
+    assert (first > 0).any()
+    assert (last < 11).any()
+
+
+def test_auxk_waits_for_the_tokens_that_make_a_feature_dead() -> None:
+    ours = trainer(parse_arm("raw+auxk"))
+    losses = [ours.step(x).aux_loss for x in data(6)]
+    assert losses[:2] == [None, None]
+    assert losses[2] is not None
+    assert float(losses[2]) > 0
+    assert trainer().step(data()[0]).aux_loss is None
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_divergence_names_its_step(path: Path) -> None:
+    ours = trainer(path=path)
+    batches = data()
+    batches[2, 0, 0] = float("inf")
+    ours.step(batches[0])
+    ours.step(batches[1])
+    with pytest.raises(TrainingFailed, match="not finite at step 2"):
+        ours.step(batches[2])
+
+
+def test_losses_not_yet_looked_at_are_found_by_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = trainer()
+    monkeypatch.setattr(ours, "_looks_every", 64)
+    batches = data()
+    batches[1, 0, 0] = float("nan")
+    for x in batches:
+        ours.step(x)
+    with pytest.raises(TrainingFailed, match="not finite at step 1"):
+        ours.check_finite()
+
+
+def test_a_batch_of_another_size_is_refused() -> None:
+    ours = trainer()
+    ours.step(data()[0])
+    with pytest.raises(ValueError, match="batch of 10 tokens after batches of 64"):
+        ours.step(data()[0][:10])
+
+
+def test_a_recipe_for_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="recipe of 32, 4"):
+        Trainer(SAE.init(WIDTH, N, K, seed=0), Recipe(32, K))
+
+
+def test_auto_becomes_one_of_the_two_paths() -> None:
+    ours = Trainer(SAE.init(WIDTH, N, K, seed=0), RECIPE, path="auto")
+    ours.step(data()[0].float())
+    assert ours.path == faster_path(N, K, WIDTH, BATCH, torch.float32, torch.device("cpu"), TopK())
+    assert ours.path in PATHS
+
+
+@pytest.mark.parametrize("family", FAMILIES[2:], ids=lambda family: family.name)
+def test_a_family_with_one_way_takes_it(family: Family) -> None:
+    assert trainer(family=family, path="sparse").path == "dense"
+
+
+def test_the_two_paths_agree() -> None:
+    sparse, dense = trainer(dtype=torch.float64), trainer(path="dense", dtype=torch.float64)
+    for x in data():
+        one, other = sparse.step(x), dense.step(x)
+        assert float(one.loss) == pytest.approx(float(other.loss), rel=1e-10)
+        assert float(one.gradient_norm) == pytest.approx(float(other.gradient_norm), rel=1e-10)
+    for mine, theirs in zip(sparse.sae.weights, dense.sae.weights, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-8)

@@ -1,0 +1,110 @@
+"""The arms' transforms against their definition in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.sae.arms import Arm, all_arms, parse_arm
+from bench.sae.transform import Transform
+from bench.statistics.geometric_median import geometric_median
+from zoo.errors import BadActivations
+
+WIDTH = 12
+INPUT_ARMS = [arm for arm in all_arms() if arm.aux == "none"]
+ids = [arm.name for arm in INPUT_ARMS]
+
+
+def sample(seed: int = 0, tokens: int = 600) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64)
+    x = torch.randn(tokens, WIDTH, generator=generator, dtype=torch.float64) @ mixing
+    return 0.1 * x + torch.randn(WIDTH, generator=generator, dtype=torch.float64)
+
+
+def numpy_normalised(x: np.ndarray, norm: str) -> np.ndarray:
+    if norm == "layernorm":
+        return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    if norm == "rms":
+        return x / np.sqrt((x**2).mean(1, keepdims=True))
+    return x
+
+
+@pytest.mark.parametrize("arm", INPUT_ARMS, ids=ids)
+def test_spread_is_one_per_dimension_in_every_arm(arm: Arm) -> None:
+    x = sample()
+    y = Transform.fit(arm, x).apply(x)[0].numpy()
+    assert np.linalg.norm(y.std(0)) == pytest.approx(np.sqrt(WIDTH), rel=1e-9)
+
+
+@pytest.mark.parametrize("arm", INPUT_ARMS, ids=ids)
+def test_inverse_gives_the_input_back(arm: Arm) -> None:
+    x = sample()
+    transform = Transform.fit(arm, x)
+    y, taken = transform.apply(x)
+    assert torch.allclose(transform.invert(y, taken), x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("arm", INPUT_ARMS, ids=ids)
+def test_equals_the_formula(arm: Arm) -> None:
+    x = sample()
+    normalised = numpy_normalised(x.numpy(), arm.norm)
+    center = {
+        "none": np.zeros(WIDTH),
+        "mean": normalised.mean(0),
+        "geometric_median": geometric_median(torch.from_numpy(normalised)).point.numpy(),
+    }[arm.center]
+    shifted = normalised - center
+    y = Transform.fit(arm, x).apply(x)[0].numpy()
+    if arm.norm == "whiten":
+        assert np.allclose(np.cov(y.T, ddof=0), np.eye(WIDTH), atol=1e-8)
+        # A linear map of the shifted tokens, hence all of their own projection.
+        fitted = shifted @ np.linalg.lstsq(shifted, y, rcond=None)[0]
+        assert np.allclose(fitted, y, atol=1e-8)
+    else:
+        scale = np.sqrt(WIDTH / shifted.var(0).sum())
+        assert np.allclose(y, scale * shifted, rtol=1e-9, atol=1e-9)
+
+
+def test_raw_keeps_gamma_and_centered_leaves_no_median() -> None:
+    x = sample()
+    gamma = float(x.mean(0).norm() / x.std(0, correction=0).norm())
+    raw = Transform.fit(parse_arm("raw"), x).apply(x)[0]
+    centered = Transform.fit(parse_arm("centered"), x).apply(x)[0]
+    assert float(raw.mean(0).norm() / raw.std(0, correction=0).norm()) == pytest.approx(gamma)
+    assert float(geometric_median(centered).point.norm()) < 1e-5
+
+
+def test_an_all_zero_token_survives_the_rms_norm() -> None:
+    x = sample()
+    x[3] = 0.0
+    transform = Transform.fit(parse_arm("mean-rms"), x)
+    y, taken = transform.apply(x)
+    assert y.isfinite().all()
+    assert torch.allclose(transform.invert(y, taken)[3], torch.zeros(WIDTH, dtype=torch.float64))
+
+
+def test_a_per_token_norm_cannot_be_undone_blindly() -> None:
+    transform = Transform.fit(parse_arm("none-layernorm"), sample())
+    with pytest.raises(ValueError, match="layernorm norm cannot be undone"):
+        transform.invert(torch.zeros(2, WIDTH, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("arm", INPUT_ARMS, ids=ids)
+def test_constant_activations_are_refused(arm: Arm) -> None:
+    with pytest.raises(BadActivations, match="constant"):
+        Transform.fit(arm, torch.randn(WIDTH).expand(50, WIDTH))
+
+
+def test_non_finite_activations_are_refused() -> None:
+    x = sample()
+    x[5, 2] = float("nan")
+    with pytest.raises(BadActivations, match="token 5, dimension 2"):
+        Transform.fit(parse_arm("raw"), x)
+
+
+def test_buffers_follow_dtype() -> None:
+    transform = Transform.fit(parse_arm("whitened"), sample()).to(torch.float32, "cpu")
+    assert transform.apply(sample())[0].dtype == torch.float32

@@ -1,0 +1,265 @@
+"""What CI publishes: the workflow files are sound, and results enter only as checked data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.records.store import RecordStore
+from leaderboard import write_boards
+from tests.records import make_grid, write_records
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.fixture(scope="module")
+def results() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ci_results", ROOT / "ci" / "results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with committed results of two models."""
+    root = tmp_path / "repository"
+    root.mkdir()
+    git(root, "init", "-q", "-b", "main")
+    write_records(root / "results", make_grid(models=["tiny-a", "tiny-b"]))
+    write_boards(root / "results", figures=False)
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "results")
+    return root
+
+
+# ------------------------------------------------------------------------------------- workflows
+
+
+def test_the_workflow_files_follow_the_schema() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "check_jsonschema"),
+            *("--builtin-schema", "vendor.github-workflows"),
+            *WORKFLOWS,
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
+    return [step for job in jobs for step in job["steps"]]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_by_commit_and_runs_are_one_line(path: Path) -> None:
+    for step in steps(path):
+        if "uses" in step:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
+        else:
+            assert "\n" not in step["run"].strip(), "longer work belongs in a script of ci/"
+            assert "${{" not in step["run"], "expressions reach a shell through env only"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_only_the_publishing_job_may_write(path: Path) -> None:
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert document["permissions"] == {"contents": "read"}
+    writing = [name for name, job in document["jobs"].items() if "permissions" in job]
+    assert writing == (["propose"] if path.stem == "publish" else [])
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_scripts_that_workflows_call_exist(path: Path) -> None:
+    for step in steps(path):
+        for name in re.findall(r"(?:ci/\S+\.(?:py|sh)|\.ci/run)", step.get("run", "")):
+            assert (ROOT / name).is_file()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ci").glob("*.sh")), ids=lambda path: path.name)
+def test_shell_scripts_parse_and_stop_at_errors(path: Path) -> None:
+    subprocess.run(["bash", "-n", path], check=True)
+    assert "set -euo pipefail" in path.read_text(encoding="utf-8")
+
+
+# --------------------------------------------------------------------------------------- results
+
+
+def test_committed_results_may_stand(results: ModuleType, repository: Path) -> None:
+    assert results.check(repository, "HEAD") == []
+
+
+def test_new_results_may_enter(results: ModuleType, repository: Path, tmp_path: Path) -> None:
+    write_records(tmp_path / "run", make_grid(models=["tiny-c"]))
+    taken = results.take(repository, tmp_path / "run")
+    assert len(taken) == len(RecordStore(tmp_path / "run").paths())
+    git(repository, "add", "-A")
+    assert results.check(repository, "HEAD") == []
+    board = repository / "results" / "leaderboards" / "README.md"
+    assert "tiny-c" in board.read_text(encoding="utf-8")
+
+
+def test_nothing_may_be_removed(results: ModuleType, repository: Path) -> None:
+    path = RecordStore(repository / "results").paths()[0]
+    path.unlink()
+    write_boards(repository / "results", figures=False)
+    (problem,) = results.check(repository, "HEAD")
+    assert "was removed" in problem
+    assert path.name in problem
+
+
+def test_an_edited_record_is_refused(results: ModuleType, repository: Path) -> None:
+    path = RecordStore(repository / "results").paths()[0]
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["provenance"]["seconds"] = 0
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert any("was edited" in problem for problem in results.check(repository, "HEAD"))
+
+
+def test_a_record_under_another_name_or_folder_is_refused(
+    results: ModuleType, repository: Path
+) -> None:
+    path = RecordStore(repository / "results").paths()[0]
+    other = path.parent.parent / "tiny-z" / path.name
+    other.parent.mkdir()
+    other.write_bytes(path.read_bytes())
+    found = results.check(repository, "HEAD")
+    assert any("not of its folder's" in problem for problem in found)
+    other.rename(other.with_name("note.txt"))
+    assert any("is no record" in problem for problem in results.check(repository, "HEAD"))
+
+
+def test_limited_and_dirty_runs_are_refused(
+    results: ModuleType, repository: Path, tmp_path: Path
+) -> None:
+    from bench.records.schema import make_record
+
+    (good, *_) = make_grid(models=["tiny-d"])
+    limited = type(good.spec)(**good.spec.model_dump() | {"limit": 256})
+    dirty = good.provenance.model_copy(update={"git_dirty": True})
+    write_records(tmp_path / "limited", [make_record(limited, good.result, good.provenance)])
+    write_records(tmp_path / "dirty", [make_record(good.spec, good.result, dirty)])
+    for name, says in (("limited", "limited to 256"), ("dirty", "uncommitted changes")):
+        with pytest.raises(SystemExit, match=says):
+            results.take(repository, tmp_path / name)
+    assert git(repository, "status", "--porcelain") == "", "nothing was taken"
+
+
+def test_boards_that_are_not_current_are_refused(results: ModuleType, repository: Path) -> None:
+    board = repository / "results" / "leaderboards" / "README.md"
+    board.write_text(board.read_text(encoding="utf-8").replace("tiny-a", "tiny-x"))
+    assert any("differs" in problem for problem in results.check(repository, "HEAD"))
+
+
+@pytest.mark.parametrize("name", ["x.py", "leaderboards/page/x.js", "leaderboards/models/x.html"])
+def test_a_file_that_no_record_makes_is_refused(
+    results: ModuleType, repository: Path, name: str
+) -> None:
+    (repository / "results" / name).write_text("x", encoding="utf-8")
+    (problem,) = results.check(repository, "HEAD")
+    assert problem.endswith(f"{name}: is made from no record")
+
+
+def test_what_was_there_before_may_stand_as_it_was(results: ModuleType, repository: Path) -> None:
+    table = repository / "results" / "by hand" / "größe.md"
+    table.parent.mkdir()
+    table.write_text("measured otherwise\n", encoding="utf-8")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "a table")
+    assert results.check(repository, "HEAD") == []
+    table.write_text("edited\n", encoding="utf-8")
+    (problem,) = results.check(repository, "HEAD")
+    assert "is made from no record" in problem
+    table.unlink()
+    assert results.check(repository, "HEAD") == []
+
+
+@pytest.mark.parametrize("name", ["records/linked", "leaderboards/linked", "records/tiny-a/x.json"])
+def test_links_are_refused(results: ModuleType, repository: Path, name: str) -> None:
+    (repository / "results" / name).symlink_to("/")
+    assert any("is a link" in problem for problem in results.check(repository, "HEAD"))
+
+
+def test_a_drawing_that_is_more_than_shapes_is_refused(
+    results: ModuleType, repository: Path
+) -> None:
+    """Though its index, which comes with it, says that it is current."""
+    pytest.importorskip("matplotlib")
+    write_boards(repository / "results")
+    assert results.check(repository, "HEAD") == []
+    folder = repository / "results" / "leaderboards" / "figures"
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    for addition in ("<script>x</script>", '<g onload="x"/>', '<image href="//h/x"/>', "<a/>"):
+        name = min(index)
+        drawing = folder / f"{name}.svg"
+        before = drawing.read_bytes()
+        content = before.replace(b"</svg>", f"{addition}</svg>".encode())
+        drawing.write_bytes(content)
+        index[name]["svg"] = hashlib.sha256(content).hexdigest()
+        (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        (problem,) = results.check(repository, "HEAD")
+        assert "is not just a drawing" in problem
+        drawing.write_bytes(before)
+
+
+def test_the_proposing_script_commits_pushes_and_asks_for_a_pull_request(tmp_path: Path) -> None:
+    """On a local repository, with `gh` replaced by a script that notes what it was asked."""
+    pytest.importorskip("matplotlib", reason="the README's picture needs matplotlib")
+    root = tmp_path / "clone"
+    git(tmp_path, "init", "-q", "--bare", "-b", "main", "origin.git")
+    subprocess.run(["git", "clone", "-q", "origin.git", root], cwd=tmp_path, check=True)
+    (root / "ci").mkdir()
+    for name in ("propose.sh", "results.py", "readme.py"):
+        (root / "ci" / name).write_bytes((ROOT / "ci" / name).read_bytes())
+    markers = "# x\n<!-- results:begin -->\n<!-- results:end -->\n"
+    (root / "README.md").write_text(markers, encoding="utf-8")
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "start")
+    git(root, "push", "-q", "origin", "HEAD:main")
+    write_records(tmp_path / "run", make_grid(models=["tiny-a"]))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    replaced = {"gh": 'echo "$@" > "$ASKED"', "python": f'exec "{sys.executable}" "$@"'}
+    for name, line in replaced.items():
+        (tools / name).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+        (tools / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "ASKED": str(tmp_path / "asked"),
+        "PYTHONPATH": str(ROOT),
+    }
+    script = ["bash", "ci/propose.sh", str(tmp_path / "run"), "results-1"]
+    done = subprocess.run(script, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pr create --head results-1" in (tmp_path / "asked").read_text(encoding="utf-8")
+    pushed = git(tmp_path / "origin.git", "ls-tree", "-r", "--name-only", "results-1")
+    assert "results/leaderboards/README.md" in pushed
+    assert "tiny-a" in git(tmp_path / "origin.git", "show", "results-1:README.md")

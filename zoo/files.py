@@ -1,0 +1,107 @@
+"""Files: written whole or not at all, their digests, and their natural order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from zoo.errors import OutputError
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes `content` to `path` whole or not at all.
+
+    Text is written as UTF-8 with its line breaks as they are.
+
+    Raises:
+        OutputError: the folder cannot be made or written to, or the disk is full.
+    """
+    with open_atomically(path) as handle:
+        handle.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that becomes `path` at the end: temporary file beside it, fsync and rename.
+
+    Nothing is left behind where writing it fails.
+
+    Raises:
+        OutputError: the folder cannot be made or written to, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as handle:
+            temporary = Path(handle.name)
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        # The temporary file is private; a record is for everybody who may read the folder.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path} ({error.strerror or error})",
+            "Give a folder that can be written to as --output DIR.",
+        ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself durable, where the system lets folders be opened."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or nothing where there is none.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path} ({error.strerror or error})") from None
+
+
+def content_hash(data: Any) -> str:
+    """20 hexadecimal digits that identify JSON-able data, whatever the order of its keys."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's contents, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def natural_order(path: Path) -> list[tuple[int, int, str]]:
+    """shard-2 before shard-10."""
+    parts = re.split(r"(\d+)", path.as_posix())
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
