@@ -29,7 +29,7 @@ class ActivationBatch:
     example: LongTensor [tokens], running number of the example in the stream.
     position: LongTensor [tokens], position within the window the model saw.
     end: where the batch ends in the stream, (number of its last example, windows used of it): a
-        stream that starts there goes on behind this batch. None for all but the last part of a
+        stream that starts there goes on after this batch. None for all but the last part of a
         batch that is computed in parts.
     """
 
@@ -233,12 +233,12 @@ class Adapter(ABC):
         *,
         max_tokens: int | None = None,
         batch_size: int,
-        at_once: int | None = None,
+        windows_per_pass: int | None = None,
         start: int = 0,
     ) -> Iterator[ActivationBatch]:
         """The activations of the examples' tokens at the layers, in order, padding left out.
 
-        One forward pass serves all layers and stops behind the deepest. Neither the batches nor
+        One forward pass serves all layers and stops after the deepest. Neither the batches nor
         their order depend on which layers are asked for, so a layer asked for alone gives the
         same bits as beside others.
 
@@ -247,9 +247,9 @@ class Adapter(ABC):
             examples: what the corpus gives; may be endless. Read no further than needed.
             max_tokens: stop after exactly this many tokens.
             batch_size: windows per batch.
-            at_once: windows per forward pass, where a whole batch does not fit memory: the batch
-                then comes in parts. Default a whole batch.
-            start: windows of the first example to leave out, to go on behind a batch's `end`.
+            windows_per_pass: windows per forward pass, where a whole batch does not fit memory: the
+                batch then comes in parts. Default a whole batch.
+            start: windows of the first example to leave out, to go on after a batch's `end`.
 
         Raises:
             UsageError: a layer that the model does not have.
@@ -262,7 +262,7 @@ class Adapter(ABC):
         if max_tokens is not None and max_tokens < 0:
             raise ValueError(f"max_tokens must not be negative, not {max_tokens}")
         windows = self._numbered_windows(examples, start)
-        return self._stream(wanted, windows, max_tokens, batch_size, at_once or batch_size)
+        return self._stream(wanted, windows, max_tokens, batch_size, windows_per_pass or batch_size)
 
     def _checked_layers(self, layers: Sequence[int]) -> list[int]:
         wanted = sorted(set(layers))
@@ -270,7 +270,7 @@ class Adapter(ABC):
             raise ValueError("no layers asked for")
         for layer in wanted:
             if self.depth is not None and layer >= self.depth:
-                raise ValueError(f"layer {layer} is behind the {self.depth} blocks to be read")
+                raise ValueError(f"layer {layer} is after the {self.depth} blocks to be read")
             if layer not in self.card.layers:
                 raise UsageError(
                     f"model {self.card.id!r} has no layer {layer}",
@@ -284,16 +284,16 @@ class Adapter(ABC):
         windows: Iterator[Window],
         room: int | None,
         batch_size: int,
-        at_once: int,
+        windows_per_pass: int,
     ) -> Iterator[ActivationBatch]:
         if room == 0:
             return
         for chunk in self._chunks(windows, batch_size):
-            for start in range(0, len(chunk), at_once):
-                part = chunk[start : start + at_once]
-                is_last = start + at_once >= len(chunk)
+            for start in range(0, len(chunk), windows_per_pass):
+                part = chunk[start : start + windows_per_pass]
+                is_last = start + windows_per_pass >= len(chunk)
                 batch = self._measure(layers, part, room, is_last)
-                if not len(batch) and not (is_last and at_once < len(chunk)):
+                if not len(batch) and not (is_last and windows_per_pass < len(chunk)):
                     continue
                 if room is not None:
                     room -= len(batch)

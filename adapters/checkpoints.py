@@ -23,7 +23,7 @@ from zoo.cards import Card
 from zoo.errors import BadCard, BadWeights, ModelUnavailable, UsageError
 from zoo.weights import weights_folder
 
-# Parts that run behind the blocks. Whether the checkpoint has them or the model makes them up
+# Parts that run after the blocks. Whether the checkpoint has them or the model makes them up
 # changes no activation.
 _BEHIND_BLOCKS = {"pooler", "lm_head", "cls", "classifier", "contact_head", "score", "head"}
 
@@ -43,7 +43,7 @@ def local_folder(card: Card, weights: Path | None = None) -> Path:
 
     Raises:
         MissingExtra: the pip package that carries the weights is not installed.
-        ModelUnavailable: the folder or the hub's repository cannot be had; the remedy says how.
+        ModelUnavailable: the folder or the hub's repository is unavailable; the remedy says how.
     """
     folder = weights_folder(card, weights)
     if folder is None:
@@ -290,7 +290,7 @@ def loading_errors(card: Card, folder: Path) -> Iterator[None]:
 def check_report(card: Card, folder: Path, model: nn.Module, report: dict[str, Any]) -> None:
     """Refuses a checkpoint that does not cover the model: the library fills gaps at random.
 
-    Heads the checkpoint has beyond the model, and parts behind the blocks it lacks, are fine.
+    Heads the checkpoint has beyond the model, and parts after the blocks it lacks, are fine.
 
     Raises:
         BadWeights: naming the first key and how many there are.

@@ -1,4 +1,4 @@
-"""Does an adapter keep the contract? The checks behind `bench check MODEL`, as pure functions.
+"""Does an adapter keep the contract? The checks of `bench check MODEL`, as pure functions.
 
 Each check measures the adapter through its public iterator and compares with something that does
 not go through it: plain hooks on a whole forward pass, or the token rule written out in loops.
@@ -355,9 +355,9 @@ def _hooks() -> Iterator[list[Any]]:
 
 
 def _whole_pass(adapter: Adapter, inputs: Inputs, given: dict[int, Tensor]) -> str:
-    """Runs the model to its end. What it raises behind the last block is reported, not raised.
+    """Runs the model to its end. What it raises after the last block is reported, not raised.
 
-    Parts behind the blocks may ask for more than a measurement gives them (a crop to a length).
+    Parts after the blocks may ask for more than a measurement gives them (a crop to a length).
     """
     try:
         with torch.no_grad():
@@ -365,7 +365,7 @@ def _whole_pass(adapter: Adapter, inputs: Inputs, given: dict[int, Tensor]) -> s
     except Exception as error:
         if len(given) < len(adapter.blocks):
             raise
-        return f" (behind the blocks it raises {type(error).__name__}: {error})"
+        return f" (after the blocks it raises {type(error).__name__}: {error})"
     return ""
 
 

@@ -38,7 +38,7 @@ class Pairformer(Adapter):
     those. Longer proteins are cut into consecutive windows.
 
     The trunk runs `options.recycles` + 1 times in one forward pass, on its own output; the streams
-    are those of the last time. What lies behind it (diffusion, confidence) does not run.
+    are those of the last time. What lies after it (diffusion, confidence) does not run.
 
     A protein is one chain without alignment, templates or ligands, made into features by the
     model's own package. What that draws at random (rotations of the residues' conformers) is
@@ -92,7 +92,7 @@ class Pairformer(Adapter):
 
 
 def _padded(tensors: list[Tensor]) -> Tensor:
-    """Tensors as one, with zeros behind those that are shorter along some axis."""
+    """Tensors as one, with zeros after those that are shorter along some axis."""
     sizes = zip(*(tensor.shape for tensor in tensors), strict=True)
     batch = tensors[0].new_zeros((len(tensors), *map(max, sizes)))
     for row, tensor in zip(batch, tensors, strict=True):

@@ -69,7 +69,7 @@ def find(kind: str, target: str, prefix: str = "") -> Source:
         name = f"{kind}.{slug(folder.resolve().name)}"
         return Source(f"{kind}:{target}", folder.resolve(), place, name)
     repository, _, revision = target.partition("@")
-    keys = ("the id (a folder of that name is not here either)", "what stands behind the @")
+    keys = ("the id (a folder of that name is not here either)", "what stands after the @")
     local = f"{kind}:DIR"
     repo = prefix + repository
     wanted = hub.Place(f"{kind}:{target}", repo, revision or None, keys=keys, local=local)

@@ -119,7 +119,7 @@ def mapped(path: Path, key: str) -> np.ndarray | None:
 
 
 def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: behind its local header, whose lengths may be its own."""
+    """Where a member's bytes begin: after its local header, whose lengths may be its own."""
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)
         name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))

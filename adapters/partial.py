@@ -1,6 +1,6 @@
-"""Loading only the blocks that are read: those behind the deepest layer asked for stay empty.
+"""Loading only the blocks that are read: those after the deepest layer asked for stay empty.
 
-The model is first built without weights, to learn which modules lie behind. The library is then
+The model is first built without weights, to learn which modules lie after. The library is then
 told (accelerate's device map) to leave those where they are, in the safetensors files: their
 tensors are never read, and the blocks never run, because the forward pass stops before them.
 """
@@ -40,22 +40,22 @@ def placement(
         empty = loader.from_config(config)
     # It warns of what is done on purpose here.
     logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
-    behind = set(find_blocks(empty, card.tap, card.id)[depth:])
-    return {"device_map": _device_map(empty, behind, str(device))}
+    after = set(find_blocks(empty, card.tap, card.id)[depth:])
+    return {"device_map": _device_map(empty, after, str(device))}
 
 
-def _device_map(module: nn.Module, behind: set[nn.Module], device: str, path: str = "") -> dict:
-    """The device of every module and tensor, by path; `disk` for the blocks that lie behind."""
+def _device_map(module: nn.Module, after: set[nn.Module], device: str, path: str = "") -> dict:
+    """The device of every module and tensor, by path; `disk` for the blocks that lie after."""
     places: dict[str, str] = {}
     own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     places |= {f"{path}{name}": device for name, _ in own}
     for name, child in module.named_children():
-        if child in behind:
+        if child in after:
             places[f"{path}{name}"] = "disk"
-        elif behind.isdisjoint(child.modules()):
+        elif after.isdisjoint(child.modules()):
             places[f"{path}{name}"] = device
         else:
-            places |= _device_map(child, behind, device, f"{path}{name}.")
+            places |= _device_map(child, after, device, f"{path}{name}.")
     return places
 
 

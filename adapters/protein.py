@@ -67,7 +67,7 @@ class ProGen2(ProteinModel):
 class Glm2(SequenceModel):
     """gLM2 (Cornman et al. 2024): contigs of proteins and the DNA between them.
 
-    Amino acids in capitals, bases in lower case, each element behind its strand (`<+>` or `<->`).
+    Amino acids in capitals, bases in lower case, each element after its strand (`<+>` or `<->`).
     An example without a strand is a protein, or DNA, on the forward one. Strands are special.
     """
 

@@ -13,7 +13,7 @@ from zoo.cards import Card
 from zoo.errors import UnknownName, UsageError
 from zoo.registry import Registry
 
-# What stands before the colon, and the function that makes cards of what stands behind it.
+# What stands before the colon, and the function that makes cards of what stands after it.
 KINDS = {
     "dump": "adapters.references:dump",
     "hf-causal": "adapters.generic:causal",
@@ -32,14 +32,14 @@ def reference_cards(reference: str) -> list[Card]:
 
     Raises:
         UnknownName: what stands before the colon is no kind of reference.
-        UsageError: nothing stands behind it, or what does cannot be made a card.
+        UsageError: nothing stands after it, or what does cannot be made a card.
     """
     kind, _, target = reference.partition(":")
     if kind not in KINDS:
         forms = ", ".join(f"{name}:..." for name in KINDS)
         raise UnknownName("kind of model", kind, KINDS, f"There are {forms}.")
     if not target:
-        raise UsageError(f"{reference!r} names nothing behind the colon")
+        raise UsageError(f"{reference!r} names nothing after the colon")
     module, _, function = KINDS[kind].partition(":")
     make: Callable[[str], list[Card]] = getattr(importlib.import_module(module), function)
     return make(target)

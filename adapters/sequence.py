@@ -121,7 +121,7 @@ class SequenceModel(Adapter):
 
     @functools.cached_property
     def _frame(self) -> tuple[list[int], list[int]]:
-        """The special tokens that the tokenizer puts before and behind a sequence.
+        """The special tokens that the tokenizer puts before and after a sequence.
 
         Found by encoding one with and without: library versions offer no common way to ask.
         """

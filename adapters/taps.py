@@ -1,4 +1,4 @@
-"""Reading the residual stream out of a model's blocks, and stopping behind the deepest one."""
+"""Reading the residual stream out of a model's blocks, and stopping after the deepest one."""
 
 from __future__ import annotations
 

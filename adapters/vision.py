@@ -21,7 +21,7 @@ _WITHOUT_CLS = {"siglip_vision_model"}
 
 
 class VisionTransformer(Adapter):
-    """A vision transformer: one token per patch, behind CLS and `tokens.registers` registers.
+    """A vision transformer: one token per patch, after CLS and `tokens.registers` registers.
 
     `options: {cls: false}` says that there is no CLS (SigLIP). An example is a uint8 image
     [height, width, 3], resized and normalised as the checkpoint says. CLS and registers are

@@ -1,8 +1,8 @@
 """What an adapter adds to a bare forward pass: `python ci/bench_extract.py [--width D]`.
 
 A random GPT-2 is saved as a checkpoint and read back by the adapter. The bare pass is the same
-model, cut behind the deepest layer asked for, on ids that are tokenised and padded already. The
-adapter tokenises, stops behind that layer, and gives every token's activations as float32:
+model, cut after the deepest layer asked for, on ids that are tokenised and padded already. The
+adapter tokenises, stops after that layer, and gives every token's activations as float32:
 
     last     one layer, the last        middle   one layer, half way up       all   every layer
 

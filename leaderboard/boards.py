@@ -181,7 +181,7 @@ def _split(path: Path, text: str) -> tuple[str, str | None, str]:
     if not end or text.count(BEGIN) != 1 or text.count(END) != 1:
         raise UsageError(
             f"{path}: its markers are damaged",
-            f"Leave one {BEGIN} and behind it one {END}, or delete the file.",
+            f"Leave one {BEGIN} and after it one {END}, or delete the file.",
         )
     return before, inside, after
 

@@ -183,7 +183,7 @@ def arms_of(groups: Sequence[Group]) -> list[str]:
 
 
 def arm_order(name: str) -> tuple[int, str, bool, str]:
-    """Sorts arms: the presets first, each with its auxiliary loss behind it; unknown ones last."""
+    """Sorts arms: the presets first, each with its auxiliary loss after it; unknown ones last."""
     try:
         arm = parse_arm(name)
     except UnknownName:

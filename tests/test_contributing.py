@@ -22,7 +22,7 @@ Bench = Callable[..., tuple[int, str, str]]
 
 
 def template(name: str) -> str:
-    """The code block behind `<!-- template: name -->`."""
+    """The code block after `<!-- template: name -->`."""
     found = re.search(rf"<!-- template: {name} -->\n```\w+\n(.*?)```", GUIDE, re.DOTALL)
     assert found, f"no template {name!r} in the guide"
     return found.group(1)

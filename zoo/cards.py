@@ -113,7 +113,7 @@ class TokenRule(Strict):
     `special` says what happens to special tokens (BOS, CLS, EOS, SEP, registers): drop them, keep
     them with the others, or measure only them. `skip_first` and `skip_last` drop that many further
     positions at the ends of each example (an attention sink at position 0, edge bins).
-    `registers` is the number of register tokens behind the CLS token of a vision transformer.
+    `registers` is the number of register tokens after the CLS token of a vision transformer.
     """
 
     special: Literal["drop", "keep", "only"] = "drop"

@@ -2,7 +2,7 @@
 
 An example is a `str` for text, protein and dna, a uint8 array (height, width, 3) for images, and
 a draw number for synthetic activations. A corpus is read twice in a measurement: `examples` gives
-the evaluation sample first, `training` goes on behind it and never gives an evaluation example.
+the evaluation sample first, `training` goes on after it and never gives an evaluation example.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Corpus(ABC):
         the training examples, without reading those before it.
 
         Raises:
-            BadCorpus: nothing is left behind the first `skip` examples.
+            BadCorpus: nothing is left after the first `skip` examples.
         """
 
 
@@ -180,7 +180,7 @@ def hub_corpus(card: CorpusCard) -> Corpus:
     """A dataset of the hub, at its pinned revision; its files are fetched when it is opened.
 
     Raises:
-        ModelUnavailable: it cannot be had. BadCorpus: no file of it has the card's name.
+        ModelUnavailable: it is unavailable. BadCorpus: no file of it has the card's name.
     """
     from zoo import hub
 

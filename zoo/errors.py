@@ -66,7 +66,7 @@ class MissingExtra(ModelError):
 
 
 class ModelUnavailable(ModelError):
-    """The checkpoint cannot be had: absent, gated, or the network is down."""
+    """The checkpoint is unavailable: absent, gated, or the network is down."""
 
 
 class HubUnreachable(ModelUnavailable):

@@ -31,7 +31,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def open_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that becomes `path` at the end: temporary file beside it, fsync and rename.
 
-    Nothing is left behind where writing it fails.
+    No temporary file is left where writing it fails.
 
     Raises:
         OutputError: the folder cannot be made or written to, or the disk is full.

@@ -231,7 +231,7 @@ def dataset(place: Place, pattern: str) -> Path:
     """A dataset's files that the glob means, in the local cache; gives the folder of the snapshot.
 
     Raises:
-        ModelUnavailable: it cannot be had.
+        ModelUnavailable: it is unavailable.
     """
     with hub_errors(place):
         return Path(

@@ -36,7 +36,7 @@ def scan(
         flatten: take arrays of more than two axes, all but the last counting tokens. Right only
             where there is no padding among them.
 
-    Where neither says `{i}`, the layer is the number behind `layer`, `block`, `hidden_state` or
+    Where neither says `{i}`, the layer is the number after `layer`, `block`, `hidden_state` or
     `resid` in the key or the path; arrays without any are parts of one layer 0.
 
     Raises:
@@ -109,7 +109,7 @@ def _matcher(glob: str) -> re.Pattern[str]:
 def _number(
     place: re.Match[str], name: re.Match[str] | None, path: str, key: str | None
 ) -> int | None:
-    """The layer's number: where it was said to stand, else behind a word that means layer."""
+    """The layer's number: where it was said to stand, else after a word that means layer."""
     said = [match for match in (name, place) if match and "layer" in match.re.groupindex]
     if said:
         return int(said[0]["layer"])

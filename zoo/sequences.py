@@ -187,7 +187,7 @@ def _regions(path: Path, regions: Path, did: Counter[str]) -> list[str]:
             _, start, stop, strand = wanted[number]
             if stop > len(raw):
                 raise BadCorpus(
-                    f"{regions}: {name}:{start}-{stop} is behind the end of {name}, {len(raw)}",
+                    f"{regions}: {name}:{start}-{stop} is after the end of {name}, {len(raw)}",
                     "Give the reference that the regions are of.",
                 )
             where = f"{path}, {name}:{start}-{stop}"
@@ -239,8 +239,8 @@ def _check_overlaps(path: Path, lines: list[tuple[str, int, int, str]]) -> None:
         spans = ordered.setdefault(name, [])
         place = bisect_left(spans, (start, stop))
         before = spans[place - 1] if place else (0, 0)
-        behind = spans[place] if place < len(spans) else (stop, stop)
-        if before[1] > start or behind[0] < stop:
+        after = spans[place] if place < len(spans) else (stop, stop)
+        if before[1] > start or after[0] < stop:
             raise BadCorpus(
                 f"{path}: {name}:{start}-{stop} overlaps another region",
                 "Merge them, for instance with bedtools merge.",

@@ -206,7 +206,7 @@ class CachedStream:
         self._stream = stream
         self._entries = entries
         self._sampled = sampled
-        self.at_once = stream.at_once
+        self.windows_per_pass = stream.windows_per_pass
 
     def sample(self, tokens: int) -> dict[int, Tensor]:
         """The evaluation sample, by layer, float32 [tokens, width]."""
@@ -296,7 +296,7 @@ def _find(shards: Sequence[Shard], row: int) -> tuple[Shard, int]:
         if row < shard.rows:
             return shard, row
         row -= shard.rows
-    raise IndexError(f"no row {row} behind the last shard")
+    raise IndexError(f"no row {row} after the last shard")
 
 
 def _digest(path: Path) -> str:

@@ -80,7 +80,7 @@ class Shuffled:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind `state_dict()` of the same stream; it may hold more layers."""
+        """Go on after `state_dict()` of the same stream; it may hold more layers."""
         self._source.go_to(Place(*state["place"]))
         for layer, x in self._buffer.items():
             x.copy_(state["buffer"][layer])

@@ -87,7 +87,7 @@ def _measure(
             except ModelError as error:
                 failed[layer] = str(error)
     # Half as much at a time where memory ran out, for good.
-    stream.at_once = measuring.at_once
+    stream.windows_per_pass = measuring.windows_per_pass
     return {layer: _result(statistics[layer]) for layer in layers} | failed
 
 

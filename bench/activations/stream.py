@@ -1,6 +1,6 @@
 """One stream of activations for a block: the frozen evaluation sample, then shuffled batches.
 
-Everything here can be left at any row and taken up again there: a `Place` says where the source is,
+Everything here can be left at any row and resumed there: a `Place` says where the source is,
 and the shuffling buffer gives and takes its state.
 """
 
@@ -16,7 +16,7 @@ from adapters import Adapter
 from bench.activations.shuffle import Place, Shuffled, row_count
 from bench.activations.special_tokens import special_tokens
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
-from bench.plan.protocol import Protocol as Settings
+from bench.plan.protocol import Protocol
 from bench.records.schema import SpecialTokens
 from bench.statistics.layer import LayerStats
 from zoo.cards import TokenRule
@@ -36,8 +36,9 @@ class Stream:
     alone sees the very same tokens in the same order as beside others.
 
     Attributes:
-        batch_size: windows per batch. at_once: windows per forward pass: all of them, until the
-            device runs out of memory; then it is halved, for good.
+        batch_size: windows per batch.
+        windows_per_pass: windows per forward pass: all of them, until the device runs out of
+            memory; then it is halved, for good.
         sampled_examples: examples that the evaluation sample needed; none of them is trained on.
     """
 
@@ -46,7 +47,7 @@ class Stream:
         adapter: Adapter,
         corpus: Corpus,
         layers: Sequence[int],
-        protocol: Settings,
+        protocol: Protocol,
         notify: Notify = lambda text: None,
     ) -> None:
         self.adapter = adapter
@@ -56,7 +57,7 @@ class Stream:
         self.protocol = protocol
         self.notify = notify
         self.batch_size = max(1, protocol.forward_tokens // adapter.card.context)
-        self.at_once = self.batch_size
+        self.windows_per_pass = self.batch_size
         self.sampled_examples = 0
 
     def sample(self, tokens: int) -> dict[int, Tensor]:
@@ -97,7 +98,7 @@ class Stream:
         )
 
     def training(self) -> Source:
-        """The activations behind the evaluation sample's examples, without end."""
+        """The activations after the evaluation sample's examples, without end."""
         seed, skip = self.protocol.data_seed, self.sampled_examples
         return Source(
             self,
@@ -113,7 +114,7 @@ class Stream:
         """The same stream of some of the layers, of the tokens that another rule measures."""
         adapter = self.adapter.measuring(rule)
         twin = Stream(adapter, self._given, layers, self.protocol, self.notify)
-        twin.at_once = self.at_once
+        twin.windows_per_pass = self.windows_per_pass
         return twin
 
     def shuffled(self, batch: int) -> Shuffled:
@@ -161,16 +162,16 @@ class Source:
     def go_to(self, place: Place) -> None:
         """Go on at `place`: what lies before its batch is not computed again."""
         stream = self._stream
-        self._behind = Place(place.example, place.window)
-        self._used = 0  # rows used behind that place
+        self._after = Place(place.example, place.window)
+        self._used = 0  # rows used after that place
         self._to_skip = place.rows
         self._rest: dict[int, Tensor] = {}
-        self._end: Place | None = self._behind
+        self._end: Place | None = self._after
         self._batches = stream.adapter.activations(
             stream.layers,
             self._watched(self._examples(place.example)),
             batch_size=stream.batch_size,
-            at_once=stream.at_once,
+            windows_per_pass=stream.windows_per_pass,
             start=place.window,
         )
         self._base = place.example
@@ -178,13 +179,13 @@ class Source:
     @property
     def place(self) -> Place:
         """Where the next row comes from."""
-        return Place(self._behind.example, self._behind.window, self._used + self._to_skip)
+        return Place(self._after.example, self._after.window, self._used + self._to_skip)
 
     def examples_read(self) -> int:
         """Examples that went into the batches so far, the one under way included."""
         while self._end is None and self._next():
             pass
-        end = self._end or self._behind
+        end = self._end or self._after
         return end.example + 1
 
     def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
@@ -192,7 +193,7 @@ class Source:
         while rows:
             if not self._rest:
                 if self._end is not None:
-                    self._behind, self._used = self._end, 0
+                    self._after, self._used = self._end, 0
                 if not self._next():
                     return
                 continue
@@ -216,13 +217,13 @@ class Source:
                 batch = next(self._batches, None)
                 break
             except Exception as error:
-                if not is_out_of_memory(error) or stream.at_once == 1:
+                if not is_out_of_memory(error) or stream.windows_per_pass == 1:
                     raise
             # Raised inside a generator, which is over now: a new one goes on at the place.
-            stream.at_once //= 2
+            stream.windows_per_pass //= 2
             release_memory()
             stream.notify(
-                f"out of memory in a forward pass; {stream.at_once} windows at a time now"
+                f"out of memory in a forward pass; {stream.windows_per_pass} windows at a time now"
             )
             self.go_to(self.place)
         if batch is None:
@@ -242,7 +243,7 @@ class Source:
             self._unproductive += 1
             if self._unproductive > self._patience:
                 raise BadCorpus(
-                    f"corpus {self._stream.corpus.name!r}: what is left behind the evaluation "
+                    f"corpus {self._stream.corpus.name!r}: what is left after the evaluation "
                     "sample gives no tokens",
                     "Give a corpus whose examples are not empty under the card's token rule.",
                 )

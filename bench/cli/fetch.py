@@ -34,7 +34,7 @@ def command(
 
     Says first what is fetched and how large it is. What is there already is not fetched again, and
     a download that broke off is resumed. Afterwards HF_HUB_OFFLINE=1 needs no network. Exit code 1
-    where a checkpoint cannot be had; the others are fetched.
+    where a checkpoint is unavailable; the others are fetched.
     """
     from zoo.registry import load_registry
 
@@ -120,7 +120,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _state(row: dict[str, Any]) -> str:
     if row["error"]:
-        return "cannot be had"
+        return "unavailable"
     if row["missing"]:
         return size(row["missing"])
     return "is here"

@@ -33,7 +33,7 @@ def command(
     """Write FOLDER/manifest.json, which makes its activations a model: `--model dump:FOLDER`.
 
     Arrays [tokens, width] in .npy, .npz and .safetensors files, of all folders below; AlphaFold
-    3's embeddings too. The layer is the number behind `layer`, `block` and the like in a file's
+    3's embeddings too. The layer is the number after `layer`, `block` and the like in a file's
     path or an array's name, or where --pattern or --key say {i}. `--check` hashes all files again,
     and names those that came later; exit code 1 where something differs.
     """

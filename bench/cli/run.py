@@ -69,7 +69,7 @@ def command(
     Without options: the embedded suite, in a minute or two on two cores. What is done already is
     not done again; a run that was stopped goes on where it was.
     """
-    from bench.runner.engines import auto_workers, begin_early, make_engine
+    from bench.runner.engines import auto_workers, make_engine, start_imports_early
     from bench.runner.run import check_writable, run, todo
     from bench.runner.settings import Settings
     from leaderboard import summary, write_boards
@@ -85,7 +85,7 @@ def command(
     pending = [item.block for item in work if item.pending]
     check_writable(store)
     if engine == "local":
-        begin_early(pending, workers, device)
+        start_imports_early(pending, workers, device)
     settings = Settings(
         device=pick_device(device) if pending else "cpu",
         trust_remote_code=trust_remote_code,

@@ -22,7 +22,7 @@ from bench.death.theory import Attribution
 from bench.diagnosis.files import Activations
 from bench.intervals import Estimate, binomial_interval
 from bench.sae.arms import PRESETS
-from bench.sae.initial import Births
+from bench.sae.initial import InitialSAEs
 from bench.statistics.layer import LayerStatistics, LayerStats
 from bench.statistics.reservoir import Reservoir
 from zoo.errors import BadActivations, UsageError
@@ -123,10 +123,10 @@ def diagnose(
     if tokens < 2:
         raise UsageError(f"N = {tokens} tokens are too few", "Death is about many tokens.")
     stats, sample = _read(activations, tokens, seed, device)
-    births = Births(sample, n, k)
+    initial = InitialSAEs(sample, n, k)
     # Only the raw arm's firings are needed, where they foretell a larger sample.
-    births.census(PRESETS["raw"], seed, counts=len(sample) < tokens)
-    found = births.presets(seed)
+    initial.census(PRESETS["raw"], seed, counts=len(sample) < tokens)
+    found = initial.presets(seed)
     by_chance = (1 - k / n) ** len(sample)
     arms = tuple(ArmDeath.of(arm, census) for arm, census in found.items())
     raw, centered, whitened = (census.dead_rate for census in found.values())
@@ -248,7 +248,7 @@ def _from_numpy(array: np.ndarray) -> Tensor:
 def _at_target(raw: Census, sample: Tensor, target: int, seed: int) -> Estimate | None:
     if raw.counts is None:
         return None
-    half = Births(sample[: len(sample) // 2], raw.n, raw.k)
+    half = InitialSAEs(sample[: len(sample) // 2], raw.n, raw.k)
     first_half = half.census(PRESETS["raw"], seed, counts=True).counts
     assert first_half is not None
     return dead_rate_at(raw.counts, len(sample), target, first_half=first_half)

@@ -31,7 +31,7 @@ class Clock:
 
     Attributes:
         started: UTC, ISO 8601. earlier: seconds of the sittings before this one.
-        resumed: times the block was taken up from a checkpoint. notes: what did not go as planned.
+        resumed: times the block was resumed from a checkpoint. notes: what did not go as planned.
     """
 
     def __init__(self) -> None:

@@ -241,7 +241,7 @@ class Provenance(_Part):
     revision: str | None = Field(description="hub commit that was loaded")
     started: str = Field(description="UTC, ISO 8601")
     seconds: float = Field(description="wall time of the whole block, over all its sittings")
-    resumed: int | None = Field(default=None, description="times it was taken up from a checkpoint")
+    resumed: int | None = Field(default=None, description="times it was resumed from a checkpoint")
     notes: tuple[str, ...] = Field(default=(), description="what did not go as planned")
 
 

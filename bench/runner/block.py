@@ -26,13 +26,13 @@ from bench.records.provenance import Clock
 from bench.records.schema import Agreement, Attribution, Record, Result, make_record
 from bench.records.spec import Spec
 from bench.runner.cell import Cell, Layer
-from bench.runner.checkpoints import Keeper
+from bench.runner.checkpoints import CheckpointWriter
 from bench.runner.loop import restore_conditions, train
 from bench.runner.result import agreements, result
-from bench.runner.settings import Progress, Settings, Silent
+from bench.runner.settings import NoProgress, Progress, Settings
 from bench.sae.arms import parse_arm
 from bench.sae.families import make_family
-from bench.sae.initial import Births
+from bench.sae.initial import InitialSAEs
 from bench.sae.model import Recipe
 from bench.sae.trainer import Trainer
 from bench.statistics.layer import LayerStatistics
@@ -60,7 +60,7 @@ def measure_block(
         KeyboardInterrupt: a signal asked to stop.
         OutputError: a checkpoint or an SAE could not be written.
     """
-    settings, ledger = settings or Settings(), _Ledger(progress or Silent())
+    settings, ledger = settings or Settings(), _StepCounter(progress or NoProgress())
     if block.error is not None or block.corpus is None:
         yield from failed_records(block, block.error or ModelError("no corpus"))
         return
@@ -114,7 +114,7 @@ def measure_block(
         yield make_record(spec, outcomes[spec.hash], provenance, found_agreements.get(spec.hash))
 
 
-class _Ledger:
+class _StepCounter:
     """Counts the steps that were announced, so that they can be taken back."""
 
     def __init__(self, progress: Progress) -> None:
@@ -191,12 +191,12 @@ def _measure(
         clock.notes.append(text)
         tell(text)
 
-    keeper = Keeper(block, settings.states, settings.save_every, tell)
+    writer = CheckpointWriter(block, settings.states, settings.save_every, tell)
     model = Stream(adapter, block.corpus, block.layers, block.protocol, note)
     stream: Stream | CachedStream = model
     if settings.cache is not None:
         stream = cached(block, model, settings.cache, settings.device, tell)
-    state = keeper.load()
+    state = writer.load()
     if state is not None:
         restore_conditions(state, stream, clock)
     sample = stream.sample(block.tokens)
@@ -212,7 +212,7 @@ def _measure(
     if cells:
         _add_special_tokens(cells, stream, block.tokens)
         outcomes |= train(
-            block, stream, cells, keeper=keeper, state=state, clock=clock, progress=progress
+            block, stream, cells, writer=writer, state=state, clock=clock, progress=progress
         )
         trim_heap()
     for cell in cells:
@@ -251,7 +251,7 @@ def _make_layer(sample: Tensor, protocol: Protocol) -> Layer:
     statistics = LayerStatistics(sample.shape[1])
     statistics.update(sample)
     family = make_family(protocol.family, protocol.family_settings(), steps=protocol.steps)
-    return Layer(sample, statistics.result(), Births(sample, protocol.n, protocol.k, family))
+    return Layer(sample, statistics.result(), InitialSAEs(sample, protocol.n, protocol.k, family))
 
 
 def _add_special_tokens(cells: Sequence[Cell], stream: Stream | CachedStream, tokens: int) -> None:
@@ -263,7 +263,7 @@ def _add_special_tokens(cells: Sequence[Cell], stream: Stream | CachedStream, to
 
 def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:
     arm = parse_arm(spec.arm)
-    sae = layer.births.sae(arm, spec.seed)
+    sae = layer.initial.sae(arm, spec.seed)
     trainer = Trainer(sae, recipe_of(protocol), aux=arm.aux == "auxk", path=protocol.path)
-    dead = {name: found.dead for name, found in layer.births.presets(spec.seed).items()}
-    return Cell(spec, layer, trainer, layer.births.census(arm, spec.seed), Attribution(**dead))
+    dead = {name: found.dead for name, found in layer.initial.presets(spec.seed).items()}
+    return Cell(spec, layer, trainer, layer.initial.census(arm, spec.seed), Attribution(**dead))

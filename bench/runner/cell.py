@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.death.census import Census
 from bench.records.schema import Attribution, Checkpoint, SpecialTokens
 from bench.records.spec import Spec
-from bench.sae.initial import Births
+from bench.sae.initial import InitialSAEs
 from bench.sae.model import SAE
 from bench.sae.quality import bias_target
 from bench.sae.trainer import Trainer
@@ -24,7 +24,7 @@ class Layer:
 
     sample: Tensor
     stats: LayerStats
-    births: Births
+    initial: InitialSAEs
     special: SpecialTokens | None = None
 
 

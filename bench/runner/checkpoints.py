@@ -3,7 +3,7 @@
     <output>/state/<hash of the block's cells>/block.json    what it is, for `bench status`
                                               /state.pt      torch's format, loaded as weights only
 
-Both files are written whole or not at all. A state holds what cannot be had again cheaply: every
+Both files are written whole or not at all. A state holds what cannot be recomputed cheaply: every
 trainer, every curve, and the shuffling buffer with its place in the corpus. The evaluation sample,
 its statistics and the censuses at birth are taken again, and come out the same.
 """
@@ -90,7 +90,7 @@ def _is_final(path: Path) -> bool:
     return failure is None or failure.kind != WorkerFailed.__name__
 
 
-def take_up(blocks: Iterable[Block], states: Path) -> list[Block]:
+def resume_blocks(blocks: Iterable[Block], states: Path) -> list[Block]:
     """The same cells, grouped so that a block that has a checkpoint is a block again.
 
     How layers are grouped depends on the memory that is free, and a new request may have more
@@ -113,12 +113,12 @@ def _without(block: Block, cells: Iterable[str]) -> Block:
     return block.only(spec for spec in block.specs if spec.hash not in cells)
 
 
-class Keeper:
+class CheckpointWriter:
     """Keeps the checkpoint of one block.
 
     Args:
         states: the folder of all checkpoints, None to keep none.
-        every: seconds between two, more where a save takes long; 0 is behind every step.
+        every: seconds between two, more where a save takes long; 0 is after every step.
         notify: is told why a checkpoint that is there cannot be used.
     """
 
@@ -144,7 +144,7 @@ class Keeper:
             if state is None:
                 self._notify(f"the checkpoint {saved.folder} is damaged; ignored")
                 continue
-            self._notify(f"goes on behind step {saved.step} of {saved.steps}")
+            self._notify(f"resumes after step {saved.step} of {saved.steps}")
             return state
         return None
 

@@ -19,7 +19,7 @@ class Interruption:
 def interruptible(notify: Callable[[str], None]) -> Iterator[Interruption]:
     """While this holds, the first SIGINT or SIGTERM asks to stop; a second one stops at once.
 
-    Only in the main thread of a process: elsewhere signals are somebody else's.
+    Only in the main thread of a process: elsewhere signals belong to others.
     """
     found = Interruption()
     if threading.current_thread() is not threading.main_thread():
@@ -30,7 +30,7 @@ def interruptible(notify: Callable[[str], None]) -> Iterator[Interruption]:
         if found.asked:
             raise KeyboardInterrupt
         found.asked = True
-        notify("stops behind this step, with a checkpoint; again to stop at once")
+        notify("stopping after this step, with a checkpoint; interrupt again to stop at once")
 
     # A signal that this process ignores is heard by the one that started it.
     heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
@@ -46,7 +46,7 @@ def interruptible(notify: Callable[[str], None]) -> Iterator[Interruption]:
 def interrupt_on_terminate() -> Iterator[None]:
     """While this holds, SIGTERM does what Ctrl-C does: files are left whole, the exit code is 130.
 
-    Only in the main thread of a process: elsewhere signals are somebody else's.
+    Only in the main thread of a process: elsewhere signals belong to others.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

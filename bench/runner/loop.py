@@ -1,4 +1,4 @@
-"""Training of a block's cells: the same steps on the same batches, stopped and taken up at will."""
+"""Training of a block's cells: the same steps on the same batches, stopped and resumed at will."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.activations.stream import Stream
 from bench.plan.blocks import Block
 from bench.records.provenance import Clock
 from bench.runner.cell import Cell
-from bench.runner.checkpoints import Keeper
+from bench.runner.checkpoints import CheckpointWriter
 from bench.runner.interrupts import interruptible
 from bench.runner.settings import Progress
 from zoo.errors import ModelError
@@ -25,14 +25,14 @@ def train(
     stream: Stream | CachedStream,
     cells: Sequence[Cell],
     *,
-    keeper: Keeper,
+    writer: CheckpointWriter,
     state: dict[str, Any] | None,
     clock: Clock,
     progress: Progress,
 ) -> Failures:
     """Every cell takes the same steps on the same batches; a cell that diverges drops out.
 
-    `state` is what `keeper` loaded, to go on behind. Returns the errors of the cells that dropped
+    `state` is what `writer` loaded, to go on after. Returns the errors of the cells that dropped
     out, by hash.
 
     Raises:
@@ -67,14 +67,14 @@ def train(
                     if step in counted:
                         cell.count(step, float(loss), last=step == block.steps)
             progress.advance(len(cells))
-            if interruption.asked or (keeper.is_due and step < block.steps):
+            if interruption.asked or (writer.is_due and step < block.steps):
                 for cell in running:
                     with _may_drop_out(cell, failed):
                         cell.trainer.check_finite()
-                keeper.save(_state(step, batches.state_dict(), cells, failed, stream, clock))
+                writer.save(_state(step, batches.state_dict(), cells, failed, stream, clock))
             if interruption.asked:
                 raise KeyboardInterrupt
-    # Asked behind the last look at it: the checkpoint before is the one to go on from.
+    # Asked after the last look at it: the checkpoint before is the one to go on from.
     if interruption.asked:
         raise KeyboardInterrupt
     return failed
@@ -107,7 +107,7 @@ def _state(
             name: [type(error).__name__, error.message, error.remedy]
             for name, error in failed.items()
         },
-        "at_once": stream.at_once,
+        "windows_per_pass": stream.windows_per_pass,
         "seconds": clock.seconds,
         "started": clock.started,
         "resumed": clock.resumed,
@@ -129,7 +129,7 @@ def _restore(cells: Sequence[Cell], state: dict[str, Any]) -> Failures:
 
 def restore_conditions(state: dict[str, Any], stream: Stream | CachedStream, clock: Clock) -> None:
     """The size of a forward pass and the clock, as they were when the state was saved."""
-    stream.at_once = state["at_once"]
+    stream.windows_per_pass = state["windows_per_pass"]
     clock.started = state["started"]
     clock.earlier = state["seconds"]
     clock.resumed = state["resumed"] + 1

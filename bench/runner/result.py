@@ -75,12 +75,12 @@ def _alive_directions(cell: Cell) -> Tensor:
 def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:
     trainer = cell.trainer
     measured = quality(trainer.sae, cell.layer.sample)
-    births = {
+    dead_at_birth = {
         "relu": cell.born.never_positive,
         "topk": cell.born.never_selected,
         "all": cell.born.never_positive | cell.born.never_selected,
     }
-    revivals = {path: _revival(trainer, dead) for path, dead in births.items()}
+    revivals = {path: _revival(trainer, dead) for path, dead in dead_at_birth.items()}
     return Training(
         steps=trainer.step_number,
         tokens=trainer.tokens,

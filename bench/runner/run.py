@@ -18,7 +18,7 @@ from bench.plan.blocks import Block
 from bench.records.schema import Record
 from bench.records.spec import Spec
 from bench.records.store import RecordStore
-from bench.runner.checkpoints import remove_done, take_up
+from bench.runner.checkpoints import remove_done, resume_blocks
 from bench.runner.engines import Engine, make_engine
 from bench.runner.interrupts import interrupt_on_terminate
 from bench.runner.settings import Settings
@@ -85,7 +85,7 @@ def run(
     if settings.states is not None:
         if engine.leads:
             remove_done(settings.states, store, pending)
-        blocks = take_up(blocks, settings.states)
+        blocks = resume_blocks(blocks, settings.states)
     blocks = engine.agree(blocks)
     steps = sum(block.steps * len(block.specs) for block in blocks)
     with interrupt_on_terminate(), _progress(steps, shown=engine.leads) as progress:

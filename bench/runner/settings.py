@@ -28,7 +28,7 @@ class Settings:
 
 
 class Progress(Protocol):
-    """Whom a block tells how it gets on."""
+    """Receives the progress of a block."""
 
     def advance(self, steps: int) -> None:
         """`steps` more SAE training steps are done; fewer than 0 where some must be redone."""
@@ -40,8 +40,8 @@ class Progress(Protocol):
         """What is worked on now."""
 
 
-class Silent:
-    """Nobody is told."""
+class NoProgress:
+    """Progress that goes nowhere."""
 
     def advance(self, steps: int) -> None:
         """Ignored."""

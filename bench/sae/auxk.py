@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from bench.compute.topk import exact_topk
-from bench.sae.codes import PAIRS, Codes, Features, Path
+from bench.sae.codes import PAIRS, Codes, FeatureGradients, StepMethod
 
 # Below this many dead features per auxiliary one the auxiliary products are dense.
 _DENSE_BELOW = 10
@@ -66,8 +66,8 @@ class AuxPicker:
 
 
 def auxiliary(
-    picker: AuxPicker, W_dec: Tensor, residual: Tensor, centered: Tensor, path: Path
-) -> tuple[Tensor, Features]:
+    picker: AuxPicker, W_dec: Tensor, residual: Tensor, centered: Tensor, path: StepMethod
+) -> tuple[Tensor, FeatureGradients]:
     """The auxiliary loss, and its gradients for the dead features alone; W_dec is all of [n, d]."""
     W_dec = W_dec[picker.dead]
     if len(picker.dead) < _DENSE_BELOW * picker.k:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-Path = Literal["sparse", "dense"]
+StepMethod = Literal["sparse", "dense"]
 
 
 class Codes(NamedTuple):
@@ -59,16 +59,16 @@ class DenseCodes(NamedTuple):
         return (self.values > 0).sum(0)
 
 
-class Features(NamedTuple):
+class FeatureGradients(NamedTuple):
     """Gradients per feature, and two inner products that come cheaply with them."""
 
     W_enc: Tensor
     b_enc: Tensor
     W_dec: Tensor
-    along: Tensor
+    radial: Tensor
     activity: Tensor
 
-    def add_at(self, rows: Tensor, other: Features) -> None:
+    def add_at(self, rows: Tensor, other: FeatureGradients) -> None:
         """Add the gradients of `other`, whose features are `rows` of these."""
         for mine, theirs in zip(self[:4], other[:4], strict=True):
             mine.index_add_(0, rows, theirs)
@@ -84,7 +84,9 @@ class SparsePairs:
     def decode(self, W_dec: Tensor) -> Tensor:
         return self.codes.decode(W_dec)
 
-    def gradients(self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool) -> Features:
+    def gradients(
+        self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool
+    ) -> FeatureGradients:
         """`error` is the gradient by y_hat; `gate` lets it pass only where the code is > 0."""
         order, offsets = _by_feature(self.codes.indices, self.n)
         tokens = self.tokens(order)
@@ -93,7 +95,7 @@ class SparsePairs:
         slopes = _pair_products(offsets, tokens, W_dec, error)
         if gate:
             slopes *= values > 0
-        return Features(
+        return FeatureGradients(
             _row_sums(tokens, offsets, centered, slopes),
             _sums(slopes, offsets),
             _row_sums(tokens, offsets, error, values),
@@ -131,7 +133,9 @@ class ArrayPairs:
     def decode(self, W_dec: Tensor) -> Tensor:
         return self.array @ W_dec
 
-    def gradients(self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool) -> Features:
+    def gradients(
+        self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool
+    ) -> FeatureGradients:
         """As in `SparsePairs`."""
         slopes = error @ W_dec.T
         if gate:
@@ -154,7 +158,9 @@ class DensePairs:
     def decode(self, W_dec: Tensor) -> Tensor:
         return self.array @ W_dec
 
-    def gradients(self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool) -> Features:
+    def gradients(
+        self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool
+    ) -> FeatureGradients:
         """As in `SparsePairs`."""
         values, indices = self.codes
         slopes = (error @ W_dec.T).gather(1, indices)
@@ -172,11 +178,11 @@ PAIRS: dict[str, type[SparsePairs | DensePairs]] = {
 
 def _array_features(
     codes: Tensor, slopes: Tensor, W_dec: Tensor, error: Tensor, centered: Tensor
-) -> Features:
+) -> FeatureGradients:
     """Gradients per feature of codes [tokens, n] whose gradient by the pre-activation is slopes."""
     by_decoder = codes.T @ error
-    along = torch.linalg.vecdot(by_decoder, W_dec)
-    return Features(slopes.T @ centered, slopes.sum(0), by_decoder, along, codes.sum(0))
+    radial = torch.linalg.vecdot(by_decoder, W_dec)
+    return FeatureGradients(slopes.T @ centered, slopes.sum(0), by_decoder, radial, codes.sum(0))
 
 
 def _by_feature(indices: Tensor, n: int) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.sae.auxk import AuxPicker, auxiliary
-from bench.sae.codes import ArrayPairs, DensePairs, Path, SparsePairs
+from bench.sae.codes import ArrayPairs, DensePairs, SparsePairs, StepMethod
 
 # Elements of the pre-activations held at once: they stay in a CPU's cache between the product and
 # the selection; an accelerator wants them larger.
@@ -39,20 +39,20 @@ class Backward(NamedTuple):
     """What one step yields before the optimizer.
 
     loss: mean squared error. sparsity_loss, aux_loss: with their weights; None where not in use.
-    along: [n], the inner product of each row of the W_dec gradient with its row of W_dec.
+    radial: [n], the inner product of each row of the W_dec gradient with its row of W_dec.
     activity: [n], the sum of each feature's codes; > 0 just where it fired.
-    own_gradients: of the family's own trained tensors, by name.
-    own_values: new values of the family's own tensors that are not trained, by name.
+    family_gradients: of the family's own trained tensors, by name.
+    family_values: new values of the family's own tensors that are not trained, by name.
     """
 
     loss: Tensor
     aux_loss: Tensor | None
     gradients: Weights
-    along: Tensor
+    radial: Tensor
     activity: Tensor
     sparsity_loss: Tensor | None = None
-    own_gradients: Mapping[str, Tensor] = MappingProxyType({})
-    own_values: Mapping[str, Tensor] = MappingProxyType({})
+    family_gradients: Mapping[str, Tensor] = MappingProxyType({})
+    family_values: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def row_slices(tokens: int, n: int, device: torch.device) -> list[slice]:
@@ -71,7 +71,7 @@ def backward(
     pairs: SparsePairs | DensePairs | ArrayPairs,
     weights: Weights,
     centered: Tensor,
-    path: Path,
+    path: StepMethod,
     picker: AuxPicker | None,
 ) -> Backward:
     """Loss and gradients, given the codes `pairs` of centered = y - b [tokens, d]."""
@@ -87,4 +87,4 @@ def backward(
         features.add_at(picker.dead, added)
     b = error.sum(0) - features.b_enc @ weights.W_enc
     gradients = Weights(features.W_enc, features.b_enc, features.W_dec, b)
-    return Backward(loss, aux_loss, gradients, features.along, features.activity)
+    return Backward(loss, aux_loss, gradients, features.radial, features.activity)

@@ -1,4 +1,4 @@
-"""A layer's dictionaries at birth: who of them is dead in which arm, and what that is owed to.
+"""Untrained SAEs of a layer, with their dead features.
 
 Arms of one seed begin from the same directions, so that their deaths differ by the arm alone. Each
 arm's dictionary is counted on the activations as the arm gives them: W x and W (x - center) would
@@ -18,7 +18,7 @@ from bench.sae.model import SAE
 from bench.sae.transform import Transform
 
 
-class Births:
+class InitialSAEs:
     """Fresh SAEs of one layer, and their censuses on its sample [tokens, width], taken once each.
 
     AuxK changes the training, not what is born: arms that differ by it alone share everything.

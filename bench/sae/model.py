@@ -78,7 +78,7 @@ class SAE:
     """W_enc [n, d], b_enc [n], W_dec [n, d] with rows of unit norm, b [d], k, and the transform.
 
     k: features active per token, in the families that have a k.
-    own: the family's own tensors, such as thresholds.
+    family_tensors: the family's own tensors, such as thresholds.
     """
 
     W_enc: Tensor
@@ -88,7 +88,7 @@ class SAE:
     k: int
     transform: Transform
     family: Family = field(default_factory=TopK)
-    own: Mapping[str, Tensor] = field(default_factory=dict)
+    family_tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def init(
@@ -122,7 +122,7 @@ class SAE:
             k=k,
             transform=transform.to(dtype, rows.device),
             family=family,
-            own=kept(family.own(width, n), rows.device, dtype),
+            family_tensors=kept(family.family_tensors(width, n), rows.device, dtype),
         )
 
     @property
@@ -155,12 +155,14 @@ class SAE:
 
     def encode_transformed(self, y: Tensor) -> Codes | DenseCodes:
         """The codes of y [tokens, d], already in the arm's transformed space."""
-        return self.family.encode(y - self.b, self.weights, self.own, self.k)
+        return self.family.encode(y - self.b, self.weights, self.family_tensors, self.k)
 
     def census(self, x: Tensor, *, counts: bool = False) -> Census:
         """Who is dead on raw activations x [tokens, d], by which path: see the family's file."""
         centered = self.transform.apply(x)[0] - self.b
-        return self.family.census(centered, self.weights, self.own, self.k, counts=counts)
+        return self.family.census(
+            centered, self.weights, self.family_tensors, self.k, counts=counts
+        )
 
     def directions(self) -> Tensor:
         """The decoder's unit directions [n, d] in raw space (after the per-token norm, if any)."""
@@ -185,7 +187,7 @@ class SAE:
             W_dec=self.W_dec @ inverse,
             b=t.center + self.b @ inverse / s,
             transform=Transform.identity(self.width, t.norm).to(self.b.dtype, self.b.device),
-            own=self.family.rescaled(self.own, 1 / s),
+            family_tensors=self.family.rescaled(self.family_tensors, 1 / s),
         )
 
     def save(self, folder: Path) -> None:
@@ -200,7 +202,7 @@ class SAE:
         Raises:
             OutputError: the folder cannot be written to, or the disk is full.
         """
-        tensors = {**self.weights._asdict(), **self.own, "center": self.transform.center}
+        tensors = {**self.weights._asdict(), **self.family_tensors, "center": self.transform.center}
         if self.transform.matrix is not None and self.transform.inverse is not None:
             tensors |= {"matrix": self.transform.matrix, "inverse": self.transform.inverse}
         config = {
@@ -269,8 +271,8 @@ def load_sae(folder: Path | str, device: torch.device | str = "cpu") -> SAE:
         if config["architecture"] not in KEYS:
             raise BadWeights(f"{folder}: unknown architecture {config['architecture']!r}")
         family = family_class(config["architecture"])(**config.get("family", {}))
-        own = family.own(width, n)
-        _check_tensors(folder, tensors, own, n, width)
+        family_tensors = family.family_tensors(width, n)
+        _check_tensors(folder, tensors, family_tensors, n, width)
         transform = Transform(
             tensors["center"],
             scale,
@@ -285,16 +287,22 @@ def load_sae(folder: Path | str, device: torch.device | str = "cpu") -> SAE:
     if transform.norm not in (None, *get_args(PerTokenNorm)):
         raise BadWeights(f"{folder}: unknown norm {transform.norm!r}")
     weights = Weights(*(tensors[name] for name in Weights._fields))
-    own = {name: tensors[name] for name in own}
-    return SAE(*weights, k=k, transform=transform, family=family, own=own)
+    family_tensors = {name: tensors[name] for name in family_tensors}
+    return SAE(*weights, k=k, transform=transform, family=family, family_tensors=family_tensors)
 
 
 def _check_tensors(
-    folder: Path, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], n: int, width: int
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    family_tensors: Mapping[str, Tensor],
+    n: int,
+    width: int,
 ) -> None:
     """Raises `BadWeights` where a tensor is missing, or not of the shape or dtype it must be."""
     shapes = {"W_enc": [n, width], "b_enc": [n], "W_dec": [n, width], "b": [width]}
-    shapes |= {"center": [width]} | {name: list(tensor.shape) for name, tensor in own.items()}
+    shapes |= {"center": [width]} | {
+        name: list(tensor.shape) for name, tensor in family_tensors.items()
+    }
     if tensors.keys() & {"matrix", "inverse"}:
         shapes |= {"matrix": [width, width], "inverse": [width, width]}
     for name, shape in shapes.items():

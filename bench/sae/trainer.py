@@ -21,7 +21,7 @@ from torch.optim.adam import adam
 from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
 from bench.sae.auxk import Aux
-from bench.sae.codes import Path
+from bench.sae.codes import StepMethod
 from bench.sae.families.base import Family
 from bench.sae.gradients import Backward
 from bench.sae.model import SAE, Recipe
@@ -87,7 +87,7 @@ class Trainer:
         device = sae.W_enc.device
         self.last_fired = torch.full((sae.n,), -1, dtype=torch.int64, device=device)
         self.first_fired = self.last_fired.clone()
-        trained = {name: sae.own[name] for name in sae.family.trained}
+        trained = {name: sae.family_tensors[name] for name in sae.family.trained}
         self._trained: dict[str, Tensor] = {**sae.weights._asdict(), **trained}
         self._first_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
         self._second_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
@@ -118,7 +118,7 @@ class Trainer:
                 self.path = self._faster_path()
             result = self.sae.family.step(
                 self.sae.weights,
-                self.sae.own,
+                self.sae.family_tensors,
                 y,
                 self.sae.k,
                 path=self.path,
@@ -156,10 +156,11 @@ class Trainer:
         """
         self.check_finite()
         if not all(
-            bool(w.isfinite().all()) for w in [*self._trained.values(), *self.sae.own.values()]
+            bool(w.isfinite().all())
+            for w in [*self._trained.values(), *self.sae.family_tensors.values()]
         ):
             raise TrainingFailed(
-                f"the weights are not finite behind step {self.step_number - 1}", _LOWER_THE_RATE
+                f"the weights are not finite after step {self.step_number - 1}", _LOWER_THE_RATE
             )
 
     def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
@@ -170,7 +171,7 @@ class Trainer:
             "first_fired": self.first_fired,
             "updates": self._updates[0],
             **_named("weights", self.sae.weights._asdict()),
-            **_named("own", self.sae.own),
+            **_named("family", self.sae.family_tensors),
             **_named("first_moments", self._first_moments),
             **_named("second_moments", self._second_moments),
         }
@@ -187,7 +188,7 @@ class Trainer:
         tensors = state["tensors"]
         for prefix, group in (
             ("weights", self.sae.weights._asdict()),
-            ("own", self.sae.own),
+            ("family", self.sae.family_tensors),
             ("first_moments", self._first_moments),
             ("second_moments", self._second_moments),
         ):
@@ -223,11 +224,11 @@ class Trainer:
         """Project, clip, Adam, unit norm; the global norm of the projected gradient."""
         recipe = self.recipe
         weights = self.sae.weights
-        result.gradients.W_dec.addcmul_(result.along.unsqueeze(1), weights.W_dec, value=-1)
+        result.gradients.W_dec.addcmul_(result.radial.unsqueeze(1), weights.W_dec, value=-1)
         if not recipe.train_bias:
             result.gradients.b.zero_()
-        own = (result.own_gradients[name] for name in self.sae.family.trained)
-        gradients = [*result.gradients, *own]
+        family_tensors = (result.family_gradients[name] for name in self.sae.family.trained)
+        gradients = [*result.gradients, *family_tensors]
         norm = _global_norm(gradients)
         adam(
             list(self._trained.values()),
@@ -248,8 +249,8 @@ class Trainer:
             maximize=False,
         )
         weights.W_dec.div_(torch.linalg.vector_norm(weights.W_dec, dim=1, keepdim=True))
-        for name, value in result.own_values.items():
-            self.sae.own[name].copy_(value)
+        for name, value in result.family_values.items():
+            self.sae.family_tensors[name].copy_(value)
         return norm
 
     def _clock(self, activity: Tensor) -> None:
@@ -258,7 +259,7 @@ class Trainer:
         fired &= self.first_fired < 0
         self.first_fired.masked_fill_(fired, self.step_number)
 
-    def _faster_path(self) -> Path:
+    def _faster_path(self) -> StepMethod:
         sae = self.sae
         size = (sae.n, sae.k, sae.width, self.batch or 1)
         return faster_path(*size, sae.W_enc.dtype, sae.W_enc.device, sae.family)
@@ -281,17 +282,17 @@ def faster_path(
     dtype: torch.dtype,
     device: torch.device,
     family: Family,
-) -> Path:
+) -> StepMethod:
     """The faster of the two ways at this size on this device: best of four steps each."""
     sae = SAE.init(width, n, k, seed=0, family=family, dtype=dtype, device=device)
     generator = torch.Generator().manual_seed(0)
     y = torch.randn(batch, width, generator=generator).to(device=device, dtype=dtype)
-    seconds: dict[Path, list[float]] = {"sparse": [], "dense": []}
+    seconds: dict[StepMethod, list[float]] = {"sparse": [], "dense": []}
     for _ in range(4):
         for path, taken in seconds.items():
             _wait(device)
             start = time.perf_counter()
-            family.step(sae.weights, sae.own, y, k, path=path)
+            family.step(sae.weights, sae.family_tensors, y, k, path=path)
             _wait(device)
             taken.append(time.perf_counter() - start)
     return "sparse" if min(seconds["sparse"]) <= min(seconds["dense"]) else "dense"

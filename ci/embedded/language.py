@@ -91,7 +91,7 @@ def train_tokenizer(passages: list[str]) -> PreTrainedTokenizerFast:
 
 
 def _join(tokenizer: PreTrainedTokenizerFast, passages: list[str]) -> torch.Tensor:
-    """All passages as one tensor of token ids, each behind an end-of-text token."""
+    """All passages as one tensor of token ids, each after an end-of-text token."""
     ids: list[int] = []
     for passage in passages:
         # The fast tokenizer itself: passages longer than a context are cut here, not there.

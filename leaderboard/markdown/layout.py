@@ -46,7 +46,7 @@ class Page:
 _LEGEND = (
     "Shares of features are percentages of the dictionary size n, by arm where the header names "
     "one. In parentheses stands the range: over the layers in a model's row, over the seeds in a "
-    "layer's row. Behind \N{PLUS-MINUS SIGN} stands the farther end of a 95 % interval: binomial "
+    "layer's row. After \N{PLUS-MINUS SIGN} stands the farther end of a 95 % interval: binomial "
     "(Wilson) over the features of all seeds; for differences Newcombe's over features, or with "
     "several seeds a paired bootstrap over them (of few seeds too narrow); for a model the mean of "
     "its layers' ends, which holds however layers depend on each other. "

@@ -414,7 +414,7 @@ def _glm2(folder: Path) -> None:
 def remote(
     name: str, auto: str, tokenizer: Callable[[Path], None], hub: str = ""
 ) -> Callable[[Path], None]:
-    """A repository with code of its own: class `name` behind the auto class `auto`."""
+    """A repository with code of its own: class `name` after the auto class `auto`."""
 
     def save(folder: Path) -> None:
         from tests.adapters.remote import modeling_standin

@@ -89,7 +89,7 @@ class Settings:
 
 
 class Boltz2(Streams):
-    """Boltz-2's model, with what lies behind the trunk unless it is switched off."""
+    """Boltz-2's model, with what lies after the trunk unless it is switched off."""
 
     def __init__(
         self,
@@ -294,7 +294,7 @@ def test_a_trunk_passes_the_conformance_checks(name: str, trunk: Callable[..., A
 
 
 def _by_hand(adapter: Adapter, sequence: str, layer: int) -> tuple[Tensor, Tensor]:
-    """Both streams behind a block in the last cycle, by running the stand-in outside of hooks."""
+    """Both streams after a block in the last cycle, by running the stand-in outside of hooks."""
     inputs = adapter.inputs([sequence])
     seen: list[tuple[Tensor, Tensor]] = []
     block: Any = adapter.blocks[layer]

@@ -35,14 +35,14 @@ def test_blocks_behind_the_deepest_layer_are_not_loaded_and_change_nothing(
     for one, other in zip(found, expected, strict=True):
         for layer in (0, 1):
             assert torch.equal(one.by_layer[layer], other.by_layer[layer])
-    behind = sum(p.numel() * p.element_size() for p in whole.blocks[2].parameters())
-    assert _bytes(part.model) == _bytes(whole.model) - behind
+    after = sum(p.numel() * p.element_size() for p in whole.blocks[2].parameters())
+    assert _bytes(part.model) == _bytes(whole.model) - after
     assert all(p.is_meta for p in part.blocks[2].parameters())
 
 
 def test_a_layer_behind_the_depth_is_refused(checkpoint: Callable[[str], Path]) -> None:
     adapter = open_adapter(FAMILIES["gpt2"].card, weights=checkpoint("gpt2"), depth=2)
-    with pytest.raises(ValueError, match="layer 2 is behind the 2 blocks to be read"):
+    with pytest.raises(ValueError, match="layer 2 is after the 2 blocks to be read"):
         next(adapter.activations([2], ["some text"], batch_size=1))
 
 

@@ -20,7 +20,7 @@ from bench.records.store import RecordStore
 from leaderboard import write_boards
 from tests.records import make_grid, write_records
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 

@@ -1,4 +1,4 @@
-"""What stands behind the numbers: intervals over features, over seeds and of means over layers."""
+"""The numbers' intervals: intervals over features, over seeds and of means over layers."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_regions_of_a_genome(tmp_path: Path) -> None:
     ("line", "says"),
     [
         ("chr3\t0\t4", "has no sequence 'chr3'. Names must agree"),
-        ("chr1\t0\t40", "chr1:0-40 is behind the end of chr1, 10"),
+        ("chr1\t0\t40", "chr1:0-40 is after the end of chr1, 10"),
         ("chr1 0 4", "line 1: not a region"),
         ("chr1\t4\t4", "line 1: not a region"),
         ("chr1\t0\t4\nchr1\t3\t6", "chr1:3-6 overlaps another region"),

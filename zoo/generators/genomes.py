@@ -7,7 +7,7 @@ with a short window meets their borders. Outside of promoters CpG is depleted by
 (A. Bird, NAR 8 (1980)); promoters are CpG islands (M. Gardiner-Garden, M. Frommer, J. Mol. Biol.
 196 (1987)). Genes are open reading frames without introns, in the standard genetic code, with a
 codon usage whose third positions follow the isochore (GC3; S. Aota, T. Ikemura, NAR 14 (1986)),
-behind a TATA box and a Kozak sequence and before a polyadenylation signal, on either strand.
+after a TATA box and a Kozak sequence and before a polyadenylation signal, on either strand.
 Transcription factors are position weight matrices (G. Stormo, Bioinformatics 16 (2000)); their
 sites are planted in promoters and in enhancers, and bind with a logistic occupancy (O. Berg,
 P. von Hippel, J. Mol. Biol. 193 (1987)).

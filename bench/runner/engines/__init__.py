@@ -49,20 +49,20 @@ def make_engine(name: Name, *, workers: int = 1) -> Engine:
         UsageError: Ray is not installed.
     """
     if name == "accelerate":
-        from bench.runner.engines.accelerate import Launched
+        from bench.runner.engines.accelerate import AccelerateEngine
 
-        return Launched()
+        return AccelerateEngine()
     if name == "ray":
-        from bench.runner.engines.ray import Cluster
+        from bench.runner.engines.ray import RayEngine
 
-        return Cluster()
+        return RayEngine()
     if workers > 1:
-        from bench.runner.engines.workers import Processes
+        from bench.runner.engines.workers import WorkersEngine
 
-        return Processes(workers)
-    from bench.runner.engines.local import Here
+        return WorkersEngine(workers)
+    from bench.runner.engines.local import LocalEngine
 
-    return Here()
+    return LocalEngine()
 
 
 def auto_workers(blocks: Sequence[Block], device: str) -> int:
@@ -83,7 +83,7 @@ def auto_workers(blocks: Sequence[Block], device: str) -> int:
     return max(1, workers)
 
 
-def begin_early(blocks: Sequence[Block], workers: int | None, device: str) -> None:
+def start_imports_early(blocks: Sequence[Block], workers: int | None, device: str) -> None:
     """Lets workers of the local engine begin their imports, if there will be any, as it seems.
 
     To find out for certain takes torch, and longer.
@@ -99,7 +99,7 @@ def _small(blocks: Sequence[Block]) -> bool:
     return all(block.one_thread for block in blocks)
 
 
-def at_least(blocks: Sequence[Block], wanted: int) -> list[Block]:
+def split_into(blocks: Sequence[Block], wanted: int) -> list[Block]:
     """The same cells in at least `wanted` blocks, if they can be: the largest are split.
 
     Each part reads the model's activations again, which takes less time than an idle worker loses.

@@ -12,15 +12,15 @@ from datetime import timedelta
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
-from bench.runner.engines import at_least
-from bench.runner.engines.local import Here
+from bench.runner.engines import split_into
+from bench.runner.engines.local import LocalEngine
 from bench.runner.settings import Progress, Settings
 
 # A process whose blocks are done waits for the slowest: longer than any run.
 _PATIENCE = timedelta(days=365)
 
 
-class Launched(Here):
+class AccelerateEngine(LocalEngine):
     """This process's share of a run; alone where it was not launched."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Launched(Here):
         """The first process's blocks: a later one may find other records and more free memory."""
         from accelerate.utils import broadcast_object_list
 
-        box = [at_least(blocks, self._state.num_processes)]
+        box = [split_into(blocks, self._state.num_processes)]
         broadcast_object_list(box)
         return box[0]
 

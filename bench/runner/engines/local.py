@@ -9,7 +9,7 @@ from bench.records.schema import Record
 from bench.runner.settings import Progress, Settings
 
 
-class Here:
+class LocalEngine:
     """The default: nothing is started, nothing is sent."""
 
     leads = True

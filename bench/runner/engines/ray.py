@@ -12,12 +12,12 @@ from pathlib import Path
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
-from bench.runner.engines.local import Here
-from bench.runner.settings import Progress, Settings, Silent
+from bench.runner.engines.local import LocalEngine
+from bench.runner.settings import NoProgress, Progress, Settings
 from zoo.errors import UsageError, WorkerFailed
 
 
-class Cluster(Here):
+class RayEngine(LocalEngine):
     """One task per block; a task on a GPU has one to itself, one on CPUs a core."""
 
     def __init__(self) -> None:
@@ -82,4 +82,4 @@ def _measure(block: Block, settings: Settings) -> list[Record]:
 
     if not settings.device.startswith("cuda"):
         torch.set_num_threads(1)
-    return list(measure_block(block, settings, Silent()))
+    return list(measure_block(block, settings, NoProgress()))

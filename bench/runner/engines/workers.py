@@ -2,7 +2,7 @@
 
 A worker is sent blocks, and sends what it has to say: steps done, notes, records. It ignores
 Ctrl-C, which a terminal sends to every process: this process hears it, and asks the workers to
-stop, which they do behind the step they are in, with a checkpoint.
+stop, which they do after the step they are in, with a checkpoint.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
-from bench.runner.engines import at_least
+from bench.runner.engines import split_into
 from bench.runner.settings import Progress, Settings
 from zoo.errors import OutputError, WorkerFailed
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Whether processes can begin as copies, and that is safe: on macOS system libraries object.
 _COPIES = sys.platform == "linux"
 
-# What a worker is behind a message: at work, through with its block, or ended.
+# What a worker is after a message: at work, through with its block, or ended.
 State = Literal["busy", "idle", "gone"]
 
 # Seconds between two messages about steps: a bar needs no more.
@@ -54,7 +54,7 @@ class _Worker:
         self.connection.send(block)
 
 
-class Processes:
+class WorkersEngine:
     """`workers` processes; they share this one's threads, and a machine's devices in turn.
 
     A process that is through with its block takes the next one: to start one costs seconds.
@@ -67,7 +67,7 @@ class Processes:
 
     def agree(self, blocks: list[Block]) -> list[Block]:
         """The blocks, split where there are fewer than workers."""
-        return at_least(blocks, self.workers)
+        return split_into(blocks, self.workers)
 
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: Progress

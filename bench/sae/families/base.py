@@ -12,12 +12,12 @@ from torch import Tensor
 
 from bench.death.census import Census
 from bench.sae.auxk import Aux
-from bench.sae.codes import Codes, DenseCodes, Path
+from bench.sae.codes import Codes, DenseCodes, StepMethod
 from bench.sae.families import Name
 from bench.sae.gradients import Backward, Weights
 
 # A family's own tensors, by name: beside the four that every SAE has.
-Own = Mapping[str, Tensor]
+FamilyTensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Family(ABC):
     """How pre-activations become codes, and what that adds to the loss.
 
     Subclasses are frozen dataclasses of hyper-parameters. An SAE's tensors are handed in:
-    `weights` are the four of every SAE, `own` those of the family.
+    `weights` are the four of every SAE, `family_tensors` those of the family.
 
     Attributes:
         name: as in the protocol.
@@ -34,30 +34,32 @@ class Family(ABC):
     """
 
     name: ClassVar[Name]
-    paths: ClassVar[tuple[Path, ...]] = ("sparse", "dense")
+    paths: ClassVar[tuple[StepMethod, ...]] = ("sparse", "dense")
     trained: ClassVar[tuple[str, ...]] = ()
 
-    def own(self, width: int, n: int) -> dict[str, Tensor]:
+    def family_tensors(self, width: int, n: int) -> dict[str, Tensor]:
         """The family's own tensors at birth, float32 on the CPU."""
         return {}
 
-    def rescaled(self, own: Own, scale: float) -> dict[str, Tensor]:
+    def rescaled(self, family_tensors: FamilyTensors, scale: float) -> dict[str, Tensor]:
         """The own tensors of an SAE whose pre-activations are `scale` times as large."""
-        return dict(own)
+        return dict(family_tensors)
 
     @abstractmethod
-    def encode(self, centered: Tensor, weights: Weights, own: Own, k: int) -> Codes | DenseCodes:
+    def encode(
+        self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int
+    ) -> Codes | DenseCodes:
         """The codes at inference of centered = y - b, [tokens, d]."""
 
     @abstractmethod
     def step(
         self,
         weights: Weights,
-        own: Own,
+        family_tensors: FamilyTensors,
         y: Tensor,
         k: int,
         *,
-        path: Path,
+        path: StepMethod,
         number: int = 0,
         aux: Aux | None = None,
     ) -> Backward:
@@ -68,7 +70,13 @@ class Family(ABC):
 
     @abstractmethod
     def census(
-        self, centered: Tensor, weights: Weights, own: Own, k: int, *, counts: bool
+        self,
+        centered: Tensor,
+        weights: Weights,
+        family_tensors: FamilyTensors,
+        k: int,
+        *,
+        counts: bool,
     ) -> Census:
         """Who is dead on the tokens centered = y - b [tokens, d]; `counts` as in
         `bench.death.census`."""
@@ -79,6 +87,8 @@ def warm(number: int, steps: int) -> float:
     return min(1.0, (number + 1) / steps) if steps else 1.0
 
 
-def kept(own: Own, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
+def kept(
+    family_tensors: FamilyTensors, device: torch.device | str, dtype: torch.dtype
+) -> dict[str, Tensor]:
     """The tensors on a device, in a dtype."""
-    return {name: tensor.to(device=device, dtype=dtype) for name, tensor in own.items()}
+    return {name: tensor.to(device=device, dtype=dtype) for name, tensor in family_tensors.items()}

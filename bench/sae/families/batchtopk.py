@@ -20,9 +20,9 @@ from torch import Tensor
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.auxk import Aux, AuxPicker
-from bench.sae.codes import ArrayPairs, DenseCodes, Path, RaggedPairs
+from bench.sae.codes import ArrayPairs, DenseCodes, RaggedPairs, StepMethod
 from bench.sae.families import Name
-from bench.sae.families.base import Family, Own
+from bench.sae.families.base import Family, FamilyTensors
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
 # Tokens of the batches from which the threshold at birth is found.
@@ -39,24 +39,26 @@ class BatchTopK(Family):
     threshold_rate: float = 0.01
     name: ClassVar[Name] = "batchtopk"
 
-    def own(self, width: int, n: int) -> dict[str, Tensor]:
+    def family_tensors(self, width: int, n: int) -> dict[str, Tensor]:
         return {"threshold": torch.zeros(())}
 
-    def rescaled(self, own: Own, scale: float) -> dict[str, Tensor]:
-        return {"threshold": own["threshold"] * scale}
+    def rescaled(self, family_tensors: FamilyTensors, scale: float) -> dict[str, Tensor]:
+        return {"threshold": family_tensors["threshold"] * scale}
 
-    def encode(self, centered: Tensor, weights: Weights, own: Own, k: int) -> DenseCodes:
+    def encode(
+        self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int
+    ) -> DenseCodes:
         pre = pre_activations(centered, weights)
-        return DenseCodes(torch.where(pre > own["threshold"], pre, 0.0))
+        return DenseCodes(torch.where(pre > family_tensors["threshold"], pre, 0.0))
 
     def step(
         self,
         weights: Weights,
-        own: Own,
+        family_tensors: FamilyTensors,
         y: Tensor,
         k: int,
         *,
-        path: Path,
+        path: StepMethod,
         number: int = 0,
         aux: Aux | None = None,
     ) -> Backward:
@@ -69,12 +71,20 @@ class BatchTopK(Family):
         mask = pre >= smallest
         pairs = RaggedPairs(pre, mask) if path == "sparse" else ArrayPairs(pre.mul_(mask))
         result = backward(pairs, weights, centered, path, picker)
-        return result._replace(own_values={"threshold": self._followed(own["threshold"], smallest)})
+        return result._replace(
+            family_values={"threshold": self._followed(family_tensors["threshold"], smallest)}
+        )
 
     def census(
-        self, centered: Tensor, weights: Weights, own: Own, k: int, *, counts: bool
+        self,
+        centered: Tensor,
+        weights: Weights,
+        family_tensors: FamilyTensors,
+        k: int,
+        *,
+        counts: bool,
     ) -> Census:
-        threshold = own["threshold"]
+        threshold = family_tensors["threshold"]
         if not float(threshold) > 0:
             batches = [pre_activations(rows, weights) for rows in centered.split(_BATCH)]
             found = torch.stack([smallest_selected(pre, k) for pre in batches])

@@ -28,9 +28,9 @@ from torch import Tensor
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.auxk import Aux, AuxPicker
-from bench.sae.codes import ArrayPairs, DenseCodes, Path
+from bench.sae.codes import ArrayPairs, DenseCodes, StepMethod
 from bench.sae.families import Name
-from bench.sae.families.base import Family, Own, warm
+from bench.sae.families.base import Family, FamilyTensors, warm
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
 
@@ -47,27 +47,29 @@ class JumpReLU(Family):
     threshold: float = 1e-3
     bandwidth: float = 1e-3
     name: ClassVar[Name] = "jumprelu"
-    paths: ClassVar[tuple[Path, ...]] = ("dense",)
+    paths: ClassVar[tuple[StepMethod, ...]] = ("dense",)
     trained: ClassVar[tuple[str, ...]] = ("log_threshold",)
 
-    def own(self, width: int, n: int) -> dict[str, Tensor]:
+    def family_tensors(self, width: int, n: int) -> dict[str, Tensor]:
         return {"log_threshold": torch.full((n,), math.log(self.threshold * math.sqrt(width)))}
 
-    def rescaled(self, own: Own, scale: float) -> dict[str, Tensor]:
-        return {"log_threshold": own["log_threshold"] + math.log(scale)}
+    def rescaled(self, family_tensors: FamilyTensors, scale: float) -> dict[str, Tensor]:
+        return {"log_threshold": family_tensors["log_threshold"] + math.log(scale)}
 
-    def encode(self, centered: Tensor, weights: Weights, own: Own, k: int) -> DenseCodes:
+    def encode(
+        self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int
+    ) -> DenseCodes:
         pre = pre_activations(centered, weights)
-        return DenseCodes(torch.where(pre > own["log_threshold"].exp(), pre, 0.0))
+        return DenseCodes(torch.where(pre > family_tensors["log_threshold"].exp(), pre, 0.0))
 
     def step(
         self,
         weights: Weights,
-        own: Own,
+        family_tensors: FamilyTensors,
         y: Tensor,
         k: int,
         *,
-        path: Path,
+        path: StepMethod,
         number: int = 0,
         aux: Aux | None = None,
     ) -> Backward:
@@ -79,17 +81,23 @@ class JumpReLU(Family):
             picker(pre)
         price = self.l0 * warm(number, self.warmup_steps) / tokens
         width_of_step = self.bandwidth * math.sqrt(width)
-        pairs = _Jumps(pre, own["log_threshold"].exp(), width_of_step, price)
+        pairs = _Jumps(pre, family_tensors["log_threshold"].exp(), width_of_step, price)
         result = backward(pairs, weights, centered, path, picker)
         return result._replace(
             sparsity_loss=price * (pairs.array > 0).sum().to(y.dtype),
-            own_gradients={"log_threshold": pairs.by_log_threshold},
+            family_gradients={"log_threshold": pairs.by_log_threshold},
         )
 
     def census(
-        self, centered: Tensor, weights: Weights, own: Own, k: int, *, counts: bool
+        self,
+        centered: Tensor,
+        weights: Weights,
+        family_tensors: FamilyTensors,
+        k: int,
+        *,
+        counts: bool,
     ) -> Census:
-        thresholds = own["log_threshold"].exp()
+        thresholds = family_tensors["log_threshold"].exp()
         return threshold_census(centered, weights.W_enc, thresholds, weights.b_enc, counts)
 
 

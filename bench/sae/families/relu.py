@@ -21,9 +21,9 @@ from torch import Tensor
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.auxk import Aux, AuxPicker
-from bench.sae.codes import ArrayPairs, DenseCodes, Path
+from bench.sae.codes import ArrayPairs, DenseCodes, StepMethod
 from bench.sae.families import Name
-from bench.sae.families.base import Family, Own, warm
+from bench.sae.families.base import Family, FamilyTensors, warm
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
 
@@ -34,19 +34,21 @@ class ReLU(Family):
     l1: float = 5.0
     warmup_steps: int = 0
     name: ClassVar[Name] = "relu"
-    paths: ClassVar[tuple[Path, ...]] = ("dense",)
+    paths: ClassVar[tuple[StepMethod, ...]] = ("dense",)
 
-    def encode(self, centered: Tensor, weights: Weights, own: Own, k: int) -> DenseCodes:
+    def encode(
+        self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int
+    ) -> DenseCodes:
         return DenseCodes(pre_activations(centered, weights).clamp_(min=0))
 
     def step(
         self,
         weights: Weights,
-        own: Own,
+        family_tensors: FamilyTensors,
         y: Tensor,
         k: int,
         *,
-        path: Path,
+        path: StepMethod,
         number: int = 0,
         aux: Aux | None = None,
     ) -> Backward:
@@ -61,7 +63,13 @@ class ReLU(Family):
         return result._replace(sparsity_loss=price * result.activity.sum())
 
     def census(
-        self, centered: Tensor, weights: Weights, own: Own, k: int, *, counts: bool
+        self,
+        centered: Tensor,
+        weights: Weights,
+        family_tensors: FamilyTensors,
+        k: int,
+        *,
+        counts: bool,
     ) -> Census:
         thresholds = torch.zeros_like(weights.b_enc)
         return threshold_census(centered, weights.W_enc, thresholds, weights.b_enc, counts)

@@ -15,9 +15,9 @@ from torch import Tensor
 from bench.compute.topk import exact_topk
 from bench.death.census import Census, census
 from bench.sae.auxk import Aux, AuxPicker
-from bench.sae.codes import PAIRS, Codes, Path
+from bench.sae.codes import PAIRS, Codes, StepMethod
 from bench.sae.families import Name
-from bench.sae.families.base import Family, Own
+from bench.sae.families.base import Family, FamilyTensors
 from bench.sae.gradients import Backward, Weights, backward, pre_activations, row_slices
 
 
@@ -27,17 +27,19 @@ class TopK(Family):
 
     name: ClassVar[Name] = "topk"
 
-    def encode(self, centered: Tensor, weights: Weights, own: Own, k: int) -> Codes:
+    def encode(
+        self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int
+    ) -> Codes:
         return topk_codes(centered, weights, k)
 
     def step(
         self,
         weights: Weights,
-        own: Own,
+        family_tensors: FamilyTensors,
         y: Tensor,
         k: int,
         *,
-        path: Path,
+        path: StepMethod,
         number: int = 0,
         aux: Aux | None = None,
     ) -> Backward:
@@ -47,7 +49,13 @@ class TopK(Family):
         return backward(pairs, weights, centered, path, picker)
 
     def census(
-        self, centered: Tensor, weights: Weights, own: Own, k: int, *, counts: bool
+        self,
+        centered: Tensor,
+        weights: Weights,
+        family_tensors: FamilyTensors,
+        k: int,
+        *,
+        counts: bool,
     ) -> Census:
         return census(centered, weights.W_enc, k=k, b_enc=weights.b_enc, counts=counts)
 

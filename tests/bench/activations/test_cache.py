@@ -32,7 +32,7 @@ from bench.records.store import RecordStore
 from bench.runner.block import measure_block
 from bench.runner.checkpoints import saved_states
 from bench.runner.settings import Settings
-from tests.bench.test_interruption import Killed, Until
+from tests.bench.runner.test_interruption import Killed, Until
 from tests.conftest import TINY
 from zoo.registry import load_registry
 

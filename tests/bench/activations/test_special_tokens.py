@@ -58,7 +58,7 @@ class Sinks(Adapter):
 
 
 def sequences(start: list[int]) -> list[list[int]]:
-    """Ids of ordinary tokens, behind one of those that a sequence may start with."""
+    """Ids of ordinary tokens, after one of those that a sequence may start with."""
     draw = np.random.default_rng(1)
     bodies = [draw.integers(1, 49, draw.integers(4, 9)).tolist() for _ in range(900)]
     return [[start[i % len(start)], *body] if start else body for i, body in enumerate(bodies)]

@@ -15,7 +15,7 @@ from adapters.tokens import consecutive, pad
 from bench.activations.shuffle import Place
 from bench.activations.stream import Stream
 from bench.plan.protocol import load_protocol
-from tests.bench.test_run import MADE
+from tests.bench.runner.test_run import MADE
 from zoo.cards import Card
 from zoo.corpora import EndlessCorpus, FiniteCorpus
 from zoo.errors import BadCorpus
@@ -81,7 +81,7 @@ def rows(pieces: Iterator[dict[int, Tensor]]) -> Tensor:
 
 @pytest.mark.parametrize("taken", [0, 1, 5, 8, 31, 32, 33, 100, 2000])
 def test_a_source_goes_on_at_any_place(taken: int) -> None:
-    """Also where the corpus, of some 240 letters behind the sample, has begun anew."""
+    """Also where the corpus, of some 240 letters after the sample, has begun anew."""
     ours = stream(adapter(), words(40))
     ours.sample(150)
     whole = rows(ours.training().take(taken + 200))
@@ -169,10 +169,10 @@ def test_a_forward_pass_halves_until_it_fits(kind: type[Exception], message: str
     model.kind, model.message, model.room = kind, message, CONTEXT
     notes: list[str] = []
     ours = stream(model, words(40), notes)
-    assert ours.at_once == 4
+    assert ours.windows_per_pass == 4
     assert torch.equal(ours.sample(64)[1], sample[1])
     assert torch.equal(rows(ours.training().take(300)), training)
-    assert ours.at_once == 1
+    assert ours.windows_per_pass == 1
     assert [note.partition(";")[2] for note in notes] == [
         " 2 windows at a time now",
         " 1 windows at a time now",
@@ -190,7 +190,7 @@ def test_memory_that_runs_out_midway_loses_no_row() -> None:
     first = rows(source.take(101))
     model.room = 2 * CONTEXT
     assert torch.equal(torch.cat([first, rows(source.take(199))]), expected)
-    assert ours.at_once == 2
+    assert ours.windows_per_pass == 2
 
 
 def test_one_window_that_does_not_fit_is_an_error() -> None:
@@ -220,7 +220,7 @@ def test_a_rest_without_tokens_is_an_error_and_no_endless_loop(filler: str) -> N
     order = list(corpus.examples(0))
     ours.sample(32)
     assert order[ours.sampled_examples :] == [filler] * (44 - ours.sampled_examples)
-    with pytest.raises(BadCorpus, match="'blank': what is left behind the evaluation sample gives"):
+    with pytest.raises(BadCorpus, match="'blank': what is left after the evaluation sample gives"):
         rows(ours.training().take(1))
 
 

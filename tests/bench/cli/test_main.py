@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli.main import COMMANDS, cli
-from tests.bench.test_run import arguments, cards  # noqa: F401 (fixtures)
+from tests.bench.runner.test_run import arguments, cards  # noqa: F401 (fixtures)
 
 Bench = Callable[..., tuple[int, str, str]]
 

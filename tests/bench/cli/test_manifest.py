@@ -69,7 +69,7 @@ def test_files_that_came_later_are_named(bench: Bench, folder: Path) -> None:
         (("manifest", "no"), "no folder of activations at no"),
         (("plan", "--model", "dump:acts"), "acts has no manifest.json. Write it with"),
         (("plan", "--model", "dmp:acts"), "unknown kind of model 'dmp'. Did you mean dump?"),
-        (("plan", "--model", "dump:"), "'dump:' names nothing behind the colon"),
+        (("plan", "--model", "dump:"), "'dump:' names nothing after the colon"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(

@@ -11,7 +11,7 @@ import pytest
 _PROGRAM = """
 import json, resource, sys
 import torch
-from bench.heap import keep_heap, trim_heap
+from bench.compute.heap import keep_heap, trim_heap
 
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -18,9 +18,9 @@ from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.schema import Record
 from bench.runner import block as measure
-from bench.runner.settings import Settings, Silent
+from bench.runner.settings import NoProgress, Settings
 from bench.sae.trainer import Trainer
-from tests.bench.test_run import GAMMAS, MADE
+from tests.bench.runner.test_run import GAMMAS, MADE
 from tests.conftest import TINY
 from zoo.registry import load_registry
 
@@ -46,7 +46,7 @@ def block(tmp_path: Path) -> Block:
     return found
 
 
-class Listener(Silent):
+class Listener(NoProgress):
     def __init__(self) -> None:
         self.steps = 0
         self.notes: list[str] = []
@@ -152,7 +152,7 @@ def test_memory_that_runs_out_in_training_goes_on_from_the_checkpoint(
     records = list(measure.measure_block(block, settings, listener))
     assert comparable(records) == comparable(expected)
     assert len(calls) == 6 * 12 + 1, "no step was taken twice"
-    assert listener.notes[1:] == ["made: goes on behind step 7 of 12"] * 2
+    assert listener.notes[1:] == ["made: resumes after step 7 of 12"] * 2
     assert listener.steps == 12 * 6
 
 

@@ -122,7 +122,7 @@ def test_needs_neither_torch_nor_numpy():
 def published_rows() -> list[dict[str, str]]:
     """Rows of the authors' table: at the path in the environment, or found beside this checkout."""
     named = os.environ.get("GAMMABENCH_INIT_STATS")
-    beside = Path(__file__).parents[3].glob("*/paper/init_stats*.csv")
+    beside = Path(__file__).parents[4].glob("*/paper/init_stats*.csv")
     path = Path(named) if named else next(beside, None)
     if path is None or not path.is_file():
         pytest.skip("the authors' init_stats table is not here; set GAMMABENCH_INIT_STATS to it")

@@ -149,7 +149,7 @@ def test_memory_is_counted_for_every_layer_and_sae(registry: Registry) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("size", ["768,8192,8192,16384,1,2", "512,2048,65536,8192,2,1"])
 def test_a_block_takes_the_memory_that_was_announced(size: str) -> None:
-    script = Path(__file__).parents[2] / "ci" / "bench_memory.py"
+    script = Path(__file__).parents[3] / "ci" / "bench_memory.py"
     command = [sys.executable, str(script), "--check", "--size", size]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -25,12 +25,11 @@ from bench.records.schema import Record
 from bench.records.store import RecordStore
 from bench.runner.block import measure_block
 from bench.runner.checkpoints import saved_states
-from bench.runner.engines import at_least, auto_workers, begin_early, make_engine
-from bench.runner.engines import workers as processes
+from bench.runner.engines import auto_workers, make_engine, split_into, start_imports_early, workers
 from bench.runner.interrupts import interrupt_on_terminate
 from bench.runner.run import Todo, run, todo
-from bench.runner.settings import Settings, Silent
-from tests.bench.test_run import GAMMAS, MADE
+from bench.runner.settings import NoProgress, Settings
+from tests.bench.runner.test_run import GAMMAS, MADE
 from tests.conftest import TINY
 from zoo.registry import load_registry
 
@@ -75,14 +74,14 @@ def expected(folder: Path) -> dict[str, dict]:
 
 def test_blocks_are_split_until_every_worker_has_one(folder: Path) -> None:
     blocks = plan(folder)
-    assert at_least(blocks, 2) == blocks
+    assert split_into(blocks, 2) == blocks
     whole = {spec.hash for block in blocks for spec in block.specs}
     for wanted in (3, 5, 12, 40):
-        parts = at_least(blocks, wanted)
+        parts = split_into(blocks, wanted)
         assert len(parts) == min(wanted, 12)
         assert {spec.hash for part in parts for spec in part.specs} == whole
         assert sum(len(part.specs) for part in parts) == len(whole)
-    assert at_least([], 3) == []
+    assert split_into([], 3) == []
 
 
 @pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-dinov2", "synthetic-gamma40"])
@@ -106,14 +105,14 @@ def test_two_workers_give_the_same_bits(
     copies: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(processes, "_COPIES", copies and processes._COPIES)
+    monkeypatch.setattr(workers, "_COPIES", copies and workers._COPIES)
     todos, store = work(folder, tmp_path)
     records = list(run(todos, store, Settings(), make_engine("local", workers=2)))
     assert comparable(records) == expected
     assert comparable(store) == expected
 
 
-@pytest.mark.skipif(not processes._COPIES, reason="workers are fresh interpreters here")
+@pytest.mark.skipif(not workers._COPIES, reason="workers are fresh interpreters here")
 def test_workers_begin_where_the_path_of_temporary_files_is_long(
     folder: Path, tmp_path: Path, expected: dict[str, dict]
 ) -> None:
@@ -127,20 +126,20 @@ def test_workers_begin_where_the_path_of_temporary_files_is_long(
 
 
 def crash(connection: Any, settings: Settings, threads: int) -> None:
-    """A worker that is killed behind its first record where the model is made1."""
+    """A worker that is killed after its first record where the model is made1."""
     while True:
         block = connection.recv()
         if block.card.id == "made1":
             record = next(measure_block(block))
             connection.send(("record", record))
             os.kill(os.getpid(), signal.SIGKILL)
-        processes._measure(connection, block, settings)
+        workers._measure(connection, block, settings)
 
 
 def test_a_worker_that_is_killed_fails_its_cells_and_no_others(
     folder: Path, tmp_path: Path, expected: dict[str, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_work", crash)
+    monkeypatch.setattr(workers, "_work", crash)
     todos, store = work(folder, tmp_path)
     records = list(run(todos, store, Settings(), make_engine("local", workers=2)))
     good = [record for record in records if record.status == "ok"]
@@ -157,15 +156,15 @@ def test_a_worker_takes_block_after_block(
     folder: Path, tmp_path: Path, expected: dict[str, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    start = processes.Processes._start
+    start = workers.WorkersEngine._start
 
-    def counted(self: processes.Processes, slot: int, settings: Settings) -> Any:
+    def counted(self: workers.WorkersEngine, slot: int, settings: Settings) -> Any:
         started.append(slot)
         return start(self, slot, settings)
 
-    monkeypatch.setattr(processes.Processes, "_start", counted)
+    monkeypatch.setattr(workers.WorkersEngine, "_start", counted)
     store = RecordStore(tmp_path)
-    blocks = at_least(plan(folder), 6)
+    blocks = split_into(plan(folder), 6)
     records = list(run(todo(blocks, store), store, Settings(), make_engine("local", workers=2)))
     assert comparable(records) == expected
     assert started == [0, 1]
@@ -175,10 +174,10 @@ def test_a_worker_takes_block_after_block(
 def test_a_worker_that_ends_between_two_blocks_fails_what_it_was_sent(
     folder: Path, tmp_path: Path, expected: dict[str, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_work", one_block_only)
+    monkeypatch.setattr(workers, "_work", one_block_only)
     store = RecordStore(tmp_path)
-    blocks = at_least(plan(folder), 4)
-    records = list(run(todo(blocks, store), store, Settings(), processes.Processes(1)))
+    blocks = split_into(plan(folder), 4)
+    records = list(run(todo(blocks, store), store, Settings(), workers.WorkersEngine(1)))
     good = comparable(record for record in records if record.status == "ok")
     assert good.items() <= expected.items()
     assert {record.hash for record in records} == expected.keys()
@@ -188,7 +187,7 @@ def test_a_worker_that_ends_between_two_blocks_fails_what_it_was_sent(
 
 def one_block_only(connection: Any, settings: Settings, threads: int) -> None:
     """A worker that is killed while it waits for its second block."""
-    processes._measure(connection, connection.recv(), settings)
+    workers._measure(connection, connection.recv(), settings)
     connection.poll(60)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -208,8 +207,8 @@ def talkative(connection: Any, settings: Settings, threads: int) -> None:
 def test_a_worker_that_is_asked_to_stop_is_heard(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_work", talkative)
-    records = processes.Processes(1).records(plan(folder), Settings(), Silent())
+    monkeypatch.setattr(workers, "_work", talkative)
+    records = workers.WorkersEngine(1).records(plan(folder), Settings(), NoProgress())
     assert next(records).status == "ok"
     began = time.monotonic()
     records.close()  # type: ignore[attr-defined]
@@ -222,7 +221,7 @@ def test_small_blocks_have_a_worker_for_each_thread(
     blocks = plan(folder)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     assert auto_workers(blocks, "cpu") == len(blocks) == 2
-    assert auto_workers(at_least(blocks, 12), "cpu") == 8
+    assert auto_workers(split_into(blocks, 12), "cpu") == 8
     assert auto_workers(blocks, "cuda") == 1
     assert auto_workers(blocks[:1], "cpu") == 1
     assert auto_workers([], "cpu") == 1
@@ -258,8 +257,8 @@ def test_imports_begin_early_where_there_will_be_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun = []
-    monkeypatch.setattr(processes, "begin_imports", lambda: begun.append(1))
-    begin_early(plan(folder)[:number], workers, device)
+    monkeypatch.setattr(workers, "begin_imports", lambda: begun.append(1))
+    start_imports_early(plan(folder)[:number], workers, device)
     assert bool(begun) == begins
 
 
@@ -267,18 +266,18 @@ def test_large_blocks_have_no_workers_unless_asked(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = []
-    monkeypatch.setattr(processes, "begin_imports", lambda: begun.append(1))
+    monkeypatch.setattr(workers, "begin_imports", lambda: begun.append(1))
     large = plan(folder, f"n={2**15}", "k=8")
-    begin_early(large, None, "cpu")
+    start_imports_early(large, None, "cpu")
     assert begun == []
-    begin_early(large, 2, "cpu")
+    start_imports_early(large, 2, "cpu")
     assert begun == [1]
 
 
-@pytest.mark.skipif(not processes._COPIES, reason="workers are fresh interpreters here")
+@pytest.mark.skipif(not workers._COPIES, reason="workers are fresh interpreters here")
 def test_an_early_ctrl_c_is_not_for_the_process_that_imports() -> None:
     """A terminal sends it to every process of its foreground group."""
-    program = "import time; from bench.runner.engines import processes as p; p.begin_imports()"
+    program = "import time; from bench.runner.engines import workers as p; p.begin_imports()"
     command = [sys.executable, "-c", f"{program}; print('begun', flush=True); time.sleep(60)"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -332,19 +331,19 @@ def test_an_interrupt_leaves_checkpoints_and_no_process(folder: Path) -> None:
 
 def busy(connection: Any, settings: Settings, threads: int) -> None:
     """A worker in work of which it tells nobody."""
-    processes.end_with_parent()
+    workers.end_with_parent()
     connection.send(("note", str(os.getpid())))
     time.sleep(300)
 
 
 _PARENT = """
-from bench.engines import processes
-from bench.settings import Settings
-from tests.bench.test_engines import busy
+from bench.runner.engines import workers
+from bench.runner.settings import Settings
+from tests.bench.runner.test_engines import busy
 
-processes._work = busy
+workers._work = busy
 if __name__ == "__main__":
-    worker = processes.Processes(1)._start(0, Settings())
+    worker = workers.WorkersEngine(1)._start(0, Settings())
     print(worker.connection.recv()[1], flush=True)
     worker.process.join()
 """

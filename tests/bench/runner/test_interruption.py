@@ -22,11 +22,11 @@ from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.store import RecordStore
 from bench.runner.block import failed_records, measure_block
-from bench.runner.checkpoints import saved_states, take_up
+from bench.runner.checkpoints import resume_blocks, saved_states
 from bench.runner.run import run, todo
 from bench.runner.settings import Settings
 from bench.sae.trainer import Trainer
-from tests.bench.test_run import GAMMAS, MADE
+from tests.bench.runner.test_run import GAMMAS, MADE
 from tests.conftest import TINY
 from zoo.errors import OutputError, TrainingFailed, WorkerFailed
 from zoo.registry import load_registry
@@ -37,7 +37,7 @@ KILLS = 12
 def start(folder: Path, output: str, *options: str) -> subprocess.Popen:
     """`bench run` on three models of three layers, in a process of its own; stderr in a file.
 
-    A checkpoint is written behind every step.
+    A checkpoint is written after every step.
     """
     settings = [part for setting in TINY for part in ("--set", setting)]
     arguments = ["run", "--cards", "cards", "--model", "made*", *settings, "--output", output]
@@ -186,7 +186,7 @@ def test_killed_at_a_step_it_goes_on_to_the_same_bits(
     rest = Until(10**6)
     assert measured(block, settings, rest) == measured(block, Settings())
     assert 10**6 - rest.left == 12 * cells, "what was done before counts as progress"
-    said = [f"made0: goes on behind step {killed_at - 1} of 12"] if killed_at > 1 else []
+    said = [f"made0: resumes after step {killed_at - 1} of 12"] if killed_at > 1 else []
     assert rest.notes == said
 
 
@@ -221,7 +221,7 @@ def test_an_interrupt_stops_behind_its_step_even_the_last_one(
     assert [state.step for state in saved_states(tmp_path / "state")] == [step]
     rest = Until(10**6)
     assert measured(block, settings, rest) == measured(block, Settings())
-    assert rest.notes == [f"made0: goes on behind step {step} of 12"]
+    assert rest.notes == [f"made0: resumes after step {step} of 12"]
     assert 10**6 - rest.left == 12 * len(block.specs)
 
 
@@ -273,7 +273,7 @@ def test_an_update_that_overflows_before_a_census_fails_only_its_cell(
     (block,) = blocks(folder)
     found = measured(block, Settings())
     failures = [r["failure"]["message"] for r in found.values() if r["failure"]]
-    assert failures == ["the weights are not finite behind step 11"] * 2
+    assert failures == ["the weights are not finite after step 11"] * 2
     assert sorted(r["status"] for r in found.values()) == ["failed"] * 2 + ["ok"] * 4
 
 
@@ -368,10 +368,10 @@ def test_blocks_are_grouped_as_the_checkpoint_was(folder: Path, tmp_path: Path) 
     wider = blocks(folder, layers=None, memory=1)
     assert [each.layers for each in wider] == [[0], [1], [2]]
     (whole,) = blocks(folder, layers=None)
-    again = take_up([whole], tmp_path / "state")
+    again = resume_blocks([whole], tmp_path / "state")
     assert [each.layers for each in again] == [[2], [0, 1]]
     assert {s.hash for b in again for s in b.specs} == {s.hash for s in whole.specs}
-    assert take_up(blocks(folder, layers=[0]), tmp_path / "state")[0].layers == [0]
+    assert resume_blocks(blocks(folder, layers=[0]), tmp_path / "state")[0].layers == [0]
 
 
 def test_a_part_of_a_block_goes_on_from_the_whole_block_s_checkpoint(
@@ -385,7 +385,7 @@ def test_a_part_of_a_block_goes_on_from_the_whole_block_s_checkpoint(
     progress = Until(10**6)
     expected = measured(block, Settings())
     assert measured(part, settings, progress).items() <= expected.items()
-    assert progress.notes == ["made0: goes on behind step 6 of 12"]
+    assert progress.notes == ["made0: resumes after step 6 of 12"]
 
 
 def test_status_says_what_is_half_done(

@@ -13,7 +13,7 @@ from bench.plan.protocol import load_protocol
 from bench.records.schema import Training
 from bench.runner.block import _make_cell, _make_layer, measure_block
 from bench.sae.quality import bias_progress
-from tests.bench.test_run import GAMMAS, MADE
+from tests.bench.runner.test_run import GAMMAS, MADE
 from tests.conftest import TINY
 from zoo.registry import load_registry
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.compute.topk import exact_topk
 from bench.sae.auxk import Aux
-from bench.sae.codes import Path
+from bench.sae.codes import StepMethod
 from bench.sae.families.base import Family
 from bench.sae.families.batchtopk import BatchTopK
 from bench.sae.families.jumprelu import JumpReLU
@@ -24,7 +24,7 @@ from bench.sae.model import SAE
 from tests.bench.autograd import losses
 
 TOKENS, WIDTH, N, K = 40, 10, 64, 5
-PATHS: list[Path] = ["sparse", "dense"]
+PATHS: list[StepMethod] = ["sparse", "dense"]
 
 
 class Case(NamedTuple):
@@ -87,9 +87,12 @@ def none_positive(seed: int) -> Case:
 
 def own_of(family: Family, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    own = {name: t.double() for name, t in family.own(WIDTH, N).items()}
-    noise = {name: torch.randn(t.shape, generator=generator).double() for name, t in own.items()}
-    return {name: t + 0.3 * noise[name] if t.ndim else t for name, t in own.items()}
+    family_tensors = {name: t.double() for name, t in family.family_tensors(WIDTH, N).items()}
+    noise = {
+        name: torch.randn(t.shape, generator=generator).double()
+        for name, t in family_tensors.items()
+    }
+    return {name: t + 0.3 * noise[name] if t.ndim else t for name, t in family_tensors.items()}
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way[0].name}-{way[1]}")
@@ -97,24 +100,24 @@ def own_of(family: Family, seed: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("dead", [None, 0, 1, 7, N - 3])
 @pytest.mark.parametrize("relu", [False, True], ids=["raw", "relu"])
 def test_gradients_equal_autograd(
-    way: tuple[Family, Path], case: MakeCase, dead: int | None, relu: bool
+    way: tuple[Family, StepMethod], case: MakeCase, dead: int | None, relu: bool
 ) -> None:
     family, path = way
     seed = secrets.randbelow(10**6)
     print(f"seed {seed}")
     weights, y = case(seed)
-    own = own_of(family, seed)
+    family_tensors = own_of(family, seed)
     aux = None
     if dead is not None:
         drawn = torch.randperm(N, generator=torch.Generator().manual_seed(seed))[:dead]
         aux = Aux(drawn.sort().values, 6, 0.25, relu)
-    result = family.step(weights, own, y, K, path=path, aux=aux)
+    result = family.step(weights, family_tensors, y, K, path=path, aux=aux)
     chosen = {"indices": topk_codes(y - weights.b, weights, K).indices}
     if aux is not None and dead:
         pre = pre_activations(y - weights.b, weights)
         chosen["aux_indices"] = exact_topk(pre[:, aux.dead], min(6, dead))[1]
     leaves = {name: w.clone().requires_grad_() for name, w in weights._asdict().items()}
-    leaves |= {name: own[name].clone().requires_grad_() for name in family.trained}
+    leaves |= {name: family_tensors[name].clone().requires_grad_() for name in family.trained}
     expected = losses(family, leaves, y, K, aux=aux, **chosen)
     expected.total.backward()
     assert torch.allclose(result.loss, expected.loss, rtol=1e-12)
@@ -125,27 +128,27 @@ def test_gradients_equal_autograd(
         assert (ours is None) == (theirs is None)
         if ours is not None and theirs is not None:
             assert torch.allclose(ours, theirs, rtol=1e-12)
-    gradients = result.gradients._asdict() | dict(result.own_gradients)
+    gradients = result.gradients._asdict() | dict(result.family_gradients)
     assert gradients.keys() == leaves.keys()
     for name, leaf in leaves.items():
         theirs = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         largest = max(1.0, float(theirs.abs().max()))
         assert float((gradients[name] - theirs).abs().max()) <= 1e-10 * largest, name
     assert torch.equal(result.activity > 0, (expected.codes > 0).any(0))
-    along = (result.gradients.W_dec * weights.W_dec).sum(1)
-    assert torch.allclose(result.along, along, rtol=1e-9, atol=1e-12)
+    radial = (result.gradients.W_dec * weights.W_dec).sum(1)
+    assert torch.allclose(result.radial, radial, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("family", FAMILIES[2:], ids=lambda family: family.name)
 def test_a_price_rises_over_the_warm_up(family: Family) -> None:
     weights, y = plain(seed=11)
-    own = own_of(family, 11)
+    family_tensors = own_of(family, 11)
     warming = replace(family, warmup_steps=4)  # type: ignore[call-arg]
     prices = [
-        warming.step(weights, own, y, K, path="dense", number=number).sparsity_loss
+        warming.step(weights, family_tensors, y, K, path="dense", number=number).sparsity_loss
         for number in range(6)
     ]
-    full = family.step(weights, own, y, K, path="dense").sparsity_loss
+    full = family.step(weights, family_tensors, y, K, path="dense").sparsity_loss
     assert full is not None
     shares = [float(price / full) for price in prices if price is not None]
     assert shares == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
@@ -158,25 +161,25 @@ def test_batchtopk_takes_the_largest_of_the_whole_batch() -> None:
     result = BatchTopK().step(weights, own_of(BatchTopK(), 0), y, K, path="sparse")
     kept = pre.flatten().sort(descending=True).values[: TOKENS * K]
     assert float(result.activity.sum()) == pytest.approx(float(kept.sum()), rel=1e-12)
-    assert float(result.own_values["threshold"]) == float(kept[-1])
+    assert float(result.family_values["threshold"]) == float(kept[-1])
 
 
 def test_batchtopks_threshold_follows_its_batches_and_waits_where_nothing_is_positive() -> None:
     family = BatchTopK(threshold_rate=0.25)
     weights, y = plain(seed=13)
-    own = {"threshold": torch.tensor(2.0, dtype=torch.float64)}
+    family_tensors = {"threshold": torch.tensor(2.0, dtype=torch.float64)}
     first = family.step(weights, {"threshold": torch.zeros(()).double()}, y, K, path="sparse")
-    smallest = float(first.own_values["threshold"])
-    moved = family.step(weights, own, y, K, path="sparse").own_values["threshold"]
+    smallest = float(first.family_values["threshold"])
+    moved = family.step(weights, family_tensors, y, K, path="sparse").family_values["threshold"]
     assert float(moved) == pytest.approx(0.75 * 2.0 + 0.25 * smallest)
     silent, y = none_positive(seed=13)
-    kept = family.step(silent, own, y, K, path="sparse").own_values["threshold"]
+    kept = family.step(silent, family_tensors, y, K, path="sparse").family_values["threshold"]
     assert float(kept) == 2.0
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("case", CASES)
-def test_codes_are_the_largest_positive_ones(path: Path, case: MakeCase) -> None:
+def test_codes_are_the_largest_positive_ones(path: StepMethod, case: MakeCase) -> None:
     weights, y = case(5)
     pre = (y - weights.b) @ weights.W_enc.T + weights.b_enc
     codes = topk_codes(y - weights.b, weights, K)
@@ -187,7 +190,7 @@ def test_codes_are_the_largest_positive_ones(path: Path, case: MakeCase) -> None
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("case", CASES)
-def test_activity_is_positive_just_where_a_feature_fired(path: Path, case: MakeCase) -> None:
+def test_activity_is_positive_just_where_a_feature_fired(path: StepMethod, case: MakeCase) -> None:
     weights, y = case(6)
     codes = topk_codes(y - weights.b, weights, K)
     fired = torch.zeros(N, dtype=torch.bool)
@@ -196,12 +199,12 @@ def test_activity_is_positive_just_where_a_feature_fired(path: Path, case: MakeC
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_along_is_the_gradient_in_the_rows_own_directions(path: Path) -> None:
+def test_along_is_the_gradient_in_the_rows_own_directions(path: StepMethod) -> None:
     weights, y = plain(seed=7)
     aux = Aux(torch.arange(0, N, 3), 4, 0.5)
     result = TopK().step(weights, {}, y, K, path=path, aux=aux)
     expected = (result.gradients.W_dec * weights.W_dec).sum(1)
-    assert torch.allclose(result.along, expected, atol=1e-12)
+    assert torch.allclose(result.radial, expected, atol=1e-12)
 
 
 def test_a_feature_dead_by_relu_gets_gradient_from_auxk_alone() -> None:

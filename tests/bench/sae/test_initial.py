@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bench.sae.arms import parse_arm
-from bench.sae.initial import Births
+from bench.sae.initial import InitialSAEs
 from bench.sae.model import SAE
 from tests.bench import reference
 from zoo.errors import BadActivations
@@ -22,11 +22,11 @@ def sample() -> Tensor:
 
 @pytest.mark.parametrize("arm", ["raw", "centered", "whitened", "none-rms"])
 def test_a_census_is_that_of_the_sae_that_training_begins_with(sample, arm):
-    births = Births(sample, DICTIONARY, K)
-    sae = births.sae(parse_arm(arm), seed=3)
+    initial = InitialSAEs(sample, DICTIONARY, K)
+    sae = initial.sae(parse_arm(arm), seed=3)
     y = sae.transform.apply(sample)[0]
     never, unselected, firings = reference.census_at_once(y, sae.W_enc, None, K)
-    found = births.census(parse_arm(arm), 3, counts=True)
+    found = initial.census(parse_arm(arm), 3, counts=True)
     assert torch.equal(found.never_positive, never)
     assert torch.equal(found.never_selected, unselected)
     assert torch.equal(found.counts, firings)
@@ -41,26 +41,26 @@ def test_arms_of_a_seed_share_their_directions_and_are_counted_once(sample, monk
         return plain(*arguments, **options)
 
     monkeypatch.setattr(SAE, "census", counted)
-    births = Births(sample, DICTIONARY, K)
-    first = births.presets(0)
+    initial = InitialSAEs(sample, DICTIONARY, K)
+    first = initial.presets(0)
     assert list(first) == ["raw", "centered", "whitened"]
     assert first["raw"].dead > first["centered"].dead > first["whitened"].dead
-    assert births.census(parse_arm("raw+auxk"), 0) is first["raw"]
+    assert initial.census(parse_arm("raw+auxk"), 0) is first["raw"]
     assert len(calls) == 3
-    births.presets(1)
+    initial.presets(1)
     assert len(calls) == 6
-    weights = [births.sae(parse_arm(arm), 0).W_enc for arm in ("raw", "whitened")]
+    weights = [initial.sae(parse_arm(arm), 0).W_enc for arm in ("raw", "whitened")]
     assert torch.equal(*weights)
     assert weights[0] is not weights[1]
 
 
 def test_firings_are_counted_when_they_are_asked_for(sample):
-    births = Births(sample, DICTIONARY, K)
-    assert births.census(parse_arm("raw"), 0).counts is None
-    assert births.census(parse_arm("raw"), 0, counts=True).counts is not None
-    assert births.presets(0)["raw"].counts is not None
+    initial = InitialSAEs(sample, DICTIONARY, K)
+    assert initial.census(parse_arm("raw"), 0).counts is None
+    assert initial.census(parse_arm("raw"), 0, counts=True).counts is not None
+    assert initial.presets(0)["raw"].counts is not None
 
 
 def test_what_does_not_vary_is_refused():
     with pytest.raises(BadActivations, match="constant"):
-        Births(torch.ones(50, WIDTH), DICTIONARY, K).presets(0)
+        InitialSAEs(torch.ones(50, WIDTH), DICTIONARY, K).presets(0)

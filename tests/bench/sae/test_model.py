@@ -38,7 +38,7 @@ def used(arm: Arm, x: Tensor, family: Family | None = None) -> SAE:
     generator = torch.Generator().manual_seed(5)
     transform = Transform.fit(arm, x)
     sae = SAE.init(WIDTH, N, K, seed=1, transform=transform, family=family, dtype=x.dtype)
-    for tensor in sae.own.values():
+    for tensor in sae.family_tensors.values():
         tensor.add_(torch.rand(tensor.shape, generator=generator))
     sae.W_enc.add_(0.2 * torch.randn(N, WIDTH, generator=generator))
     sae.b_enc.add_(0.2 * torch.randn(N, generator=generator))
@@ -89,7 +89,7 @@ def test_saved_and_loaded_is_the_same(arm: Arm, family: Family, tmp_path: Path) 
     assert torch.equal(loaded.reconstruct(x), sae.reconstruct(x))
     assert all(map(torch.equal, loaded.weights, sae.weights))
     assert loaded.family == family
-    assert loaded.own.keys() == sae.own.keys()
+    assert loaded.family_tensors.keys() == sae.family_tensors.keys()
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.sae.arms import Arm, all_arms, parse_arm
 from bench.sae.auxk import Aux
-from bench.sae.codes import Path
+from bench.sae.codes import StepMethod
 from bench.sae.families.base import Family
 from bench.sae.families.batchtopk import BatchTopK
 from bench.sae.families.jumprelu import JumpReLU
@@ -25,7 +25,7 @@ from zoo.errors import TrainingFailed
 
 WIDTH, N, K, BATCH = 12, 96, 4, 64
 RECIPE = Recipe(N, K, lr=1e-4, aux_k=6, dead_after_tokens=2 * BATCH)
-PATHS: list[Path] = ["sparse", "dense"]
+PATHS: list[StepMethod] = ["sparse", "dense"]
 FAMILIES: list[Family] = [
     TopK(),
     BatchTopK(),
@@ -46,7 +46,7 @@ def trainer(
     arm: Arm | None = None,
     *,
     recipe: Recipe = RECIPE,
-    path: Path = "sparse",
+    path: StepMethod = "sparse",
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     family: Family | None = None,
@@ -62,7 +62,7 @@ def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict
     """The same training by autograd and torch.optim.Adam, in float64: the trained tensors."""
     transform = Transform.fit(arm, data().flatten(0, 1))
     sae = SAE.init(WIDTH, N, K, seed=0, transform=transform, family=family, dtype=torch.float64)
-    trained = sae.weights._asdict() | {name: sae.own[name] for name in family.trained}
+    trained = sae.weights._asdict() | {name: sae.family_tensors[name] for name in family.trained}
     parameters = {name: torch.nn.Parameter(w.clone()) for name, w in trained.items()}
     adam = torch.optim.Adam(
         parameters.values(), lr=recipe.rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps
@@ -94,7 +94,7 @@ def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict
     ids=[*(arm.name for arm in all_arms()), "raw+auxk-relu"],
 )
 def test_training_equals_autograd_and_torch_adam(
-    arm: Arm, relu: bool, way: tuple[Family, Path]
+    arm: Arm, relu: bool, way: tuple[Family, StepMethod]
 ) -> None:
     family, path = way
     recipe = replace(RECIPE, aux_relu=relu)
@@ -102,7 +102,7 @@ def test_training_equals_autograd_and_torch_adam(
     batches = data(8)
     for x in batches:
         ours.step(x)
-    mine = ours.sae.weights._asdict() | dict(ours.sae.own)
+    mine = ours.sae.weights._asdict() | dict(ours.sae.family_tensors)
     # torch clips by norm + 1e-6, hence not to the last digit.
     for name, theirs in reference(arm, family, batches, recipe).items():
         assert torch.allclose(mine[name], theirs, atol=1e-6), name
@@ -204,7 +204,7 @@ def test_auxk_waits_for_the_tokens_that_make_a_feature_dead() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_divergence_names_its_step(path: Path) -> None:
+def test_divergence_names_its_step(path: StepMethod) -> None:
     ours = trainer(path=path)
     batches = data()
     batches[2, 0, 0] = float("inf")
