@@ -48,6 +48,7 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "adapters",
         "bench",
+        "gammabench.py",
         "leaderboard",
         "zoo",
     }

@@ -222,12 +222,14 @@ class CachedStream:
     def special_tokens(
         self, tokens: int, sample: Mapping[int, LayerStats]
     ) -> dict[int, SpecialTokens]:
-        """As `Stream.special_tokens`; the model is asked only for layers that were never stored."""
+        """As the function; the model is asked only for layers that were never stored."""
+        from bench.activations.special_tokens import special_tokens
+
         stored = {entry.layer: entry for entry in self._entries if entry.layer in sample}
         known = {layer: entry.special_tokens() for layer, entry in stored.items()}
         found = {layer: special for layer, special in known.items() if special is not None}
         if missing := {layer: sample[layer] for layer in sample.keys() - found.keys()}:
-            new = self._stream.special_tokens(tokens, missing)
+            new = special_tokens(self._stream, tokens, missing)
             for layer, special in new.items():
                 stored[layer].store_special_tokens(special)
             found |= new

@@ -11,16 +11,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adapters.tokens import measured
+from bench.activations.stream import Stream
 from bench.records.schema import SpecialTokens, TokenGammas
 from bench.statistics.layer import Gammas, GammaStatistics, LayerStats
 from zoo.cards import TokenRule
 from zoo.errors import ModelError
-
-if TYPE_CHECKING:
-    from bench.activations.stream import Stream
 
 # Special tokens and skipped positions are in every window, so that a few windows show them.
 _WINDOWS = 4

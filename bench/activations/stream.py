@@ -6,7 +6,7 @@ and the shuffling buffer gives and takes its state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,8 @@ from torch import Tensor
 
 from adapters import Adapter
 from bench.activations.shuffle import Place, Shuffled, row_count
-from bench.activations.special_tokens import special_tokens
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.plan.protocol import Protocol
-from bench.records.schema import SpecialTokens
-from bench.statistics.layer import LayerStats
 from zoo.cards import TokenRule
 from zoo.corpora import Corpus, FiniteCorpus
 from zoo.errors import BadCorpus
@@ -81,12 +78,6 @@ class Stream:
             )
         self.sampled_examples = source.examples_read()
         return kept
-
-    def special_tokens(
-        self, tokens: int, sample: Mapping[int, LayerStats]
-    ) -> dict[int, SpecialTokens]:
-        """By layer, what special tokens do to it; see `bench.activations.special_tokens`."""
-        return special_tokens(self, tokens, sample)
 
     def unshuffled(self) -> Source:
         """The activations of the corpus from its beginning."""

@@ -10,6 +10,7 @@ import click
 
 from bench.cli.options import (
     Cells,
+    above,
     cache_option,
     device_option,
     json_option,
@@ -72,7 +73,6 @@ def command(
     from bench.runner.engines import auto_workers, make_engine, start_imports_early
     from bench.runner.run import check_writable, run, todo
     from bench.runner.settings import Settings
-    from leaderboard import summary, write_boards
 
     if force and failed:
         raise UsageError("--force and --failed exclude each other", "--force redoes all.")
@@ -109,14 +109,14 @@ def command(
         return 0
     records = [store.load(spec) for item in work for spec in item.block.specs]
     present = [record for record in records if record is not None]
-    boards = write_boards(cells.output)
+    boards = above("write_boards")(cells.output)
     failures = sum(record.status == "failed" for record in present)
     counts = {"cells": len(records), "measured": measured, "failed": failures}
     if as_json:
         documents = [record.model_dump(mode="json") for record in present]
         click.echo(json.dumps(counts | {"records": documents}, indent=1))
     else:
-        click.echo(summary(present))
+        click.echo(above("summary")(present))
         click.echo(
             f"{counts['cells']} cells: {measured} measured now, "
             f"{len(records) - measured - failures} done before, {failures} failed"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from adapters import Adapter, open_adapter
 from bench.activations.cache import CachedStream, cached
+from bench.activations.special_tokens import special_tokens
 from bench.activations.stream import Stream
 from bench.compute.heap import trim_heap
 from bench.compute.matmul import fast_matmul
@@ -257,8 +258,12 @@ def _make_layer(sample: Tensor, protocol: Protocol) -> Layer:
 def _add_special_tokens(cells: Sequence[Cell], stream: Stream | CachedStream, tokens: int) -> None:
     layers = {cell.spec.layer: cell.layer for cell in cells}
     stats = {number: layer.stats for number, layer in layers.items()}
-    for number, found in stream.special_tokens(tokens, stats).items():
-        layers[number].special = found
+    if isinstance(stream, CachedStream):
+        found = stream.special_tokens(tokens, stats)
+    else:
+        found = special_tokens(stream, tokens, stats)
+    for number, special in found.items():
+        layers[number].special = special
 
 
 def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:

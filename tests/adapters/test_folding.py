@@ -329,7 +329,7 @@ def test_the_last_cycle_is_what_is_kept(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_nothing_runs_behind_the_deepest_block_of_the_last_cycle(
+def test_nothing_runs_after_the_deepest_block_of_the_last_cycle(
     family: str, trunk: Callable[..., Adapter]
 ) -> None:
     adapter = trunk(family)

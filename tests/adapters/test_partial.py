@@ -21,7 +21,7 @@ def _bytes(model: torch.nn.Module) -> int:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("family", PARTIAL)
-def test_blocks_behind_the_deepest_layer_are_not_loaded_and_change_nothing(
+def test_blocks_after_the_deepest_layer_are_not_loaded_and_change_nothing(
     family: str, dtype: torch.dtype, checkpoint: Callable[[str], Path]
 ) -> None:
     card, examples = FAMILIES[family].card, FAMILIES[family].examples()
@@ -40,7 +40,7 @@ def test_blocks_behind_the_deepest_layer_are_not_loaded_and_change_nothing(
     assert all(p.is_meta for p in part.blocks[2].parameters())
 
 
-def test_a_layer_behind_the_depth_is_refused(checkpoint: Callable[[str], Path]) -> None:
+def test_a_layer_after_the_depth_is_refused(checkpoint: Callable[[str], Path]) -> None:
     adapter = open_adapter(FAMILIES["gpt2"].card, weights=checkpoint("gpt2"), depth=2)
     with pytest.raises(ValueError, match="layer 2 is after the 2 blocks to be read"):
         next(adapter.activations([2], ["some text"], batch_size=1))

@@ -49,7 +49,7 @@ def _hooks(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) for module in model.modules())
 
 
-def test_pass_stops_behind_the_deepest_tap() -> None:
+def test_pass_stops_after_the_deepest_tap() -> None:
     model = Ladder()
     assert _tapped(model, [0, 2]) == {0: 1.0, 2: 3.0}
     assert model.made == 2  # the third step was left from within

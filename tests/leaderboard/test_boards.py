@@ -99,7 +99,7 @@ def test_text_outside_the_markers_is_kept(output: Path) -> None:
     assert check_boards(output) == []
 
 
-def test_text_without_markers_is_kept_and_the_board_put_behind_it(output: Path) -> None:
+def test_text_without_markers_is_kept_and_the_board_put_after_it(output: Path) -> None:
     readme = output / FOLDER / "README.md"
     readme.parent.mkdir()
     readme.write_text("My notes\n", encoding="utf-8")

@@ -36,7 +36,7 @@ def test_help_names_every_command(bench: Bench) -> None:
     _, out, _ = bench("--help")
     for name, line in COMMANDS.items():
         assert name in out
-        assert line in out
+        assert line.help in out
 
 
 def test_an_unknown_command_is_answered_with_a_near_one(bench: Bench) -> None:
@@ -80,7 +80,7 @@ def test_shell_completion_knows_models_and_domains(tmp_path: Path) -> None:
     assert "centered" in complete("bench run --arm cent")
 
 
-def test_verbosity_may_stand_before_or_behind_the_command(bench: Bench) -> None:
+def test_verbosity_may_stand_before_or_after_the_command(bench: Bench) -> None:
     import logging
 
     for words in (["-vv", "list"], ["list", "-vv"]):

@@ -92,7 +92,7 @@ def test_non_finite_tokens_are_named() -> None:
 def test_each_familys_census_is_of_what_it_encodes(name: Name) -> None:
     x = case()[0].double()
     sae = SAE.init(WIDTH, N, 8, seed=1, family=make_family(name), dtype=x.dtype)
-    for tensor in sae.own.values():
+    for tensor in sae.family_tensors.values():
         tensor.fill_(0.7)  # above 0: a threshold that is known
     found = sae.census(x, counts=True)
     assert found.counts is not None

@@ -26,6 +26,7 @@ from bench.records.store import RecordStore
 from bench.runner.block import measure_block
 from bench.runner.checkpoints import saved_states
 from bench.runner.engines import auto_workers, make_engine, split_into, start_imports_early, workers
+from bench.runner.engines import workers as workers_engine
 from bench.runner.interrupts import interrupt_on_terminate
 from bench.runner.run import Todo, run, todo
 from bench.runner.settings import NoProgress, Settings
@@ -105,14 +106,14 @@ def test_two_workers_give_the_same_bits(
     copies: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(workers, "_COPIES", copies and workers._COPIES)
+    monkeypatch.setattr(workers_engine, "_COPIES", copies and workers_engine._COPIES)
     todos, store = work(folder, tmp_path)
     records = list(run(todos, store, Settings(), make_engine("local", workers=2)))
     assert comparable(records) == expected
     assert comparable(store) == expected
 
 
-@pytest.mark.skipif(not workers._COPIES, reason="workers are fresh interpreters here")
+@pytest.mark.skipif(not workers_engine._COPIES, reason="workers are fresh interpreters here")
 def test_workers_begin_where_the_path_of_temporary_files_is_long(
     folder: Path, tmp_path: Path, expected: dict[str, dict]
 ) -> None:
@@ -139,7 +140,7 @@ def crash(connection: Any, settings: Settings, threads: int) -> None:
 def test_a_worker_that_is_killed_fails_its_cells_and_no_others(
     folder: Path, tmp_path: Path, expected: dict[str, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "_work", crash)
+    monkeypatch.setattr(workers_engine, "_work", crash)
     todos, store = work(folder, tmp_path)
     records = list(run(todos, store, Settings(), make_engine("local", workers=2)))
     good = [record for record in records if record.status == "ok"]
@@ -156,13 +157,13 @@ def test_a_worker_takes_block_after_block(
     folder: Path, tmp_path: Path, expected: dict[str, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    start = workers.WorkersEngine._start
+    start = workers_engine.WorkersEngine._start
 
-    def counted(self: workers.WorkersEngine, slot: int, settings: Settings) -> Any:
+    def counted(self: workers_engine.WorkersEngine, slot: int, settings: Settings) -> Any:
         started.append(slot)
         return start(self, slot, settings)
 
-    monkeypatch.setattr(workers.WorkersEngine, "_start", counted)
+    monkeypatch.setattr(workers_engine.WorkersEngine, "_start", counted)
     store = RecordStore(tmp_path)
     blocks = split_into(plan(folder), 6)
     records = list(run(todo(blocks, store), store, Settings(), make_engine("local", workers=2)))
@@ -174,10 +175,10 @@ def test_a_worker_takes_block_after_block(
 def test_a_worker_that_ends_between_two_blocks_fails_what_it_was_sent(
     folder: Path, tmp_path: Path, expected: dict[str, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "_work", one_block_only)
+    monkeypatch.setattr(workers_engine, "_work", one_block_only)
     store = RecordStore(tmp_path)
     blocks = split_into(plan(folder), 4)
-    records = list(run(todo(blocks, store), store, Settings(), workers.WorkersEngine(1)))
+    records = list(run(todo(blocks, store), store, Settings(), workers_engine.WorkersEngine(1)))
     good = comparable(record for record in records if record.status == "ok")
     assert good.items() <= expected.items()
     assert {record.hash for record in records} == expected.keys()
@@ -207,8 +208,8 @@ def talkative(connection: Any, settings: Settings, threads: int) -> None:
 def test_a_worker_that_is_asked_to_stop_is_heard(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "_work", talkative)
-    records = workers.WorkersEngine(1).records(plan(folder), Settings(), NoProgress())
+    monkeypatch.setattr(workers_engine, "_work", talkative)
+    records = workers_engine.WorkersEngine(1).records(plan(folder), Settings(), NoProgress())
     assert next(records).status == "ok"
     began = time.monotonic()
     records.close()  # type: ignore[attr-defined]
@@ -257,7 +258,7 @@ def test_imports_begin_early_where_there_will_be_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun = []
-    monkeypatch.setattr(workers, "begin_imports", lambda: begun.append(1))
+    monkeypatch.setattr(workers_engine, "begin_imports", lambda: begun.append(1))
     start_imports_early(plan(folder)[:number], workers, device)
     assert bool(begun) == begins
 
@@ -266,7 +267,7 @@ def test_large_blocks_have_no_workers_unless_asked(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = []
-    monkeypatch.setattr(workers, "begin_imports", lambda: begun.append(1))
+    monkeypatch.setattr(workers_engine, "begin_imports", lambda: begun.append(1))
     large = plan(folder, f"n={2**15}", "k=8")
     start_imports_early(large, None, "cpu")
     assert begun == []
@@ -274,7 +275,7 @@ def test_large_blocks_have_no_workers_unless_asked(
     assert begun == [1]
 
 
-@pytest.mark.skipif(not workers._COPIES, reason="workers are fresh interpreters here")
+@pytest.mark.skipif(not workers_engine._COPIES, reason="workers are fresh interpreters here")
 def test_an_early_ctrl_c_is_not_for_the_process_that_imports() -> None:
     """A terminal sends it to every process of its foreground group."""
     program = "import time; from bench.runner.engines import workers as p; p.begin_imports()"
@@ -331,7 +332,7 @@ def test_an_interrupt_leaves_checkpoints_and_no_process(folder: Path) -> None:
 
 def busy(connection: Any, settings: Settings, threads: int) -> None:
     """A worker in work of which it tells nobody."""
-    workers.end_with_parent()
+    workers_engine.end_with_parent()
     connection.send(("note", str(os.getpid())))
     time.sleep(300)
 

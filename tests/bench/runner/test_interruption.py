@@ -211,7 +211,7 @@ class Interrupts(Until):
 
 
 @pytest.mark.parametrize("step", [5, 12])
-def test_an_interrupt_stops_behind_its_step_even_the_last_one(
+def test_an_interrupt_stops_after_its_step_even_the_last_one(
     folder: Path, tmp_path: Path, step: int
 ) -> None:
     (block,) = blocks(folder, settings=["seeds=[0, 1]"])

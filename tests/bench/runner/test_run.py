@@ -437,7 +437,7 @@ def test_an_output_folder_that_cannot_be_written_to_is_found_before_the_work(
 def test_a_full_disk_stops_the_run_and_loses_nothing(
     bench: Bench, arguments: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.records import schema as module
+    from zoo import files as module
 
     bench("run", *arguments, "--layer", "0")
     before = {path: path.read_bytes() for path in RecordStore(Path("runs")).paths()}
