@@ -6,7 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Property tests draw the same cases on each run in CI, and new ones elsewhere; a second each.
+hypothesis.settings.register_profile(
+    "quick", max_examples=40, deadline=None, database=None, derandomize="CI" in os.environ
+)
+hypothesis.settings.load_profile("quick")
 
 # As the command line does: tests that share a machine must not spin for one another's cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

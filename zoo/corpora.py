@@ -13,12 +13,15 @@ import importlib
 import itertools
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from zoo.cards import CorpusCard, Domain
 from zoo.errors import BadCorpus
+from zoo.pictures import look, read_image
+from zoo.sequences import notes
 from zoo.texts import Examples, check_suffix, files_of, read_examples
 
 KIND_OF_DOMAIN: dict[Domain, str] = {
@@ -39,7 +42,7 @@ class Corpus(ABC):
     def __init__(self, name: str, kind: str) -> None:
         self.name = name
         self.kind = kind
-        # What the rules of reading did (`zoo.sequences`), once it has been read.
+        # What the rules of reading did (`zoo.sequences`, `zoo.pictures`), once it has been read.
         self.notes: list[str] = []
 
     @abstractmethod
@@ -123,6 +126,24 @@ class FiniteCorpus(Corpus):
             for i in order[start:]:
                 yield self._read(self.items[rest[i]])
             start = 0
+
+
+class PictureCorpus(FiniteCorpus):
+    """A folder of pictures, decoded one at a time by the rules of `zoo.pictures`."""
+
+    def __init__(self, path: Path, name: str, glob: str, *, fingerprint: str | None = None) -> None:
+        find = functools.partial(files_of, path, "image", glob)
+        super().__init__(name, "image", find, read_image, fingerprint=fingerprint)
+
+    def fingerprint(self) -> str:
+        # Every byte is read for it, so a look at the headers costs little more.
+        if self._fingerprint is None:
+            self._fingerprint = super().fingerprint()
+            did: Counter[str] = Counter()
+            for path in self.items:
+                look(path, did)
+            self.notes = notes(did)
+        return self._fingerprint
 
 
 class EndlessCorpus(Corpus):
@@ -231,7 +252,8 @@ def file_corpus(
 
     text: `.txt` (passages separated by blank lines), `.jsonl` or `.parquet`, gzipped too (not
     parquet), or a folder of these. protein, dna: FASTA, gzipped too, or a column of `.jsonl` or
-    `.parquet`; `zoo.sequences` states the rules. image: a folder of images.
+    `.parquet`; `zoo.sequences` states the rules. image: a folder of images, read as `zoo.pictures`
+    says.
 
     Args:
         column: the key or column of the examples; `text`, or `sequence` for proteins and DNA.
@@ -248,8 +270,7 @@ def file_corpus(
     if kind == "image":
         if not path.is_dir():
             raise BadCorpus(f"corpus {path} is a file", "Images are read from a folder.")
-        find: Callable[[], Any] = functools.partial(files_of, path, "image", glob)
-        return FiniteCorpus(name, kind, find, read_image, fingerprint=fingerprint)
+        return PictureCorpus(path, name, glob, fingerprint=fingerprint)
     if kind == "synthetic":
         raise BadCorpus(f"corpus {path}: synthetic activations are not read from files")
     if regions is not None and kind != "dna":
@@ -259,24 +280,6 @@ def file_corpus(
     if path.is_file():
         check_suffix(path, kind)
     return corpus
-
-
-def read_image(path: Path) -> Any:
-    """The image as a uint8 array (height, width, 3).
-
-    Raises:
-        BadCorpus: the file is not an image.
-    """
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise BadCorpus(
-            f"{path} is not an image ({error})", "Remove it, or convert it to PNG."
-        ) from None
 
 
 def _order(count: int, seed: int, epoch: int) -> list[int]:
