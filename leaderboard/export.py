@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from bench.plan.protocol import AXES, Protocol
 from bench.records.schema import Record
 from bench.records.store import RecordStore
+from bench.sae.arms import PRESETS
 from leaderboard.metrics import (
     END,
     INIT,
@@ -156,7 +157,11 @@ def _of_model(model: type[BaseModel], path: tuple[str, ...], nullable: bool = Fa
         if where == ("spec", "protocol"):
             # A protocol that was recorded before a key came up lacks it.
             annotation, none = Protocol, True
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if where == ("result", "attribution"):
+            text = field.description or ""
+            for preset in PRESETS:
+                yield from _leaf(int, (*where, preset), True, text)
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from _of_model(annotation, where, none)
         else:
             yield from _leaf(annotation, where, none, field.description or "")

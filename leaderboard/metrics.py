@@ -232,7 +232,7 @@ def _dead(arm: str) -> Counted:
     """Dead features at birth of a preset arm of the cell's layer and seed."""
 
     def read(result: Result) -> int | None:
-        return None if result.attribution is None else getattr(result.attribution, arm)
+        return None if result.attribution is None else result.attribution.get(arm)
 
     return _of_dictionary(read)
 

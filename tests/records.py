@@ -16,7 +16,6 @@ import bench.records.schema
 from bench.death.theory import predicted_dead, predicted_relu
 from bench.plan.protocol import Protocol
 from bench.records.schema import (
-    Attribution,
     Checkpoint,
     Death,
     OutlierDimension,
@@ -161,12 +160,12 @@ def make_result(spec: Spec) -> Result:
     )
 
 
-def make_attribution(spec: Spec) -> Attribution:
+def make_attribution(spec: Spec) -> dict[str, int]:
     """Of the layer and seed: equal for every arm, as in a measured block."""
     draw = random.Random(f"{spec.model} {spec.weights} {spec.layer} {spec.seed}")
     raw = draw.randrange(spec.protocol["n"] + 1)
     centered = draw.randrange(raw + 1)
-    return Attribution(raw=raw, centered=centered, whitened=draw.randrange(centered + 1))
+    return {"raw": raw, "centered": centered, "whitened": draw.randrange(centered + 1)}
 
 
 def make_special_tokens(statistics: Statistics) -> SpecialTokens:

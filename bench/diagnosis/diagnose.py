@@ -128,8 +128,9 @@ def diagnose(
     initial.census(PRESETS["raw"], seed, counts=len(sample) < tokens)
     found = initial.presets(seed)
     by_chance = (1 - k / n) ** len(sample)
-    arms = tuple(ArmDeath.of(arm, census) for arm, census in found.items())
-    raw, centered, whitened = (census.dead_rate for census in found.values())
+    arms = {arm: ArmDeath.of(arm, census) for arm, census in found.items()}
+    compared = ("raw", "centered", "whitened")
+    raw, centered, whitened = (found[arm].dead_rate for arm in compared)
     return Diagnosis(
         n=n,
         k=k,
@@ -141,8 +142,8 @@ def diagnose(
         predicted_dead=theory.predicted_dead(stats.gamma, tokens, k, n),
         gaussian_dead=theory.gaussian_dead(stats.gamma, tokens, k, n),
         by_chance=by_chance,
-        arms=arms,
-        attribution=theory.attribution(*(arm.dead for arm in arms)),
+        arms=tuple(arms.values()),
+        attribution=theory.attribution(*(arms[arm].dead for arm in compared)),
         raw_dead_at_n=_at_target(found["raw"], sample, tokens, seed),
         verdict=judge(raw, centered, whitened, by_chance, len(sample), stats),
     )

@@ -7,14 +7,15 @@ that was edited by hand is noticed.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.records.spec import Spec
+from bench.records.versions import VERSION
 from zoo.errors import BenchError
 
-VERSION: Literal[1] = 1
+Count = Annotated[int, Field(ge=0)]
 
 
 class _Part(BaseModel):
@@ -60,18 +61,6 @@ class Death(_Part):
     def dead(self) -> int:
         """The disjoint union of the two paths."""
         return self.dead_relu + self.dead_topk
-
-
-class Attribution(_Part):
-    """Dead features at birth of the layer's three preset dictionaries, of the cell's seed.
-
-    They begin from the same directions, on the same frozen sample, so that raw minus centered is
-    what death owes to the mean, and centered minus whitened what it owes to the spectrum.
-    """
-
-    raw: int = Field(description="dead at initialisation on the activations as they are")
-    centered: int = Field(description="the same, centered by the geometric median")
-    whitened: int = Field(description="the same, whitened")
 
 
 class TokenGammas(_Part):
@@ -200,8 +189,13 @@ class Result(_Part):
     death_init: Death
     death_end: Death
     training: Training | None
-    attribution: Attribution | None = Field(
-        default=None, description="absent from records of before it was measured"
+    # The dictionaries begin from the same directions, on the same frozen sample, so that raw minus
+    # centered is what death owes to the mean, and centered minus whitened what it owes to the
+    # spectrum. By name, so that a new preset needs no new schema.
+    attribution: dict[str, Count] | None = Field(
+        default=None,
+        description="features dead at initialisation of the layer's dictionary of each preset arm, "
+        "of the cell's seed; none in records of before it was measured",
     )
     special_tokens: SpecialTokens | None = Field(
         default=None, description="absent from records of before it was measured"
@@ -259,7 +253,7 @@ class Agreement(_Part):
 class Record(_Part):
     """One cell (model, layer, arm, seed): what was asked, what came out, and where."""
 
-    version: Literal[1]
+    version: int = Field(ge=VERSION, le=VERSION)
     hash: str
     spec: Spec
     status: Literal["ok", "failed"]
@@ -269,7 +263,7 @@ class Record(_Part):
     agreement: Agreement | None = Field(
         default=None, description="with other seeds; absent where the block had one only"
     )
-    digest: str = Field(default="", description="of everything else in the record")
+    digest: str = Field(default="", description="of everything else in the file, as it was written")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -308,6 +302,3 @@ def make_record(
         provenance=provenance,
         agreement=agreement,
     )
-
-
-# ----------------------------------------------------------------------------------------- files

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pydantic
 
-from bench.records.schema import VERSION, Record
+from bench.records.schema import Record
 from bench.records.spec import Spec
+from bench.records.versions import LIFTS, VERSION, lift
 from zoo.errors import BadRecord
 from zoo.files import content_hash, write_atomically
 
@@ -54,7 +55,7 @@ class RecordStore:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file, checked.
+    """The record in a file, checked, and lifted to the newest version of the schema.
 
     Raises:
         BadRecord: it is not JSON, of an unknown version, does not validate, was edited by hand,
@@ -68,15 +69,19 @@ def read_record(path: Path) -> Record:
         raise BadRecord(f"{path} is not a record ({error})", remedy) from None
     if not isinstance(data, dict) or "version" not in data:
         raise BadRecord(f"{path} is not a record (no version)", remedy)
-    if data["version"] != VERSION:
+    if data["version"] not in [*LIFTS, VERSION]:
         raise BadRecord(
-            f"{path} has version {data['version']!r}; this gammabench reads version {VERSION}",
+            f"{path} has version {data['version']!r}; "
+            f"this gammabench reads versions {min(LIFTS)} to {VERSION}",
             "Update gammabench, or run the cell again.",
         )
-    if data.pop("digest", None) != content_hash(data):
+    digest = data.pop("digest", None)
+    if digest != content_hash(data):
         raise BadRecord(f"{path} was edited: its content does not match its digest", remedy)
     try:
-        record = Record.model_validate_json(text)
+        record = Record.model_validate(lift(data) | {"digest": digest})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRecord(f"{path} is not a record (cannot be lifted: {error!r})", remedy) from None
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

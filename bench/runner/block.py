@@ -24,7 +24,7 @@ from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.plan.blocks import Block
 from bench.plan.protocol import Protocol
 from bench.records.provenance import Clock
-from bench.records.schema import Agreement, Attribution, Record, Result, make_record
+from bench.records.schema import Agreement, Record, Result, make_record
 from bench.records.spec import Spec
 from bench.runner.cell import Cell, Layer
 from bench.runner.checkpoints import CheckpointWriter
@@ -271,4 +271,4 @@ def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:
     sae = layer.initial.sae(arm, spec.seed)
     trainer = Trainer(sae, recipe_of(protocol), aux=arm.aux == "auxk", path=protocol.path)
     dead = {name: found.dead for name, found in layer.initial.presets(spec.seed).items()}
-    return Cell(spec, layer, trainer, layer.initial.census(arm, spec.seed), Attribution(**dead))
+    return Cell(spec, layer, trainer, layer.initial.census(arm, spec.seed), dead)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.death.census import Census
-from bench.records.schema import Attribution, Checkpoint, SpecialTokens
+from bench.records.schema import Checkpoint, SpecialTokens
 from bench.records.spec import Spec
 from bench.sae.initial import InitialSAEs
 from bench.sae.model import SAE
@@ -36,7 +36,7 @@ class Cell:
     layer: Layer
     trainer: Trainer
     born: Census
-    attribution: Attribution
+    attribution: dict[str, int]  # dead features at birth, by preset arm
     last: Census | None = None
     checkpoints: list[Checkpoint] = field(default_factory=list)
     was_topk: Tensor = field(init=False)  # bool [n], dead by TopK at some census so far

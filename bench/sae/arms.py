@@ -6,7 +6,7 @@ An arm is a choice on three axes. Per-token `norm` comes first, then `center` is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal, get_args
 
@@ -33,8 +33,9 @@ class Arm:
     @property
     def name(self) -> str:
         """The canonical name: a preset's where there is one, else `<center>-<norm>`, `+auxk`."""
-        inputs = (self.center, self.norm)
-        name = _NAMES.get(inputs, "-".join(inputs))
+        inputs = replace(self, aux="none")
+        named = (preset for preset, arm in PRESETS.items() if arm == inputs)
+        name = next(named, f"{self.center}-{self.norm}")
         return name if self.aux == "none" else f"{name}+{self.aux}"
 
 
@@ -43,7 +44,6 @@ PRESETS: dict[str, Arm] = {
     "centered": Arm(center="geometric_median"),
     "whitened": Arm(center="mean", norm="whiten"),
 }
-_NAMES = {(arm.center, arm.norm): name for name, arm in PRESETS.items()}
 
 
 def all_arms() -> list[Arm]:

@@ -15,6 +15,7 @@ import yaml
 import zoo
 from bench.records.schema import Record
 from bench.records.store import RecordStore
+from bench.sae.arms import PRESETS, Arm
 from tests.conftest import TINY
 
 Bench = Callable[..., tuple[int, str, str]]
@@ -90,8 +91,29 @@ def test_the_numbers_are_those_of_the_data(bench: Bench, arguments: list) -> Non
     assert centered.death_init.dead == 0
     assert raw.attribution == centered.attribution
     assert raw.attribution is not None
-    assert raw.attribution.raw == raw.death_init.dead
-    assert raw.attribution.centered == centered.death_init.dead
+    assert raw.attribution["raw"] == raw.death_init.dead
+    assert raw.attribution["centered"] == centered.death_init.dead
+
+
+def test_a_fourth_preset_is_one_line_in_one_table(
+    bench: Bench, arguments: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "levelled", Arm(center="mean", norm="rms"))
+    code, _, _ = bench("run", *arguments, "--layer", "2", "--arm", "levelled", "--arm", "raw")
+    assert code == 0
+    found = records(Path("runs"))
+    levelled, raw = (found["made", 2, arm, 0].result for arm in ("levelled", "raw"))
+    assert levelled is not None
+    assert raw is not None
+    assert raw.attribution == levelled.attribution
+    assert raw.attribution is not None
+    assert list(raw.attribution) == ["raw", "centered", "whitened", "levelled"]
+    assert raw.attribution["levelled"] == levelled.death_init.dead
+    assert "levelled" in Path("runs/leaderboards/README.md").read_text(encoding="utf-8")
+    monkeypatch.delitem(
+        PRESETS, "levelled"
+    )  # without it the records still read, and say what they measured
+    assert records(Path("runs")).keys() == found.keys()
 
 
 def test_resume_measures_only_what_is_missing(bench: Bench, arguments: list) -> None:

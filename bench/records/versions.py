@@ -1,0 +1,69 @@
+"""Versions of the record's schema, and how an older record becomes one of the newest.
+
+A record says in `version` which schema it was written by. `LIFTS` holds, for each older version i,
+the function that turns its JSON into that of version i + 1; `read_record` verifies the digest of
+what was written, lifts it, and validates the result. Files on disk stay as they are.
+
+To change the schema
+- within an unreleased version (one that no stored record has yet): change `schema.py`, and extend
+  the lift that leads to this version, so that older records get the new keys.
+- otherwise: write `lift_i_to_j` below, name it in `LIFTS`; `VERSION` follows. Store a record of the
+  version left, as it was written, in `tests/bench/records/old_records`.
+
+A lift gets a copy it may change, of a record that may have failed (`result` is null). What an older
+record did not measure becomes null; nothing is invented. Lifts see JSON, not the classes of
+`schema.py`: those change with the schema, lifts do not.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+Document = dict[str, Any]
+
+
+def lift_1_to_2(record: Document) -> Document:
+    """Version 2 takes any preset's name in `attribution`, and writes every key.
+
+    Files of version 1 lack the keys that were added while it was current; they become null. Its
+    `attribution` names raw, centered and whitened, as a version 2 of those three presets does.
+    """
+    result = record["result"]
+    if result is not None:
+        for key in ("attribution", "special_tokens"):
+            result.setdefault(key, None)
+        for key in ("death_init", "death_end"):
+            result[key].setdefault("always_on", None)
+        if result["training"] is not None:
+            _lift_training(result["training"])
+    record.setdefault("agreement", None)
+    record["provenance"].setdefault("resumed", None)
+    record["provenance"].setdefault("notes", [])
+    return record
+
+
+def _lift_training(training: Document) -> None:
+    for key in ("transitions", "bias_steps"):
+        training.setdefault(key, None)
+    for key in ("revival", "revival_relu", "revival_topk"):
+        training[key].setdefault("median_tokens", None)
+        training[key].setdefault("interval_tokens", None)
+        training[key].setdefault("curve", [])
+
+
+# From the version that is the key to the next one.
+LIFTS: dict[int, Callable[[Document], Document]] = {1: lift_1_to_2}
+
+# What new records are written as.
+VERSION = max(LIFTS) + 1
+
+
+def lift(record: Document) -> Document:
+    """The record as one of the newest version; a copy. Raises KeyError on an unknown version."""
+    record = copy.deepcopy(record)
+    while record["version"] != VERSION:
+        version = record["version"]
+        record = LIFTS[version](record) | {"version": version + 1}
+    return record
