@@ -25,7 +25,6 @@ from bench.records.schema import (
     Revival,
     SpecialTokens,
     Statistics,
-    TokenGammas,
     Training,
 )
 from bench.records.spec import METRIC_VERSION, Spec
@@ -170,8 +169,7 @@ def make_attribution(spec: Spec) -> dict[str, int]:
 
 def make_special_tokens(statistics: Statistics) -> SpecialTokens:
     """The special tokens, which were not measured, make the mean larger."""
-    fields = set(TokenGammas.model_fields)
-    dropped = TokenGammas(**statistics.model_copy().model_dump(include=fields))
+    dropped = statistics.of_the_mean
     kept = dropped.model_copy(update={"gamma_raw": 2 * dropped.gamma_raw})
     return SpecialTokens(kept=kept, dropped=dropped, reason=None)
 

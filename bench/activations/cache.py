@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.plan.blocks import Block
 from bench.records.provenance import package_versions
-from bench.records.schema import SpecialTokens
+from bench.records.schema import SpecialTokens, Statistics
 from bench.records.spec import Spec
 from zoo.errors import OutputError
 from zoo.files import content_hash, write_atomically
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from bench.activations.shuffle import Place, Shuffled
     from bench.activations.stream import Notify, Stream
-    from bench.statistics.layer import LayerStats
 
 FORMAT = 1
 MANIFEST, SPECIAL, NAME = "manifest.json", "special.json", "activations"
@@ -220,7 +219,7 @@ class CachedStream:
         return kept
 
     def special_tokens(
-        self, tokens: int, sample: Mapping[int, LayerStats]
+        self, tokens: int, sample: Mapping[int, Statistics]
     ) -> dict[int, SpecialTokens]:
         """As the function; the model is asked only for layers that were never stored."""
         from bench.activations.special_tokens import special_tokens

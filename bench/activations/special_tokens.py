@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from adapters.tokens import measured
 from bench.activations.stream import Stream
-from bench.records.schema import SpecialTokens, TokenGammas
-from bench.statistics.layer import Gammas, GammaStatistics, LayerStats
+from bench.records.schema import SpecialTokens, Statistics, TokenGammas
+from bench.statistics.layer import GammaStatistics
 from zoo.cards import TokenRule
 from zoo.errors import ModelError
 
@@ -27,7 +26,7 @@ _NONE = "the model has no special tokens, and the card skips none"
 
 
 def special_tokens(
-    stream: Stream, tokens: int, sample: Mapping[int, LayerStats]
+    stream: Stream, tokens: int, sample: Mapping[int, Statistics]
 ) -> dict[int, SpecialTokens]:
     """By layer, the gammas of the first `tokens` tokens that are not padding, and of those among
     them that are neither special nor skipped.
@@ -39,12 +38,12 @@ def special_tokens(
     if masks["kept"] == masks["dropped"]:
         return {layer: SpecialTokens(kept=None, dropped=None, reason=_NONE) for layer in sample}
     ours = _counts(stream, stream.adapter.card.tokens)
-    parts: dict[str, dict[int, Gammas | str]] = {}
+    parts: dict[str, dict[int, TokenGammas | str]] = {}
     for name, rule in rules.items():
         if not any(masks[name]):
             parts[name] = dict.fromkeys(sample, "no token is neither special nor skipped")
         elif masks[name] == ours:
-            parts[name] = {layer: stats.gammas for layer, stats in sample.items()}
+            parts[name] = {layer: stats.of_the_mean for layer, stats in sample.items()}
         else:
             parts[name] = _measure(stream, rule, tokens, list(sample))
     return {layer: _record(parts["kept"][layer], parts["dropped"][layer]) for layer in sample}
@@ -73,11 +72,11 @@ def _counts(stream: Stream, rule: TokenRule) -> list[int]:
 
 def _measure(
     stream: Stream, rule: TokenRule, tokens: int, layers: list[int]
-) -> dict[int, Gammas | str]:
+) -> dict[int, TokenGammas | str]:
     """The gammas by layer, or why there are none."""
     measuring = stream.measuring(rule, layers)
     statistics = {layer: GammaStatistics(measuring.adapter.card.tap.width) for layer in layers}
-    failed: dict[int, Gammas | str] = {}
+    failed: dict[int, TokenGammas | str] = {}
     for piece in measuring.unshuffled().take(tokens):
         for layer in statistics.keys() - failed.keys():
             try:
@@ -89,17 +88,17 @@ def _measure(
     return {layer: _result(statistics[layer]) for layer in layers} | failed
 
 
-def _result(statistics: GammaStatistics) -> Gammas | str:
+def _result(statistics: GammaStatistics) -> TokenGammas | str:
     try:
         return statistics.result()
     except ModelError as error:
         return str(error)
 
 
-def _record(kept: Gammas | str, dropped: Gammas | str) -> SpecialTokens:
+def _record(kept: TokenGammas | str, dropped: TokenGammas | str) -> SpecialTokens:
     reasons = [part for part in (kept, dropped) if isinstance(part, str)]
     return SpecialTokens(
-        kept=None if isinstance(kept, str) else TokenGammas.model_validate(asdict(kept)),
-        dropped=None if isinstance(dropped, str) else TokenGammas.model_validate(asdict(dropped)),
+        kept=None if isinstance(kept, str) else kept,
+        dropped=None if isinstance(dropped, str) else dropped,
         reason=reasons[0] if reasons else None,
     )

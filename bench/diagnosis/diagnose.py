@@ -21,9 +21,10 @@ from bench.death.extrapolation import dead_rate_at
 from bench.death.theory import Attribution
 from bench.diagnosis.files import Activations
 from bench.intervals import Estimate, binomial_interval
+from bench.records.schema import Statistics
 from bench.sae.arms import PRESETS
 from bench.sae.initial import InitialSAEs
-from bench.statistics.layer import LayerStatistics, LayerStats
+from bench.statistics.layer import LayerStatistics
 from bench.statistics.reservoir import Reservoir
 from zoo.errors import BadActivations, UsageError
 
@@ -83,7 +84,7 @@ class Diagnosis:
     tokens: int
     seed: int
     measured_tokens: int
-    statistics: LayerStats
+    statistics: Statistics
     predicted_relu: float
     predicted_dead: float
     gaussian_dead: float
@@ -95,7 +96,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        return asdict(self) | {"statistics": self.statistics.model_dump()}
 
 
 def diagnose(
@@ -155,7 +156,7 @@ def judge(
     whitened: float,
     by_chance: float,
     tokens: int,
-    stats: LayerStats,
+    stats: Statistics,
 ) -> Verdict:
     """The verdict from the three arms' death rates on so many tokens."""
     if by_chance > _MOST_BY_CHANCE:
@@ -192,7 +193,7 @@ def judge(
     )
 
 
-def hides_mean(stats: LayerStats) -> bool:
+def hides_mean(stats: Statistics) -> bool:
     """Whether LayerNorm takes away much of the mean that decides about death.
 
     Death at birth depends on the tokens' directions, which `gamma_rms` is about; `gamma` leaves out
@@ -201,7 +202,7 @@ def hides_mean(stats: LayerStats) -> bool:
     return stats.gamma_rms > max(1.5 * stats.gamma, _LEAST_HIDDEN)
 
 
-def _read(activations: Source, tokens: int, seed: int, device: str) -> tuple[LayerStats, Tensor]:
+def _read(activations: Source, tokens: int, seed: int, device: str) -> tuple[Statistics, Tensor]:
     """The statistics of all tokens, and at most `tokens` of them, [sample, width]."""
     statistics: LayerStatistics | None = None
     sample: Reservoir | None = None

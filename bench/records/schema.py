@@ -23,7 +23,7 @@ class _Part(BaseModel):
 
 
 class OutlierDimension(_Part):
-    """One of the dimensions that carry most of the mean."""
+    """One of the dimensions that carry most of the mean, after a per-token LayerNorm."""
 
     index: int
     mean: float
@@ -32,7 +32,10 @@ class OutlierDimension(_Part):
 
 
 class Statistics(_Part):
-    """What is true of a layer's activations before anyone trains; on the evaluation sample."""
+    """What is true of a layer's activations before anyone trains; on the evaluation sample.
+
+    `bench.statistics.layer` measures it. The LayerNorm has no affine part.
+    """
 
     tokens: int
     width: int
@@ -40,14 +43,19 @@ class Statistics(_Part):
     gamma_raw: float = Field(description="the same on the activations as they are")
     gamma_rms: float = Field(description="the same after dividing each token by its RMS")
     effective_rank: float = Field(description="exp of the entropy of the covariance's eigenvalues")
-    mean_norm: float
-    sigma_norm: float
-    kurtosis_mean: float
-    kurtosis_max: float
-    outlier_dims: tuple[OutlierDimension, ...]
+    mean_norm: float = Field(description="||mu|| of the activations as they are")
+    sigma_norm: float = Field(description="||sigma|| of the activations as they are")
+    kurtosis_mean: float = Field(description="over dimensions, after LayerNorm; Gaussian: 3")
+    kurtosis_max: float = Field(description="the largest of a dimension")
+    outlier_dims: tuple[OutlierDimension, ...] = Field(description="largest mean first")
     median_gap: float = Field(description="||geometric median - mean|| / ||sigma||")
     median_residual: float = Field(description="length of the mean unit vector at the median")
     median_tokens: int = Field(description="tokens of the sample that the median was taken on")
+
+    @property
+    def of_the_mean(self) -> TokenGammas:
+        """The part that is known of other tokens too."""
+        return TokenGammas(**{name: getattr(self, name) for name in TokenGammas.model_fields})
 
 
 class Death(_Part):

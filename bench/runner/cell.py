@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from bench.death.census import Census
-from bench.records.schema import Checkpoint, SpecialTokens
+from bench.records.schema import Checkpoint, SpecialTokens, Statistics
 from bench.records.spec import Spec
 from bench.sae.initial import InitialSAEs
 from bench.sae.model import SAE
 from bench.sae.quality import bias_target
 from bench.sae.trainer import Trainer
-from bench.statistics.layer import LayerStats
 
 
 @dataclass
@@ -23,7 +22,7 @@ class Layer:
     """What the cells of one layer share."""
 
     sample: Tensor
-    stats: LayerStats
+    stats: Statistics
     initial: InitialSAEs
     special: SpecialTokens | None = None
 

@@ -16,7 +16,6 @@ from bench.records.schema import (
     Death,
     Result,
     Revival,
-    Statistics,
     Training,
     Transitions,
 )
@@ -38,7 +37,7 @@ def result(cell: Cell, truth: Tensor | None) -> Result:
     predicted_dead = theory.predicted_dead(stats.gamma, stats.tokens, k, n)
     without_k = spec.protocol.get("family") in DENSE
     return Result(
-        statistics=Statistics.model_validate(stats.to_dict()),
+        statistics=stats,
         predicted_relu=predicted_relu,
         predicted_dead=predicted_relu if without_k else predicted_dead,
         death_init=_death(cell.born),

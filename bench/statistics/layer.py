@@ -1,89 +1,19 @@
-"""What is true of a layer's activations before anyone trains: all statistics in one pass."""
+"""What is true of a layer's activations before anyone trains: all statistics in one pass.
+
+Names and meanings are those of `bench.records.schema.Statistics`, which records keep. A new
+statistic is a field there, and its value in `LayerStatistics.result`.
+"""
 
 from __future__ import annotations
-
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from bench.statistics.geometric_median import Median, geometric_median
-from bench.statistics.moments import BlockBuffer, Moments, gamma, normalise
+from bench.records.schema import OutlierDimension, Statistics, TokenGammas
+from bench.statistics.geometric_median import geometric_median
+from bench.statistics.moments import BlockBuffer, Moments, gamma
 from bench.statistics.reservoir import Reservoir
-from bench.statistics.spectrum import effective_rank, eigenvalues, whitening
-
-__all__ = [
-    "GammaStatistics",
-    "Gammas",
-    "LayerStatistics",
-    "LayerStats",
-    "Median",
-    "Moments",
-    "OutlierDimension",
-    "Reservoir",
-    "effective_rank",
-    "eigenvalues",
-    "gamma",
-    "geometric_median",
-    "normalise",
-    "whitening",
-]
-
-
-@dataclass(frozen=True)
-class OutlierDimension:
-    """One dimension of the normalised activations; share is its part of ||mu||^2, in [0, 1]."""
-
-    index: int
-    mean: float
-    spread: float
-    share: float
-
-
-@dataclass(frozen=True)
-class LayerStats:
-    """Statistics of one layer. Normalised means: after a per-token LayerNorm, no affine part.
-
-    gamma, effective_rank, kurtosis_* and outlier_dims are of the normalised tokens; gamma_raw,
-    mean_norm, sigma_norm and median_* of the tokens as they are; gamma_rms of the tokens over
-    their root mean square. Kurtosis is 3 for a Gaussian. median_gap: distance from the geometric
-    median to the mean, both of the same `median_tokens` sampled tokens, over sigma_norm.
-    """
-
-    tokens: int
-    width: int
-    gamma: float
-    gamma_raw: float
-    gamma_rms: float
-    effective_rank: float
-    kurtosis_mean: float
-    kurtosis_max: float
-    outlier_dims: tuple[OutlierDimension, ...]
-    mean_norm: float
-    sigma_norm: float
-    median_gap: float
-    median_residual: float
-    median_tokens: int
-
-    @property
-    def gammas(self) -> Gammas:
-        """The part that `GammaStatistics` gives."""
-        return Gammas(self.tokens, self.gamma, self.gamma_raw, self.gamma_rms, self.outlier_dims)
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain JSON types."""
-        return {**asdict(self), "outlier_dims": [asdict(d) for d in self.outlier_dims]}
-
-
-@dataclass(frozen=True)
-class Gammas:
-    """The three gammas of some tokens and the dimensions that carry the mean; see `LayerStats`."""
-
-    tokens: int
-    gamma: float
-    gamma_raw: float
-    gamma_rms: float
-    outlier_dims: tuple[OutlierDimension, ...]
+from bench.statistics.spectrum import effective_rank, eigenvalues
 
 
 class GammaStatistics:
@@ -104,11 +34,11 @@ class GammaStatistics:
         for block in self._buffer.push(x):
             self._absorb(block)
 
-    def result(self) -> Gammas:
+    def result(self) -> TokenGammas:
         """Of the tokens so far. Raises BadActivations if there are none, or they do not vary."""
         for block in self._buffer.drain():
             self._absorb(block)
-        return Gammas(
+        return TokenGammas(
             tokens=self.raw.count,
             gamma=gamma(self.layernorm.mean, self.layernorm.variance),
             gamma_raw=gamma(self.raw.mean, self.raw.variance),
@@ -140,7 +70,7 @@ class LayerStatistics:
         self.moments.update(x)
         self.reservoir.update(x)
 
-    def result(self) -> LayerStats:
+    def result(self) -> Statistics:
         """Everything of the tokens so far.
 
         Raises BadActivations on fewer than two tokens, or if they do not vary.
@@ -152,7 +82,7 @@ class LayerStatistics:
         sample = self.reservoir.rows()
         median = geometric_median(sample)
         gap = torch.linalg.vector_norm(median.point - sample.mean(0, dtype=torch.float64))
-        return LayerStats(
+        return Statistics(
             tokens=gammas.tokens,
             width=self.width,
             gamma=gammas.gamma,
@@ -176,7 +106,10 @@ def outlier_dimensions(moments: Moments, count: int) -> tuple[OutlierDimension, 
     share = mean.square() / mean.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
     order = torch.argsort(mean.abs(), descending=True, stable=True)[:count].tolist()
     return tuple(
-        OutlierDimension(i, float(mean[i]), float(spread[i]), float(share[i])) for i in order
+        OutlierDimension(
+            index=i, mean=float(mean[i]), spread=float(spread[i]), share=float(share[i])
+        )
+        for i in order
     )
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.statistics.layer import LayerStatistics, LayerStats
+from bench.records.schema import Statistics
+from bench.statistics.layer import LayerStatistics
 from tests.bench import reference
 from zoo.errors import BadActivations
 
@@ -18,7 +19,7 @@ def collected(x: torch.Tensor, batch: int = 100, **options: int) -> LayerStatist
     return statistics
 
 
-def measured(x: torch.Tensor) -> LayerStats:
+def measured(x: torch.Tensor) -> Statistics:
     statistics = LayerStatistics(5)
     statistics.update(x)
     return statistics.result()
@@ -82,7 +83,7 @@ def test_median_sample_is_bounded(x):
 
 def test_plain_json(x):
     stats = collected(x).result()
-    again = json.loads(json.dumps(stats.to_dict()))
+    again = json.loads(json.dumps(stats.model_dump()))
     assert again["gamma"] == stats.gamma
     assert again["outlier_dims"][0] == {
         "index": 7,
