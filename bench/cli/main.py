@@ -41,6 +41,9 @@ COMMANDS = {
     "compare-paper": Command(
         "Records beside the published tables.", "leaderboard.commands.compare_paper:command"
     ),
+    "convert": Command(
+        "A trained SAE in the files of another library.", "bench.cli.convert:command"
+    ),
     "export": Command("All cells as one table.", "leaderboard.commands.export:command"),
     "check": Command(
         "Conformance of a model's adapter and card, on a little data.", "bench.cli.check:command"

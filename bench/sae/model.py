@@ -32,13 +32,14 @@ from bench.sae.families import KEYS, family_class
 from bench.sae.families.base import Family, kept
 from bench.sae.families.topk import TopK
 from bench.sae.gradients import Weights
+from bench.sae.origin import Origin
 from bench.sae.transform import PerTokenNorm, Transform
 from zoo.errors import BadWeights, OutputError
 
 FORMAT = "gammabench-sae-1"
 # Dictionary size at which `Recipe.lr` is meant.
 REFERENCE_N = 16384
-_WEIGHTS_FILE, _CONFIG_FILE = "sae.safetensors", "sae.json"
+WEIGHTS_FILE, CONFIG_FILE = "sae.safetensors", "sae.json"
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class SAE:
             family_tensors=self.family.rescaled(self.family_tensors, 1 / s),
         )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, origin: Origin | None = None) -> None:
         """Write `sae.safetensors` and `sae.json` into `folder`, both or neither.
 
         They are written beside `folder`, which then takes their place by a rename. A folder that
@@ -198,6 +199,8 @@ class SAE:
         that an interruption leaves what `load_sae` refuses, never the weights of one SAE with the
         description of another. To export for other tools, `sae.folded().save(folder)`: plain
         weights on raw activations.
+
+        origin: where the SAE comes from, for `sae.json`.
 
         Raises:
             OutputError: the folder cannot be written to, or the disk is full.
@@ -214,6 +217,7 @@ class SAE:
             "scale": self.transform.scale,
             "norm": self.transform.norm,
             "family": asdict(self.family),
+            "origin": (origin or Origin()).to_dict(),
         }
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -223,10 +227,10 @@ class SAE:
                 written = Path(scratch) / folder.name
                 written.mkdir()
                 contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-                save_file(contiguous, written / _WEIGHTS_FILE)
+                save_file(contiguous, written / WEIGHTS_FILE)
                 text = json.dumps(config, indent=2) + "\n"
-                (written / _CONFIG_FILE).write_text(text, encoding="utf-8")
-                for name in (_WEIGHTS_FILE, _CONFIG_FILE):
+                (written / CONFIG_FILE).write_text(text, encoding="utf-8")
+                for name in (WEIGHTS_FILE, CONFIG_FILE):
                     _sync(written / name)
                 _put(written, folder)
         except (OSError, SafetensorError) as error:
@@ -240,8 +244,8 @@ def _put(written: Path, folder: Path) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         os.replace(written, folder)
         return
-    (folder / _CONFIG_FILE).unlink(missing_ok=True)
-    for name in (_WEIGHTS_FILE, _CONFIG_FILE):
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
         os.replace(written / name, folder / name)
 
 
@@ -258,11 +262,11 @@ def load_sae(folder: Path | str, device: torch.device | str = "cpu") -> SAE:
         BadWeights: a file is missing, broken, of another format, or does not fit the other.
     """
     folder = Path(folder)
-    config = _read_config(folder / _CONFIG_FILE)
+    config = _read_config(folder / CONFIG_FILE)
     try:
-        tensors = load_file(folder / _WEIGHTS_FILE, device=str(device))
+        tensors = load_file(folder / WEIGHTS_FILE, device=str(device))
     except (OSError, SafetensorError) as error:
-        raise BadWeights(f"{folder / _WEIGHTS_FILE}: cannot be read ({error})") from None
+        raise BadWeights(f"{folder / WEIGHTS_FILE}: cannot be read ({error})") from None
     try:
         n, k, width = (int(config[key]) for key in ("n", "k", "width"))
         scale = float(config["scale"])
