@@ -15,6 +15,7 @@ import pytest
 
 from bench.cli.main import COMMANDS as COMMAND_NAMES
 from bench.cli.main import cli
+from bench.sae.model import SAE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,6 +59,8 @@ def test_every_bench_command_of_the_readme_runs(
         assert bench("run", "--domain", "synthetic", *tiny)[0] == 0
     if name == "diagnose":
         np.save("activations.npy", np.random.default_rng(0).standard_normal((4096, 16)) + 3)
+    if name == "convert":
+        SAE.init(16, 64, 4, seed=0).save(Path("sae"))
     takes_cells = name in ("run", "plan")
     settings = [*tiny, "--set", "path=sparse"] if takes_cells else []
     # What the command itself sets comes last, and wins; but not at the cost of minutes.

@@ -35,6 +35,7 @@ from bench.sae.arms import parse_arm
 from bench.sae.families import make_family
 from bench.sae.initial import InitialSAEs
 from bench.sae.model import Recipe
+from bench.sae.origin import Origin, residual_hook
 from bench.sae.trainer import Trainer
 from bench.statistics.layer import LayerStatistics
 from zoo.errors import ModelError, OutOfMemory, OutputError
@@ -226,8 +227,25 @@ def _measure(
             outcomes[name] = error
             continue
         if settings.saes is not None:
-            cell.trainer.sae.save(settings.saes / name)
+            origin = _origin(cell.spec, block, adapter.revision)
+            cell.trainer.sae.save(settings.saes / name, origin)
     return agreements([cell for cell in cells if isinstance(outcomes[cell.spec.hash], Result)])
+
+
+def _origin(spec: Spec, block: Block, revision: str | None) -> Origin:
+    """What a saved SAE says of itself, in the words of transformers and of TransformerLens."""
+    card = block.card
+    return Origin(
+        model=card.checkpoint.hub or card.id,
+        revision=revision,
+        layer=spec.layer,
+        hook=card.tap.blocks[0].format(i=spec.layer),
+        hook_tl=residual_hook(spec.layer) if card.domain == "language" else None,
+        arm=spec.arm,
+        seed=spec.seed,
+        corpus=spec.corpus,
+        record=spec.hash,
+    )
 
 
 def recipe_of(protocol: Protocol) -> Recipe:

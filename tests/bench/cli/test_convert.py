@@ -1,0 +1,83 @@
+"""`bench convert`, from a run's SAE to another library's files and back, and from a hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.sae.interop import library, read_sae
+from bench.sae.interop.check import compare
+from bench.sae.model import load_sae
+from tests.adapters import conftest as fixtures
+from tests.bench.sae.interop.test_interop import ORIGIN, TopK, trained
+from tests.hub import Hub, Repository
+
+client, hub = fixtures.client, fixtures.hub
+
+Bench = Callable[..., tuple[int, str, str]]
+
+
+def test_a_runs_sae_goes_out_and_comes_back(bench: Bench) -> None:
+    options = ["--model", "tiny-gpt2", "--layer", "1", "--arm", "centered", "--limit", "2000"]
+    assert bench("run", *options, "--save-saes")[0] == 0
+    (folder,) = Path("runs/saes").iterdir()
+    code, out, err = bench("convert", str(folder), "out", "--to", "saelens")
+    assert (code, err) == (0, "")
+    assert "gammabench to saelens, topk" in out
+    config = json.loads(Path("out/cfg.json").read_text())
+    assert config["metadata"]["hook_name"] == "blocks.1.hook_resid_post"
+    assert config["metadata"]["hook_name_hf"] == "h.1"
+    assert config["metadata"]["record"] == folder.name
+    assert not config["rescale_acts_by_decoder_norm"]
+    code, out, _ = bench("convert", "out", "back", "--to", "gammabench")
+    assert code == 0
+    assert "codes are equal bit for bit" in out
+    assert load_sae("back").k == load_sae(folder).k
+
+
+def test_what_cannot_be_said_is_refused_and_nothing_written(bench: Bench) -> None:
+    trained(TopK(), "whitened").save(Path("sae"))
+    code, out, err = bench("convert", "sae", "out", "--to", "saebench")
+    assert (code, out) == (2, "")
+    assert err.startswith("bench: sae-bench wants decoders of unit norm")
+    assert err.count("\n") == 1
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("nowhere", "no SAE at nowhere"),
+        ("hub:", "names no repository"),
+        ("hub:../../etc", "names no repository"),
+        ("hub:one/two/../three", "names no folder"),
+        ("hub:a b/c", "names no repository"),
+    ],
+)
+def test_addresses_that_lead_nowhere_are_one_line(bench: Bench, address: str, says: str) -> None:
+    code, out, err = bench("convert", address, "out", "--to", "saelens")
+    assert (code in (1, 2), out, err.count("\n")) == (True, "", 1)
+    assert says in err
+
+
+def test_a_published_sae_is_read_from_the_hub_at_its_commit(
+    bench: Bench, hub: Hub, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    sae = trained(TopK(), "centered")
+    library("saelens").write(sae, repository / "layer_3", ORIGIN)
+    (repository / "layer_3" / "huge.bin").write_bytes(b"not fetched")
+    hub.repositories["lab/saes"] = Repository(repository)
+    code, _, err = bench("convert", "hub:lab/saes/layer_3@main", "out", "--to", "gammabench")
+    assert (code, err) == (0, "")
+    assert hub.fetched("sae_weights.safetensors") == 1
+    assert hub.fetched("huge.bin") == 0
+    found, origin, _ = read_sae(Path("out"))
+    assert origin.model == "gpt2"
+    assert compare(sae, found).selections == 0
+    code, _, err = bench("convert", "hub:lab/saes/layer_4", "out4", "--to", "gammabench")
+    assert code == 2
+    assert "no folder 'layer_4'" in err
