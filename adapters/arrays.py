@@ -1,4 +1,4 @@
-"""Precomputed activations: .npy, .npz and .safetensors files; AlphaFold 3's saved embeddings."""
+"""Precomputed activations: array files of every format that `zoo.arrays` knows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from adapters import checkpoints
 from adapters.base import Adapter, Inputs
-from adapters.inflate import DeflatedArray, mapped
-from zoo.arrays import ARRAY_SUFFIXES, read_headers
+from adapters.tensors import as_tensor
+from zoo.arrays import FORMATS, ArrayFile, Header, RowReader, is_array_file, open_arrays
 from zoo.dumps import streams_of
 from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights
 
@@ -31,73 +31,47 @@ class Span:
 
 
 @dataclass(frozen=True)
-class ArrayFile:
-    """One array on disk, read by rows [tokens, width]; all its axes but the last count tokens.
-
-    `.npy`, `.safetensors` and uncompressed `.npz` are read where they lie, only the rows asked
-    for. A compressed `.npz` is inflated as far as need be, and never kept whole.
-    """
+class StoredArray:
+    """One array on disk, read by rows [tokens, width]; all its axes but the last count tokens."""
 
     path: Path
     key: str | None
 
     @functools.cached_property
-    def shape(self) -> tuple[int, ...]:
-        """The array's shape, from the file's header. Raises `KeyError` where it has no such key."""
-        headers = {header.key: header for header in read_headers(self.path)}
-        header = headers[self.key if self.path.suffix != ".npy" else None]
+    def header(self) -> Header:
+        """What the file says of the array; an array without a name is meant by any key.
+
+        Raises:
+            BadActivations: the file is broken.
+            KeyError, ValueError: it has no such key, or no real floating point numbers there.
+        """
+        by_key = {header.key: header for header in self._file.headers}
+        header = by_key.get(None) or by_key[self.key]
         if not header.is_float:
             raise ValueError(f"{header.dtype} is no real floating point type")
-        return header.shape
+        return header
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the file holds one array without a name. Raises `BadActivations`."""
+        return any(header.key is None for header in self._file.headers)
 
     @property
     def tokens(self) -> int:
         """Rows of width `shape[-1]`."""
-        return math.prod(self.shape[:-1])
+        return math.prod(self.header.shape[:-1])
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows as a tensor of the file's dtype."""
-        if self.path.suffix == ".safetensors":
-            if len(self.shape) > 2:
-                return self._tensor.reshape(-1, self.shape[-1])[start:stop].clone()
-            from safetensors import safe_open
-
-            with safe_open(self.path, framework="pt") as file:
-                return file.get_slice(self.key)[start:stop]
-        rows = self._source.rows(start, stop)
-        return torch.from_numpy(np.array(rows, dtype=rows.dtype.newbyteorder("=")))
+        return as_tensor(self._rows.rows(start, stop))
 
     @functools.cached_property
-    def _tensor(self) -> Tensor:
-        from safetensors import safe_open
-
-        with safe_open(self.path, framework="pt") as file:
-            return file.get_tensor(self.key)
+    def _file(self) -> ArrayFile:
+        return open_arrays(self.path)
 
     @functools.cached_property
-    def _source(self) -> Rows | DeflatedArray:
-        if self.path.suffix == ".npy":
-            return Rows(np.load(self.path, mmap_mode="r"))
-        array = mapped(self.path, str(self.key))
-        if array is not None:
-            return Rows(array)
-        deflated = DeflatedArray(self.path, str(self.key))
-        if deflated.fortran:
-            # Columns first: no row can be read before the last column was.
-            with np.load(self.path) as archive:
-                return Rows(archive[str(self.key)])
-        return deflated
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of an array in memory or mapped."""
-
-    array: np.ndarray
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows as [tokens, width], all axes but the last counting tokens."""
-        return self.array.reshape(-1, self.array.shape[-1])[start:stop]
+    def _rows(self) -> RowReader:
+        return self._file.array(self.header.key)
 
 
 class StoredLayer(nn.Module):
@@ -105,7 +79,7 @@ class StoredLayer(nn.Module):
 
     place: Tensor
 
-    def __init__(self, files: list[ArrayFile]) -> None:
+    def __init__(self, files: list[StoredArray]) -> None:
         super().__init__()
         self.files = files
         self.register_buffer("place", torch.empty(0), persistent=False)
@@ -120,7 +94,7 @@ class StoredLayer(nn.Module):
 class StoredModel(nn.Module):
     """The layers of a folder, as blocks `layer.{i}`."""
 
-    def __init__(self, layers: list[list[ArrayFile]]) -> None:
+    def __init__(self, layers: list[list[StoredArray]]) -> None:
         super().__init__()
         self.layer = nn.ModuleList(map(StoredLayer, layers))
 
@@ -137,7 +111,7 @@ class ArrayAdapter(Adapter):
             which files and arrays hold which layer is then taken from there.
         file: else, glob of the files below the folder, with `{i}` for the layer's number where
             there is more than one layer; default every file of a known kind.
-        key: the array's name within .npz and .safetensors files.
+        key: the array's name within a file, where its arrays have names.
         flatten: take arrays of more axes; all but the last count tokens.
 
     An example is the number of a chunk of `context` tokens; `chunks` says how many there are.
@@ -145,7 +119,7 @@ class ArrayAdapter(Adapter):
     """
 
     @functools.cached_property
-    def files(self) -> list[list[ArrayFile]]:
+    def files(self) -> list[list[StoredArray]]:
         """The files by layer, empty for a layer that was not saved.
 
         Raises:
@@ -202,7 +176,7 @@ class ArrayAdapter(Adapter):
         valid = torch.arange(int(lengths.max())) < lengths[:, None]
         return Inputs({"spans": items}, valid, torch.zeros_like(valid))
 
-    def _streamed(self) -> dict[int, list[ArrayFile]]:
+    def _streamed(self) -> dict[int, list[StoredArray]]:
         name = self.card.options["stream"]
         streams = {stream.name: stream for stream in streams_of(self.folder)}
         if name not in streams:
@@ -212,13 +186,13 @@ class ArrayAdapter(Adapter):
             )
         return {
             layer.layer: [
-                self._checked(ArrayFile(self.folder / part.path, part.key), flatten=True)
+                self._checked(StoredArray(self.folder / part.path, part.key), flatten=True)
                 for part in layer.parts
             ]
             for layer in streams[name].layers
         }
 
-    def _layer_files(self, layer: int) -> list[ArrayFile]:
+    def _layer_files(self, layer: int) -> list[StoredArray]:
         pattern = str(self.card.options.get("file", "**/*"))
         if self.card.tap.layers > 1 and "{i}" not in pattern:
             raise BadCard(
@@ -226,28 +200,28 @@ class ArrayAdapter(Adapter):
             )
         folder = self.folder
         pattern = pattern.replace("{i}", str(layer))
-        paths = [path for path in sorted(folder.glob(pattern)) if path.suffix in ARRAY_SUFFIXES]
+        paths = [path for path in sorted(folder.glob(pattern)) if is_array_file(path)]
         if not paths:
             raise BadWeights(
-                f"model {self.card.id!r}: no arrays ({', '.join(ARRAY_SUFFIXES)}) at "
-                f"{folder}/{pattern}"
+                f"model {self.card.id!r}: no arrays ({', '.join(FORMATS)}) at {folder}/{pattern}"
             )
         key, flatten = self.card.options.get("key"), bool(self.card.options.get("flatten"))
-        return [self._checked(ArrayFile(path, key), flatten=flatten) for path in paths]
+        return [self._checked(StoredArray(path, key), flatten=flatten) for path in paths]
 
-    def _checked(self, file: ArrayFile, *, flatten: bool) -> ArrayFile:
-        if file.path.suffix != ".npy" and file.key is None:
-            raise BadCard(
-                f"card {self.card.id!r}: options.key must name the array within {file.path.name}"
-            )
+    def _checked(self, array: StoredArray, *, flatten: bool) -> StoredArray:
         try:
-            with checkpoints.loading_errors(self.card, file.path):
-                shape = file.shape
+            with checkpoints.loading_errors(self.card, array.path):
+                if array.key is None and not array.is_alone:
+                    raise BadCard(
+                        f"card {self.card.id!r}: options.key must name the array within "
+                        f"{array.path.name}"
+                    )
+                shape = array.header.shape
         except BadActivations as error:
             raise BadWeights(f"model {self.card.id!r}: {error.message}", error.remedy) from None
         if len(shape) < 2 or (len(shape) > 2 and not flatten) or shape[-1] != self.card.tap.width:
             raise BadWeights(
-                f"model {self.card.id!r}: {file.path} holds an array of shape {shape}, the card "
+                f"model {self.card.id!r}: {array.path} holds an array of shape {shape}, the card "
                 f"says [tokens, {self.card.tap.width}]"
             )
-        return file
+        return array

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from zoo.arrays import ARRAY_SUFFIXES, Header, read_headers
+from zoo.arrays import FORMATS, Header, is_array_file, read_headers
 from zoo.errors import BadActivations, BadManifest
 from zoo.files import natural_order
 from zoo.manifest import Layer, Manifest, Part, Stream
@@ -31,7 +31,7 @@ def scan(
     Args:
         pattern: glob of the files below the folder, `{i}` where the layer's number stands;
             default all files of a known kind.
-        key: name of the array within .npz and .safetensors files, `{i}` as above; default all
+        key: name of the array within files whose arrays have names, `{i}` as above; default all
             real floating point ones.
         flatten: take arrays of more than two axes, all but the last counting tokens. Right only
             where there is no padding among them.
@@ -71,7 +71,7 @@ def scan(
     numbered = sum(len(parts) for layers in found.values() for parts in layers.values())
     if not numbered:
         raise BadManifest(
-            f"{folder} holds no activations ({', '.join(ARRAY_SUFFIXES)})"
+            f"{folder} holds no activations ({', '.join(FORMATS)})"
             + (f" that {pattern or key!r} names" if pattern or key else ""),
             "Arrays are real floating point, [tokens, width].",
         )
@@ -95,7 +95,7 @@ def left_out(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _array_files(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.suffix in ARRAY_SUFFIXES)
+    files = (path for path in folder.rglob("*") if is_array_file(path))
     return sorted((path for path in files if path.is_file()), key=natural_order)
 
 

@@ -14,7 +14,6 @@ from zoo.manifest import MANIFEST, read_manifest
 
 # What decides the numbers: weights, configuration, vocabulary and preprocessing.
 _SUFFIXES = {".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".json", ".txt", ".model", ".py"}
-_ARRAYS = {".npy", ".npz", ".safetensors"}
 
 
 def weights_folder(card: Card, override: Path | None = None) -> Path | None:
@@ -60,16 +59,24 @@ def weights_identity(card: Card, override: Path | None = None) -> str:
     if folder is not None:
         if card.adapter == "array" and (folder / MANIFEST).is_file():
             return read_manifest(folder).identity()
-        suffixes = _ARRAYS if card.adapter == "array" else _SUFFIXES
         files = tuple(
             (path.relative_to(folder).as_posix(), str(path), path.stat().st_mtime_ns)
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.suffix in suffixes and path.name != "training.json"
+            if path.is_file() and _decides(path, card)
         )
         return f"sha256:{_digest(files)}"
     if card.checkpoint.source == "hub":
         return f"hub:{card.checkpoint.hub}@{card.checkpoint.revision or 'main'}"
     return "none"
+
+
+def _decides(path: Path, card: Card) -> bool:
+    """Whether a file's contents are a part of the identity."""
+    if card.adapter == "array":
+        from zoo.arrays import is_array_file  # imports numpy, which `bench list` does without
+
+        return is_array_file(path)
+    return path.suffix in _SUFFIXES and path.name != "training.json"
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""`bench manifest FOLDER`: precomputed activations as a model; imports no torch."""
+"""`bench manifest FOLDER`: precomputed activations as a model; imports torch for .pt files only."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def command(
 ) -> int:
     """Write FOLDER/manifest.json, which makes its activations a model: `--model dump:FOLDER`.
 
-    Arrays [tokens, width] in .npy, .npz and .safetensors files, of all folders below; AlphaFold
-    3's embeddings too. The layer is the number after `layer`, `block` and the like in a file's
-    path or an array's name, or where --pattern or --key say {i}. `--check` hashes all files again,
-    and names those that came later; exit code 1 where something differs.
+    Arrays [tokens, width] in .npy, .npz, .safetensors, .pt and .parquet files, of all folders
+    below; AlphaFold 3's embeddings too. The layer is the number after `layer`, `block` and the like
+    in a file's path or an array's name, or where --pattern or --key say {i}. `--check` hashes all
+    files again, and names those that came later; exit code 1 where something differs.
     """
     from zoo.errors import UsageError
     from zoo.manifest import make_manifest, read_manifest, verify, write_manifest

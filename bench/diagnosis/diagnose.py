@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapters.tensors import as_tensor
 from bench.death import theory
 from bench.death.census import Census
 from bench.death.extrapolation import dead_rate_at
@@ -232,19 +233,18 @@ def _batches(activations: Source) -> Iterator[Tensor]:
     else:
         parts = activations
     for part in parts:
-        tensor = part.detach() if isinstance(part, Tensor) else _from_numpy(part)
+        tensor = as_tensor(_checked(part))
         yield from tensor.split(_BATCH) if tensor.ndim else [tensor]
 
 
-def _from_numpy(array: np.ndarray) -> Tensor:
-    if not isinstance(array, np.ndarray):
-        raise BadActivations(f"activations hold a {type(array).__name__}, not a tensor or an array")
-    if array.dtype.kind != "f":
+def _checked(part: object) -> Tensor | np.ndarray:
+    if not isinstance(part, Tensor | np.ndarray):
+        raise BadActivations(f"activations hold a {type(part).__name__}, not a tensor or an array")
+    if isinstance(part, np.ndarray) and part.dtype.kind != "f":
         raise BadActivations(
-            f"activations have dtype {array.dtype}", "They must be real floating point numbers."
+            f"activations have dtype {part.dtype}", "They must be real floating point numbers."
         )
-    wanted = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64
-    return torch.from_numpy(np.array(array, dtype=wanted, order="C"))
+    return part
 
 
 def _at_target(raw: Census, sample: Tensor, target: int, seed: int) -> Estimate | None:

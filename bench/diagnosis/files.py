@@ -1,30 +1,41 @@
-"""Activations out of files: what format, how wide, and the tokens a chunk at a time.
+"""Activations out of files: how many tokens, how wide, and the tokens a chunk at a time.
 
-`.npy .npz .safetensors .pt .pth .parquet`, AlphaFold 3's `*embeddings.npz`, and folders of such
-files. Nothing is unpickled but tensors, nothing is read whole where the format lets it be read in
-parts, and what a file declares is compared with what it holds.
+Files of every format in `zoo.arrays`, AlphaFold 3's `*embeddings.npz`, and folders of such files.
+Nothing is unpickled but tensors, nothing is read whole where the format lets it be read in parts,
+and what a file declares is compared with what it holds.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from bench.diagnosis.formats import (
-    Activations,
-    open_npy,
-    open_npz,
-    open_parquet,
-    open_safetensors,
-    open_torch,
-    open_zip,
-)
+from adapters.tensors import as_tensor
+from zoo.arrays import FORMATS, Header, is_array_file, open_arrays
 from zoo.errors import BadActivations, UsageError
+from zoo.files import natural_order
+from zoo.scan import ALPHAFOLD_FILES, ALPHAFOLD_STREAMS
 
-_ALPHAFOLD_FILES = "*embeddings.npz"
+_CHUNK_ELEMENTS = 1 << 22
+
+# Activations do not compress well; what inflates more than this is made to fill the memory.
+_MOST_INFLATION = 100
+_SMALL_BYTES = 1 << 20
+
+_ALPHAFOLD_KEY = next(iter(ALPHAFOLD_STREAMS))
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Tokens [tokens, width] of a file or folder. `chunks()` reads them from the start."""
+
+    name: str
+    tokens: int
+    width: int
+    chunks: Callable[[], Iterator[Tensor]]
 
 
 def open_activations(path: Path, key: str | None = None) -> Activations:
@@ -42,39 +53,42 @@ def open_activations(path: Path, key: str | None = None) -> Activations:
         return _open_folder(path, key)
     if not path.exists():
         raise UsageError(f"no file or folder at {path}")
-    try:
-        reader = _READERS[path.suffix.lower()]
-    except KeyError:
+    if not is_array_file(path):
         raise UsageError(
             f"{path}: the format {path.suffix or 'without a suffix'} is not known",
-            f"Known are {', '.join(_READERS)} and folders of them.",
-        ) from None
+            f"Known are {', '.join(FORMATS)} and folders of them.",
+        )
     try:
-        _check_signature(path)
-        return reader(path, key)
+        return _open_file(path, key)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror or error})") from None
 
 
-_READERS: dict[str, Callable[[Path, str | None], Activations]] = {
-    ".npy": open_npy,
-    ".npz": open_npz,
-    ".safetensors": open_safetensors,
-    ".pt": open_torch,
-    ".pth": open_torch,
-    ".parquet": open_parquet,
-}
+def _open_file(path: Path, key: str | None) -> Activations:
+    file = open_arrays(path)
+    header = _chosen(path, file.headers, key)
+    name = str(path) if header.key is None else f"{path}: {header.key}"
+    tokens, width = _checked(name, header)
+
+    def chunks() -> Iterator[Tensor]:
+        # Opened anew, so that a folder of many files holds what one of them takes.
+        array = file.array(header.key)
+        rows = max(1, _CHUNK_ELEMENTS // width)
+        for start in range(0, tokens, rows):
+            yield as_tensor(array.rows(start, min(start + rows, tokens)))
+
+    return Activations(name, tokens, width, chunks)
 
 
 def _open_folder(path: Path, key: str | None) -> Activations:
-    files = [f for f in path.iterdir() if f.suffix.lower() in _READERS and f.name[0] != "."]
+    files = [f for f in path.iterdir() if is_array_file(f) and f.name[0] != "."]
     # AlphaFold 3 writes one folder per job and seed.
-    files = files or list(path.rglob(_ALPHAFOLD_FILES))
+    files = files or list(path.rglob(ALPHAFOLD_FILES))
     if not files:
         raise UsageError(
-            f"{path} holds no activations", f"Known are files that end in {', '.join(_READERS)}."
+            f"{path} holds no activations", f"Known are files that end in {', '.join(FORMATS)}."
         )
-    shards = [open_activations(f, key) for f in sorted(files, key=_natural_order)]
+    shards = [open_activations(f, key) for f in sorted(files, key=natural_order)]
     widths = {shard.width: shard.name for shard in shards}
     if len(widths) > 1:
         (one, first), (two, second), *_ = widths.items()
@@ -92,46 +106,49 @@ def _open_folder(path: Path, key: str | None) -> Activations:
     )
 
 
-def _natural_order(path: Path) -> list[tuple[int, int, str]]:
-    """shard-2 before shard-10."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+def _chosen(path: Path, headers: Sequence[Header], key: str | None) -> Header:
+    """The array without a name, the one asked for, AlphaFold 3's single one, or the only one."""
+    by_key = {header.key: header for header in headers}
+    if None in by_key:
+        return by_key[None]
+    names = sorted(str(name) for name in by_key)
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    if key is not None:
+        if key not in by_key:
+            raise UsageError(f"{path} holds no {key!r}", f"It holds {shown or 'nothing'}.")
+        return by_key[key]
+    if _ALPHAFOLD_KEY in by_key:
+        return by_key[_ALPHAFOLD_KEY]
+    if not names:
+        raise BadActivations(f"{path} holds no arrays")
+    if len(names) > 1:
+        raise UsageError(f"{path} holds several arrays: {shown}", "Choose one with --key NAME.")
+    return headers[0]
 
 
-_SIGNATURES = {
-    b"\x93NUMPY": ".npy",
-    b"PK": "zip",
-    b"PAR1": ".parquet",
-    b"\x80": "pickle",
-    b"\x89HDF": "HDF5",
-    b"\x1f\x8b": "gzip",
-}
-_ALLOWED = {
-    ".npy": (".npy",),
-    ".npz": (".npz",),
-    ".pt": (".pt", "pickle"),
-    ".pth": (".pt", "pickle"),
-    ".parquet": (".parquet",),
-    ".safetensors": (),
-}
-
-
-def _check_signature(path: Path) -> None:
-    suffix = path.suffix.lower()
-    with path.open("rb") as file:
-        head = file.read(16)
-    if not head:
-        raise BadActivations(f"{path} is empty")
-    # A safetensors file begins with a number, whose bytes may be anybody's signature.
-    is_safetensors = head[8:9] == b"{"
-    if is_safetensors and suffix == ".safetensors":
-        return
-    kinds = [kind for magic, kind in _SIGNATURES.items() if head.startswith(magic)]
-    found = kinds[0] if kinds else ".safetensors" if is_safetensors else None
-    if found == "zip":
-        with open_zip(path) as archive:
-            pickled = any(name.endswith("data.pkl") for name in archive.namelist())
-        found = ".pt" if pickled else ".npz"
-    if found not in _ALLOWED[suffix]:
-        looks = f"it looks like {found}" if found else "it begins like no format that is known"
-        raise BadActivations(f"{path} is not a {suffix} file: {looks}", "Check where it is from.")
+def _checked(name: str, header: Header) -> tuple[int, int]:
+    """tokens and width, if the shape is those and the type a real floating point one."""
+    if header.dtype == "objects":
+        raise BadActivations(
+            f"{name} holds pickled Python objects; reading them could run code",
+            "Save it as float32.",
+        )
+    if len(header.shape) != 2:
+        raise BadActivations(
+            f"{name} has shape {header.shape}, not [tokens, width]",
+            "Reshape it to one row per token; leave padding out.",
+        )
+    if 0 in header.shape:
+        raise BadActivations(f"{name} holds no activations: its shape is {header.shape}")
+    if not header.is_float:
+        raise BadActivations(
+            f"{name} has dtype {header.dtype}; activations are real floating point numbers",
+            "Choose the right array with --key, or save it as float32.",
+        )
+    if header.inflation > _MOST_INFLATION and header.nbytes > _SMALL_BYTES:
+        raise BadActivations(
+            f"{name} inflates {header.inflation:.0f} times, to {header.nbytes / 1e9:.1f} GB, which "
+            "no activations do",
+            "Save it again as .npy if it is yours and meant to be so.",
+        )
+    return header.shape[0], header.shape[1]

@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import save_file
 
 from adapters import Adapter, check, open_adapter
-from adapters.arrays import ArrayAdapter
+from adapters.arrays import ArrayAdapter, StoredArray
 from tests.adapters.tiny import make_card
 from zoo.cards import Card
 from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights
@@ -81,15 +81,13 @@ def test_alphafold_embeddings(tmp_path: Path) -> None:
 
 
 def test_only_the_rows_asked_for_are_read(tmp_path: Path) -> None:
-    from adapters.arrays import ArrayFile
-
     _save(tmp_path / "a.npy", _array(30))
     with (tmp_path / "a.npy").open("r+b") as file:
         file.truncate(file.seek(0, 2) - 10 * WIDTH * 4)
-    with pytest.raises(BadActivations, match=r"a\.npy is broken or cut off \(1088 bytes where"):
-        _ = ArrayFile(tmp_path / "a.npy", None).shape
+    with pytest.raises(BadActivations, match=r"a\.npy is broken or truncated \(1088 bytes where"):
+        _ = StoredArray(tmp_path / "a.npy", None).header
     _save(tmp_path / "b.npy", _array(30))
-    rows = ArrayFile(tmp_path / "b.npy", None).rows(8, 16)
+    rows = StoredArray(tmp_path / "b.npy", None).rows(8, 16)
     np.testing.assert_array_equal(rows.numpy(), _array(30)[8:16])
 
 
@@ -109,7 +107,7 @@ def _failure(card: Card, folder: Path) -> str:
 
 def test_empty_folder(tmp_path: Path) -> None:
     assert _failure(_card(file="x*"), tmp_path) == (
-        f"model 'tiny': no arrays (.npy, .npz, .safetensors) at {tmp_path}/x*"
+        f"model 'tiny': no arrays (.npy, .npz, .safetensors, .pt, .pth, .parquet) at {tmp_path}/x*"
     )
 
 

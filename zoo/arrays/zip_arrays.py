@@ -1,6 +1,6 @@
 """Arrays inside .npz archives, read by rows: neither inflated whole nor from the start each time.
 
-`np.savez` stores an array as it is: it is then mapped where it lies. `np.savez_compressed`, which
+`np.savez` stores an array as it is: it is then mapped. `np.savez_compressed`, which
 AlphaFold 3 uses, deflates it, and a deflated stream can only be read forwards. So the state of the
 decompressor is kept at points a MiB apart (Mark Adler's zran.c does the same), and rows are
 read from the nearest point before them.
@@ -11,11 +11,12 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from zoo.arrays import npy_header
+from zoo.arrays.header import Rows, broken
+from zoo.arrays.npy import npy_header
 from zoo.errors import BadActivations
 
 # Bytes between two points, and the most points there are: one takes some 45 KiB of memory.
@@ -49,11 +50,10 @@ class DeflatedArray:
         self._start = _data_offset(path, member)
         self._packed = member.compress_size
         self._size = member.file_size
-        self._crc = member.CRC
+        self._checksum = _Checksum(member)
         self._apart = max(_APART, self._size // _POINTS)
-        # (bytes inflated, bytes read, decompressor) at each point, and the checksum so far.
+        # (bytes inflated, bytes read, decompressor) at each point.
         self._points: list[tuple[int, int, Any]] = [(0, 0, zlib.decompressobj(-zlib.MAX_WBITS))]
-        self._summed = (0, 0)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows of the array as [tokens, width], all axes but the last counting tokens."""
@@ -88,34 +88,68 @@ class DeflatedArray:
         return b"".join(kept)
 
     def _sum(self, done: int, data: bytes) -> None:
-        """Goes on with the checksum where `data` is the first that was not summed."""
-        summed, crc = self._summed
-        if done > summed or done + len(data) <= summed:
-            return
-        crc = zlib.crc32(data[summed - done :], crc)
-        self._summed = done + len(data), crc
-        if self._summed[0] == self._size and crc != self._crc:
+        if not self._checksum.agrees(done, data):
             raise self._broken("its checksum is another")
 
     def _broken(self, reason: object) -> BadActivations:
-        return BadActivations(
-            f"{self.path}: {self.key} is corrupt or cut off ({reason})", "Write it again."
+        return broken(f"{self.path}: {self.key}", reason)
+
+
+class MappedArray:
+    """The rows of an array in an .npz member that is stored as it is: mapped.
+
+    Raises:
+        BadActivations: on reading, where the last row is read after all others, in order, and the
+            member's checksum is another.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.name = f"{path}: {key}"
+        with zipfile.ZipFile(path) as archive:
+            member = archive.getinfo(f"{key}.npy")
+            with archive.open(member) as file:
+                shape, fortran, dtype = npy_header(file)
+                header = file.tell()
+        start = _data_offset(path, member)
+        order: Literal["C", "F"] = "F" if fortran else "C"
+        self.array = np.memmap(
+            path, dtype, mode="r", offset=start + header, shape=shape, order=order
         )
+        self._row = shape[-1] * dtype.itemsize
+        self._header = header
+        self._checksum = None if fortran else _Checksum(member)
+        if self._checksum is not None:
+            self._checksum.agrees(0, np.memmap(path, mode="r", offset=start, shape=(header,)).data)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """See `zoo.arrays.header.RowReader`."""
+        found = np.asarray(Rows(self.array).rows(start, stop))
+        if self._checksum is not None and not self._checksum.agrees(
+            self._header + start * self._row, found.view(np.uint8).reshape(-1).data
+        ):
+            raise broken(self.name, "its checksum is another")
+        return found
 
 
-def mapped(path: Path, key: str) -> np.ndarray | None:
-    """The array of a member that is stored as it is, mapped; None where it is deflated."""
-    with zipfile.ZipFile(path) as archive:
-        member = archive.getinfo(f"{key}.npy")
-        if member.compress_type != zipfile.ZIP_STORED:
-            return None
-        with archive.open(member) as file:
-            shape, fortran, dtype = npy_header(file)
-            header = file.tell()
-    offset = _data_offset(path, member) + header
-    return np.memmap(
-        path, dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C"
-    )
+class _Checksum:
+    """The CRC-32 of a member, summed over its bytes as they are read for the first time in order.
+
+    Rows that are read in another order are not summed: it would cost reading the file once more.
+    """
+
+    def __init__(self, member: zipfile.ZipInfo) -> None:
+        self.size = member.file_size
+        self.expected = member.CRC
+        self.done = 0
+        self.crc = 0
+
+    def agrees(self, start: int, data: bytes | memoryview) -> bool:
+        """Whether the sum is right, or not complete, with the bytes from `start` on."""
+        if start <= self.done < start + len(data):
+            self.crc = zlib.crc32(data[self.done - start :], self.crc)
+            self.done = start + len(data)
+            return self.done < self.size or self.crc == self.expected
+        return True
 
 
 def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:

@@ -1,0 +1,69 @@
+"""`.pt`, `.pth`: a tensor or a dict of tensors by torch.save. Nothing is unpickled but tensors."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from zoo.arrays.header import Header, Rows, broken
+from zoo.errors import BadActivations
+
+
+class PtFile:
+    """See `zoo.arrays.header.ArrayFile`. The one format whose headers need torch."""
+
+    def __init__(self, path: Path) -> None:
+        from torch import Tensor, strided
+
+        content = _load(path)
+        found: dict[str | None, Any] = {None: content}
+        if isinstance(content, dict):
+            found = {str(key): value for key, value in content.items()}
+        dense = {
+            key: value.detach()
+            for key, value in found.items()
+            if isinstance(value, Tensor) and value.layout == strided
+        }
+        if not dense and not isinstance(content, dict):
+            raise BadActivations(
+                f"{path} holds {_described(content)}, not a dense tensor or a dict of tensors",
+                "Save the activations as one tensor [tokens, width].",
+            )
+        self._tensors = dense
+        self.headers = [
+            Header(key, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            for key, tensor in dense.items()
+        ]
+
+    def array(self, key: str | None) -> Rows:
+        """Mapped, where the file is of the kind that torch has written since 1.6."""
+        return Rows(self._tensors[key])
+
+
+def _load(path: Path) -> Any:
+    import torch
+
+    try:
+        # Only the zip format can be mapped.
+        mapped = zipfile.is_zipfile(path)
+        with warnings.catch_warnings():
+            # About pickles that torch did not write; what they hold is checked afterwards.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError:
+        raise BadActivations(
+            f"{path} is a pickle of more than tensors; reading it could run code",
+            "Save the tensor alone, torch.save(tensor, path), or use .safetensors.",
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise broken(path, error) from None
+
+
+def _described(content: Any) -> str:
+    layout = getattr(content, "layout", None)
+    if layout is not None:
+        return f"a {str(layout).removeprefix('torch.')} tensor"
+    return f"a {type(content).__name__}"
