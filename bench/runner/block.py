@@ -31,7 +31,7 @@ from bench.runner.checkpoints import CheckpointWriter
 from bench.runner.loop import restore_conditions, train
 from bench.runner.result import agreements, result
 from bench.runner.settings import NoProgress, Progress, Settings
-from bench.sae.arms import parse_arm
+from bench.sae.arms import Arm, parse_arm
 from bench.sae.families import make_family
 from bench.sae.initial import InitialSAEs
 from bench.sae.model import Recipe
@@ -248,8 +248,8 @@ def _origin(spec: Spec, block: Block, revision: str | None) -> Origin:
     )
 
 
-def recipe_of(protocol: Protocol) -> Recipe:
-    """The part of the protocol that the trainer reads."""
+def recipe_of(protocol: Protocol, arm: Arm) -> Recipe:
+    """What the trainer reads of the protocol and of the arm."""
     return Recipe(
         n=protocol.n,
         k=protocol.k,
@@ -261,7 +261,7 @@ def recipe_of(protocol: Protocol) -> Recipe:
         aux_k=protocol.aux_k,
         aux_alpha=protocol.aux_alpha,
         dead_after_tokens=protocol.dead_after,
-        aux_relu=protocol.aux_codes == "relu",
+        aux_relu=arm.aux == "auxk-relu",
         train_bias=protocol.bias == "trained",
     )
 
@@ -287,6 +287,6 @@ def _add_special_tokens(cells: Sequence[Cell], stream: Stream | CachedStream, to
 def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:
     arm = parse_arm(spec.arm)
     sae = layer.initial.sae(arm, spec.seed)
-    trainer = Trainer(sae, recipe_of(protocol), aux=arm.aux == "auxk", path=protocol.path)
+    trainer = Trainer(sae, recipe_of(protocol, arm), aux=arm.aux != "none", path=protocol.path)
     dead = {name: found.dead for name, found in layer.initial.presets(spec.seed).items()}
     return Cell(spec, layer, trainer, layer.initial.census(arm, spec.seed), dead)

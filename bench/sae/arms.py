@@ -1,7 +1,16 @@
-"""Arms: the ways of preparing the activations that a benchmark compares. Data, no torch.
+"""Arms: the ways of preparing and training that a benchmark compares. Data, no torch.
 
 An arm is a choice on three axes. Per-token `norm` comes first, then `center` is subtracted, then a
 `whiten` matrix (the one norm that is not per token) is applied. `aux` belongs to the training.
+
+Its name is what goes into the SAE, then a word for each further axis on which something is chosen:
+
+    INPUTS[+WORD]...    raw, centered+auxk, none-layernorm, raw+auxk-relu
+    INPUTS              a preset of `PRESETS`, or <center>-<norm>
+    WORD                of the axis aux: auxk, auxk-relu
+
+Words come in any order, at most one of each axis, and no word belongs to two axes. An axis without
+a word is as it is in the plain arm, so a new axis changes no name that there was.
 """
 
 from __future__ import annotations
@@ -14,16 +23,17 @@ from zoo.errors import UnknownName
 
 Center = Literal["none", "mean", "geometric_median"]
 Norm = Literal["none", "rms", "layernorm", "whiten"]
-Aux = Literal["none", "auxk"]
+Aux = Literal["none", "auxk", "auxk-relu"]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What is done to the activations before the SAE sees them, and whether AuxK is on.
+    """What is done to the activations before the SAE sees them, and how dead features are helped.
 
     center: the point that is subtracted from every token.
     norm: `rms` and `layernorm` rescale each token by itself; `whiten` decorrelates the dimensions.
-    aux: `auxk` adds the auxiliary loss on dead features.
+    aux: `auxk` adds the auxiliary loss on dead features; `auxk-relu` the same with a ReLU on the
+        auxiliary codes, as it was published, which what is dead by ReLU gets nothing of.
     """
 
     center: Center = "none"
@@ -32,11 +42,11 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """The canonical name: a preset's where there is one, else `<center>-<norm>`, `+auxk`."""
-        inputs = replace(self, aux="none")
+        """The canonical name: a preset's where there is one, else `<center>-<norm>`; the words."""
+        inputs = Arm(self.center, self.norm)
         named = (preset for preset, arm in PRESETS.items() if arm == inputs)
-        name = next(named, f"{self.center}-{self.norm}")
-        return name if self.aux == "none" else f"{name}+{self.aux}"
+        words = [word for axis in _AXES if (word := getattr(self, axis)) != "none"]
+        return "+".join([next(named, f"{self.center}-{self.norm}"), *words])
 
 
 PRESETS: dict[str, Arm] = {
@@ -44,6 +54,10 @@ PRESETS: dict[str, Arm] = {
     "centered": Arm(center="geometric_median"),
     "whitened": Arm(center="mean", norm="whiten"),
 }
+
+# The axes that have words, and whose word each is.
+_AXES = {"aux": get_args(Aux)}
+_WORDS = {word: axis for axis, words in _AXES.items() for word in words if word != "none"}
 
 
 def all_arms() -> list[Arm]:
@@ -53,23 +67,25 @@ def all_arms() -> list[Arm]:
 
 
 def parse_arm(text: str) -> Arm:
-    """The arm called `text`: a preset or `<center>-<norm>`, followed by `+auxk` or not.
+    """The arm called `text`, in the grammar above.
 
     Raises:
         UnknownName: no arm is called so.
     """
-    known = {spelling: arm for arm in all_arms() for spelling in _spellings(arm)}
-    try:
-        return known[text]
-    except KeyError:
+    name, *words = text.split("+")
+    inputs = _inputs().get(name)
+    axes = [_WORDS.get(word) for word in words]
+    if inputs is None or None in axes or len(set(axes)) < len(axes):
         remedy = (
             f"Name a preset ({', '.join(PRESETS)}) or <center>-<norm>, center one of "
             f"{', '.join(get_args(Center))}, norm one of {', '.join(get_args(Norm))}; "
-            "+auxk may follow."
+            f"{' or '.join(f'+{word}' for word in _WORDS)} may follow."
         )
-        raise UnknownName("arm", text, known, remedy) from None
+        raise UnknownName("arm", text, [arm.name for arm in all_arms()], remedy)
+    return replace(inputs, **{str(axis): word for axis, word in zip(axes, words, strict=True)})
 
 
-def _spellings(arm: Arm) -> set[str]:
-    systematic = f"{arm.center}-{arm.norm}"
-    return {arm.name, systematic if arm.aux == "none" else f"{systematic}+{arm.aux}"}
+def _inputs() -> dict[str, Arm]:
+    """What may stand before the words: every choice of center and norm, by each of its names."""
+    plain = [arm for arm in all_arms() if arm == Arm(arm.center, arm.norm)]
+    return {name: arm for arm in plain for name in (arm.name, f"{arm.center}-{arm.norm}")}

@@ -36,7 +36,13 @@ _DOMAIN_STYLES = {
     "synthetic": (BLACK, "X"),
 }
 _OTHER_DOMAINS = ((SKY, "v"), (ORANGE, "P"), (YELLOW, "*"))
-_ARM_COLOURS = {"raw": RED, "raw+auxk": ORANGE, "centered": BLUE, "whitened": GREEN}
+_ARM_COLOURS = {
+    "raw": RED,
+    "raw+auxk": ORANGE,
+    "raw+auxk-relu": PURPLE,
+    "centered": BLUE,
+    "whitened": GREEN,
+}
 _OTHER_ARMS = (PURPLE, SKY, BLACK, GREY)
 
 _STYLE: dict[Any, Any] = {
@@ -378,9 +384,10 @@ def _domain_styles(domains: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _arm_colours(arms: Sequence[str]) -> dict[str, str]:
-    others = [arm for arm in arms if arm not in _ARM_COLOURS]
-    extra = {each: _OTHER_ARMS[i % len(_OTHER_ARMS)] for i, each in enumerate(others)}
-    return {arm: _ARM_COLOURS.get(arm) or extra[arm] for arm in arms}
+    known = {arm: colour for arm, colour in _ARM_COLOURS.items() if arm in arms}
+    free = [colour for colour in _OTHER_ARMS if colour not in known.values()]
+    others = [arm for arm in arms if arm not in known]
+    return known | {arm: free[i % len(free)] for i, arm in enumerate(others)}
 
 
 def _step_ticks(axes: Axes) -> None:

@@ -70,22 +70,25 @@ def test_a_wrong_setting_says_what_is_wrong(options: dict, error: type, says: st
 def test_every_key_but_the_axes_is_part_of_the_measurement(family: Name) -> None:
     measurement = load_protocol("quick", settings=[f"family={family}"]).measurement()
     others = {key for keys in KEYS.values() for key in keys} - KEYS[family].keys()
-    default = {"bias", "aux_codes"} | ({"family"} if family == "topk" else set())
+    default = {"bias"} | ({"family"} if family == "topk" else set())
     assert set(measurement) == set(Protocol.model_fields) - set(AXES) - others - default
     assert None not in measurement.values()
 
 
-@pytest.mark.parametrize("setting", ["family=topk", "bias=trained", "aux_codes=raw"])
+@pytest.mark.parametrize("setting", ["family=topk", "bias=trained"])
 def test_defaults_of_later_keys_leave_no_trace_in_a_spec(setting: str) -> None:
     """So that the hashes of cells measured before there were such keys stand."""
     plain = load_protocol("quick")
     assert load_protocol("quick", settings=[setting]).measurement() == plain.measurement()
 
 
-@pytest.mark.parametrize("control", ["bias=frozen", "aux_codes=relu"])
-def test_a_control_is_part_of_the_measurement(control: str) -> None:
-    key, value = control.split("=")
-    assert load_protocol("quick", settings=[control]).measurement()[key] == value
+def test_a_control_is_part_of_the_measurement() -> None:
+    assert load_protocol("quick", settings=["bias=frozen"]).measurement()["bias"] == "frozen"
+
+
+def test_a_key_that_became_part_of_the_arm_says_so() -> None:
+    with pytest.raises(UsageError, match=r"aux_codes is no protocol key.*--arm raw\+auxk-relu"):
+        load_protocol("quick", settings=["aux_codes=relu"])
 
 
 def test_a_family_brings_its_own_keys_and_they_can_be_set() -> None:

@@ -43,6 +43,9 @@ def test_every_arm_trains(bench: Bench, tiny: list[str]) -> None:
     found = list(RecordStore(Path("runs")))
     assert {record.spec.arm for record in found} == set(names)
     assert all(record.status == "ok" for record in found)
+    ends = {record.spec.arm: record.result.training.fvu for record in found}
+    for name in ("raw", "none-rms"):  # dead features are left in these
+        assert len({ends[name], ends[f"{name}+auxk"], ends[f"{name}+auxk-relu"]}) == 3
 
 
 def test_seeds_agreement_is_in_the_record_and_not_in_what_is_compared(
