@@ -16,8 +16,9 @@ pre-activations too, and the k-th largest of them is t_k sqrt(1 + gamma^2). So t
 too little: 3 % instead of 18 % at gamma 1 (N 100,000, n 8192, k 64), 61 % instead of 69 % at gamma
 2, and within a point from gamma 4 on. `gaussian_relu` and `gaussian_dead` are our own, not the
 paper's: they take that threshold, and the whole distribution of the largest of N values instead of
-its quantile C. They are right for Gaussians at every gamma; on real layers, whose largest values
-are not a Gaussian's, they are no nearer to what is measured than the closed form is.
+its quantile C. They are right for Gaussians at every gamma. Real layers are not Gaussian, nor of
+full rank: over the 454 published ones the mean absolute error of P(dead) is 7.7 points (too high by
+2.0 on average), that of the closed form 8.2 (too low by 5.1); which is nearer differs by model.
 
 Nothing here needs torch or numpy. All rates are shares in [0, 1].
 """
