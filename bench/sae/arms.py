@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from zoo.errors import UnknownName
 
@@ -82,7 +82,8 @@ def parse_arm(text: str) -> Arm:
             f"{' or '.join(f'+{word}' for word in _WORDS)} may follow."
         )
         raise UnknownName("arm", text, [arm.name for arm in all_arms()], remedy)
-    return replace(inputs, **{str(axis): word for axis, word in zip(axes, words, strict=True)})
+    chosen: dict[str, Any] = {str(axis): word for axis, word in zip(axes, words, strict=True)}
+    return replace(inputs, **chosen)
 
 
 def _inputs() -> dict[str, Arm]:
