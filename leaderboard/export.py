@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from bench.plan.protocol import AXES, Protocol
+from bench.plan.protocol import AXES, GONE, Protocol
 from bench.records.schema import Record
 from bench.records.store import RecordStore
 from bench.sae.arms import PRESETS
@@ -165,6 +165,9 @@ def _of_model(model: type[BaseModel], path: tuple[str, ...], nullable: bool = Fa
             yield from _of_model(annotation, where, none)
         else:
             yield from _leaf(annotation, where, none, field.description or "")
+        if where == ("spec", "protocol"):
+            for key, instead in GONE.items():
+                yield from _leaf(str, (*where, key), True, f"In older records only. {instead}")
 
 
 def _leaf(annotation: Any, path: tuple[str, ...], nullable: bool, text: str) -> Iterator[Column]:

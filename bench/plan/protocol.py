@@ -26,8 +26,8 @@ _FAMILY_KEYS = {key for keys in KEYS.values() for key in keys}
 # Keys that came later: in a Spec only where they are not what they are by default.
 _LATER = ("family", "bias")
 
-# Keys that there were, and what to say instead.
-_GONE = {"aux_codes": "It is part of the arm: --arm raw+auxk-relu for AuxK with a ReLU."}
+# Keys that older records have, and what to say instead.
+GONE = {"aux_codes": "It is part of the arm: --arm raw+auxk-relu for AuxK with a ReLU."}
 
 # What a random number generator takes.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -191,8 +191,8 @@ def _parse(setting: str) -> tuple[str, Any]:
     key, equals, value = setting.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {setting!r} is not KEY=VALUE", "For instance: --set k=32")
-    if key in _GONE:
-        raise UsageError(f"{key} is no protocol key any more", _GONE[key])
+    if key in GONE:
+        raise UsageError(f"{key} is no protocol key any more", GONE[key])
     if key not in Protocol.model_fields:
         known = list(Protocol.model_fields)
         raise UnknownName("protocol key", key, known, f"Keys: {', '.join(known)}.")

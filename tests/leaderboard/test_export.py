@@ -32,6 +32,13 @@ def test_every_cell_is_a_row_in_a_fixed_order(output: Path) -> None:
     assert flat_cells(random.Random(3).sample(records, len(records))) == rows
 
 
+def test_a_key_that_only_older_records_have_is_exported() -> None:
+    (old,) = flat_cells([make_record(arm="raw+auxk", protocol={"aux_codes": "relu"})])
+    assert old["spec.protocol.aux_codes"] == "relu"
+    (new,) = flat_cells([make_record()])
+    assert new["spec.protocol.aux_codes"] is None
+
+
 def test_values_are_those_of_the_records_unrounded(output: Path) -> None:
     by_hash = {record.hash: record for record in RecordStore(output)}
     for row in flat_cells(by_hash.values()):
