@@ -30,9 +30,10 @@ from leaderboard.metrics import (
     RANK,
     REVIVAL,
     Metric,
+    RevivalMetric,
 )
 from leaderboard.page_names import model_page
-from leaderboard.text import count, percent, plain, url_part
+from leaderboard.text import count, integer, plain, url_part
 
 FOLDER = "page"
 STATIC = Path(__file__).parent / "static"
@@ -47,11 +48,13 @@ _OF_CELL = (
     INIT_TOPK,
     INIT,
     END,
+    REVIVAL,
     NEVER,
     BIAS,
     FVU,
     L0,
 )
+_SAVED = "raw minus centered, in points of percent, paired by layer and seed"
 _BY_ARM = (INIT, END, FVU)
 
 
@@ -75,8 +78,7 @@ def page_data(groups: Sequence[Group]) -> dict[str, Any]:
         "domains": sorted({plain(group.domain, 20) for group in groups}),
         "arms": [plain(arm, 30) for arm in arms],
         "modelColumns": _model_columns(),
-        "cellColumns": [_column(metric) for metric in _OF_CELL]
-        + [{"title": REVIVAL.title, "meaning": REVIVAL.meaning, "whole": True}],
+        "cellColumns": [_column(metric) for metric in _OF_CELL],
         "models": [_model(group, settings) for group in groups],
         "cells": [
             _cell(index, group, arms, place)
@@ -96,11 +98,15 @@ def _setting(setting: Setting, groups: Sequence[Group]) -> dict[str, Any]:
     return {"key": setting.key[:8], "name": f"{plain(setting.name, 40)}: {sizes}"}
 
 
-def _column(metric: Metric, title: str | None = None, meaning: str | None = None) -> dict[str, Any]:
+def _column(
+    metric: Metric | RevivalMetric, title: str | None = None, meaning: str | None = None
+) -> dict[str, Any]:
+    show = metric.show if isinstance(metric, Metric) else integer
     return {
         "title": title or metric.title,
         "meaning": meaning or metric.meaning,
-        "percent": metric.show is percent,
+        # The name of a function in `page.js`, which writes numbers as the boards do.
+        "show": show.__name__,
     }
 
 
@@ -111,8 +117,11 @@ def _model_columns() -> list[dict[str, Any]]:
         _column(metric, f"{metric.title} {arm}") for metric in _BY_ARM for arm in (RAW, CENTERED)
     ]
     return found + [
-        _column(metric, f"Saved at {when}", f"{metric.meaning}: raw minus centered, in points")
-        for metric, when in ((INIT, "init"), (END, "end"))
+        _column(metric, f"Saved at {when}", f"features dead {text}, {_SAVED}")
+        for metric, when, text in (
+            (INIT, "init", "at initialisation"),
+            (END, "end", "at the end of training"),
+        )
     ]
 
 
@@ -149,10 +158,14 @@ def _cell(index: int, group: Group, arms: Sequence[str], place: tuple[int, str, 
 
 
 def _numbers(record: Record) -> list[float | None]:
-    values = [metric.value(record) for metric in _OF_CELL]
-    revival = REVIVAL.of(record)
-    values.append(None if revival is None else revival.median_steps)
-    return [_short(value) for value in values]
+    return [_short(_value(metric, record)) for metric in _OF_CELL]
+
+
+def _value(metric: Metric | RevivalMetric, record: Record) -> float | None:
+    if isinstance(metric, Metric):
+        return metric.value(record)
+    revival = metric.of(record)
+    return None if revival is None else revival.median_steps
 
 
 def _mean(spread: Spread | None) -> float | None:

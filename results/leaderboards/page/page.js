@@ -48,10 +48,16 @@ function percent(share) {
   return (100 * share).toFixed(1);
 }
 
+function integer(value) {
+  return Math.round(value).toLocaleString("en");
+}
+
+// By the names that the data gives them.
+const FORMATS = { number, percent, integer };
+
 function written(value, column) {
   if (value === null || value === undefined) return "\u2014";
-  if (column.whole) return Math.round(value).toLocaleString("en");
-  return column.percent ? percent(value) : number(value);
+  return FORMATS[column.show](value);
 }
 
 // ---------------------------------------------------------------------------------------- state
