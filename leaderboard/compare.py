@@ -18,19 +18,20 @@ from typing import Any
 from bench.records.schema import Record
 from bench.records.spec import Spec
 from bench.records.store import RecordStore
+from leaderboard.columns.death import END
+from leaderboard.columns.kinds import Column, Table
+from leaderboard.columns.tables import columns_of
 from leaderboard.groups import arm_order, differing
-from leaderboard.metrics import BIAS, END, FVU, GAMMA, INIT, L0, NEVER, RANK, RECOVERY, Metric
 from leaderboard.text import NOTHING, between, count, escape, percent, table
 
 CONFIDENCE = 0.95
-METRICS = (GAMMA, RANK, INIT, END, NEVER, BIAS, FVU, L0, RECOVERY)
 
 _WORST = 10
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of one arm over all pairs that have it; differences are B minus A.
+    """A number of one arm over all pairs that have it; differences are B minus A.
 
     mean_a, mean_b, mean: over the models, of each model's mean. largest: of all pairs, by size.
     interval: 95 % of the mean difference, by Student's t over the models' means (cells of one
@@ -38,7 +39,7 @@ class Difference:
     """
 
     arm: str
-    metric: Metric
+    column: Column
     pairs: int
     models: int
     mean_a: float
@@ -70,9 +71,10 @@ class Comparison:
         return dict(sorted(found.items()))
 
     def differences(self) -> list[Difference]:
-        """Every metric that pairs have, arm by arm."""
+        """Every number that pairs have, arm by arm."""
         arms = sorted({a.spec.arm for a, _ in self.pairs}, key=arm_order)
-        found = [_difference(self.pairs, arm, metric) for arm in arms for metric in METRICS]
+        columns = columns_of(Table.COMPARISON)
+        found = [_difference(self.pairs, arm, column) for arm in arms for column in columns]
         return [each for each in found if each is not None]
 
 
@@ -146,11 +148,11 @@ def _flat(spec: Spec) -> dict[str, Any]:
 
 
 def _difference(
-    pairs: Sequence[tuple[Record, Record]], arm: str, metric: Metric
+    pairs: Sequence[tuple[Record, Record]], arm: str, column: Column
 ) -> Difference | None:
     values: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for a, b in pairs:
-        first, second = metric.value(a), metric.value(b)
+        first, second = column.value(a), column.value(b)
         if a.spec.arm == arm and first is not None and second is not None:
             values[a.spec.model].append((first, second))
     every = [each for model in sorted(values) for each in values[model]]
@@ -160,7 +162,7 @@ def _difference(
     changes = [after - before for before, after in by_model]
     return Difference(
         arm=arm,
-        metric=metric,
+        column=column,
         pairs=len(every),
         models=len(values),
         mean_a=_mean([before for before, _ in by_model]),
@@ -208,14 +210,14 @@ def _counts(found: Comparison) -> str:
 
 
 def _row(each: Difference) -> list[str]:
-    show = each.metric.show
+    show = each.column.show
     interval = NOTHING
     if each.interval is not None:
         low, high = each.interval
         interval = between(_signed(show, low), _signed(show, high))
     return [
         escape(each.arm),
-        each.metric.title,
+        each.column.title,
         f"{each.pairs:,}",
         f"{each.models:,}",
         show(each.mean_a),

@@ -24,15 +24,15 @@ from bench.plan.protocol import AXES, GONE, Protocol
 from bench.records.schema import Record
 from bench.records.store import RecordStore
 from bench.sae.arms import PRESETS
-from leaderboard.metrics import (
+from leaderboard.columns.death import (
+    DUE_TO_MEAN,
+    DUE_TO_NEITHER,
+    DUE_TO_SPECTRUM,
     END,
     INIT,
-    NEVER,
-    OWED_MEAN,
-    OWED_REST,
-    OWED_SPECTRUM,
-    Metric,
 )
+from leaderboard.columns.kinds import Metric
+from leaderboard.columns.training import NEVER
 from leaderboard.text import NOTHING, escape, table
 from zoo.errors import UsageError
 from zoo.files import write_atomically
@@ -46,9 +46,9 @@ _DERIVED: dict[str, Metric] = {
     "share_dead_init": INIT,
     "share_dead_end": END,
     "share_never_revived": NEVER,
-    "share_owed_to_mean": OWED_MEAN,
-    "share_owed_to_spectrum": OWED_SPECTRUM,
-    "share_owed_to_neither": OWED_REST,
+    "share_owed_to_mean": DUE_TO_MEAN,
+    "share_owed_to_spectrum": DUE_TO_SPECTRUM,
+    "share_owed_to_neither": DUE_TO_NEITHER,
 }
 _ENDS = {
     "": "share: ",

@@ -19,7 +19,8 @@ from bench.sae.arms import PRESETS, parse_arm
 from zoo.errors import BadRecord, UnknownName
 from zoo.files import content_hash
 
-RAW, CENTERED = "raw", "centered"
+# The arms whose story the boards tell: what is dead, what centering saves, what whitening leaves.
+RAW, CENTERED, WHITENED = "raw", "centered", "whitened"
 
 # What makes two measurements of a model of one name different things.
 _IDENTITY = ("weights", "corpus", "corpus_fingerprint", "card")
@@ -99,6 +100,12 @@ class Group:
         return layers if isinstance(layers, int) else max(self.layers) + 1
 
     @property
+    def coverage(self) -> str:
+        """`3 of 12`: layers with a result, of those that the model has."""
+        done = {record.spec.layer for record in self.records if record.status == "ok"}
+        return f"{len(done)} of {self.depth}"
+
+    @property
     def records(self) -> list[Record]:
         """The records there are, by layer, arm and seed."""
         return [record for record in self.cells.values() if record is not None]
@@ -134,9 +141,13 @@ class Group:
         """Mean and range over the layers of the layers' means."""
         return Spread.of(self.by_layer(value, arm).values())
 
-    def saved(self, value: Value) -> Spread | None:
-        """Raw minus centered, paired by layer and seed; mean and range over the layers' means."""
-        spreads = [Spread.of(self._differences(value, layer)) for layer in self.layers]
+    def saved(self, value: Value, layers: Sequence[int] | None = None) -> Spread | None:
+        """Raw minus centered, paired by layer and seed; mean and range over the layers' means.
+
+        layers: some of the layers; all where none are given.
+        """
+        chosen = self.layers if layers is None else layers
+        spreads = [Spread.of(self._differences(value, layer)) for layer in chosen]
         return Spread.of(spread.mean for spread in spreads if spread is not None)
 
     def pairs(self, value: Value, layer: int) -> list[tuple[Record, Record]]:

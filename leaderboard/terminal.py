@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import singledispatch
 
 from bench.records.schema import Record
+from leaderboard.columns.kinds import Column, RevivalStep, Table
+from leaderboard.columns.tables import ArmColumn, arm_columns
 from leaderboard.groups import CENTERED, RAW, Group, arms_of, by_setting, group_records
-from leaderboard.metrics import END, FVU, GAMMA, INIT, REVIVAL, Metric
 from leaderboard.text import integer, plain
 
 WIDTH = 100
 _ABSENT = "-"
-
-
-def _headers(one: str, other: str) -> tuple[list[str], list[str]]:
-    """Two rows of the table, for two arms."""
-    first, second = plain(one, 8), plain(other, 8)
-    revival = f"{first}, steps"
-    return (
-        ["", "cells", "", "dead %", "at init", "dead %", "at end", "revival", "FVU", "FVU"],
-        ["model", "done", "gamma", first, second, first, second, revival, first, second],
-    )
 
 
 def _two_arms(groups: list[Group]) -> tuple[str, str]:
@@ -48,8 +40,9 @@ def _section(groups: list[Group]) -> str:
     from tabulate import tabulate
 
     arms = _two_arms(groups)
-    headers = _headers(*arms)
-    rows = [_row(group, arms) for group in groups]
+    columns = arm_columns(Table.TERMINAL, groups, arms)
+    headers = _headers(columns)
+    rows = [_row(group, columns) for group in groups]
     numbers = [max(map(len, column)) for column in list(zip(*headers, *rows, strict=True))[1:]]
     room = WIDTH - sum(numbers) - 2 * len(numbers)
     for row in rows:
@@ -77,27 +70,41 @@ def _title(group: Group) -> str:
     return f"{title}; LIMITED to {group.spec.limit:,} tokens"
 
 
-def _row(group: Group, arms: tuple[str, str]) -> list[str]:
+def _headers(columns: Sequence[ArmColumn]) -> tuple[list[str], list[str]]:
+    """Two rows: what a column is, and of which arm."""
+    upper, lower = ["", "cells"], ["model", "done"]
+    for column, arm in columns:
+        first, second = column.short or (column.title, column.title)
+        of_column = [each.arm for each in columns if each.column is column]
+        if arm is None:
+            upper.append("")
+            lower.append(column.title)
+        elif len(of_column) == 1:
+            upper.append(first)
+            lower.append(f"{plain(arm, 8)}, {second}")
+        else:
+            upper.append(first if arm == of_column[0] else second)
+            lower.append(plain(arm, 8))
+    return upper, lower
+
+
+def _row(group: Group, columns: Sequence[ArmColumn]) -> list[str]:
     done = len(group.records) - len(group.failed)
-    return [
-        group.label,
-        f"{done}/{len(group.cells)}",
-        _value(group, GAMMA, None),
-        *(_value(group, metric, arm) for metric in (INIT, END) for arm in arms),
-        _revival(group, arms[0]),
-        *(_value(group, FVU, arm) for arm in arms),
-    ]
+    cells = [_text(column, group, arm) for column, arm in columns]
+    return [group.label, f"{done}/{len(group.cells)}", *cells]
 
 
-def _value(group: Group, metric: Metric, arm: str | None) -> str:
-    spread = group.over_layers(metric.value, arm)
-    return _ABSENT if spread is None else metric.show(spread.mean)
+@singledispatch
+def _text(column: Column, group: Group, arm: str | None) -> str:
+    value = column.of_model(group, arm)
+    return _ABSENT if value is None else column.show(value)
 
 
-def _revival(group: Group, arm: str) -> str:
+@_text.register
+def _revival(column: RevivalStep, group: Group, arm: str | None) -> str:
     """The range of the medians; `>300` where 300 steps were too few for half of the features."""
     records = [cell for layer in group.layers for cell in group.at(layer, arm) if cell is not None]
-    found = [each for record in records if (each := REVIVAL.of(record)) is not None and each.born]
+    found = [each for each in column.revivals(records) if each.born]
     medians = [each.median_steps for each in found if each.median_steps is not None]
     trained = [record.result.training for record in records if record.result is not None]
     steps = integer(max((each.steps for each in trained if each is not None), default=0))

@@ -14,8 +14,9 @@ from statistics import quantiles
 from typing import Any, Literal
 
 from bench.records.schema import Checkpoint, Record, Revival
-from leaderboard.groups import Group, Setting, arms_of, by_setting
-from leaderboard.metrics import END, GAMMA, GAMMA_RAW, GAMMA_RMS, INIT, INIT_RELU, PREDICTED
+from leaderboard.columns.activations import GAMMA, GAMMA_RAW, GAMMA_RMS
+from leaderboard.columns.death import END, INIT, INIT_RELU, PREDICTED
+from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting
 from leaderboard.page_names import model_page
 from leaderboard.text import count, escape, plain
 from zoo.cards import DOMAINS
@@ -190,8 +191,8 @@ def _bias(setting: Setting, groups: Sequence[Group]) -> Picture | None:
 def _heat(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     panels = {
         "gamma": [_row(group.by_layer(GAMMA.value)) for group in groups],
-        "dead": [_row(group.by_layer(INIT.value, "raw")) for group in groups],
-        "cured": [_row(group.by_layer(INIT.value, "centered")) for group in groups],
+        "dead": [_row(group.by_layer(INIT.value, RAW)) for group in groups],
+        "cured": [_row(group.by_layer(INIT.value, CENTERED)) for group in groups],
     }
     if not any(panels["gamma"]):
         return None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.intervals import Estimate
+from leaderboard.columns.activations import GAMMA
+from leaderboard.columns.death import INIT, INIT_RELU
 from leaderboard.groups import RAW, Group
 from leaderboard.markdown.layout import Page
-from leaderboard.metrics import GAMMA, INIT, INIT_RELU
 from leaderboard.paper import ABSTRACT, PAPER_PROTOCOL, TABLE, TABLE_ROWS, Cell, gamma_correlations
 from leaderboard.text import NOTHING, escape, table
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from leaderboard.columns.kinds import Column
 from leaderboard.groups import Group, Setting, arms_of, differing
-from leaderboard.metrics import Metric, RevivalMetric
 from leaderboard.page_names import model_page
 from leaderboard.text import NOTHING, Notes, count, escape, link
 
@@ -23,8 +23,8 @@ class Page:
         """Appends paragraphs, headings or tables."""
         self.blocks.extend(block for block in blocks if block)
 
-    def head(self, column: Metric | RevivalMetric, arm: str | None = None) -> str:
-        """The header of a metric's column, whose meaning will be explained on this page."""
+    def head(self, column: Column, arm: str | None = None) -> str:
+        """The header of a column, whose meaning will be explained on this page."""
         return self.term(column.title, column.meaning, arm)
 
     def term(self, title: str, meaning: str, arm: str | None = None) -> str:

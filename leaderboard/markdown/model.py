@@ -6,44 +6,13 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 
 from bench.records.schema import Record
+from leaderboard.columns.kinds import Table
 from leaderboard.figures.pictures import Picture, image
 from leaderboard.groups import Group
 from leaderboard.markdown.layout import Page, counts, setting_details, setting_line, setting_title
-from leaderboard.markdown.special_tokens import dimensions, special_tokens
-from leaderboard.markdown.values import MISSING, absence, layer_revival, layer_value
-from leaderboard.metrics import (
-    ALWAYS_ON,
-    BIAS,
-    BORN_RAW,
-    END,
-    END_RELU,
-    END_TOPK,
-    FVU,
-    GAMMA,
-    GAMMA_RAW,
-    GAMMA_RMS,
-    GAUSSIAN,
-    INIT,
-    INIT_RELU,
-    INIT_TOPK,
-    KURTOSIS,
-    KURTOSIS_MAX,
-    L0,
-    LATER_ADDED,
-    MEDIAN_GAP,
-    NEVER,
-    OWED_MEAN,
-    OWED_REST,
-    OWED_SPECTRUM,
-    PREDICTED,
-    PREDICTED_RELU,
-    RANK,
-    REVIVAL,
-    REVIVAL_RELU,
-    REVIVAL_TOPK,
-    TOKENS,
-    WIDTH,
-)
+from leaderboard.markdown.special_tokens import special_tokens
+from leaderboard.markdown.tables import ARM, LAYER, arm_rows, column_table, layer_rows
+from leaderboard.markdown.values import MISSING
 from leaderboard.page_names import domain_page
 from leaderboard.text import DOT, NOTHING, count, escape, integer, link, table, url_part
 
@@ -61,13 +30,17 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
         own = (group.setting, group.key)
         profiles = [each for each in pictures if (each.setting, each.subject) == own]
         page.add(*(image(each, "../") for each in profiles))
-        page.add("### Layers", _layers(page, group))
-        page.add("### Death by path", _death(page, group))
-        if any(OWED_REST.value(record) is not None for record in group.records):
-            page.add("### What death is owed to", _owed(page, group))
+        layers, arms = layer_rows([group]), arm_rows(group)
+        page.add("### Layers", column_table(page, Table.MODEL_LAYERS, [LAYER], layers))
+        death = column_table(page, Table.MODEL_DEATH, [LAYER, ARM], arms)
+        page.add("### Death by path", death)
+        if attribution := column_table(page, Table.ATTRIBUTION, [LAYER], layers):
+            page.add("### What death is owed to", attribution)
         if group.spec.protocol.get("steps"):
-            page.add("### Training", _training(page, group))
-        page.add("### Activations", _activations(page, group))
+            training = column_table(page, Table.MODEL_TRAINING, [LAYER, ARM], arms)
+            page.add("### Training", training)
+        activations = column_table(page, Table.MODEL_ACTIVATIONS, [LAYER], layers)
+        page.add("### Activations", activations)
         if special := special_tokens(page, group):
             page.add("### With and without special tokens", special)
         page.add("### Provenance", _provenance(group))
@@ -81,104 +54,7 @@ def _way_back(groups: Sequence[Group]) -> str:
     return f" {DOT} ".join([link("All models", "../README.md"), *links])
 
 
-# ---------------------------------------------------------------------------------------- tables
-
-
-def _layers(page: Page, group: Group) -> str:
-    """A row per layer, the arms side by side."""
-    of_layer = (GAMMA, GAMMA_RAW, GAMMA_RMS, RANK, PREDICTED_RELU, PREDICTED, GAUSSIAN)
-    headers = [
-        "Layer",
-        *(page.head(metric) for metric in of_layer),
-        *(page.head(INIT, arm) for arm in group.arms),
-        *(page.head(END, arm) for arm in group.arms),
-    ]
-    rows = [
-        [
-            str(layer),
-            *(layer_value(page, group, metric, layer, None) for metric in of_layer),
-            *(layer_value(page, group, INIT, layer, arm) for arm in group.arms),
-            *(layer_value(page, group, END, layer, arm) for arm in group.arms),
-        ]
-        for layer in group.layers
-    ]
-    return table(headers, rows)
-
-
-def _death(page: Page, group: Group) -> str:
-    """A row per layer and arm."""
-    measured = (INIT_RELU, INIT_TOPK, INIT, END_RELU, END_TOPK, END, ALWAYS_ON)
-    headers = ["Layer", "Arm", *(page.head(metric) for metric in measured)]
-    rows = [
-        [
-            str(layer),
-            escape(arm),
-            *(layer_value(page, group, metric, layer, arm) for metric in measured),
-        ]
-        for layer in group.layers
-        for arm in group.arms
-    ]
-    return table(headers, rows, left=2)
-
-
-def _owed(page: Page, group: Group) -> str:
-    """The raw arm's death at initialisation by cause, whichever arms were run."""
-    parts = (OWED_MEAN, OWED_SPECTRUM, OWED_REST)
-    headers = ["Layer", page.head(BORN_RAW), *(page.head(part) for part in parts)]
-    rows = [
-        [
-            str(layer),
-            *(layer_value(page, group, metric, layer, None) for metric in (BORN_RAW, *parts)),
-        ]
-        for layer in group.layers
-    ]
-    return table(headers, rows)
-
-
-def _training(page: Page, group: Group) -> str:
-    revivals = (REVIVAL, REVIVAL_RELU, REVIVAL_TOPK)
-    metrics = [NEVER, BIAS, FVU, L0]
-    for metric in LATER_ADDED:
-        if any(metric.value(record) is not None for record in group.records):
-            metrics.append(metric)
-    headers = ["Layer", "Arm"]
-    headers += [page.head(revival) for revival in revivals]
-    headers += [page.head(metric) for metric in metrics]
-    rows = [
-        [
-            str(layer),
-            escape(arm),
-            *(layer_revival(page, group, metric, layer, arm) for metric in revivals),
-            *(layer_value(page, group, metric, layer, arm) for metric in metrics),
-        ]
-        for layer in group.layers
-        for arm in group.arms
-    ]
-    return table(headers, rows, left=2)
-
-
-def _activations(page: Page, group: Group) -> str:
-    metrics = (TOKENS, WIDTH, KURTOSIS, KURTOSIS_MAX, MEDIAN_GAP)
-    meaning = "dimensions that carry most of the mean, each with its share of ||mu||^2 in percent"
-    headers = ["Layer", *(page.head(each) for each in metrics), page.term("Top dims", meaning)]
-    rows = [
-        [
-            str(layer),
-            *(layer_value(page, group, metric, layer, None) for metric in metrics),
-            _outliers(page, group, layer),
-        ]
-        for layer in group.layers
-    ]
-    return table(headers, rows)
-
-
-def _outliers(page: Page, group: Group, layer: int) -> str:
-    """Those of the layer's first measured cell: they are the layer's, whatever the arm or seed."""
-    records = group.at(layer)
-    for record in records:
-        if record is not None and record.result is not None:
-            return dimensions(record.result.statistics.outlier_dims)
-    return absence(page, records)
+# ----------------------------------------------------------------------------------------- cells
 
 
 def _cells(page: Page, group: Group) -> str:

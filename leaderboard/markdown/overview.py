@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from leaderboard.columns.activations import GAMMA
+from leaderboard.columns.death import INIT
+from leaderboard.columns.kinds import Table
+from leaderboard.columns.training import SAVED_INIT
 from leaderboard.figures.pictures import Picture, image
-from leaderboard.groups import CENTERED, RAW, Group, Setting, Spread, by_setting
+from leaderboard.groups import RAW, Group, Setting, by_setting
 from leaderboard.markdown.correlation import correlation
 from leaderboard.markdown.layout import (
     Page,
@@ -15,30 +19,17 @@ from leaderboard.markdown.layout import (
     setting_line,
     setting_title,
 )
-from leaderboard.markdown.values import (
-    absence,
-    failures,
-    group_value,
-    measured_layers,
-    ranked,
-    spread_text,
-    worst_layer,
-)
-from leaderboard.metric_intervals import saved_interval
-from leaderboard.metrics import (
-    END,
-    GAMMA,
-    GAUSSIAN,
-    INIT,
-    INIT_RELU,
-    INIT_TOPK,
-    PREDICTED,
+from leaderboard.markdown.tables import (
+    COVERAGE,
+    DOMAIN,
+    MODEL,
     RANK,
-    Metric,
-    Rate,
+    column_table,
+    ranked_rows,
 )
+from leaderboard.markdown.values import failures
 from leaderboard.page_names import domain_page
-from leaderboard.text import DOT, count, escape, link, percent, table
+from leaderboard.text import DOT, count, escape, link, table
 
 _INTRODUCTION = (
     "How far the mean dominates a model's activations (gamma), how many features of a sparse "
@@ -88,102 +79,21 @@ def _domains(groups: Sequence[Group]) -> str:
     return "Domains: " + f" {DOT} ".join(link(escape(name), domain_page(name)) for name in names)
 
 
-def _leading(page: Page, rank: str, group: Group) -> list[str]:
-    return [rank, model_link(group), link(escape(group.domain), domain_page(group.domain))]
-
-
-_LEADING = ("#", "Model", "Domain")
+_LEADS = (RANK, MODEL, DOMAIN)
 
 
 def _by_gamma(page: Page, groups: Sequence[Group]) -> str:
-    headers = [
-        *_LEADING,
-        page.term("Layers", "layers with a result, of those that the model has"),
-        page.head(GAMMA),
-        page.term("Max layer", "the layer where the ranked number is largest, with the number"),
-        page.head(RANK),
-    ]
-    rows = [
-        [
-            *_leading(page, rank, group),
-            measured_layers(group),
-            group_value(page, group, GAMMA),
-            worst_layer(group, GAMMA, None),
-            group_value(page, group, RANK),
-        ]
-        for rank, group in ranked(groups, lambda group: _mean(group, GAMMA, None))
-    ]
-    return table(headers, rows, left=3)
+    rows = ranked_rows(groups, GAMMA.of_model)
+    return column_table(page, Table.BY_GAMMA, [*_LEADS, COVERAGE], rows)
 
 
 def _by_death(page: Page, groups: Sequence[Group]) -> str:
-    headers = [
-        *_LEADING,
-        page.head(INIT, RAW),
-        page.head(INIT_RELU, RAW),
-        page.head(INIT_TOPK, RAW),
-        page.head(PREDICTED),
-        page.head(GAUSSIAN),
-        "Max layer",
-    ]
-    rows = [
-        [
-            *_leading(page, rank, group),
-            *(group_value(page, group, each, RAW) for each in (INIT, INIT_RELU, INIT_TOPK)),
-            group_value(page, group, PREDICTED),
-            group_value(page, group, GAUSSIAN),
-            worst_layer(group, INIT, RAW),
-        ]
-        for rank, group in ranked(groups, lambda group: _mean(group, INIT, RAW))
-    ]
-    return table(headers, rows, left=3)
+    rows = ranked_rows(groups, lambda group: INIT.of_model(group, RAW))
+    return column_table(page, Table.BY_DEATH, _LEADS, rows)
 
 
 def _by_saving(page: Page, groups: Sequence[Group]) -> str:
-    saved = "raw minus centered, in points of percent, paired by layer and seed"
-    headers = [
-        *_LEADING,
-        page.term("Saved at init", f"features dead at initialisation, {saved}"),
-        page.head(INIT, RAW),
-        page.head(INIT, CENTERED),
-        page.term("Saved at end", f"features dead at the end of training, {saved}"),
-        page.head(END, RAW),
-        page.head(END, CENTERED),
-    ]
-    rows = [
-        [
-            *_leading(page, rank, group),
-            _saved(page, group, INIT),
-            *(group_value(page, group, INIT, arm) for arm in (RAW, CENTERED)),
-            _saved(page, group, END),
-            *(group_value(page, group, END, arm) for arm in (RAW, CENTERED)),
-        ]
-        for rank, group in ranked(groups, _mean_saved)
-    ]
-    return table(headers, rows, left=3)
-
-
-def _saved(page: Page, group: Group, metric: Rate) -> str:
-    spread = group.saved(metric.value)
-    if spread is not None:
-        pairs = [group.pairs(metric.value, layer) for layer in group.layers]
-        return spread_text(spread, percent, saved_interval(pairs, metric.counted))
-    cells = [
-        cell for layer in group.layers for arm in (RAW, CENTERED) for cell in group.at(layer, arm)
-    ]
-    return absence(page, cells)
-
-
-def _mean_saved(group: Group) -> float | None:
-    return _mean_of(group.saved(INIT.value))
-
-
-def _mean(group: Group, metric: Metric, arm: str | None) -> float | None:
-    return _mean_of(group.over_layers(metric.value, arm))
-
-
-def _mean_of(spread: Spread | None) -> float | None:
-    return None if spread is None else spread.mean
+    return column_table(page, Table.BY_SAVING, _LEADS, ranked_rows(groups, SAVED_INIT.of_model))
 
 
 def _incomplete(page: Page, sections: dict[Setting, list[Group]]) -> str:

@@ -1,20 +1,103 @@
-"""How a number of a layer or of a model is written, and what stands where there is none."""
+"""How a cell of each kind of column is written, and what stands where there is no number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatch
 
 from bench.intervals import Estimate
 from bench.records.schema import Record, Revival
-from leaderboard.groups import Group, Spread
+from leaderboard.columns.kinds import (
+    Column,
+    Dimensions,
+    LargestLayer,
+    Metric,
+    RevivalStep,
+    Saving,
+)
+from leaderboard.groups import CENTERED, RAW, Group, Spread
 from leaderboard.markdown.layout import Page
-from leaderboard.metric_intervals import mean_interval
-from leaderboard.metrics import Metric, RevivalMetric
-from leaderboard.text import NOTHING, PLUS_MINUS, Show, between, count, escape, integer
+from leaderboard.metric_intervals import mean_interval, saved_interval
+from leaderboard.text import NOTHING, PLUS_MINUS, Show, between, count, escape, integer, percent
 
 NOT_REACHED = "not reached"
 MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row of a table is about: a model, one of its layers, or a layer in one arm."""
+
+    group: Group
+    layer: int | None = None
+    arm: str | None = None
+    rank: str = ""
+
+    @property
+    def layers(self) -> list[int]:
+        """The row's layer, or all layers of the model."""
+        return self.group.layers if self.layer is None else [self.layer]
+
+    def cells(self, arm: str | None) -> list[Record | None]:
+        """The cells of the row's layers (and of an arm), one for each seed."""
+        return [cell for layer in self.layers for cell in self.group.at(layer, arm)]
+
+
+@singledispatch
+def cell_text(column: Column, page: Page, row: Row, arm: str | None) -> str:
+    """A column's cell in a row, of an arm where one is given; or why there is no number."""
+    raise TypeError(f"no way of writing a cell of {type(column).__name__}")
+
+
+# ---------------------------------------------------------------------------------------- numbers
+
+
+@cell_text.register
+def _metric(column: Metric, page: Page, row: Row, arm: str | None) -> str:
+    group, layer = row.group, row.layer
+    if layer is None:
+        spread = group.over_layers(column.value, arm)
+        intervals = [_layer_interval(group, column, each, arm) for each in group.layers]
+        interval = mean_interval(each for each in intervals if each is not None)
+    else:
+        spread = group.at_layer(column.value, layer, arm)
+        interval = _layer_interval(group, column, layer, arm)
+    if spread is None:
+        return absence(page, row.cells(arm))
+    text = spread_text(spread, column.show, interval)
+    return text if layer is None or arm is None else text + partial(page, row.cells(arm))
+
+
+@cell_text.register
+def _saving(column: Saving, page: Page, row: Row, arm: str | None) -> str:
+    rate = column.rate
+    spread = row.group.saved(rate.value, row.layers)
+    if spread is not None:
+        pairs = [row.group.pairs(rate.value, layer) for layer in row.layers]
+        return spread_text(spread, column.show, saved_interval(pairs, rate.counted))
+    return absence(page, [*row.cells(RAW), *row.cells(CENTERED)])
+
+
+@cell_text.register
+def _largest_layer(column: LargestLayer, page: Page, row: Row, arm: str | None) -> str:
+    """The layer and its number; the first of equals."""
+    values = row.group.by_layer(column.of.value, column.arm)
+    if not values:
+        return NOTHING
+    layer = max(values, key=lambda index: (values[index], -index))
+    return f"{layer} ({column.of.show(values[layer])})"
+
+
+@cell_text.register
+def _dimensions(column: Dimensions, page: Page, row: Row, arm: str | None) -> str:
+    """Those of the first cell that has them: they are the layer's, whatever the arm or seed."""
+    records = row.cells(arm)
+    found = (column.read(record) for record in records if record is not None)
+    known = next((each for each in found if each is not None), None)
+    if known is None:
+        return absence(page, records)
+    return ", ".join(f"{each.index} ({percent(each.share)})" for each in known[:3]) or NOTHING
 
 
 def spread_text(spread: Spread, show: Show, interval: Estimate | None = None) -> str:
@@ -28,28 +111,7 @@ def spread_text(spread: Spread, show: Show, interval: Estimate | None = None) ->
     return mean if low == high else f"{mean} ({between(low, high)})"
 
 
-def layer_value(page: Page, group: Group, metric: Metric, layer: int, arm: str | None) -> str:
-    """A metric of one layer (and arm) over its seeds, or why there is none."""
-    records = group.at(layer, arm)
-    spread = group.at_layer(metric.value, layer, arm)
-    if spread is None:
-        return absence(page, records)
-    return spread_text(spread, metric.show, layer_interval(group, metric, layer, arm)) + (
-        partial(page, records) if arm else ""
-    )
-
-
-def group_value(page: Page, group: Group, metric: Metric, arm: str | None = None) -> str:
-    """A metric of a model over its layers, or why there is none."""
-    spread = group.over_layers(metric.value, arm)
-    if spread is None:
-        return absence(page, [cell for layer in group.layers for cell in group.at(layer, arm)])
-    intervals = (layer_interval(group, metric, layer, arm) for layer in group.layers)
-    known = [each for each in intervals if each is not None]
-    return spread_text(spread, metric.show, mean_interval(known))
-
-
-def layer_interval(group: Group, metric: Metric, layer: int, arm: str | None) -> Estimate | None:
+def _layer_interval(group: Group, metric: Metric, layer: int, arm: str | None) -> Estimate | None:
     """A metric's interval over the features and seeds of a layer (and arm)."""
     if metric.interval is None:
         return None
@@ -57,6 +119,58 @@ def layer_interval(group: Group, metric: Metric, layer: int, arm: str | None) ->
     records = (record for record in group.at(layer, arm) if record is not None)
     found = {record.spec.seed: record for record in records if metric.value(record) is not None}
     return metric.interval(list(found.values()))
+
+
+# --------------------------------------------------------------------------------------- revivals
+
+
+@cell_text.register
+def _revival(column: RevivalStep, page: Page, row: Row, arm: str | None) -> str:
+    records = row.cells(arm)
+    found = column.revivals(records)
+    if not found:
+        return absence(page, records)
+    if row.layer is None:
+        return _revival_of_model(found)
+    mark = partial(page, records)
+    return _revival_of_layer(page, found) + mark
+
+
+def _revival_of_layer(page: Page, found: Sequence[Revival]) -> str:
+    """The median step with its interval, or over several seeds its range."""
+    if all(each.median_steps is None for each in found):
+        reasons = sorted({escape(each.reason or "no reason given") for each in found})
+        word = NOT_REACHED if any(each.born for each in found) else NOTHING
+        return f"{word}{page.notes.ref(_reasons(reasons))}"
+    if len(found) == 1 and found[0].median_steps is not None:
+        return f"{integer(found[0].median_steps)}{_interval(page, found[0])}"
+    return _range(found)
+
+
+def _revival_of_model(found: Sequence[Revival]) -> str:
+    """The range over layers and seeds."""
+    return _range(found) if any(each.born for each in found) else NOTHING
+
+
+def _interval(page: Page, revival: Revival) -> str:
+    if revival.interval is None:
+        return page.notes.ref(escape(revival.reason)) if revival.reason else ""
+    low, high = revival.interval
+    return f" ({between(integer(low), integer(high))})"
+
+
+def _range(found: Sequence[Revival]) -> str:
+    """A median that was not reached lies beyond every one that was, so no mean is formed."""
+    medians = [each.median_steps for each in found if each.median_steps is not None]
+    spread = Spread.of(medians)
+    if spread is None:
+        return NOT_REACHED
+    if any(each.median_steps is None and each.born for each in found):
+        return between(integer(spread.low), NOT_REACHED)
+    return spread_text(spread, integer)
+
+
+# ---------------------------------------------------------------------------------------- absence
 
 
 def absence(page: Page, records: Sequence[Record | None]) -> str:
@@ -90,94 +204,3 @@ def partial(page: Page, records: Sequence[Record | None]) -> str:
 def _reasons(reasons: Sequence[str]) -> str:
     more = f" (and {count(len(reasons) - 3, 'other reason')})" if len(reasons) > 3 else ""
     return "; ".join(reasons[:3]) + more
-
-
-def layer_revival(page: Page, group: Group, metric: RevivalMetric, layer: int, arm: str) -> str:
-    """The median revival step of a layer: with its interval, or over several seeds its range."""
-    records = group.at(layer, arm)
-    found = [each for record in records if record and (each := metric.of(record)) is not None]
-    if not found:
-        return absence(page, records)
-    medians = [each.median_steps for each in found if each.median_steps is not None]
-    mark = partial(page, records)
-    if not medians:
-        reasons = sorted({escape(each.reason or "no reason given") for each in found})
-        word = NOT_REACHED if any(each.born for each in found) else NOTHING
-        return f"{word}{page.notes.ref(_reasons(reasons))}{mark}"
-    if len(found) == 1:
-        return f"{integer(medians[0])}{_interval(page, found[0])}{mark}"
-    unreached = [each for each in found if each.median_steps is None and each.born]
-    return _range(medians, unreached) + mark
-
-
-def _interval(page: Page, revival: Revival) -> str:
-    if revival.interval is None:
-        return page.notes.ref(escape(revival.reason)) if revival.reason else ""
-    low, high = revival.interval
-    return f" ({between(integer(low), integer(high))})"
-
-
-def group_revival(page: Page, group: Group, metric: RevivalMetric, arm: str) -> str:
-    """The range of a model's median revival steps over layers and seeds."""
-    records = [cell for layer in group.layers for cell in group.at(layer, arm)]
-    found = [each for record in records if record and (each := metric.of(record)) is not None]
-    born = [each for each in found if each.born]
-    if not found:
-        return absence(page, records)
-    if not born:
-        return NOTHING
-    medians = [each.median_steps for each in born if each.median_steps is not None]
-    return _range(medians, [each for each in born if each.median_steps is None])
-
-
-def _range(medians: Sequence[float], unreached: Sequence[Any]) -> str:
-    """A median that was not reached lies beyond every one that was, so no mean is formed."""
-    if not medians:
-        return NOT_REACHED
-    if unreached:
-        return between(integer(min(medians)), NOT_REACHED)
-    spread = Spread.of(medians)
-    assert spread is not None
-    return spread_text(spread, integer)
-
-
-# --------------------------------------------------------------------------------------- ranking
-
-Rank = Callable[[Group], float | None]
-
-
-def ranked(groups: Sequence[Group], value: Rank) -> list[tuple[str, Group]]:
-    """Groups by falling value with their rank; equal values share one, groups without come last."""
-    found = {id(group): value(group) for group in groups}
-
-    def order(group: Group) -> tuple[bool, float, str, str]:
-        worth = found[id(group)]
-        return worth is None, -(worth or 0.0), group.label, group.key
-
-    ordered = sorted(groups, key=order)
-    ranks: list[tuple[str, Group]] = []
-    for position, group in enumerate(ordered):
-        worth = found[id(group)]
-        if worth is None:
-            rank = NOTHING
-        elif position and worth == found[id(ordered[position - 1])]:
-            rank = ranks[-1][0]
-        else:
-            rank = str(position + 1)
-        ranks.append((rank, group))
-    return ranks
-
-
-def worst_layer(group: Group, metric: Metric, arm: str | None) -> str:
-    """The layer where a metric is largest, the first of equals."""
-    values = group.by_layer(metric.value, arm)
-    if not values:
-        return NOTHING
-    layer = max(values, key=lambda index: (values[index], -index))
-    return f"{layer} ({metric.show(values[layer])})"
-
-
-def measured_layers(group: Group) -> str:
-    """`3 of 12`: layers with a result, of those that the model has."""
-    done = {record.spec.layer for record in group.records if record.status == "ok"}
-    return f"{len(done)} of {group.depth}"

@@ -11,51 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.records.schema import Record
-from leaderboard.groups import CENTERED, RAW, Group, Setting, Spread, arms_of, by_setting
-from leaderboard.markdown.values import measured_layers
-from leaderboard.metrics import (
-    BIAS,
-    END,
-    FVU,
-    GAMMA,
-    GAMMA_RAW,
-    GAMMA_RMS,
-    INIT,
-    INIT_RELU,
-    INIT_TOPK,
-    L0,
-    NEVER,
-    PREDICTED,
-    RANK,
-    REVIVAL,
-    Metric,
-    RevivalMetric,
-)
+from leaderboard.columns.kinds import Column, Table
+from leaderboard.columns.tables import ArmColumn, arm_columns
+from leaderboard.groups import Group, Place, Setting, arms_of, by_setting
 from leaderboard.page_names import model_page
-from leaderboard.text import count, integer, plain, url_part
+from leaderboard.text import count, plain, url_part
 
 FOLDER = "page"
 STATIC = Path(__file__).parent / "static"
-
-_OF_CELL = (
-    GAMMA,
-    GAMMA_RAW,
-    GAMMA_RMS,
-    RANK,
-    PREDICTED,
-    INIT_RELU,
-    INIT_TOPK,
-    INIT,
-    END,
-    REVIVAL,
-    NEVER,
-    BIAS,
-    FVU,
-    L0,
-)
-_SAVED = "raw minus centered, in points of percent, paired by layer and seed"
-_BY_ARM = (INIT, END, FVU)
 
 
 def page_files(groups: Sequence[Group]) -> dict[str, str]:
@@ -73,15 +36,17 @@ def page_data(groups: Sequence[Group]) -> dict[str, Any]:
     """What the page shows, JSON-able; numbers to six digits, null where there is none."""
     settings = list(by_setting(groups))
     arms = arms_of(groups)
+    of_model = arm_columns(Table.WEB_MODELS, groups)
+    of_cell = arm_columns(Table.WEB_CELLS, groups)
     return {
         "settings": [_setting(setting, groups) for setting in settings],
         "domains": sorted({plain(group.domain, 20) for group in groups}),
         "arms": [plain(arm, 30) for arm in arms],
-        "modelColumns": _model_columns(),
-        "cellColumns": [_column(metric) for metric in _OF_CELL],
-        "models": [_model(group, settings) for group in groups],
+        "modelColumns": [_column(*each) for each in of_model],
+        "cellColumns": [_column(*each) for each in of_cell],
+        "models": [_model(group, settings, of_model) for group in groups],
         "cells": [
-            _cell(index, group, arms, place)
+            _cell(index, group, arms, place, of_cell)
             for index, group in enumerate(groups)
             for place in group.cells
         ],
@@ -98,53 +63,38 @@ def _setting(setting: Setting, groups: Sequence[Group]) -> dict[str, Any]:
     return {"key": setting.key[:8], "name": f"{plain(setting.name, 40)}: {sizes}"}
 
 
-def _column(
-    metric: Metric | RevivalMetric, title: str | None = None, meaning: str | None = None
-) -> dict[str, Any]:
-    show = metric.show if isinstance(metric, Metric) else integer
+def _column(column: Column, arm: str | None) -> dict[str, Any]:
     return {
-        "title": title or metric.title,
-        "meaning": meaning or metric.meaning,
+        "title": column.title if arm is None else f"{column.title} {plain(arm, 30)}",
+        "meaning": column.meaning,
         # The name of a function in `page.js`, which writes numbers as the boards do.
-        "show": show.__name__,
+        "show": column.show.__name__,
     }
 
 
-def _model_columns() -> list[dict[str, Any]]:
-    """The columns whose numbers `_model` gives, in the same order."""
-    found = [_column(metric) for metric in (GAMMA, RANK, PREDICTED)]
-    found += [
-        _column(metric, f"{metric.title} {arm}") for metric in _BY_ARM for arm in (RAW, CENTERED)
-    ]
-    return found + [
-        _column(metric, f"Saved at {when}", f"features dead {text}, {_SAVED}")
-        for metric, when, text in (
-            (INIT, "init", "at initialisation"),
-            (END, "end", "at the end of training"),
-        )
-    ]
-
-
-def _model(group: Group, settings: Sequence[Setting]) -> dict[str, Any]:
-    spreads = [group.over_layers(metric.value) for metric in (GAMMA, RANK, PREDICTED)]
-    spreads += [
-        group.over_layers(metric.value, arm) for metric in _BY_ARM for arm in (RAW, CENTERED)
-    ]
-    spreads += [group.saved(metric.value) for metric in (INIT, END)]
+def _model(
+    group: Group, settings: Sequence[Setting], columns: Sequence[ArmColumn]
+) -> dict[str, Any]:
     return {
         "setting": settings.index(group.setting),
         "key": f"{group.setting.key[:8]}-{group.key[:8]}",
         "label": plain(group.label, 120),
         "domain": plain(group.domain, 20),
-        "layers": measured_layers(group),
+        "layers": group.coverage,
         "failed": len(group.failed),
         "missing": len(group.missing),
         "page": f"../models/{url_part(model_page(group.model))}",
-        "values": [_mean(spread) for spread in spreads],
+        "values": [_short(column.of_model(group, arm)) for column, arm in columns],
     }
 
 
-def _cell(index: int, group: Group, arms: Sequence[str], place: tuple[int, str, int]) -> list[Any]:
+def _cell(
+    index: int,
+    group: Group,
+    arms: Sequence[str],
+    place: Place,
+    columns: Sequence[ArmColumn],
+) -> list[Any]:
     """[model, layer, arm, seed, state, link to the record, numbers, reason]."""
     layer, arm, seed = place
     record = group.cells[place]
@@ -154,22 +104,8 @@ def _cell(index: int, group: Group, arms: Sequence[str], place: tuple[int, str, 
     link = f"../../records/{url_part(record.spec.model)}/{url_part(record.hash)}.json"
     if record.failure is not None:
         return [*head, "failed", link, None, plain(str(record.failure))]
-    return [*head, "measured", link, _numbers(record), None]
-
-
-def _numbers(record: Record) -> list[float | None]:
-    return [_short(_value(metric, record)) for metric in _OF_CELL]
-
-
-def _value(metric: Metric | RevivalMetric, record: Record) -> float | None:
-    if isinstance(metric, Metric):
-        return metric.value(record)
-    revival = metric.of(record)
-    return None if revival is None else revival.median_steps
-
-
-def _mean(spread: Spread | None) -> float | None:
-    return None if spread is None else _short(spread.mean)
+    numbers = [_short(each.column.value(record)) for each in columns]
+    return [*head, "measured", link, numbers, None]
 
 
 def _short(value: float | None) -> float | None:

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from bench.records.schema import Record
+from leaderboard.columns.death import END
+from leaderboard.columns.training import FVU
 from leaderboard.compare import Difference, compare_folders, comparison_text, pair
-from leaderboard.metrics import END, FVU
 from tests.leaderboard.tables import tables
 from tests.records import make_grid, make_provenance, make_record, write_records
 from zoo.errors import BadCorpus
@@ -124,5 +125,5 @@ def test_folders_are_read(tmp_path: Path, before: list[Record], after: list[Reco
 
 
 def _find(differences: list[Difference], title: str, arm: str = "raw") -> Difference:
-    (found,) = [each for each in differences if (each.metric.title, each.arm) == (title, arm)]
+    (found,) = [each for each in differences if (each.column.title, each.arm) == (title, arm)]
     return found

@@ -6,8 +6,9 @@ import pytest
 
 from bench.records.schema import Record
 from bench.records.spec import Spec
+from leaderboard.columns.activations import GAMMA
+from leaderboard.columns.death import INIT
 from leaderboard.groups import Spread, arm_order, by_setting, group_records
-from leaderboard.metrics import GAMMA, INIT
 from tests.records import make_grid, make_provenance, make_record, make_spec
 from zoo.errors import BadCorpus, BadRecord
 

@@ -6,9 +6,10 @@ import pytest
 
 from bench.intervals import Estimate, binomial_interval, difference, paired_bootstrap
 from bench.records.schema import Death, Record
+from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_NEITHER, DUE_TO_SPECTRUM, INIT
+from leaderboard.columns.training import NEVER
 from leaderboard.groups import group_records
 from leaderboard.metric_intervals import mean_interval, saved_interval
-from leaderboard.metrics import INIT, NEVER, OWED_MEAN, OWED_REST, OWED_SPECTRUM
 from tests.leaderboard.tables import render, table
 from tests.records import make_grid, make_record, make_result, make_spec
 
@@ -147,15 +148,15 @@ def test_the_parts_add_up_to_the_raw_arm_s_death() -> None:
         assert record.result is not None
         owed = record.result.attribution
         assert owed is not None
-        parts = [metric.value(record) for metric in (OWED_MEAN, OWED_SPECTRUM, OWED_REST)]
+        parts = [metric.value(record) for metric in (DUE_TO_MEAN, DUE_TO_SPECTRUM, DUE_TO_NEITHER)]
         assert sum(part or 0 for part in parts) == pytest.approx(owed["raw"] / N)
 
 
 def test_over_seeds_the_parts_are_bootstrapped() -> None:
     records = make_grid(layers=[0], seeds=[0, 1, 2], arms=["raw"])
     owed = [r.result.attribution for r in records if r.result and r.result.attribution]
-    assert OWED_MEAN.interval is not None
-    assert OWED_MEAN.interval(records) == paired_bootstrap(
+    assert DUE_TO_MEAN.interval is not None
+    assert DUE_TO_MEAN.interval(records) == paired_bootstrap(
         [each["raw"] / N for each in owed], [each["centered"] / N for each in owed]
     )
 

@@ -10,10 +10,10 @@ import pytest
 
 from bench.records.schema import Record
 from leaderboard import render, summary
+from leaderboard.columns.death import DUE_TO_NEITHER
 from leaderboard.export import flat_cells
 from leaderboard.figures.pictures import pictures
 from leaderboard.groups import Group, Setting, group_records
-from leaderboard.metrics import OWED_REST
 from leaderboard.page_names import domain_page, model_page
 from leaderboard.web.page import page_data
 from tests.leaderboard.tables import Table, label, tables
@@ -164,7 +164,7 @@ def _settings(groups: list[Group], heading: str) -> set[Setting]:
             group.setting
             for group in groups
             for record in group.records
-            if OWED_REST.value(record) is not None
+            if DUE_TO_NEITHER.value(record) is not None
         }
     return {group.setting for group in groups}
 

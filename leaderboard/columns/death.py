@@ -1,0 +1,176 @@
+"""Columns about dead features, at initialisation and at the end of training, and why."""
+
+from __future__ import annotations
+
+from leaderboard.columns.kinds import (
+    ColumnList,
+    LargestLayer,
+    Table,
+    by_row,
+    each_arm,
+    in_raw,
+    metric,
+    rate,
+    rate_difference,
+    raw_and_centered,
+)
+from leaderboard.columns.readers import (
+    at_end,
+    at_init,
+    dead_in_preset,
+    gaussian_prediction,
+    of_result,
+)
+from leaderboard.groups import CENTERED, RAW, WHITENED
+from leaderboard.text import percent
+
+COLUMNS = ColumnList()
+
+# ------------------------------------------------------------------------- death at initialisation
+
+PREDICTED_RELU = COLUMNS.add(
+    metric(
+        "Pred. ReLU %",
+        "features predicted to be dead by ReLU at initialisation without centering, in closed form",
+        of_result(lambda result: result.predicted_relu),
+        by_row(Table.MODEL_LAYERS),
+        show=percent,
+    )
+)
+PREDICTED = COLUMNS.add(
+    metric(
+        "Pred. dead %",
+        "features predicted to be dead by either path at initialisation without centering, in "
+        "closed form; assumes Gaussian activations of full rank",
+        of_result(lambda result: result.predicted_dead),
+        by_row(
+            Table.BY_DEATH, Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS, Table.WEB_CELLS
+        ),
+        show=percent,
+    )
+)
+GAUSSIAN = COLUMNS.add(
+    metric(
+        "Gauss. dead %",
+        "the same from the whole distribution of Gaussian activations of full rank, by this "
+        "project's own integral: the closed form is too low for them below a gamma of 4. Real "
+        "layers may be nearer to either",
+        gaussian_prediction,
+        by_row(Table.BY_DEATH, Table.MODEL_LAYERS),
+        show=percent,
+    )
+)
+INIT_RELU = COLUMNS.add(
+    rate(
+        "Init ReLU %",
+        "features dead by ReLU at initialisation: their pre-activation is never > 0",
+        at_init(lambda death: death.dead_relu),
+        in_raw(Table.BY_DEATH, Table.DOMAIN_INIT) | by_row(Table.MODEL_DEATH, Table.WEB_CELLS),
+    )
+)
+INIT_TOPK = COLUMNS.add(
+    rate(
+        "Init TopK %",
+        "features dead by TopK at initialisation: > 0 somewhere, but never among the k largest",
+        at_init(lambda death: death.dead_topk),
+        in_raw(Table.BY_DEATH, Table.DOMAIN_INIT) | by_row(Table.MODEL_DEATH, Table.WEB_CELLS),
+    )
+)
+INIT = COLUMNS.add(
+    rate(
+        "Init %",
+        "features dead at initialisation, by either path",
+        at_init(lambda death: death.dead),
+        in_raw(Table.BY_DEATH)
+        | raw_and_centered(Table.BY_SAVING, Table.WEB_MODELS)
+        | each_arm(Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.TERMINAL)
+        | by_row(Table.MODEL_DEATH, Table.WEB_CELLS, Table.COMPARISON),
+        short=("dead %", "at init"),
+    )
+)
+COLUMNS.add(
+    LargestLayer(of=INIT, arm=RAW, tables=by_row(Table.BY_DEATH)),
+)
+
+# ------------------------------------------------------------------------------------- attribution
+
+# Older records have none: the table is left out where no cell knows.
+_NEGATIVE = "negative where the cure makes death worse"
+INIT_RAW = COLUMNS.add(
+    rate(
+        "Raw %",
+        "features dead at initialisation in the raw arm, whether it was run or not",
+        dead_in_preset(RAW),
+        by_row(Table.ATTRIBUTION),
+        optional=True,
+    )
+)
+DUE_TO_MEAN = COLUMNS.add(
+    rate_difference(
+        "Mean %",
+        "what death at initialisation owes to the mean: features dead in the raw arm minus those "
+        f"dead after centering by the geometric median, {_NEGATIVE}",
+        dead_in_preset(RAW),
+        dead_in_preset(CENTERED),
+        by_row(Table.ATTRIBUTION),
+        optional=True,
+    )
+)
+DUE_TO_SPECTRUM = COLUMNS.add(
+    rate_difference(
+        "Spectrum %",
+        "what it owes to the spectrum: features dead after centering minus those dead after "
+        f"whitening, {_NEGATIVE}",
+        dead_in_preset(CENTERED),
+        dead_in_preset(WHITENED),
+        by_row(Table.ATTRIBUTION),
+        optional=True,
+    )
+)
+DUE_TO_NEITHER = COLUMNS.add(
+    rate(
+        "Neither %",
+        "what neither cures: features dead at initialisation after whitening",
+        dead_in_preset(WHITENED),
+        by_row(Table.ATTRIBUTION),
+        optional=True,
+    )
+)
+
+# ---------------------------------------------------------------------------- death after training
+
+END_RELU = COLUMNS.add(
+    rate(
+        "End ReLU %",
+        "features dead by ReLU at the end of training",
+        at_end(lambda death: death.dead_relu),
+        by_row(Table.MODEL_DEATH),
+    )
+)
+END_TOPK = COLUMNS.add(
+    rate(
+        "End TopK %",
+        "features dead by TopK at the end of training",
+        at_end(lambda death: death.dead_topk),
+        by_row(Table.MODEL_DEATH),
+    )
+)
+END = COLUMNS.add(
+    rate(
+        "End %",
+        "features dead at the end of training, by either path",
+        at_end(lambda death: death.dead),
+        raw_and_centered(Table.BY_SAVING, Table.WEB_MODELS)
+        | each_arm(Table.DOMAIN_TRAINED, Table.MODEL_LAYERS, Table.TERMINAL)
+        | by_row(Table.MODEL_DEATH, Table.WEB_CELLS, Table.COMPARISON),
+        short=("dead %", "at end"),
+    )
+)
+ALWAYS_ON = COLUMNS.add(
+    rate(
+        "Always on %",
+        "features that fire on more than 99 % of the tokens at the end of training",
+        at_end(lambda death: death.always_on),
+        by_row(Table.MODEL_DEATH),
+    )
+)

@@ -1,0 +1,283 @@
+"""What a column is: its title, its meaning, the number it shows, and the tables it stands in.
+
+How a cell is written is said once for each kind of column: for markdown in
+`leaderboard/markdown/values.py`, for the terminal in `leaderboard/terminal.py`. The web page takes
+the numbers as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TypeVar
+
+from bench.intervals import Estimate
+from bench.records.schema import OutlierDimension, Record, Revival, Training
+from leaderboard.columns.readers import Value, of_training, share
+from leaderboard.groups import CENTERED, RAW, Group
+from leaderboard.metric_intervals import Counted, difference_interval, share_interval
+from leaderboard.text import Show, integer, number, percent
+
+
+class Table(Enum):
+    """The tables that are made of columns."""
+
+    # The overview: a row per model, ranked.
+    BY_GAMMA = auto()
+    BY_DEATH = auto()
+    BY_SAVING = auto()
+    # A domain's page: a row per model, then the same columns in a row per layer.
+    DOMAIN_INIT = auto()
+    DOMAIN_TRAINED = auto()
+    # The same on a domain's page (a row per model) and on a model's page (a row per layer).
+    ATTRIBUTION = auto()
+    # A model's page: a row per layer.
+    MODEL_LAYERS = auto()
+    MODEL_ACTIVATIONS = auto()
+    MODEL_SPECIAL_TOKENS = auto()
+    # A model's page: a row per layer and arm.
+    MODEL_DEATH = auto()
+    MODEL_TRAINING = auto()
+    # The web page: a row per model, and a row per cell.
+    WEB_MODELS = auto()
+    WEB_CELLS = auto()
+    # What a run ends with: a row per model.
+    TERMINAL = auto()
+    # `bench compare`: a row per arm and column.
+    COMPARISON = auto()
+
+
+# ------------------------------------------------------------------------------------------- arms
+
+# The arms of which a column stands in a table, given all arms there; None is no arm in particular.
+ArmRule = Callable[[Sequence[str]], Sequence[str | None]]
+Tables = dict[Table, ArmRule]
+
+
+def by_row(*tables: Table) -> Tables:
+    """One column: of the row's arm; where rows have none, of the layer, whatever the arm."""
+    return dict.fromkeys(tables, lambda arms: (None,))
+
+
+def in_raw(*tables: Table) -> Tables:
+    """One column, of the raw arm."""
+    return dict.fromkeys(tables, lambda arms: (RAW,))
+
+
+def raw_and_centered(*tables: Table) -> Tables:
+    """A column for raw and one for centered, whether they were run or not."""
+    return dict.fromkeys(tables, lambda arms: (RAW, CENTERED))
+
+
+def each_arm(*tables: Table) -> Tables:
+    """A column for each arm of the table."""
+    return dict.fromkeys(tables, lambda arms: arms)
+
+
+def first_arm(*tables: Table) -> Tables:
+    """One column, of the table's first arm."""
+    return dict.fromkeys(tables, lambda arms: arms[:1])
+
+
+# ------------------------------------------------------------------------------------------ kinds
+
+
+def _no_number(record: Record) -> float | None:
+    return None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Column:
+    """What all kinds of columns have.
+
+    value: the number of a cell; None where the cell has none, and `meaning` says when that is.
+    show: how the number is written.
+    tables: where the column stands, and of which arms.
+    optional: whether it is left out of a table where no cell has the number.
+    short: in the terminal, the words above its one or two columns.
+    """
+
+    title: str
+    meaning: str
+    tables: Mapping[Table, ArmRule] = field(default_factory=dict)
+    value: Value = _no_number
+    show: Show = number
+    optional: bool = False
+    short: tuple[str, str] | None = None
+
+    def of_model(self, group: Group, arm: str | None = None) -> float | None:
+        """The number of a model: the mean over layers of the means over seeds."""
+        spread = group.over_layers(self.value, arm)
+        return None if spread is None else spread.mean
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Metric(Column):
+    """A number of a cell, and perhaps its interval.
+
+    interval: of the mean over records of one layer and arm, one for each seed.
+    """
+
+    interval: Callable[[Sequence[Record]], Estimate | None] | None = None
+
+
+def metric(
+    title: str,
+    meaning: str,
+    value: Value,
+    tables: Tables,
+    *,
+    show: Show = number,
+    optional: bool = False,
+) -> Metric:
+    """A number without an interval."""
+    return Metric(
+        title=title, meaning=meaning, value=value, tables=tables, show=show, optional=optional
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Rate(Metric):
+    """A share of features that were counted, with its interval over features."""
+
+    counted: Counted
+
+
+def rate(
+    title: str,
+    meaning: str,
+    counted: Counted,
+    tables: Tables,
+    *,
+    optional: bool = False,
+    short: tuple[str, str] | None = None,
+) -> Rate:
+    """The share of counted features, in percent."""
+    return Rate(
+        title=title,
+        meaning=meaning,
+        tables=tables,
+        value=share(counted),
+        show=percent,
+        interval=lambda records: share_interval(counted, records),
+        counted=counted,
+        optional=optional,
+        short=short,
+    )
+
+
+def rate_difference(
+    title: str,
+    meaning: str,
+    first: Counted,
+    second: Counted,
+    tables: Tables,
+    *,
+    optional: bool = False,
+) -> Metric:
+    """One share of a record minus another of the same record, in points of percent."""
+
+    def value(record: Record) -> float | None:
+        one, other = first(record), second(record)
+        return None if one is None or other is None else (one[0] - other[0]) / one[1]
+
+    def interval(records: Sequence[Record]) -> Estimate | None:
+        return difference_interval(first, second, [(record, record) for record in records])
+
+    return Metric(
+        title=title,
+        meaning=meaning,
+        tables=tables,
+        value=value,
+        show=percent,
+        interval=interval,
+        optional=optional,
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RevivalStep(Column):
+    """The median step of revival. Where a cell did not reach it, there is no mean over cells."""
+
+    read: Callable[[Training], Revival]
+
+    def revival(self, record: Record) -> Revival | None:
+        """The cell's revival; None where nothing was trained."""
+        training = record.result.training if record.result else None
+        return None if training is None else self.read(training)
+
+    def revivals(self, records: Iterable[Record | None]) -> list[Revival]:
+        """Of the cells that were trained."""
+        found = (self.revival(record) for record in records if record is not None)
+        return [each for each in found if each is not None]
+
+    def of_model(self, group: Group, arm: str | None = None) -> float | None:
+        """The mean over layers; None where a cell with features to revive did not reach it."""
+        found = self.revivals(cell for layer in group.layers for cell in group.at(layer, arm))
+        if any(each.born and each.median_steps is None for each in found):
+            return None
+        return super().of_model(group, arm)
+
+
+def revival_step(
+    title: str,
+    meaning: str,
+    read: Callable[[Training], Revival],
+    tables: Tables,
+    *,
+    short: tuple[str, str] | None = None,
+) -> RevivalStep:
+    """The Kaplan-Meier median of a revival, in steps."""
+    return RevivalStep(
+        title=title,
+        meaning=meaning,
+        tables=tables,
+        value=of_training(lambda training: read(training).median_steps),
+        show=integer,
+        short=short,
+        read=read,
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Saving(Column):
+    """What centering saves: a rate in the raw arm minus that in the centered one, paired."""
+
+    rate: Rate
+
+    def of_model(self, group: Group, arm: str | None = None) -> float | None:
+        """The mean over layers of the mean over pairs of one seed."""
+        spread = group.saved(self.rate.value)
+        return None if spread is None else spread.mean
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LargestLayer(Column):
+    """The layer of a model where the ranked column is largest."""
+
+    title: str = "Max layer"
+    meaning: str = "the layer where the ranked number is largest, with the number"
+    of: Column
+    arm: str | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dimensions(Column):
+    """The dimensions that carry most of a layer's mean."""
+
+    read: Callable[[Record], tuple[OutlierDimension, ...] | None]
+
+
+# ------------------------------------------------------------------------------------------- list
+
+AnyColumn = TypeVar("AnyColumn", bound=Column)
+
+
+class ColumnList(list[Column]):
+    """Columns in the order of every table."""
+
+    def add(self, column: AnyColumn) -> AnyColumn:
+        """Appends a column and gives it back, so that it can have a name."""
+        self.append(column)
+        return column

@@ -1,0 +1,57 @@
+"""Which columns a table has, in which order, and of which arms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from leaderboard.columns import activations, death, training
+from leaderboard.columns.death import END, INIT, INIT_RELU, INIT_TOPK
+from leaderboard.columns.kinds import Column, ColumnList, Table
+from leaderboard.columns.training import SAVED_END, SAVED_INIT
+from leaderboard.groups import Group, arms_of
+
+COLUMNS = ColumnList([*activations.COLUMNS, *death.COLUMNS, *training.COLUMNS])
+
+# Where a table does not follow the order of the list: what comes first.
+_FIRST: dict[Table, tuple[Column, ...]] = {
+    Table.BY_DEATH: (INIT, INIT_RELU, INIT_TOPK),
+    Table.BY_SAVING: (SAVED_INIT, INIT, SAVED_END, END),
+}
+
+
+class ArmColumn(NamedTuple):
+    """A column of one table, with the arm that its header names; None where it names none."""
+
+    column: Column
+    arm: str | None
+
+
+def columns_of(table: Table, groups: Sequence[Group] | None = None) -> list[Column]:
+    """The columns of a table in order; of groups, optional ones only if a cell has the number."""
+    first = _FIRST.get(table, ())
+    found = [each for each in COLUMNS if table in each.tables]
+    found.sort(key=lambda each: first.index(each) if each in first else len(first))
+    if groups is None:
+        return found
+    records = [record for group in groups for record in group.records]
+    return [
+        each
+        for each in found
+        if not each.optional or any(each.value(record) is not None for record in records)
+    ]
+
+
+def arm_columns(
+    table: Table, groups: Sequence[Group], arms: Sequence[str] | None = None
+) -> list[ArmColumn]:
+    """The columns of a table of groups, each once for every arm it shows there.
+
+    arms: of the table; all arms of the groups where none are given.
+    """
+    every = arms_of(groups) if arms is None else arms
+    return [
+        ArmColumn(column, arm)
+        for column in columns_of(table, groups)
+        for arm in column.tables[table](every)
+    ]

@@ -1,0 +1,173 @@
+"""Columns about what training did: revival, the bias, reconstruction, and what centering saved."""
+
+from __future__ import annotations
+
+from bench.records.schema import Training
+from leaderboard.columns.death import END, INIT
+from leaderboard.columns.kinds import (
+    ColumnList,
+    Saving,
+    Table,
+    by_row,
+    each_arm,
+    first_arm,
+    in_raw,
+    metric,
+    rate,
+    raw_and_centered,
+    revival_step,
+)
+from leaderboard.columns.readers import (
+    bias_progress,
+    in_training,
+    never_fired,
+    of_training,
+    share,
+)
+from leaderboard.text import integer, percent
+
+COLUMNS = ColumnList()
+
+# ----------------------------------------------------------------------------------------- revival
+
+REVIVAL = COLUMNS.add(
+    revival_step(
+        "Revival",
+        "step by which half of the features that were dead at initialisation had fired "
+        "(Kaplan-Meier median, with its 95 % interval)",
+        lambda training: training.revival,
+        in_raw(Table.DOMAIN_TRAINED)
+        | first_arm(Table.TERMINAL)
+        | by_row(Table.MODEL_TRAINING, Table.WEB_CELLS),
+        short=("revival", "steps"),
+    )
+)
+REVIVAL_RELU = COLUMNS.add(
+    revival_step(
+        "Rev. ReLU",
+        "the same for features dead by ReLU",
+        lambda training: training.revival_relu,
+        by_row(Table.MODEL_TRAINING),
+    )
+)
+REVIVAL_TOPK = COLUMNS.add(
+    revival_step(
+        "Rev. TopK",
+        "the same for features dead by TopK",
+        lambda training: training.revival_topk,
+        by_row(Table.MODEL_TRAINING),
+    )
+)
+NEVER = COLUMNS.add(
+    rate(
+        "Never %",
+        "of the features that were dead at initialisation, those that had not fired by the end of "
+        "training; none where no feature was dead at initialisation",
+        never_fired,
+        in_raw(Table.DOMAIN_TRAINED)
+        | by_row(Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
+    )
+)
+
+# ---------------------------------------------------------------------------------------- training
+
+BIAS = COLUMNS.add(
+    metric(
+        "Bias %",
+        "share of the mean that the bias had learned by the end of training; none where the arm "
+        "leaves no mean to learn",
+        of_training(bias_progress),
+        in_raw(Table.DOMAIN_TRAINED)
+        | by_row(Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
+        show=percent,
+    )
+)
+FVU = COLUMNS.add(
+    metric(
+        "FVU",
+        "fraction of variance unexplained at the end of training; 0 is perfect, 1 is no better "
+        "than the mean",
+        of_training(lambda training: training.fvu),
+        each_arm(Table.DOMAIN_TRAINED, Table.TERMINAL)
+        | raw_and_centered(Table.WEB_MODELS)
+        | by_row(Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
+    )
+)
+L0 = COLUMNS.add(
+    metric(
+        "L0",
+        "features with a value > 0 per token at the end of training",
+        of_training(lambda training: training.l0),
+        by_row(Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
+    )
+)
+
+
+def _bias_steps(training: Training) -> int | None:
+    return training.bias_steps.most if training.bias_steps else None
+
+
+# Older records lack some of these.
+LATER = COLUMNS.add(
+    metric(
+        "Later %",
+        "features that were alive at initialisation and are dead at the end of training",
+        share(in_training(lambda transitions: transitions.later)),
+        by_row(Table.MODEL_TRAINING),
+        show=percent,
+        optional=True,
+    )
+)
+COLLATERAL = COLUMNS.add(
+    metric(
+        "Collateral %",
+        "features dead by ReLU at the end of training that were dead by TopK at an earlier census",
+        share(in_training(lambda transitions: transitions.collateral)),
+        by_row(Table.MODEL_TRAINING),
+        show=percent,
+        optional=True,
+    )
+)
+BIAS_STEPS = COLUMNS.add(
+    metric(
+        "Bias 90 %",
+        "training step by which the bias had learned 90 % of the mean; none where it had not, or "
+        "where the arm leaves no mean to learn",
+        of_training(_bias_steps),
+        by_row(Table.MODEL_TRAINING),
+        show=integer,
+        optional=True,
+    )
+)
+RECOVERY = COLUMNS.add(
+    metric(
+        "Recovery",
+        "mean over the true features of the largest cosine to a learned one; only where the true "
+        "features are known",
+        of_training(lambda training: training.recovery),
+        by_row(Table.MODEL_TRAINING, Table.COMPARISON),
+        optional=True,
+    )
+)
+
+# ---------------------------------------------------------------------------- what centering saves
+
+_SAVED = "raw minus centered, in points of percent, paired by layer and seed"
+SAVED_INIT = COLUMNS.add(
+    Saving(
+        title="Saved at init",
+        meaning=f"features dead at initialisation, {_SAVED}",
+        rate=INIT,
+        show=percent,
+        tables=by_row(Table.BY_SAVING, Table.WEB_MODELS),
+    )
+)
+SAVED_END = COLUMNS.add(
+    Saving(
+        title="Saved at end",
+        meaning=f"features dead at the end of training, {_SAVED}",
+        rate=END,
+        show=percent,
+        tables=by_row(Table.BY_SAVING, Table.WEB_MODELS),
+    )
+)

@@ -1,0 +1,94 @@
+"""A table of a page: its leading columns, then those that the list of columns gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from leaderboard.columns.kinds import Table
+from leaderboard.columns.tables import arm_columns
+from leaderboard.groups import Group
+from leaderboard.markdown.layout import Page, model_link
+from leaderboard.markdown.values import Row, cell_text
+from leaderboard.page_names import domain_page
+from leaderboard.text import NOTHING, escape, link, table
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A leading column: it says what a row is about. Words stand to the left, numbers do not."""
+
+    title: str
+    cell: Callable[[Row], str]
+    meaning: str | None = None
+    words: bool = True
+
+
+RANK = Lead("#", lambda row: row.rank)
+MODEL = Lead("Model", lambda row: model_link(row.group))
+DOMAIN = Lead("Domain", lambda row: link(escape(row.group.domain), domain_page(row.group.domain)))
+LAYER = Lead("Layer", lambda row: str(row.layer), words=False)
+ARM = Lead("Arm", lambda row: escape(row.arm or ""))
+COVERAGE = Lead(
+    "Layers",
+    lambda row: row.group.coverage,
+    "layers with a result, of those that the model has",
+    words=False,
+)
+
+
+def column_table(page: Page, table_: Table, leads: Sequence[Lead], rows: Sequence[Row]) -> str:
+    """A table of rows; empty where none of its columns has a number to show."""
+    groups = list({id(row.group): row.group for row in rows}.values())
+    columns = arm_columns(table_, groups)
+    if not columns:
+        return ""
+    headers = [
+        page.term(each.title, each.meaning) if each.meaning else each.title for each in leads
+    ]
+    headers += [page.head(column, arm) for column, arm in columns]
+    body = [
+        [
+            *(lead.cell(row) for lead in leads),
+            *(cell_text(column, page, row, arm or row.arm) for column, arm in columns),
+        ]
+        for row in rows
+    ]
+    left = max((place for place, each in enumerate(leads, 1) if each.words), default=1)
+    return table(headers, body, left=left)
+
+
+def model_rows(groups: Sequence[Group]) -> list[Row]:
+    """A row per model."""
+    return [Row(group) for group in groups]
+
+
+def layer_rows(groups: Sequence[Group]) -> list[Row]:
+    """A row per model and layer."""
+    return [Row(group, layer) for group in groups for layer in group.layers]
+
+
+def arm_rows(group: Group) -> list[Row]:
+    """A row per layer and arm of a model."""
+    return [Row(group, layer, arm) for layer in group.layers for arm in group.arms]
+
+
+def ranked_rows(groups: Sequence[Group], number: Callable[[Group], float | None]) -> list[Row]:
+    """A row per model by falling number; equal ones share a rank, models without one come last."""
+    found = {id(group): number(group) for group in groups}
+
+    def order(group: Group) -> tuple[bool, float, str, str]:
+        value = found[id(group)]
+        return value is None, -(value or 0.0), group.label, group.key
+
+    rows: list[Row] = []
+    for position, group in enumerate(sorted(groups, key=order), 1):
+        value = found[id(group)]
+        if value is None:
+            rank = NOTHING
+        elif rows and value == found[id(rows[-1].group)]:
+            rank = rows[-1].rank
+        else:
+            rank = str(position)
+        rows.append(Row(group, rank=rank))
+    return rows
