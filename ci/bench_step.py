@@ -92,8 +92,8 @@ def ours(size: Size, path: str, *, aux_share: float = 0.0, family: Name = "topk"
         return trainer.step
 
     def step(x: Tensor) -> object:
-        trainer.last_fired.fill_(trainer.step_number)
-        trainer.last_fired[:dead] = -(10**6)
+        trainer.clock.last_fired.fill_(trainer.step_number)
+        trainer.clock.last_fired[:dead] = -(10**6)
         return trainer.step(x)
 
     return step

@@ -1,44 +1,75 @@
-"""When features that were born dead fire first: survival analysis of feature death.
+"""What becomes of features that are born dead: who revives for good, and when.
 
-A feature that was dead at birth is a subject; its first firing in training is the event; a feature
-that has not fired when training ends is censored there. Product-limit estimate: Kaplan and Meier
-(1958). Interval of the median: Brookmeyer and Crowley (1982), from the log-log interval of the
-survival function.
+At the end of training a feature that was dead at birth is one of three:
+
+- *durable*: it has fired, and is neither silent (`bench.death.firings`) nor dead on the frozen
+  sample;
+- *relapsed*: it has fired, and is silent or dead on the frozen sample again;
+- *never fired*: on no training token.
+
+Times are those of survival analysis. A feature born dead is a subject. The event is its last
+revival, where that is durable, or its first firing; a feature without the event is censored at the
+end of training. Product-limit estimate: Kaplan and Meier (1958). Interval of the median: Brookmeyer
+and Crowley (1982), from the log-log interval of the survival function.
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import CensoredData, ecdf
 from torch import Tensor
 
+from bench.death.firings import NEVER, FiringClock
+
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Revival:
-    """Revival of one group of features; times in training steps.
+class Fates(NamedTuple):
+    """What became of features that were born dead: disjoint masks, bool [n], on the CPU."""
 
-    born: features of the group, all dead at birth. revived: those that fired by the end.
+    durable: Tensor
+    relapsed: Tensor
+    never: Tensor
+
+    def counts(self) -> dict[str, int]:
+        """The numbers of features, by name."""
+        return {name: int(mask.sum()) for name, mask in self._asdict().items()}
+
+
+def fates(clock: FiringClock, born_dead: Tensor, dead: Tensor, steps: int) -> Fates:
+    """Of the features `born_dead` after `steps` steps, where `dead` are dead on the frozen sample.
+
+    born_dead, dead: bool [n], on the CPU.
+    """
+    fired = clock.fired.cpu()
+    gone = dead | clock.silent(steps).cpu()
+    return Fates(born_dead & fired & ~gone, born_dead & fired & gone, born_dead & ~fired)
+
+
+def durable_times(clock: FiringClock, found: Fates) -> Tensor:
+    """int64 [n], the step of each feature's durable revival; -1 where there was none."""
+    return clock.last_revived.cpu().masked_fill(~found.durable, NEVER)
+
+
+@dataclass(frozen=True)
+class Survival:
+    """When an event came to one group of features; times in training steps.
+
+    born: features of the group, all dead at birth. events: those that the event came to.
     median_steps: the Kaplan-Meier median; None where it was not reached, and `reason` says so.
     interval: of the median, 95 %; None where its upper end was not reached.
     """
 
     born: int
-    revived: int
+    events: int
     median_steps: float | None
     interval: tuple[float, float] | None
     reason: str | None
-
-    @property
-    def never_share(self) -> float | None:
-        """Share that had not fired by the end; None where none was born dead."""
-        return (self.born - self.revived) / self.born if self.born else None
 
     def in_tokens(self, batch: int) -> tuple[float | None, tuple[float, float] | None]:
         """Median and interval in tokens, for batches of `batch` tokens."""
@@ -52,46 +83,50 @@ class Revival:
         return asdict(self)
 
 
-def survival(first_fired: Tensor, born_dead: Tensor, steps: int) -> Revival:
-    """Revival of the features `born_dead` (bool [n]) in `steps` steps of training.
+def survival(times: Tensor, born_dead: Tensor, steps: int, event: str = "fired") -> Survival:
+    """The features `born_dead` (bool [n]) until the event, in `steps` steps of training.
 
-    first_fired: int64 [n], the step of each feature's first firing, -1 where there was none.
+    times: int64 [n], the step of each feature's event, -1 where there was none. event: what a
+    reason calls it.
     """
-    times = first_fired.cpu().numpy()[born_dead.cpu().numpy()]
-    if not len(times):
-        return Revival(0, 0, None, None, "no feature was born dead by this path")
-    revived = times[times >= 0]
-    curve = _Curve(revived, np.full(len(times) - len(revived), steps))
+    known = times.cpu().numpy()[born_dead.cpu().numpy()]
+    if not len(known):
+        return Survival(0, 0, None, None, "no feature was born dead by this path")
+    curve = _Curve.of(known, steps)
     median = curve.first_at_or_below(curve.survival)
     interval = curve.median_interval()
     reason = None
     if median is None:
-        reason = f"fewer than half of {len(times)} fired within {steps} steps"
+        reason = f"fewer than half of {len(known)} {event} within {steps} steps"
     elif interval is None:
         reason = f"the median's upper limit was not reached within {steps} steps"
-    return Revival(len(times), len(revived), median, interval, reason)
+    return Survival(len(known), int((known >= 0).sum()), median, interval, reason)
 
 
 def survival_curve(
-    first_fired: Tensor, born_dead: Tensor, steps: int
+    times: Tensor, born_dead: Tensor, steps: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Times (steps, increasing) and the share still dead after each; both empty if none was born.
-
-    The last time is the end of training where some never fired.
+    """Times (steps, increasing) and the share without the event after each; both empty if none
+    was born dead. The last time is the end of training where some are without it.
     """
-    times = first_fired.cpu().numpy()[born_dead.cpu().numpy()]
-    if not len(times):
+    known = times.cpu().numpy()[born_dead.cpu().numpy()]
+    if not len(known):
         return np.empty(0), np.empty(0)
-    revived = times[times >= 0]
-    curve = _Curve(revived, np.full(len(times) - len(revived), steps))
+    curve = _Curve.of(known, steps)
     return curve.times, curve.survival
 
 
 class _Curve:
-    """The product-limit estimate of the share still dead."""
+    """The product-limit estimate of the share that is still without the event."""
 
-    def __init__(self, fired: NDArray[np.int64], censored: NDArray[np.int64]) -> None:
-        data = CensoredData(uncensored=fired.astype(float), right=censored.astype(float))
+    @classmethod
+    def of(cls, times: NDArray[np.int64], steps: int) -> Self:
+        """Of event times, -1 where there was none by the end."""
+        seen = times[times >= 0]
+        return cls(seen, np.full(len(times) - len(seen), steps))
+
+    def __init__(self, seen: NDArray[np.int64], censored: NDArray[np.int64]) -> None:
+        data = CensoredData(uncensored=seen.astype(float), right=censored.astype(float))
         self._estimate = ecdf(data).sf
         self.times = np.asarray(self._estimate.quantiles, dtype=float)
         self.survival = np.asarray(self._estimate.probabilities, dtype=float)
@@ -103,7 +138,7 @@ class _Curve:
 
     def median_interval(self) -> tuple[float, float] | None:
         """The times at which the lower and the upper limit of the survival pass one half."""
-        # Where nobody or everybody has fired yet the interval is undefined (0 / 0): no width.
+        # Before any event and after all of them the interval is undefined (0 / 0): no width.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             band: Any = self._estimate.confidence_interval(CONFIDENCE, method="log-log")

@@ -101,7 +101,7 @@ def _transitions(cell: Cell, last: Census) -> Transitions:
         (cell.born.never_positive, cell.born.never_selected),
         (last.never_positive, last.never_selected),
     )
-    fired = (cell.trainer.first_fired >= 0).cpu()
+    fired = cell.trainer.clock.fired.cpu()
     return Transitions(
         **{f"{before}_{after}": n for before, row in table.items() for after, n in row.items()},
         again=int((cell.born.dead_mask & fired & last.dead_mask).sum()),
@@ -118,13 +118,15 @@ def _bias_steps(cell: Cell) -> BiasSteps | None:
 
 
 def _revival(trainer: Trainer, dead: Tensor) -> Revival:
-    clock = (trainer.first_fired, dead, trainer.step_number)
-    times, shares = survival_curve(*clock)
+    events = (trainer.clock.first_fired, dead, trainer.step_number)
+    times, shares = survival_curve(*events)
     curve = thin(list(zip(times.tolist(), shares.tolist(), strict=True)), CURVE_POINTS)
-    found = survival(*clock)
+    found = survival(*events)
     median, interval = found.in_tokens(trainer.batch or 0)
     more = {"curve": curve, "median_tokens": median, "interval_tokens": interval}
-    return Revival.model_validate(found.to_dict() | more)
+    counts = found.to_dict()
+    counts["revived"] = counts.pop("events")
+    return Revival.model_validate(counts | more)
 
 
 def thin(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:

@@ -20,6 +20,7 @@ from torch.optim.adam import adam
 
 from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
+from bench.death.firings import FiringClock
 from bench.sae.auxk import Aux
 from bench.sae.codes import StepMethod
 from bench.sae.families.base import Family
@@ -57,8 +58,8 @@ class Trainer:
     Attributes:
         step_number: updates made.
         tokens: tokens seen.
-        last_fired, first_fired: int64 [n], the step of the last and of the first firing; -1 where
-            there was none. A feature selected with value 0 has not fired.
+        clock: when each feature fired, and what ended a silence. A feature selected with value 0
+            has not fired. Without one given, no silence is long enough to end.
         path: "sparse" or "dense", how gradients are computed. `auto` becomes one of them at the
             first step, by one measurement per process and size. The two differ in rounding, so
             which it was is part of the state and of the record, and a protocol whose numbers must
@@ -72,6 +73,7 @@ class Trainer:
         *,
         aux: bool = False,
         path: Literal["sparse", "dense", "auto"] = "auto",
+        clock: FiringClock | None = None,
     ) -> None:
         if (sae.n, sae.k) != (recipe.n, recipe.k):
             raise ValueError(
@@ -85,8 +87,7 @@ class Trainer:
         self.batch: int | None = None
         self.step_number = 0
         device = sae.W_enc.device
-        self.last_fired = torch.full((sae.n,), -1, dtype=torch.int64, device=device)
-        self.first_fired = self.last_fired.clone()
+        self.clock = clock or FiringClock(sae.n, device=device)
         trained = {name: sae.family_tensors[name] for name in sae.family.trained}
         self._trained: dict[str, Tensor] = {**sae.weights._asdict(), **trained}
         self._first_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
@@ -126,7 +127,7 @@ class Trainer:
                 aux=self._aux(),
             )
             norm = self._update(result)
-        self._clock(result.activity)
+        self.clock.tick(result.activity > 0, self.step_number)
         self.step_number += 1
         self._unchecked.append(result.loss)
         if len(self._unchecked) >= self._looks_every:
@@ -167,9 +168,8 @@ class Trainer:
         """Everything a resumed run needs to equal the uninterrupted one; copies, unless told."""
         self.check_finite()
         tensors = {
-            "last_fired": self.last_fired,
-            "first_fired": self.first_fired,
             "updates": self._updates[0],
+            **self.clock.tensors(),
             **_named("weights", self.sae.weights._asdict()),
             **_named("family", self.sae.family_tensors),
             **_named("first_moments", self._first_moments),
@@ -194,8 +194,7 @@ class Trainer:
         ):
             for name, tensor in _named(prefix, group).items():
                 tensor.copy_(tensors[name])
-        self.last_fired.copy_(tensors["last_fired"])
-        self.first_fired.copy_(tensors["first_fired"])
+        self.clock.load(tensors)
         for updates in self._updates:
             updates.copy_(tensors["updates"])
         self.step_number = state["step_number"]
@@ -216,7 +215,7 @@ class Trainer:
         recipe = self.recipe
         if not self.aux or self.tokens < recipe.dead_after_tokens:
             return None
-        silent = (self.step_number - 1 - self.last_fired) * (self.batch or 0)
+        silent = (self.step_number - 1 - self.clock.last_fired) * (self.batch or 0)
         dead = (silent >= recipe.dead_after_tokens).nonzero().view(-1)
         return Aux(dead, recipe.aux_k, recipe.aux_alpha, recipe.aux_relu)
 
@@ -252,12 +251,6 @@ class Trainer:
         for name, value in result.family_values.items():
             self.sae.family_tensors[name].copy_(value)
         return norm
-
-    def _clock(self, activity: Tensor) -> None:
-        fired = activity > 0
-        self.last_fired.masked_fill_(fired, self.step_number)
-        fired &= self.first_fired < 0
-        self.first_fired.masked_fill_(fired, self.step_number)
 
     def _faster_path(self) -> StepMethod:
         sae = self.sae

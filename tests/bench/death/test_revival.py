@@ -46,8 +46,7 @@ def test_curve_and_median_equal_the_product_limit(born: int, never: int) -> None
     median = next((t for t, s in expected if s <= 0.5 + 1e-12), None)
     result = survival(first, mask, STEPS)
     assert result.median_steps == median
-    assert (result.born, result.revived) == (born, born - never)
-    assert result.never_share == pytest.approx(never / born)
+    assert (result.born, result.events) == (born, born - never)
 
 
 def test_interval_holds_the_median_and_narrows_with_numbers() -> None:
@@ -88,16 +87,16 @@ def test_a_median_that_was_not_reached_says_so() -> None:
 def test_none_revived_and_all_revived() -> None:
     first, mask = clocks(0, 10, 10)
     none = survival(first, mask, STEPS)
-    assert (none.revived, none.median_steps, none.never_share) == (0, None, 1.0)
+    assert (none.events, none.median_steps) == (0, None)
     first[:10] = 4
     every = survival(first, mask, STEPS)
-    assert (every.revived, every.median_steps, every.never_share) == (10, 4.0, 0.0)
+    assert (every.events, every.median_steps) == (10, 4.0)
     assert every.interval == (4.0, 4.0)
 
 
 def test_none_born_dead_has_a_reason_and_no_numbers() -> None:
     result = survival(torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.bool), STEPS)
-    assert (result.born, result.median_steps, result.never_share) == (0, None, None)
+    assert (result.born, result.median_steps) == (0, None)
     assert result.reason == "no feature was born dead by this path"
     assert survival_curve(torch.zeros(5), torch.zeros(5, dtype=torch.bool), STEPS)[0].size == 0
 

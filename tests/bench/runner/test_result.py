@@ -80,7 +80,7 @@ def test_transitions_and_bias_steps_equal_a_training_looked_at_every_step(
     for before, (first, _) in states.items():
         for after, (_, last) in states.items():
             assert getattr(found, f"{before}_{after}") == int((first & last).sum())
-    fired = trainer.first_fired >= 0
+    fired = trainer.clock.fired
     assert found.again == int((born.dead_mask & fired & end.dead_mask).sum())
     assert found.collateral == int((was_topk & end.never_positive).sum())
     assert found.collateral >= found.topk_relu

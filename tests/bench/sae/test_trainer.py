@@ -169,8 +169,8 @@ def test_the_clock_counts_only_values_above_zero() -> None:
     ours.sae.b_enc.fill_(-1e4)
     ours.sae.b_enc[:3] = 1e4
     ours.step(data()[0])
-    assert ours.last_fired.tolist() == [0] * 3 + [-1] * (N - 3)
-    assert ours.first_fired.tolist() == [0] * 3 + [-1] * (N - 3)
+    assert ours.clock.last_fired.tolist() == [0] * 3 + [-1] * (N - 3)
+    assert ours.clock.first_fired.tolist() == [0] * 3 + [-1] * (N - 3)
 
 
 def test_the_clock_keeps_the_first_and_the_last_firing() -> None:
@@ -183,8 +183,8 @@ def test_the_clock_keeps_the_first_and_the_last_firing() -> None:
         last[fired] = number
         first[fired] = torch.where(first[fired] < 0, number, first[fired])
         ours.step(x)
-    assert torch.equal(ours.first_fired, first)
-    assert torch.equal(ours.last_fired, last)
+    assert torch.equal(ours.clock.first_fired, first)
+    assert torch.equal(ours.clock.last_fired, last)
     assert (first > 0).any()
     assert (last < 11).any()
 
