@@ -42,7 +42,9 @@ class Codes(NamedTuple):
 
     def firings(self, n: int) -> Tensor:
         """On how many tokens each feature's code is > 0, int64 [n]."""
-        return torch.bincount(self.indices[self.values > 0], minlength=n)
+        # Not bincount of the fired: its size would make a device wait.
+        fired = (self.values > 0).to(torch.int64).view(-1)
+        return fired.new_zeros(n).scatter_add_(0, self.indices.view(-1), fired)
 
 
 class DenseCodes(NamedTuple):

@@ -16,6 +16,7 @@ from bench.sae.arms import PRESETS, Arm
 from bench.sae.families.base import Family
 from bench.sae.model import SAE
 from bench.sae.transform import Transform
+from bench.sae.untrained import Untrained
 
 
 class InitialSAEs:
@@ -28,6 +29,7 @@ class InitialSAEs:
         self.sample, self.n, self.k, self.family = sample, n, k, family
         self._transforms: dict[Arm, Transform] = {}
         self._censuses: dict[tuple[Arm, int], Census] = {}
+        self._untrained: dict[tuple[Arm, int], Untrained] = {}
 
     def sae(self, arm: Arm, seed: int) -> SAE:
         """A new SAE, as training would begin with it. Raises BadActivations if nothing varies."""
@@ -52,6 +54,21 @@ class InitialSAEs:
             found = self.sae(arm, seed).census(self.sample, counts=counts)
             self._censuses[key] = found
         return found
+
+    def untrained(self, arm: Arm, seed: int, *, silence: int, steps: int) -> Untrained | None:
+        """That SAE, to be followed through the training; None where no feature is born dead.
+
+        silence, steps: of the first call, as of every other.
+        """
+        born = self.census(arm, seed)
+        if not born.dead:
+            return None
+        key = replace(arm, aux="none"), seed
+        if key not in self._untrained:
+            self._untrained[key] = Untrained(
+                self.sae(arm, seed), born.dead_mask, silence=silence, steps=steps
+            )
+        return self._untrained[key]
 
     def presets(self, seed: int) -> dict[str, Census]:
         """The censuses of the preset arms, which `theory.attribution` compares."""

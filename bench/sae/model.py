@@ -158,6 +158,11 @@ class SAE:
         """The codes of y [tokens, d], already in the arm's transformed space."""
         return self.family.encode(y - self.b, self.weights, self.family_tensors, self.k)
 
+    def firings(self, x: Tensor) -> Tensor:
+        """On how many tokens of a training batch x [batch, d] each feature fires, int64 [n]."""
+        centered = self.transform.apply(x)[0] - self.b
+        return self.family.firings(centered, self.weights, self.family_tensors, self.k)
+
     def census(self, x: Tensor, *, counts: bool = False) -> Census:
         """Who is dead on raw activations x [tokens, d], by which path: see the family's file."""
         centered = self.transform.apply(x)[0] - self.b

@@ -68,6 +68,16 @@ class Family(ABC):
         number: steps taken before this one.
         """
 
+    def firings(
+        self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int
+    ) -> Tensor:
+        """On how many tokens of a training batch each feature fires, int64 [n]; as `step` has it.
+
+        It is that of the codes at inference, unless the family selects otherwise in training.
+        """
+        codes = self.encode(centered, weights, family_tensors, k)
+        return codes.firings(len(weights.W_enc))
+
     @abstractmethod
     def census(
         self,

@@ -75,6 +75,12 @@ class BatchTopK(Family):
             family_values={"threshold": self._followed(family_tensors["threshold"], smallest)}
         )
 
+    def firings(
+        self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int
+    ) -> Tensor:
+        pre = pre_activations(centered, weights)
+        return (pre >= smallest_selected(pre, k)).sum(0)
+
     def census(
         self,
         centered: Tensor,
