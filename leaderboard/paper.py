@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.intervals import RESAMPLES, Estimate, spearman
 from bench.records.schema import Record
+from leaderboard.groups import CENTERED, RAW, WHITENED
 from zoo.errors import UsageError
 
 PAPER_PROTOCOL = {"n": 8192, "k": 64, "N": 100_000}
@@ -66,24 +67,24 @@ def _statistic(name: str) -> Callable[[Record], float | None]:
 
 
 INIT_QUANTITIES = (
-    Quantity("gamma", "raw", _statistic("gamma")),
-    Quantity("gamma_raw", "raw", _statistic("gamma_raw")),
-    Quantity("effective_rank", "raw", _statistic("effective_rank")),
-    Quantity("dead_pct_init_relu", "raw", _dead("death_init", "dead_relu")),
-    Quantity("dead_pct_init_topk", "raw", _dead("death_init", "dead")),
-    Quantity("dead_pct_init_centered", "centered", _dead("death_init", "dead")),
+    Quantity("gamma", RAW, _statistic("gamma")),
+    Quantity("gamma_raw", RAW, _statistic("gamma_raw")),
+    Quantity("effective_rank", RAW, _statistic("effective_rank")),
+    Quantity("dead_pct_init_relu", RAW, _dead("death_init", "dead_relu")),
+    Quantity("dead_pct_init_topk", RAW, _dead("death_init", "dead")),
+    Quantity("dead_pct_init_centered", CENTERED, _dead("death_init", "dead")),
     Quantity(
         "dead_pct_init_ln_centered", "geometric_median-layernorm", _dead("death_init", "dead")
     ),
-    Quantity("dead_pct_init_pca", "whitened", _dead("death_init", "dead")),
+    Quantity("dead_pct_init_pca", WHITENED, _dead("death_init", "dead")),
 )
 TRAINED_QUANTITIES = (
-    Quantity("dead_pct_init_baseline", "raw", _dead("death_init", "dead")),
-    Quantity("dead_pct_final_baseline", "raw", _dead("death_end", "dead")),
-    Quantity("dead_pct_init_auxk", "raw+auxk", _dead("death_init", "dead")),
-    Quantity("dead_pct_final_auxk", "raw+auxk", _dead("death_end", "dead")),
-    Quantity("dead_pct_init_centered", "centered", _dead("death_init", "dead")),
-    Quantity("dead_pct_final_centered", "centered", _dead("death_end", "dead")),
+    Quantity("dead_pct_init_baseline", RAW, _dead("death_init", "dead")),
+    Quantity("dead_pct_final_baseline", RAW, _dead("death_end", "dead")),
+    Quantity("dead_pct_init_auxk", f"{RAW}+auxk", _dead("death_init", "dead")),
+    Quantity("dead_pct_final_auxk", f"{RAW}+auxk", _dead("death_end", "dead")),
+    Quantity("dead_pct_init_centered", CENTERED, _dead("death_init", "dead")),
+    Quantity("dead_pct_final_centered", CENTERED, _dead("death_end", "dead")),
 )
 
 
@@ -247,7 +248,7 @@ def _spearman(cells: Sequence[Cell], death: Callable[[Cell], float], resamples: 
 
 def cells_of_records(records: Iterable[Record]) -> list[Cell]:
     """One cell per model and layer: the raw arm, averaged over seeds."""
-    groups = [found for (_, _, arm), found in _by_cell(records).items() if arm == "raw"]
+    groups = [found for (_, _, arm), found in _by_cell(records).items() if arm == RAW]
     relu, total = _dead("death_init", "dead_relu"), _dead("death_init", "dead")
     return [
         Cell(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.death.theory import predicted_dead, predicted_relu
 from leaderboard.figures.pictures import Picture
+from leaderboard.groups import CENTERED, RAW, WHITENED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,11 +38,11 @@ _DOMAIN_STYLES = {
 }
 _OTHER_DOMAINS = ((SKY, "v"), (ORANGE, "P"), (YELLOW, "*"))
 _ARM_COLOURS = {
-    "raw": RED,
-    "raw+auxk": ORANGE,
-    "raw+auxk-relu": PURPLE,
-    "centered": BLUE,
-    "whitened": GREEN,
+    RAW: RED,
+    f"{RAW}+auxk": ORANGE,
+    f"{RAW}+auxk-relu": PURPLE,
+    CENTERED: BLUE,
+    WHITENED: GREEN,
 }
 _OTHER_ARMS = (PURPLE, SKY, BLACK, GREY)
 
@@ -140,7 +141,7 @@ def _gamma_death(figure: Figure, data: dict[str, Any]) -> None:
                 points = [
                     (point["gamma"], 100 * point[key])
                     for point in data["points"]
-                    if point["domain"] == domain and (point["arm"] == "raw") == raw
+                    if point["domain"] == domain and (point["arm"] == RAW) == raw
                 ]
                 axes.scatter(
                     *_xy(points),
@@ -157,7 +158,7 @@ def _gamma_death(figure: Figure, data: dict[str, Any]) -> None:
         axes.set_ylim(-3, 103)
         axes.set_xlabel("gamma of the layer")
         _gamma_ticks(axes.xaxis)
-    if set(data["arms"]) - {"raw"}:
+    if set(data["arms"]) - {RAW}:
         left.scatter([], [], s=18, facecolors="none", edgecolors=GREY, label="other arms: hollow")
     legend = left.legend(loc="upper left")
     for handle in legend.legend_handles:
@@ -236,7 +237,7 @@ def _bias(figure: Figure, data: dict[str, Any]) -> None:
             axes,
             [line["xy"] for line in lines],
             colors=[colours(scale(max(line["gamma"], low))) for line in lines],
-            linestyles=["solid" if line["arm"] == "raw" else "dashed" for line in lines],
+            linestyles=["solid" if line["arm"] == RAW else "dashed" for line in lines],
             linewidths=1.3,
         )
         axes.axhline(100, color=GREY, linewidth=0.8, linestyle=":")

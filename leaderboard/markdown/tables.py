@@ -37,10 +37,10 @@ COVERAGE = Lead(
 )
 
 
-def column_table(page: Page, table_: Table, leads: Sequence[Lead], rows: Sequence[Row]) -> str:
+def column_table(page: Page, which: Table, leads: Sequence[Lead], rows: Sequence[Row]) -> str:
     """A table of rows; empty where none of its columns has a number to show."""
     groups = list({id(row.group): row.group for row in rows}.values())
-    columns = arm_columns(table_, groups)
+    columns = arm_columns(which, groups)
     if not columns:
         return ""
     headers = [

@@ -104,7 +104,9 @@ def _cell(
     link = f"../../records/{url_part(record.spec.model)}/{url_part(record.hash)}.json"
     if record.failure is not None:
         return [*head, "failed", link, None, plain(str(record.failure))]
-    numbers = [_short(each.column.value(record)) for each in columns]
+    numbers = [
+        _short(column.value(record)) if only in (None, arm) else None for column, only in columns
+    ]
     return [*head, "measured", link, numbers, None]
 
 

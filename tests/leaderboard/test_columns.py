@@ -22,7 +22,7 @@ from leaderboard.columns.tables import COLUMNS, arm_columns, columns_of
 from leaderboard.compare import comparison_text, pair
 from leaderboard.groups import group_records
 from leaderboard.text import integer
-from leaderboard.web.page import STATIC
+from leaderboard.web.page import STATIC, page_data
 from tests.leaderboard.tables import table, tables
 from tests.records import make_grid
 
@@ -112,6 +112,20 @@ def test_an_entry_gives_the_terminal_and_the_comparison_their_columns(
     assert (lines[1][-1], lines[2][-2:], lines[4][-1]) == ("Trial", ["raw,", "Trial"], "5")
     found = table(comparison_text(pair(records, records)), "Differences, B minus A")
     assert found.row(Arm="whitened", Metric="Trial")["A"] == "7"
+
+
+def test_a_column_of_one_arm_has_no_number_in_cells_of_others(
+    records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = metric("Trial", "a number of this test", layer_and_arm, in_raw(Table.WEB_CELLS))
+    monkeypatch.setattr("leaderboard.columns.tables.COLUMNS", [column])
+    data = page_data(group_records(records))
+    assert [each["title"] for each in data["cellColumns"]] == ["Trial raw"]
+    shown = {(cell[1], data["arms"][cell[2]]): cell[6] for cell in data["cells"]}
+    assert {place: [10.0 * place[0]] for place in shown if place[1] == "raw"}.items() <= (
+        shown.items()
+    )
+    assert all(numbers == [None] for (_, arm), numbers in shown.items() if arm != "raw")
 
 
 def test_every_table_has_columns() -> None:
