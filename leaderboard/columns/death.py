@@ -108,7 +108,7 @@ INIT_RAW = COLUMNS.add(
 DUE_TO_MEAN = COLUMNS.add(
     rate_difference(
         "Mean %",
-        "what death at initialisation owes to the mean: features dead in the raw arm minus those "
+        "death at initialisation due to the mean: features dead in the raw arm minus those "
         f"dead after centering by the geometric median, {_NEGATIVE}",
         dead_in_preset(RAW),
         dead_in_preset(CENTERED),
@@ -119,7 +119,7 @@ DUE_TO_MEAN = COLUMNS.add(
 DUE_TO_SPECTRUM = COLUMNS.add(
     rate_difference(
         "Spectrum %",
-        "what it owes to the spectrum: features dead after centering minus those dead after "
+        "death due to the spectrum: features dead after centering minus those dead after "
         f"whitening, {_NEGATIVE}",
         dead_in_preset(CENTERED),
         dead_in_preset(WHITENED),
@@ -130,7 +130,7 @@ DUE_TO_SPECTRUM = COLUMNS.add(
 DUE_TO_NEITHER = COLUMNS.add(
     rate(
         "Neither %",
-        "what neither cures: features dead at initialisation after whitening",
+        "death that neither cures: features dead at initialisation after whitening",
         dead_in_preset(WHITENED),
         by_row(Table.ATTRIBUTION),
         optional=True,

@@ -30,7 +30,7 @@ def domain(name: str, groups: Sequence[Group]) -> str:
         at_init = column_table(page, Table.DOMAIN_INIT, [MODEL, COVERAGE], models)
         page.add("### Models at initialisation", at_init)
         if attribution := column_table(page, Table.ATTRIBUTION, [MODEL], models):
-            page.add("### What death at initialisation is owed to", attribution)
+            page.add("### Causes of death at initialisation", attribution)
         if _trains(members):
             trained = column_table(page, Table.DOMAIN_TRAINED, [MODEL], models)
             page.add("### Models after training", trained)

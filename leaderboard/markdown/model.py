@@ -35,7 +35,7 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
         death = column_table(page, Table.MODEL_DEATH, [LAYER, ARM], arms)
         page.add("### Death by path", death)
         if attribution := column_table(page, Table.ATTRIBUTION, [LAYER], layers):
-            page.add("### What death is owed to", attribution)
+            page.add("### Causes of death at initialisation", attribution)
         if group.spec.protocol.get("steps"):
             training = column_table(page, Table.MODEL_TRAINING, [LAYER, ARM], arms)
             page.add("### Training", training)

@@ -14,6 +14,7 @@ from tests.leaderboard.tables import render, table
 from tests.records import make_grid, make_record, make_result, make_spec
 
 N = 768
+HEADING = "Causes of death at initialisation"
 
 
 def cell(dead: int, **spec: object) -> Record:
@@ -120,9 +121,9 @@ def test_saved_is_shown_with_its_interval() -> None:
 def test_death_by_cause_is_that_of_the_record_once_for_all_arms() -> None:
     records = make_grid(layers=[0], arms=["raw", "centered", "raw+auxk"])
     assert records[0].result is not None
-    owed = records[0].result.attribution
-    assert owed is not None
-    rates = [binomial_interval(dead, N) for dead in owed.values()]
+    attribution = records[0].result.attribution
+    assert attribution is not None
+    rates = [binomial_interval(dead, N) for dead in attribution.values()]
     expected = {
         "Mean %": difference(rates[0], rates[1]),
         "Spectrum %": difference(rates[1], rates[2]),
@@ -130,8 +131,8 @@ def test_death_by_cause_is_that_of_the_record_once_for_all_arms() -> None:
     }
     pages = render(records)
     for page, heading in (
-        ("models/tiny-a.md", "What death is owed to"),
-        ("language.md", "What death at initialisation is owed to"),
+        ("models/tiny-a.md", HEADING),
+        ("language.md", HEADING),
     ):
         (row,) = table(pages[page], heading).rows
         cells = dict(zip(table(pages[page], heading).headers, row, strict=True))
@@ -146,18 +147,18 @@ def test_death_by_cause_is_that_of_the_record_once_for_all_arms() -> None:
 def test_the_parts_add_up_to_the_raw_arm_s_death() -> None:
     for record in make_grid():
         assert record.result is not None
-        owed = record.result.attribution
-        assert owed is not None
+        attribution = record.result.attribution
+        assert attribution is not None
         parts = [metric.value(record) for metric in (DUE_TO_MEAN, DUE_TO_SPECTRUM, DUE_TO_NEITHER)]
-        assert sum(part or 0 for part in parts) == pytest.approx(owed["raw"] / N)
+        assert sum(part or 0 for part in parts) == pytest.approx(attribution["raw"] / N)
 
 
 def test_over_seeds_the_parts_are_bootstrapped() -> None:
     records = make_grid(layers=[0], seeds=[0, 1, 2], arms=["raw"])
-    owed = [r.result.attribution for r in records if r.result and r.result.attribution]
+    attribution = [r.result.attribution for r in records if r.result and r.result.attribution]
     assert DUE_TO_MEAN.interval is not None
     assert DUE_TO_MEAN.interval(records) == paired_bootstrap(
-        [each["raw"] / N for each in owed], [each["centered"] / N for each in owed]
+        [each["raw"] / N for each in attribution], [each["centered"] / N for each in attribution]
     )
 
 
@@ -167,10 +168,10 @@ def test_records_of_before_have_no_parts_and_no_table() -> None:
         assert record.result is not None
         before = record.result.model_copy(update={"attribution": None})
         records.append(make_record(record.spec, before))
-    assert "owed to" not in render(records)["models/tiny-a.md"]
-    assert "owed to" not in render(records)["language.md"]
+    assert HEADING not in render(records)["models/tiny-a.md"]
+    assert HEADING not in render(records)["language.md"]
     mixed = render([*records, *make_grid(layers=[1])])["models/tiny-a.md"]
-    assert table(mixed, "What death is owed to").row(Layer="0")["Mean %"] == "\N{EM DASH}"
+    assert table(mixed, HEADING).row(Layer="0")["Mean %"] == "\N{EM DASH}"
 
 
 def test_a_record_without_its_parts_is_no_pair_for_one_with_them() -> None:
@@ -185,4 +186,4 @@ def test_a_record_without_its_parts_is_no_pair_for_one_with_them() -> None:
     (group,) = group_records([before, after])
     page = render([before, after])["models/tiny-a.md"]
     assert group.seeds == [0, 1]
-    assert table(page, "What death is owed to").row(Layer="0")["Mean %"].startswith("37.5 ±")
+    assert table(page, HEADING).row(Layer="0")["Mean %"].startswith("37.5 ±")

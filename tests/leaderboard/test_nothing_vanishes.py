@@ -159,7 +159,7 @@ def _settings(groups: list[Group], heading: str) -> set[Setting]:
     """The settings whose section has a table: not where no model of it could have a number."""
     if "training" in heading:
         return {group.setting for group in groups if group.spec.protocol["steps"]}
-    if "owed" in heading:
+    if "Causes" in heading:
         return {
             group.setting
             for group in groups
