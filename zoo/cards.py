@@ -27,6 +27,25 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _check_keys(
+    entry: Any,
+    needs: dict[str, tuple[str, ...]],
+    takes: dict[str, tuple[str, ...]],
+    keys: tuple[str, ...],
+) -> None:
+    """Raises `ValueError` where a key that the entry's `source` needs is not there, or one of
+    `keys` is that this source does not read.
+    """
+    source = entry.source
+    for key in needs[source]:
+        if not getattr(entry, key):
+            raise ValueError(f"source {source!r} needs the key {key!r}")
+    for key in keys:
+        read = key in needs[source] or key in takes.get(source, ())
+        if not read and getattr(entry, key) not in (None, {}, False):
+            raise ValueError(f"source {source!r} does not read the key {key!r}")
+
+
 class Checkpoint(Strict):
     """Where the weights come from, and under which terms.
 
@@ -68,9 +87,7 @@ class Checkpoint(Strict):
             "user": ("path",),
             "none": (),
         }
-        missing = [key for key in needs[self.source] if getattr(self, key) is None]
-        if missing:
-            raise ValueError(f"source {self.source!r} needs the key {missing[0]!r}")
+        _check_keys(self, needs, {"hub": ("revision",)}, ("path", "module", "hub", "revision"))
         return self
 
 
@@ -185,15 +202,20 @@ class CorpusCard(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        needs = {
+        needs: dict[str, tuple[str, ...]] = {
             "generator": ("generator",),
             "file": ("path",),
             "hub": ("hub", "revision", "path"),
             "none": (),
         }
-        for key in needs[self.source]:
-            if not getattr(self, key):
-                raise ValueError(f"source {self.source!r} needs the key {key!r}")
+        takes = {
+            "generator": ("parameters", "endless"),
+            "file": ("column", "regions"),
+            "hub": ("column",),
+            "none": ("endless",),
+        }
+        keys = ("generator", "parameters", "endless", "path", "hub", "revision", "column")
+        _check_keys(self, needs, takes, (*keys, "regions"))
         return self
 
     def beside(self, path: str) -> Path:

@@ -22,7 +22,7 @@ from zoo.cards import CorpusCard, Domain
 from zoo.errors import BadCorpus
 from zoo.pictures import look, read_image
 from zoo.sequences import notes
-from zoo.texts import Examples, check_suffix, files_of, read_examples
+from zoo.texts import Examples, check_options, check_suffix, files_of, read_examples
 
 KIND_OF_DOMAIN: dict[Domain, str] = {
     "language": "text",
@@ -263,7 +263,9 @@ def file_corpus(
 
     Raises:
         BadCorpus: it does not exist, or a file of this name cannot hold this kind.
+        UsageError: an option means nothing for this kind.
     """
+    check_options(path, kind, column, regions)
     if not path.exists():
         raise BadCorpus(f"no corpus at {path}", "Give the path of a file or folder.")
     name = name or path.name
@@ -273,8 +275,6 @@ def file_corpus(
         return PictureCorpus(path, name, glob, fingerprint=fingerprint)
     if kind == "synthetic":
         raise BadCorpus(f"corpus {path}: synthetic activations are not read from files")
-    if regions is not None and kind != "dna":
-        raise BadCorpus(f"{regions}: regions are of a genome, not of a {kind} corpus")
     find = functools.partial(read_examples, path, kind, glob, column, regions)
     corpus = FiniteCorpus(name, kind, find, fingerprint=fingerprint)
     if path.is_file():

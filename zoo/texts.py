@@ -1,18 +1,23 @@
-"""Examples out of files: text, and columns of tables; FASTA by way of `zoo.sequences`. No torch."""
+"""Examples out of files: text, sequences, and columns of tables. No torch.
+
+A file gives rows, whatever its format; `zoo.sequences` states the rules for rows of letters.
+Text is taken as it is: the passages of a `.txt` between blank lines, a row of a table as a whole.
+Rows without a visible character are left out, and so is the byte order mark at a file's beginning.
+"""
 
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import json
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.errors import BadCorpus, MissingExtra
-from zoo.sequences import clean, notes, open_text, read_fasta
+from zoo.errors import BadCorpus, MissingExtra, UsageError
+from zoo.fasta import FASTA_SUFFIXES, Row, open_text, read_fasta, read_regions
+from zoo.sequences import read_sequences
 
-FASTA_SUFFIXES = (".fa", ".fasta", ".faa", ".fna", ".ffn", ".fas")
 _TABLES = (".jsonl", ".parquet")
 SUFFIXES = {
     "text": (*_TABLES, ".txt"),
@@ -62,6 +67,43 @@ def check_suffix(path: Path, kind: str) -> None:
         )
 
 
+def check_options(path: Path, kind: str, column: str | None, regions: Path | None) -> None:
+    """Refuses what a corpus of this kind would not hear: see `check_files` for its files.
+
+    Raises:
+        UsageError: naming the option and why it means nothing here.
+    """
+    if regions is not None and kind != "dna":
+        raise UsageError(
+            f"regions ({regions}) are parts of a genome; corpus {path} is {kind}",
+            "Leave the regions out.",
+        )
+    if column is not None and kind not in ("text", "protein", "dna"):
+        raise UsageError(
+            f"column ({column}) is of a table; corpus {path} is {kind}", "Leave the column out."
+        )
+
+
+def check_files(files: list[Path], column: str | None, regions: Path | None) -> None:
+    """Refuses options that one of the files would not hear.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    for file in files:
+        if regions is not None and suffix_of(file) not in FASTA_SUFFIXES:
+            raise UsageError(
+                f"regions ({regions}) are parts of sequences with names, as FASTA has them; "
+                f"{file} has none",
+                "Give the genome as FASTA alone, or leave the regions out.",
+            )
+        if column is not None and suffix_of(file) not in _TABLES:
+            raise UsageError(
+                f"column ({column}) is of a table ({', '.join(_TABLES)}); {file} has no columns",
+                "Leave the column out, or this file.",
+            )
+
+
 def read_examples(
     path: Path, kind: str, glob: str, column: str | None, regions: Path | None
 ) -> Examples:
@@ -69,56 +111,59 @@ def read_examples(
 
     Raises:
         BadCorpus: a file is broken, or holds what it should not.
+        UsageError: a file would not hear an option.
     """
-    items: list[str] = []
-    told: list[str] = []
-    for file in files_of(path, kind, glob):
-        found, did = _examples(file, kind, column, regions)
-        items += found
-        told += did
-    return Examples(items, told)
+    files = files_of(path, kind, glob)
+    check_files(files, column, regions)
+    if regions is not None:
+        rows: Iterator[Row] = iter(read_regions(files, regions))
+    else:
+        rows = itertools.chain.from_iterable(_rows(file, kind, column) for file in files)
+    if kind == "text":
+        return Examples([row.text for row in rows if row.text.strip()], [])
+    return Examples(*read_sequences(rows, kind))
 
 
-def _examples(
-    path: Path, kind: str, column: str | None, regions: Path | None
-) -> tuple[list[str], list[str]]:
+def _rows(path: Path, kind: str, column: str | None) -> Iterator[Row]:
+    key = column or ("text" if kind == "text" else "sequence")
     suffix = suffix_of(path)
     if suffix in FASTA_SUFFIXES:
-        return read_fasta(path, kind, regions)
-    if suffix == ".txt":
-        return _read_txt(path), []
-    key = column or ("text" if kind == "text" else "sequence")
-    rows = _read_jsonl(path, key) if suffix == ".jsonl" else _read_parquet(path, key)
-    if kind == "text":
-        return [text for text in rows if text.strip()], []
-    did: Counter[str] = Counter()
-    cleaned = [clean(raw, kind, f"{path}, row {i}", did) for i, raw in enumerate(rows, 1)]
-    return [sequence for sequence in cleaned if sequence], notes(did)
+        return read_fasta(path)
+    readers: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+        ".txt": _read_txt,
+        ".jsonl": _read_jsonl,
+        ".parquet": _read_parquet,
+    }
+    return readers[suffix](path, key)
 
 
-def _read_txt(path: Path) -> list[str]:
+def _read_txt(path: Path, key: str) -> Iterator[Row]:
     with open_text(path) as file:
         text = file.read()
-    return [passage.strip() for passage in text.split("\n\n") if passage.strip()]
+    for number, passage in enumerate(text.split("\n\n"), 1):
+        yield Row(f"{path}, passage {number}", passage.strip())
 
 
-def _read_jsonl(path: Path, key: str) -> Iterator[str]:
+def _read_jsonl(path: Path, key: str) -> Iterator[Row]:
     with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
+            where = f"{path}, line {number}"
             try:
                 value = json.loads(line)[key]
-            except (ValueError, KeyError, TypeError):
-                value = None
-            if not isinstance(value, str):
-                raise BadCorpus(
-                    f"{path}, line {number}: not a JSON object with a text at the key {key!r}"
-                )
-            yield value
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise _no_text(where, key) from None
+            if value is not None and not isinstance(value, str):
+                raise _no_text(where, key)
+            yield Row(where, value or "")
 
 
-def _read_parquet(path: Path, key: str) -> Iterator[str]:
+def _no_text(where: str, key: str) -> BadCorpus:
+    return BadCorpus(f"{where}: not a JSON object with a text at the key {key!r}")
+
+
+def _read_parquet(path: Path, key: str) -> Iterator[Row]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -135,9 +180,13 @@ def _read_parquet(path: Path, key: str) -> Iterator[str]:
                 f"{path} has no column {key!r}", f"Its columns are {', '.join(names[:12])}."
             )
         kind = file.schema_arrow.field(key).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        values = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(values) or pa.types.is_large_string(values)):
             raise BadCorpus(f"{path}: the column {key!r} holds {kind}, not text")
+        number = 0
         for batch in file.iter_batches(columns=[key]):
-            yield from (value for value in batch.column(0).to_pylist() if value)
-    except (pa.ArrowException, OSError) as error:
+            for value in batch.column(0).to_pylist():
+                number += 1
+                yield Row(f"{path}, row {number}", value or "")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadCorpus(f"{path} cannot be read ({' '.join(str(error).split())[:200]})") from None

@@ -10,22 +10,25 @@ from pathlib import Path
 import click
 
 from bench.cli.options import (
-    ANY_PATH,
-    FOLDER,
     cards_option,
+    check_input,
     choose,
+    corpus_option,
     device_option,
     json_option,
     pick_device,
+    regions_option,
     remote_code_option,
+    weights_option,
 )
 
 
 @click.command("check")
 @click.argument("model")
 @cards_option
-@click.option("--weights", type=FOLDER, metavar="DIR", help="Load the model from this folder.")
-@click.option("--corpus", type=ANY_PATH, metavar="PATH", help="Read this file or folder instead.")
+@weights_option
+@corpus_option
+@regions_option
 @device_option
 @remote_code_option
 @json_option
@@ -34,6 +37,7 @@ def command(
     cards: Sequence[Path],
     weights: Path | None,
     corpus: Path | None,
+    regions: Path | None,
     device: str,
     trust_remote_code: bool,
     as_json: bool,
@@ -46,10 +50,11 @@ def command(
     from adapters import check, open_adapter
     from adapters.references import is_reference
     from bench.activations.stream import examples_of
-    from zoo.corpora import KIND_OF_DOMAIN, file_corpus, open_corpus
+    from bench.plan.blocks import corpus_of
     from zoo.errors import UsageError
     from zoo.registry import load_registry
 
+    check_input(corpus, regions)
     registry = load_registry(cards)
     if is_reference(model):
         card, *others = choose(registry, None, [model], [])
@@ -64,11 +69,7 @@ def command(
         weights=weights,
         trust_remote_code=trust_remote_code,
     )
-    source = (
-        open_corpus(registry.corpus(card.corpus))
-        if corpus is None
-        else file_corpus(corpus, KIND_OF_DOMAIN[card.domain])
-    )
+    source = corpus_of(card, registry, corpus, regions)
     results = check(make, examples_of(make(), source).examples(seed=0))
     failed = sum(not result.ok for result in results)
     if as_json:

@@ -95,6 +95,16 @@ remote_code_option = click.option(
     help="Run code that comes with a checkpoint, at the card's pinned revision.",
 )
 
+weights_option = click.option(
+    "--weights", type=FOLDER, metavar="DIR", help="Load the model from this folder instead."
+)
+corpus_option = click.option(
+    "--corpus", type=ANY_PATH, metavar="PATH", help="Read this file or folder instead."
+)
+regions_option = click.option(
+    "--regions", type=ANY_PATH, metavar="BED", help="Parts of a genome given as --corpus."
+)
+
 which_models = _options(
     click.option("--suite", shell_complete=_suites, help="A named list of models [embedded]."),
     click.option(
@@ -132,15 +142,9 @@ which_cells = _options(
         metavar="TOKENS",
         help="A trial: at most this many tokens to evaluate and to train on; marked as limited.",
     ),
-    click.option(
-        "--weights", type=FOLDER, metavar="DIR", help="Load the model from this folder instead."
-    ),
-    click.option(
-        "--corpus", type=ANY_PATH, metavar="PATH", help="Read this file or folder instead."
-    ),
-    click.option(
-        "--regions", type=ANY_PATH, metavar="BED", help="Parts of a genome given as --corpus."
-    ),
+    weights_option,
+    corpus_option,
+    regions_option,
     output_option,
 )
 
@@ -186,12 +190,7 @@ class Cells:
                 f"--weights: no folder at {self.weights}",
                 "Give the folder that holds config.json and the weights.",
             )
-        if self.corpus is not None and not self.corpus.exists():
-            raise UsageError(f"--corpus: nothing at {self.corpus}")
-        if self.regions is not None and self.corpus is None:
-            raise UsageError("--regions names parts of a genome", "Give the genome as --corpus.")
-        if self.regions is not None and not self.regions.exists():
-            raise UsageError(f"--regions: nothing at {self.regions}")
+        check_input(self.corpus, self.regions)
         return Request(
             cards=choose(registry, self.suite, self.models, self.domains),
             protocol=load_protocol(
@@ -216,6 +215,16 @@ class Cells:
             if notes:
                 click.echo(f"bench: corpus {name}: {'; '.join(notes)}", err=True)
         return blocks
+
+
+def check_input(corpus: Path | None, regions: Path | None) -> None:
+    """Raises a `UsageError` where an input that was named is not there."""
+    if corpus is not None and not corpus.exists():
+        raise UsageError(f"--corpus: nothing at {corpus}")
+    if regions is not None and corpus is None:
+        raise UsageError("--regions names parts of a genome", "Give the genome as --corpus.")
+    if regions is not None and not regions.exists():
+        raise UsageError(f"--regions: nothing at {regions}")
 
 
 def choose(

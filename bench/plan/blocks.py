@@ -116,14 +116,19 @@ def make_plan(request: Request, registry: Registry) -> list[Block]:
     """Blocks in the order of the cards; those whose weights or corpus are absent carry the error.
 
     Raises:
-        UsageError: no chosen model has a layer asked for, or one corpus or one weights folder
-            was given for several models.
+        UsageError: no chosen model has a layer asked for, one corpus or one weights folder was
+            given for several models, or an option means nothing for a model.
     """
     cards = list(request.cards)
     if request.weights is not None and len(cards) != 1:
         raise UsageError(
             f"--weights names one checkpoint, but {len(cards)} models are chosen",
             "Choose one with --model.",
+        )
+    if request.weights is not None and cards[0].checkpoint.source == "none":
+        raise UsageError(
+            f"--weights: model {cards[0].id!r} has none, its activations are made",
+            "Leave --weights out.",
         )
     if request.corpus is not None and len({card.domain for card in cards}) != 1:
         raise UsageError(
@@ -157,7 +162,7 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
     try:
         card = card if request.weights else pinned(card)
         weights = weights_identity(card, request.weights)
-        corpus = _corpus(card, request, registry)
+        corpus = corpus_of(card, registry, request.corpus, request.regions)
         fingerprint = corpus.fingerprint()
     except ModelError as found:
         error = found
@@ -196,11 +201,23 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
     ]
 
 
-def _corpus(card: Card, request: Request, registry: Registry) -> Corpus:
-    if request.corpus is not None:
-        kind = KIND_OF_DOMAIN[card.domain]
-        return file_corpus(request.corpus, kind, regions=request.regions)
-    return open_corpus(registry.corpus(card.corpus))
+def corpus_of(
+    card: Card, registry: Registry, path: Path | None = None, regions: Path | None = None
+) -> Corpus:
+    """What the model is measured on: the card's corpus, or the user's file or folder.
+
+    Raises:
+        BadCorpus: it is absent or unreadable.
+        UsageError: the model takes no corpus, or no regions.
+    """
+    if path is None:
+        return open_corpus(registry.corpus(card.corpus))
+    if registry.corpus(card.corpus).source == "none":
+        raise UsageError(
+            f"--corpus: model {card.id!r} is activations that are stored or made, and reads none",
+            "Leave --corpus out.",
+        )
+    return file_corpus(path, KIND_OF_DOMAIN[card.domain], regions=regions)
 
 
 def _groups(card: Card, layers: list[int], request: Request) -> list[list[int]]:
