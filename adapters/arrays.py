@@ -118,6 +118,8 @@ class ArrayAdapter(Adapter):
     Chunks run through the files in order of their names and never across two of them.
     """
 
+    known_options = ("stream", "file", "key", "flatten")
+
     @functools.cached_property
     def files(self) -> list[list[StoredArray]]:
         """The files by layer, empty for a layer that was not saved.
@@ -178,6 +180,12 @@ class ArrayAdapter(Adapter):
 
     def _streamed(self) -> dict[int, list[StoredArray]]:
         name = self.card.options["stream"]
+        others = sorted(self.card.options.keys() - {"stream"})
+        if others:
+            raise BadCard(
+                f"card {self.card.id!r}: options.{others[0]} is not read beside options.stream",
+                "Name a stream, or the files and arrays.",
+            )
         streams = {stream.name: stream for stream in streams_of(self.folder)}
         if name not in streams:
             raise BadWeights(

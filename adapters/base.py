@@ -17,7 +17,7 @@ from adapters import checkpoints, compat, partial
 from adapters.taps import Taps, find_blocks, pick
 from adapters.tokens import measured
 from zoo.cards import Card, TokenRule
-from zoo.errors import BadActivations, BadCorpus, BadWeights, MissingExtra, UsageError
+from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights, MissingExtra, UsageError
 from zoo.weights import install_line
 
 
@@ -81,11 +81,14 @@ class Adapter(ABC):
         depth: so many blocks will be read, from the first; a family may leave the others empty.
 
     Raises:
+        BadCard: the card has an option that the family does not know.
         MissingExtra, ModelUnavailable, BadWeights: on first use, when the model is loaded.
     """
 
     # The values of `model_type` in config.json that the adapter can read; empty for any.
     model_types: ClassVar[tuple[str, ...]] = ()
+    # The keys of the card's `options` that the family reads, beside those of its base classes.
+    known_options: ClassVar[tuple[str, ...]] = ()
 
     _SEALED: ClassVar[frozenset[str]] = frozenset(
         {
@@ -117,6 +120,7 @@ class Adapter(ABC):
         depth: int | None = None,
     ) -> None:
         compat.prepare()
+        self._check_options(card)
         self.card = card
         self.device = torch.device(device)
         self.dtype = dtype
@@ -126,6 +130,17 @@ class Adapter(ABC):
         self._folder: Path | None = None
         self._model: nn.Module | None = None
         self._blocks: list[nn.Module] = []
+
+    @classmethod
+    def _check_options(cls, card: Card) -> None:
+        """Raises `BadCard` where the card has an option that nobody would read."""
+        known = {key for base in cls.__mro__ for key in vars(base).get("known_options", ())}
+        unread = [key for key in card.options if key not in known]
+        if unread:
+            raise BadCard(
+                f"card {card.id!r}: options.{unread[0]} is not read by adapter {card.adapter}",
+                f"It reads {', '.join(sorted(known)) or 'none'}.",
+            )
 
     # ------------------------------------------------------------------ hooks an author writes
 

@@ -25,6 +25,8 @@ class StableDiffusion3(Adapter):
     prompt, and none of the encoders is loaded. `options.text_tokens` is its length.
     """
 
+    known_options = ("size", "sigma", "text_tokens")
+
     def load(self) -> nn.Module:
         from diffusers import SD3Transformer2DModel
 

@@ -46,6 +46,8 @@ class Pairformer(Adapter):
     residues. That among the atoms is masked by the model.
     """
 
+    known_options = ("recycles", "architecture")
+
     @abstractmethod
     def features(self, sequence: str) -> dict[str, Tensor]:
         """The model's input for one chain, without the axis of the batch."""

@@ -58,6 +58,7 @@ class DnaTrunk(Adapter):
 
     # Whether the network takes [batch, 4, bases] instead of [batch, bases, 4].
     channels_first: ClassVar[bool] = False
+    known_options: ClassVar[tuple[str, ...]] = ("bases",)
 
     @property
     @abstractmethod
@@ -103,6 +104,8 @@ class EnformerTrunk(DnaTrunk):
     Bins are of 2^num_downsamples bases (128 in the published model), before the final crop.
     """
 
+    known_options = ("model_type",)
+
     def load(self) -> nn.Module:
         transformers = compat.transformers()
         from enformer_pytorch import Enformer
@@ -145,6 +148,7 @@ class BorzoiTrunk(DnaTrunk):
 
     channels_first = True
     bin = 128
+    known_options = ("model_type",)
 
     def load(self) -> nn.Module:
         compat.transformers()
@@ -163,6 +167,7 @@ class SpliceNetwork(DnaTrunk):
 
     channels_first = True
     bin = 1
+    known_options = ("window", "dilation")
 
     def load(self) -> nn.Module:
         from openspliceai.train_base.openspliceai import ResidualUnit, SpliceAI
@@ -186,6 +191,8 @@ class Evo2(Adapter):
 
     `options.name` is the package's name of the model. Its kernels are for CUDA only.
     """
+
+    known_options = ("name",)
 
     def load(self) -> nn.Module:
         from evo2 import Evo2 as Package

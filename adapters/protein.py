@@ -30,6 +30,7 @@ class ProteinModel(SequenceModel):
     """
 
     kind: ClassVar[str] = "a protein sequence"
+    known_options = ("unknown", "spaced")
 
     @property
     def probe(self) -> str:  # type: ignore[override]
@@ -94,6 +95,8 @@ class EsmPackage(ProteinModel):
     `v_heads`, the heads of its geometric attention; width and depth are the card's. The package
     has no configuration files, and its own loader would fetch much that is not needed here.
     """
+
+    known_options = ("heads", "v_heads")
 
     @functools.cached_property
     def tokenizer(self) -> Any:

@@ -33,6 +33,7 @@ class SequenceModel(Adapter):
     probe: ClassVar[str] = "the"
     # Tokens that are special although the tokenizer does not say so.
     extra_special: ClassVar[tuple[str, ...]] = ()
+    known_options = ("class", "model_type")
 
     def load(self) -> nn.Module:
         _ = self.tokenizer

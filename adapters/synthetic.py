@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,8 @@ class SyntheticAdapter(Adapter):
 
     An example is a draw number. It stands for `context` tokens, the same on every CPU.
     """
+
+    known_options = tuple(option.name for option in fields(Options))
 
     @functools.cached_property
     def options(self) -> Options:

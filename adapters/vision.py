@@ -6,7 +6,7 @@ import functools
 import json
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class VisionTransformer(Adapter):
 
     # The name of the image among the model's keyword arguments.
     argument: str
+    known_options: ClassVar[tuple[str, ...]] = ("cls",)
 
     @abstractmethod
     def pixels(self, image: np.ndarray) -> Tensor:
@@ -76,6 +77,7 @@ class HubVisionTransformer(VisionTransformer):
     """
 
     argument = "pixel_values"
+    known_options = ("class", "model_type")
 
     def load(self) -> nn.Module:
         return checkpoints.pretrained(
@@ -128,6 +130,7 @@ class TimmVisionTransformer(VisionTransformer):
     """Vision transformers of timm, from a folder as timm saves it to the hub."""
 
     argument = "x"
+    known_options = ("architecture",)
 
     def load(self) -> nn.Module:
         import timm

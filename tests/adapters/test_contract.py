@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from adapters import ActivationBatch, Adapter, Inputs
+from adapters.registry import entry
 from adapters.tokens import consecutive, pad
 from tests.adapters.tiny import make_card
-from zoo.errors import BadActivations, BadCorpus, BadWeights, UsageError
+from zoo.cards import Card
+from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights, UsageError
+from zoo.registry import load_registry
 
 
 class Numbers(Adapter):
@@ -49,6 +53,22 @@ class Numbers(Adapter):
     def inputs(self, items: list[Any]) -> Inputs:
         ids, valid = pad(items, -1000)
         return Inputs({"ids": ids}, valid, (ids == 0) & valid)
+
+
+def test_an_option_that_nobody_reads_is_refused() -> None:
+    with pytest.raises(BadCard) as caught:
+        _numbers(options={"clss": "X"})
+    assert str(caught.value).endswith(
+        "options.clss is not read by adapter hf-causal. It reads none."
+    )
+
+
+@pytest.mark.parametrize("card", load_registry().cards.values(), ids=lambda card: card.id)
+def test_every_option_of_the_cards_is_read(card: Card) -> None:
+    family = resolve_name(entry(card).target)
+    family._check_options(card)
+    with pytest.raises(BadCard, match="is not read by adapter"):
+        family._check_options(card.model_copy(update={"options": {"clss": 1}}))
 
 
 EXAMPLES = [[0, 5, 6, 7, 8, 9], [], [0, 3], [4]]

@@ -93,7 +93,11 @@ def test_conforms() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"gama": 1}, "options: got an unexpected keyword argument 'gama'"),
+        (
+            {"gama": 1},
+            "options.gama is not read by adapter synthetic. "
+            "It reads active, features, gamma, seed, spectrum.",
+        ),
         ({"active": 0}, "options: gamma, features and active must be positive"),
         ({"gamma": -1}, "options: gamma, features and active must be positive"),
         (

@@ -60,7 +60,7 @@ class Letters(Adapter):
 
 def adapter() -> Letters:
     tap = {"blocks": "layer.{i}", "layers": 2, "width": WIDTH}
-    return Letters(Card.model_validate(MADE | {"tap": tap, "context": CONTEXT}))
+    return Letters(Card.model_validate(MADE | {"tap": tap, "context": CONTEXT, "options": {}}))
 
 
 def words(count: int) -> list[str]:
