@@ -18,6 +18,7 @@ PEERS = {
     "saelens": "sae-lens==6.54.12",
     "sparsify": "eai-sparsify==1.3.3",
     "dictionary_learning": "dictionary-learning==0.1.0",
+    "saev": "saev==0.1.0",
 }
 
 

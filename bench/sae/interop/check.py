@@ -55,7 +55,7 @@ def compare(one: SAE, other: SAE, *, tokens: int = TOKENS, seed: int = 0) -> Dif
     selections = codes = 0
     largest = difference = 0.0
     for rows in x.split(max(64, 2**23 // one.n)):
-        ours, theirs = _contributions(plain, rows), _contributions(other.folded(), rows)
+        ours, theirs = contributions(plain, rows), contributions(other.folded(), rows)
         selections += int(((ours > 0) != (theirs > 0)).sum())
         codes += int((ours > 0).sum())
         largest = max(largest, float(ours.max()))
@@ -63,7 +63,7 @@ def compare(one: SAE, other: SAE, *, tokens: int = TOKENS, seed: int = 0) -> Dif
     return Difference(tokens, codes, selections, difference / largest if largest else difference)
 
 
-def _contributions(sae: SAE, x: Tensor) -> Tensor:
+def contributions(sae: SAE, x: Tensor) -> Tensor:
     """Codes [tokens, n] of raw activations, times the norms of the decoder's rows."""
     found = sae.encode(x)
     if isinstance(found, Codes):
