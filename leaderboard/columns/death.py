@@ -88,9 +88,7 @@ INIT = COLUMNS.add(
         short=("dead %", "at init"),
     )
 )
-COLUMNS.add(
-    LargestLayer(of=INIT, arm=RAW, tables=by_row(Table.BY_DEATH)),
-)
+COLUMNS.add(LargestLayer(of=INIT, arm=RAW, tables=by_row(Table.BY_DEATH)))
 
 # ------------------------------------------------------------------------------------- attribution
 

@@ -95,7 +95,7 @@ class Column:
     show: how the number is written.
     tables: where the column stands, and of which arms.
     optional: whether it is left out of a table where no cell has the number.
-    short: in the terminal, the words above its one or two columns.
+    short: in the terminal, the words above the columns of two arms, or above and in that of one.
     """
 
     title: str
@@ -130,10 +130,17 @@ def metric(
     *,
     show: Show = number,
     optional: bool = False,
+    short: tuple[str, str] | None = None,
 ) -> Metric:
     """A number without an interval."""
     return Metric(
-        title=title, meaning=meaning, value=value, tables=tables, show=show, optional=optional
+        title=title,
+        meaning=meaning,
+        value=value,
+        tables=tables,
+        show=show,
+        optional=optional,
+        short=short,
     )
 
 

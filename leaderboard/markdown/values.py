@@ -92,6 +92,8 @@ def _largest_layer(column: LargestLayer, page: Page, row: Row, arm: str | None) 
 @cell_text.register
 def _dimensions(column: Dimensions, page: Page, row: Row, arm: str | None) -> str:
     """Those of the first cell that has them: they are the layer's, whatever the arm or seed."""
+    if row.layer is None:
+        return NOTHING  # A model has none of its own.
     records = row.cells(arm)
     found = (column.read(record) for record in records if record is not None)
     known = next((each for each in found if each is not None), None)

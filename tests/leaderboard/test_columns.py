@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from statistics import fmean
 
 import pytest
 
@@ -19,12 +20,13 @@ from leaderboard.columns.kinds import (
     raw_and_centered,
 )
 from leaderboard.columns.tables import COLUMNS, arm_columns, columns_of
+from leaderboard.columns.training import REVIVAL
 from leaderboard.compare import comparison_text, pair
 from leaderboard.groups import group_records
 from leaderboard.text import integer
 from leaderboard.web.page import STATIC, page_data
 from tests.leaderboard.tables import table, tables
-from tests.records import make_grid
+from tests.records import make_grid, make_record
 
 ARMS = ["raw", "centered", "whitened"]
 
@@ -156,3 +158,25 @@ def test_the_page_can_write_every_column() -> None:
     (formats,) = re.findall(r"const FORMATS = \{(.*?)\}", (STATIC / "page.js").read_text("utf-8"))
     columns = columns_of(Table.WEB_MODELS) + columns_of(Table.WEB_CELLS)
     assert {each.show.__name__ for each in columns} <= set(formats.replace(" ", "").split(","))
+
+
+def test_a_model_has_no_mean_revival_where_a_layer_did_not_reach_it() -> None:
+    records = make_grid(models=["tiny-a"], layers=[0, 1, 2], arms=["raw"])
+    medians = [REVIVAL.value(record) for record in records]
+    reached = [each for each in medians if each is not None]
+    # A layer whose features were all alive has nothing to revive and does not count.
+    assert [record.result.death_init.dead > 0 for record in records if record.result] == [
+        each is not None for each in medians
+    ]
+    assert REVIVAL.of_model(group_records(records)[0], "raw") == pytest.approx(fmean(reached))
+    place = medians.index(reached[0])
+    first = records[place].result
+    assert first is not None
+    assert first.training is not None
+    unreached = first.training.revival.model_copy(
+        update={"median_steps": None, "interval": None, "reason": "fewer than half revived"}
+    )
+    training = first.training.model_copy(update={"revival": unreached})
+    result = first.model_copy(update={"training": training})
+    records[place] = make_record(records[place].spec, result)
+    assert REVIVAL.of_model(group_records(records)[0], "raw") is None
