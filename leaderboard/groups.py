@@ -99,6 +99,11 @@ class Group:
         layers = tap.get("layers") if isinstance(tap, dict) else None
         return layers if isinstance(layers, int) else max(self.layers) + 1
 
+    def published_layer(self, layer: int) -> int | None:
+        """The layer's number in published tables, if a record of it says one."""
+        numbers = (record.published_layer for record in self.at(layer) if record is not None)
+        return next((number for number in numbers if number is not None), None)
+
     @property
     def coverage(self) -> str:
         """`3 of 12`: layers with a result, of those that the model has."""

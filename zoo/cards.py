@@ -1,4 +1,4 @@
-"""What a model card, a corpus and a suite say: the schema of the zoo's YAML files. No torch."""
+"""What a model card and a corpus say: the schema of the zoo's YAML files. No torch."""
 
 from __future__ import annotations
 
@@ -221,29 +221,6 @@ class CorpusCard(Strict):
     def beside(self, path: str) -> Path:
         """`path` as it is meant: relative to the folder of cards that this one was found in."""
         return (self._folder or Path()) / path
-
-
-# One number, a range (`1-11`), or several of these with commas.
-Numbers = Annotated[str, Field(pattern=r"^\d+(-\d+)?(,\s*\d+(-\d+)?)*$")]
-
-
-class Suite(Strict):
-    """A named list of cards; `layers` names the layers that are meant, where not all are."""
-
-    id: Name
-    summary: str
-    models: tuple[Name, ...] = Field(min_length=1)
-    layers: dict[Name, Numbers] = Field(default_factory=dict)
-
-    def layers_of(self, card: Card) -> list[int]:
-        """The layers of that card which the suite means, in order."""
-        if card.id not in self.layers:
-            return list(card.layers)
-        numbers: set[int] = set()
-        for part in self.layers[card.id].split(","):
-            first, _, last = part.partition("-")
-            numbers.update(range(int(first), int(last or first) + 1))
-        return sorted(numbers)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

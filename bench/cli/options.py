@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bench.records.store import RecordStore
     from zoo.cards import Card
     from zoo.registry import Registry
+    from zoo.suites import Suite
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -127,11 +129,15 @@ which_cells = _options(
     click.option("--arm", "arms", multiple=True, shell_complete=_arms, help="Train this arm."),
     click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="Use this seed."),
     click.option(
+        "--layer-offset",
+        type=int,
+        metavar="N",
+        help="Read published layer l of the suite as our layer l + N [the suite's own].",
+    ),
+    click.option(
         "--protocol",
-        default="quick",
-        show_default=True,
         shell_complete=_protocols,
-        help="A preset, or a YAML file.",
+        help="A preset, or a YAML file [the suite's, else quick].",
     ),
     click.option(
         "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a protocol key."
@@ -160,7 +166,8 @@ class Cells:
     layers: Sequence[int]
     arms: Sequence[str]
     seeds: Sequence[int]
-    protocol: str
+    layer_offset: int | None
+    protocol: str | None
     settings: Sequence[str]
     limit: int | None
     weights: Path | None
@@ -168,6 +175,7 @@ class Cells:
     regions: Path | None
     output: Path
 
+    @cached_property
     def registry(self) -> Registry:
         """Every card that is known."""
         from zoo.registry import load_registry
@@ -180,10 +188,22 @@ class Cells:
 
         return RecordStore(self.output)
 
-    def request(self, registry: Registry) -> Request:
+    @cached_property
+    def chosen_suite(self) -> Suite | None:
+        """The suite named, its published layers read as `--layer-offset` says; None without one."""
+        if self.suite is None:
+            if self.layer_offset is not None:
+                raise UsageError("--layer-offset is about a suite", "Name one: --suite paper.")
+            return None
+        suite = self.registry.suite(self.suite)
+        if self.layer_offset is None:
+            return suite
+        return suite.numbered(self.layer_offset, self.registry.cards)
+
+    def request(self) -> Request:
         """The names resolved. Raises a `UsageError` for each that is wrong."""
         from bench.plan.blocks import Request
-        from bench.plan.protocol import load_protocol
+        from bench.plan.protocol import DEFAULT_PROTOCOL, load_protocol
 
         if self.weights is not None and not self.weights.is_dir():
             raise UsageError(
@@ -191,26 +211,31 @@ class Cells:
                 "Give the folder that holds config.json and the weights.",
             )
         check_input(self.corpus, self.regions)
+        suite = self.chosen_suite
+        name = self.protocol or (suite and suite.protocol) or DEFAULT_PROTOCOL
         return Request(
-            cards=choose(registry, self.suite, self.models, self.domains),
-            protocol=load_protocol(
-                self.protocol, settings=self.settings, arms=self.arms, seeds=self.seeds
-            ),
+            cards=choose(self.registry, self.suite, self.models, self.domains),
+            protocol=load_protocol(name, settings=self.settings, arms=self.arms, seeds=self.seeds),
             layers=self.layers or None,
             limit=self.limit,
             weights=self.weights,
             corpus=self.corpus,
             regions=self.regions,
-            suite=registry.suite(self.suite) if self.suite else None,
+            suite=suite,
         )
+
+    def published_layers(self, block: Block) -> list[int | None]:
+        """The numbers of a block's layers in published tables; None where it is in none."""
+        suite = self.chosen_suite
+        numbers = (suite and suite.published_layers(block.card)) or block.published
+        return [numbers.get(layer) for layer in block.layers]
 
     def blocks(self, workers: int = 1) -> list[Block]:
         """The planned blocks, of which `workers` at a time fit the memory that is free."""
         from bench.plan.blocks import available_memory, make_plan
 
-        registry = self.registry()
-        request = replace(self.request(registry), memory=available_memory() // workers)
-        blocks = make_plan(request, registry)
+        request = replace(self.request(), memory=available_memory() // workers)
+        blocks = make_plan(request, self.registry)
         for name, notes in {b.corpus.name: b.corpus.notes for b in blocks if b.corpus}.items():
             if notes:
                 click.echo(f"bench: corpus {name}: {'; '.join(notes)}", err=True)

@@ -28,6 +28,7 @@ def command(cache: Path | None, as_json: bool, **options: Any) -> None:
         return {
             "model": block.card.id,
             "layers": block.layers,
+            "published_layers": cells.published_layers(block),
             "cells": len(block.specs),
             "done": item.count("done"),
             "failed": item.count("failed"),
@@ -77,10 +78,12 @@ def _cache_columns(row: dict[str, Any]) -> dict[str, str]:
 def _table(rows: list[dict[str, Any]]) -> str:
     from tabulate import tabulate
 
+    published = any(_known(row["published_layers"]) for row in rows)
     shown = [
         {
             "model": row["model"],
             "layers": ranges(row["layers"]),
+            **({"published as": _known(row["published_layers"])} if published else {}),
             "cells": row["cells"],
             "done": row["done"],
             "failed": row["failed"],
@@ -91,6 +94,10 @@ def _table(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     return tabulate(shown, headers="keys")
+
+
+def _known(numbers: list[int | None]) -> str:
+    return ranges([number for number in numbers if number is not None])
 
 
 def ranges(numbers: list[int]) -> str:

@@ -39,7 +39,8 @@ def check_file(path: Path) -> None:
         read_record(path)
         return
     from bench.plan.protocol import Protocol
-    from zoo.cards import Card, CorpusCard, Suite, read_model, read_yaml
+    from zoo.cards import Card, CorpusCard, read_model, read_yaml
+    from zoo.suites import Suite
 
     data = read_yaml(path)
     if "models" in data:

@@ -6,19 +6,20 @@ model and a group of its layers: one stream of activations feeds every layer, ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench.plan.memory import block_memory
 from bench.plan.protocol import Protocol
 from bench.records.spec import ABSENT, METRIC_VERSION, Spec
-from zoo.cards import Card, Suite
+from zoo.cards import Card
 from zoo.corpora import KIND_OF_DOMAIN, Corpus, file_corpus, open_corpus
 from zoo.errors import ModelError, UsageError
 from zoo.hub import pinned
 from zoo.registry import Registry
+from zoo.suites import Suite
 from zoo.weights import weights_identity
 
 # Elements of an SAE's matrix below which one CPU thread is faster than two (measured on 2 cores).
@@ -45,6 +46,7 @@ class Block:
     """One model, a group of its layers, every arm and seed: the unit of work.
 
     `error` says why nothing can be measured: the weights or the corpus are not there.
+    `published` has the numbers that published tables give its layers, of those that are in one.
     """
 
     card: Card
@@ -54,6 +56,7 @@ class Block:
     weights: Path | None
     limit: int | None
     error: ModelError | None = None
+    published: Mapping[int, int] = field(default_factory=dict)
 
     def only(self, specs: Iterable[Spec]) -> Block:
         """The block with some of its cells."""
@@ -196,6 +199,7 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
             weights=request.weights,
             limit=request.limit,
             error=error,
+            published=registry.published_layers(card),
         )
         for group in groups
     ]

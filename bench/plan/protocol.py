@@ -16,6 +16,7 @@ from zoo.cards import read_model, validate
 from zoo.errors import UnknownName, UsageError
 
 PRESETS = Path(__file__).parent / "protocols"
+DEFAULT_PROTOCOL = "quick"
 
 # Keys that say which cells there are, not how one is measured: no part of a cell's hash.
 AXES = ("name", "arms", "seeds")

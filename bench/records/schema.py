@@ -264,6 +264,9 @@ class Record(_Part):
     version: int = Field(ge=VERSION, le=VERSION)
     hash: str
     spec: Spec
+    published_layer: int | None = Field(
+        default=None, description="the layer's number in published tables, where a suite says it"
+    )
     status: Literal["ok", "failed"]
     result: Result | None
     failure: Failure | None
@@ -297,6 +300,7 @@ def make_record(
     outcome: Result | BaseException,
     provenance: Provenance,
     agreement: Agreement | None = None,
+    published_layer: int | None = None,
 ) -> Record:
     """The record of a measured or failed cell."""
     ok = isinstance(outcome, Result)
@@ -304,6 +308,7 @@ def make_record(
         version=VERSION,
         hash=spec.hash,
         spec=spec,
+        published_layer=published_layer,
         status="ok" if ok else "failed",
         result=outcome if isinstance(outcome, Result) else None,
         failure=None if isinstance(outcome, Result) else Failure.of(outcome),

@@ -38,6 +38,7 @@ def lift_1_to_2(record: Document) -> Document:
             result[key].setdefault("always_on", None)
         if result["training"] is not None:
             _lift_training(result["training"])
+    record["published_layer"] = None
     record.setdefault("agreement", None)
     record["provenance"].setdefault("resumed", None)
     record["provenance"].setdefault("notes", [])

@@ -113,7 +113,13 @@ def measure_block(
             yield from measure_block(part, settings, progress, notes=[*clock.notes, note])
         return
     for spec in block.specs:
-        yield make_record(spec, outcomes[spec.hash], provenance, found_agreements.get(spec.hash))
+        yield make_record(
+            spec,
+            outcomes[spec.hash],
+            provenance,
+            found_agreements.get(spec.hash),
+            block.published.get(spec.layer),
+        )
 
 
 class _StepCounter:
@@ -167,7 +173,10 @@ def failed_records(block: Block, error: ModelError) -> Iterator[Record]:
     provenance = Clock().provenance(
         protocol=block.protocol.name, device="cpu", matmul="none", revision=None
     )
-    return (make_record(spec, error, provenance) for spec in block.specs)
+    return (
+        make_record(spec, error, provenance, published_layer=block.published.get(spec.layer))
+        for spec in block.specs
+    )
 
 
 def block_steps(block: Block) -> int:

@@ -9,7 +9,7 @@ from leaderboard.groups import Group, by_setting
 from leaderboard.markdown.layout import Page, counts, setting_line, setting_title
 from leaderboard.markdown.tables import (
     COVERAGE,
-    LAYER,
+    LAYERS,
     MODEL,
     column_table,
     layer_rows,
@@ -34,10 +34,10 @@ def domain(name: str, groups: Sequence[Group]) -> str:
         if _trains(members):
             trained = column_table(page, Table.DOMAIN_TRAINED, [MODEL], models)
             page.add("### Models after training", trained)
-        at_init = column_table(page, Table.DOMAIN_INIT, [MODEL, LAYER], layers)
+        at_init = column_table(page, Table.DOMAIN_INIT, [MODEL, *LAYERS], layers)
         page.add("### Layers at initialisation", at_init)
         if _trains(members):
-            trained = column_table(page, Table.DOMAIN_TRAINED, [MODEL, LAYER], layers)
+            trained = column_table(page, Table.DOMAIN_TRAINED, [MODEL, *LAYERS], layers)
             page.add("### Layers after training", trained)
     return page.render()
 

@@ -11,7 +11,7 @@ from leaderboard.figures.pictures import Picture, image
 from leaderboard.groups import Group
 from leaderboard.markdown.layout import Page, counts, setting_details, setting_line, setting_title
 from leaderboard.markdown.special_tokens import special_tokens
-from leaderboard.markdown.tables import ARM, LAYER, arm_rows, column_table, layer_rows
+from leaderboard.markdown.tables import ARM, LAYERS, arm_rows, column_table, layer_rows
 from leaderboard.markdown.values import MISSING
 from leaderboard.page_names import domain_page
 from leaderboard.text import DOT, NOTHING, count, escape, integer, link, table, url_part
@@ -31,15 +31,15 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
         profiles = [each for each in pictures if (each.setting, each.subject) == own]
         page.add(*(image(each, "../") for each in profiles))
         layers, arms = layer_rows([group]), arm_rows(group)
-        page.add("### Layers", column_table(page, Table.MODEL_LAYERS, [LAYER], layers))
-        death = column_table(page, Table.MODEL_DEATH, [LAYER, ARM], arms)
+        page.add("### Layers", column_table(page, Table.MODEL_LAYERS, LAYERS, layers))
+        death = column_table(page, Table.MODEL_DEATH, [*LAYERS, ARM], arms)
         page.add("### Death by path", death)
-        if attribution := column_table(page, Table.ATTRIBUTION, [LAYER], layers):
+        if attribution := column_table(page, Table.ATTRIBUTION, LAYERS, layers):
             page.add("### Causes of death at initialisation", attribution)
         if group.spec.protocol.get("steps"):
-            training = column_table(page, Table.MODEL_TRAINING, [LAYER, ARM], arms)
+            training = column_table(page, Table.MODEL_TRAINING, [*LAYERS, ARM], arms)
             page.add("### Training", training)
-        activations = column_table(page, Table.MODEL_ACTIVATIONS, [LAYER], layers)
+        activations = column_table(page, Table.MODEL_ACTIVATIONS, LAYERS, layers)
         page.add("### Activations", activations)
         if special := special_tokens(page, group):
             page.add("### With and without special tokens", special)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from leaderboard.columns.kinds import Table
 from leaderboard.groups import Group
 from leaderboard.markdown.layout import Page
-from leaderboard.markdown.tables import LAYER, column_table, layer_rows
+from leaderboard.markdown.tables import LAYERS, column_table, layer_rows
 from leaderboard.text import escape
 
 
@@ -20,4 +20,4 @@ def special_tokens(page: Page, group: Group) -> str:
     if all(each.kept is None and each.dropped is None for each in known):
         return " ".join(said)
     rows = layer_rows([group])
-    return "\n\n".join([column_table(page, Table.MODEL_SPECIAL_TOKENS, [LAYER], rows), *said])
+    return "\n\n".join([column_table(page, Table.MODEL_SPECIAL_TOKENS, LAYERS, rows), *said])

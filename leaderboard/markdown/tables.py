@@ -16,18 +16,30 @@ from leaderboard.text import NOTHING, escape, link, table
 
 @dataclass(frozen=True)
 class Lead:
-    """A leading column: it says what a row is about. Words stand to the left, numbers do not."""
+    """A leading column: it says what a row is about. Words stand to the left, numbers do not.
+
+    where: a table in which no row has anything to say in the column goes without it.
+    """
 
     title: str
     cell: Callable[[Row], str]
     meaning: str | None = None
     words: bool = True
+    where: Callable[[Row], bool] = lambda row: True
 
 
 RANK = Lead("#", lambda row: row.rank)
 MODEL = Lead("Model", lambda row: model_link(row.group))
 DOMAIN = Lead("Domain", lambda row: link(escape(row.group.domain), domain_page(row.group.domain)))
 LAYER = Lead("Layer", lambda row: str(row.layer), words=False)
+PUBLISHED_LAYER = Lead(
+    "Published as",
+    lambda row: NOTHING if row.published_layer is None else str(row.published_layer),
+    "the layer's number in published tables, which may count otherwise",
+    words=False,
+    where=lambda row: row.published_layer is not None,
+)
+LAYERS = (LAYER, PUBLISHED_LAYER)
 ARM = Lead("Arm", lambda row: escape(row.arm or ""))
 COVERAGE = Lead(
     "Layers",
@@ -43,6 +55,7 @@ def column_table(page: Page, which: Table, leads: Sequence[Lead], rows: Sequence
     columns = arm_columns(which, groups)
     if not columns:
         return ""
+    leads = [each for each in leads if any(map(each.where, rows))]
     headers = [
         page.term(each.title, each.meaning) if each.meaning else each.title for each in leads
     ]

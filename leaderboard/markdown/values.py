@@ -39,6 +39,11 @@ class Row:
         """The row's layer, or all layers of the model."""
         return self.group.layers if self.layer is None else [self.layer]
 
+    @property
+    def published_layer(self) -> int | None:
+        """The layer's number in published tables, if it has one."""
+        return None if self.layer is None else self.group.published_layer(self.layer)
+
     def cells(self, arm: str | None) -> list[Record | None]:
         """The cells of the row's layers (and of an arm), one for each seed."""
         return [cell for layer in self.layers for cell in self.group.at(layer, arm)]

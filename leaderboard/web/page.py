@@ -75,6 +75,8 @@ def _column(column: Column, arm: str | None) -> dict[str, Any]:
 def _model(
     group: Group, settings: Sequence[Setting], columns: Sequence[ArmColumn]
 ) -> dict[str, Any]:
+    numbers = {layer: group.published_layer(layer) for layer in group.layers}
+    published = {str(layer): number for layer, number in numbers.items() if number is not None}
     return {
         "setting": settings.index(group.setting),
         "key": f"{group.setting.key[:8]}-{group.key[:8]}",
@@ -85,6 +87,7 @@ def _model(
         "missing": len(group.missing),
         "page": f"../models/{url_part(model_page(group.model))}",
         "values": [_short(column.of_model(group, arm)) for column, arm in columns],
+        **({"published": published} if published else {}),
     }
 
 

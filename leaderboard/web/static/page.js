@@ -121,7 +121,8 @@ const MODEL_COLUMNS = [
 const CELL_COLUMNS = [
   { title: "Model", word: true, sort: (cell) => DATA.models[cell[0]].label,
     cell: (cell) => DATA.models[cell[0]].label },
-  { title: "Layer", sort: (cell) => cell[1], cell: (cell) => String(cell[1]) },
+  { title: "Layer", meaning: "the block, from 0; in parentheses the layer's number in published tables",
+    sort: (cell) => cell[1], cell: layerName },
   { title: "Arm", word: true, sort: (cell) => cell[2], cell: (cell) => DATA.arms[cell[2]] },
   { title: "Seed", sort: (cell) => cell[3], cell: (cell) => String(cell[3]) },
   { title: "Record", word: true, sort: (cell) => cell[4], cell: recordLink },
@@ -138,6 +139,11 @@ const CELL_COLUMNS = [
 // A number of cells, marked where there are any.
 function lost(count) {
   return count ? element("span", { class: "failed" }, String(count)) : "0";
+}
+
+function layerName(cell) {
+  const { published } = DATA.models[cell[0]];
+  return published && cell[1] in published ? `${cell[1]} (${published[cell[1]]})` : String(cell[1]);
 }
 
 function recordLink(cell) {

@@ -16,7 +16,9 @@ import zoo
 from bench.records.schema import Record
 from bench.records.store import RecordStore
 from bench.sae.arms import PRESETS, Arm
+from leaderboard.text import NOTHING
 from tests.conftest import TINY
+from tests.leaderboard.tables import table
 
 Bench = Callable[..., tuple[int, str, str]]
 
@@ -114,6 +116,22 @@ def test_a_fourth_preset_is_one_line_in_one_table(
         PRESETS, "levelled"
     )  # without it the records still read, and say what they measured
     assert records(Path("runs")).keys() == found.keys()
+
+
+def test_a_record_and_its_board_say_what_number_the_layer_has_in_published_tables(
+    bench: Bench, cards: Path, arguments: list
+) -> None:
+    (cards / "suites").mkdir()
+    suite = {"id": "s", "summary": "s", "models": ["made"], "layers": {"made": "0-1"}}
+    suite["published"] = {"layer_offset": -3}
+    (cards / "suites" / "s.yaml").write_text(yaml.safe_dump(suite), encoding="utf-8")
+    assert bench("run", *arguments)[0] == 0
+    found = records(Path("runs")).values()
+    assert {(r.spec.layer, r.published_layer) for r in found} == {(0, 3), (1, 4), (2, None)}
+    board = Path("runs/leaderboards/models/made.md").read_text(encoding="utf-8")
+    rows = table(board, "Layers").rows
+    assert [row[:2] for row in rows] == [["0", "3"], ["1", "4"], ["2", NOTHING]]
+    assert "- **Published as**: the layer's number in published tables" in board
 
 
 def test_resume_measures_only_what_is_missing(bench: Bench, arguments: list) -> None:
