@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.diagnosis.diagnose import diagnose
+    from bench.diagnosis.trained import diagnose_sae
+    from bench.sae.interop import read_sae
     from bench.sae.model import load_sae
 
-__all__ = ["diagnose", "load_sae"]
+__all__ = ["diagnose", "diagnose_sae", "load_sae", "read_sae"]
 
-_HOME = {"diagnose": "bench.diagnosis.diagnose", "load_sae": "bench.sae.model"}
+_HOME = {
+    "diagnose": "bench.diagnosis.diagnose",
+    "diagnose_sae": "bench.diagnosis.trained",
+    "load_sae": "bench.sae.model",
+    "read_sae": "bench.sae.interop",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -59,7 +59,7 @@ def test_every_bench_command_of_the_readme_runs(
         assert bench("run", "--domain", "synthetic", *tiny)[0] == 0
     if name == "diagnose":
         np.save("activations.npy", np.random.default_rng(0).standard_normal((4096, 16)) + 3)
-    if name == "convert":
+    if name == "convert" or "--sae" in options:
         SAE.init(16, 64, 4, seed=0).save(Path("sae"))
     takes_cells = name in ("run", "plan")
     settings = [*tiny, "--set", "path=sparse"] if takes_cells else []

@@ -12,6 +12,7 @@ from bench.cli.options import ANY_PATH, device_option, json_option, pick_device
 
 if TYPE_CHECKING:
     from bench.diagnosis.diagnose import Diagnosis
+    from bench.diagnosis.trained import TrainedDiagnosis
     from bench.intervals import Estimate
 
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the dictionary."
 )
+@click.option(
+    "--sae", metavar="SAE", help="A trained SAE of any library instead of fresh ones; or hub:ID."
+)
 @click.option("--plot", "figure", type=ANY_PATH, metavar="PATH", help="Write a figure there.")
 @device_option
 @json_option
@@ -36,6 +40,7 @@ def command(
     k: int,
     tokens: int,
     seed: int,
+    sae: str | None,
     figure: Path | None,
     device: str,
     as_json: bool,
@@ -45,11 +50,18 @@ def command(
     Formats: .npy .npz .safetensors .pt .parquet, and AlphaFold 3's embeddings.npz. No model is
     needed. Prints gamma, the outlier dimensions, the effective rank, the death of features that is
     predicted and that is measured on a fresh dictionary, and what to do about it.
+
+    With --sae: who is dead in a trained SAE (ours, SAELens', sparsify's, dictionary_learning's or
+    saev's), by which path, how much of the mean its bias has learned, and what centering would
+    have saved. n and k are then the SAE's.
     """
     from bench.diagnosis.diagnose import diagnose
     from bench.diagnosis.files import open_activations
     from zoo.errors import ModelError, UsageError
 
+    if sae is not None:
+        _trained(file, key, sae, tokens, seed, figure, device, as_json=as_json)
+        return
     try:
         source = open_activations(file, key)
         found = diagnose(source, n=n, k=k, tokens=tokens, seed=seed, device=pick_device(device))
@@ -67,6 +79,70 @@ def command(
     else:
         click.echo(f"{source.name}: {source.tokens:,} tokens, width {source.width}\n")
         click.echo(describe(found))
+
+
+def _trained(
+    file: Path,
+    key: str | None,
+    place: str,
+    tokens: int,
+    seed: int,
+    figure: Path | None,
+    device: str,
+    *,
+    as_json: bool,
+) -> None:
+    """`bench diagnose FILE --sae SAE`."""
+    from bench.diagnosis.files import open_activations
+    from bench.diagnosis.trained import diagnose_sae
+    from bench.sae.interop import read_sae
+    from bench.sae.interop.hub import sae_path
+    from zoo.errors import ModelError, UsageError
+
+    given = {param: _is_given(param) for param in ("n", "k")}
+    if any(given.values()) or figure is not None:
+        named = [f"-{param}" for param, asked in given.items() if asked] or ["--plot"]
+        raise UsageError(f"{named[0]} is for fresh dictionaries, not for --sae")
+    try:
+        found, origin, library = read_sae(sae_path(place))
+        source = open_activations(file, key)
+        diagnosis = diagnose_sae(
+            source, found, origin=origin, tokens=tokens, seed=seed, device=pick_device(device)
+        )
+    except ModelError as error:
+        raise UsageError(error.message, error.remedy) from error
+    if as_json:
+        names = {"source": source.name, "sae": place, "library": library}
+        click.echo(json.dumps(names | diagnosis.to_dict(), indent=1))
+        return
+    click.echo(f"{source.name}: {source.tokens:,} tokens, width {source.width}")
+    click.echo(f"{place}: {library}, {describe_trained(diagnosis)}")
+
+
+def _is_given(param: str) -> bool:
+    source = click.get_current_context().get_parameter_source(param)
+    return source is not click.core.ParameterSource.DEFAULT
+
+
+def describe_trained(found: TrainedDiagnosis) -> str:
+    """The diagnosis of a trained SAE for a reader."""
+    from tabulate import tabulate
+
+    learned = "no mean to learn" if found.mean_learned is None else f"{found.mean_learned:.1%}"
+    rows = [
+        ("gamma", f"{found.statistics.gamma:.4g}", "after a per-token LayerNorm"),
+        ("gamma raw", f"{found.statistics.gamma_raw:.4g}", "as they are"),
+        ("dead by ReLU", _share(found.by_relu), "pre-activation never > 0"),
+        ("dead by TopK", _share(found.by_topk), "> 0 somewhere, never selected"),
+        ("dead", _share(found.dead), f"on {found.measured_tokens:,} tokens"),
+        ("dead if centered", _share(found.dead_if_centered), "b at the geometric median"),
+        ("mean learned", learned, "by the bias, a subtracted center included"),
+        ("FVU", f"{found.fvu:.4g}", "variance unexplained"),
+        ("L0", f"{found.l0:.4g}", "features per token"),
+        ("always on", f"{found.always_on:,}", "features, on > 99 % of the tokens"),
+    ]
+    table = tabulate(rows, tablefmt="plain", disable_numparse=True)
+    return f"{found.family}, n {found.n:,}, k {found.k}\n\n{table}\n\n{found.verdict}"
 
 
 def describe(found: Diagnosis) -> str:

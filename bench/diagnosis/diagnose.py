@@ -124,7 +124,7 @@ def diagnose(
         raise UsageError(f"k = {k} is not between 1 and n = {n}")
     if tokens < 2:
         raise UsageError(f"N = {tokens} tokens are too few", "Death is about many tokens.")
-    stats, sample = _read(activations, tokens, seed, device)
+    stats, sample = read_sample(activations, tokens, seed, device)
     initial = InitialSAEs(sample, n, k)
     # Only the raw arm's firings are needed, where they foretell a larger sample.
     initial.census(PRESETS["raw"], seed, counts=len(sample) < tokens)
@@ -203,7 +203,9 @@ def hides_mean(stats: Statistics) -> bool:
     return stats.gamma_rms > max(1.5 * stats.gamma, _LEAST_HIDDEN)
 
 
-def _read(activations: Source, tokens: int, seed: int, device: str) -> tuple[Statistics, Tensor]:
+def read_sample(
+    activations: Source, tokens: int, seed: int, device: str
+) -> tuple[Statistics, Tensor]:
     """The statistics of all tokens, and at most `tokens` of them, [sample, width]."""
     statistics: LayerStatistics | None = None
     sample: Reservoir | None = None

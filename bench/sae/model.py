@@ -170,6 +170,16 @@ class SAE:
             centered, self.weights, self.family_tensors, self.k, counts=counts
         )
 
+    def to(self, device: torch.device | str) -> SAE:
+        """The SAE with its tensors on a device; those that are there are not copied."""
+        moved = {name: tensor.to(device) for name, tensor in self.weights._asdict().items()}
+        return replace(
+            self,
+            **moved,
+            transform=self.transform.to(self.b.dtype, device),
+            family_tensors={name: t.to(device) for name, t in self.family_tensors.items()},
+        )
+
     def directions(self) -> Tensor:
         """The decoder's unit directions [n, d] in raw space (after the per-token norm, if any)."""
         return normalize(self.transform.directions(self.W_dec), dim=1)

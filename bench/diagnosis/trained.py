@@ -1,0 +1,143 @@
+"""A trained SAE on anybody's activations: who is dead, by which path, and would centering help?
+
+The SAE may be of any library that `bench.sae.interop` reads. Its n, k and family are its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.death.census import Census
+from bench.diagnosis.diagnose import Source, read_sample
+from bench.intervals import Estimate, binomial_interval
+from bench.records.schema import Statistics
+from bench.sae.model import SAE
+from bench.sae.origin import Origin
+from bench.sae.quality import LEAST_GAMMA, quality
+from bench.statistics.geometric_median import geometric_median
+from zoo.errors import BadActivations
+
+# A share of dead features that costs nothing worth mending.
+_TOLERATED = 0.01
+
+
+@dataclass(frozen=True)
+class TrainedDiagnosis:
+    """What a trained SAE does on `measured_tokens` tokens.
+
+    by_relu, by_topk, dead: shares of its n features, with binomial 95 % intervals.
+    dead_if_centered: the same SAE with its bias at the tokens' geometric median, all else as it
+        is: what is alive there and dead here is dead because the bias has not learned the mean.
+    mean_learned: <b, mu> / ||mu||^2 in the space of the activations, a center that was subtracted
+        before training included; 1 is all of the mean, None where there is no mean to learn.
+    fvu: fraction of variance unexplained. l0: features that fire per token. always_on: features
+        that fire on more than 99 % of the tokens.
+    """
+
+    family: str
+    n: int
+    k: int
+    measured_tokens: int
+    origin: Origin
+    statistics: Statistics
+    by_relu: Estimate
+    by_topk: Estimate
+    dead: Estimate
+    dead_if_centered: Estimate
+    mean_learned: float | None
+    fvu: float
+    l0: float
+    always_on: int
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers say, in a sentence or two."""
+        dead, centered = _value(self.dead), _value(self.dead_if_centered)
+        found = f"{dead:.1%} of the {self.n:,} features are dead on these tokens"
+        if dead <= _TOLERATED:
+            return f"{found}: nothing to mend."
+        learned = ""
+        if self.mean_learned is not None:
+            learned = f", of which the bias has learned {self.mean_learned:.0%}"
+        if centered <= max(_TOLERATED, dead / 2):
+            return (
+                f"{found}. With the bias at the geometric median {centered:.1%} would be: the mean "
+                f"keeps them dead{learned}. Subtract it from the activations before training."
+            )
+        return (
+            f"{found}, and {centered:.1%} with the bias at the geometric median: their encoder "
+            "rows are not revived by moving the bias. Train anew, with the mean subtracted."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        statistics = self.statistics.model_dump(mode="json")
+        return asdict(self) | {"statistics": statistics, "verdict": self.verdict}
+
+
+@torch.no_grad()
+def diagnose_sae(
+    activations: Source,
+    sae: SAE,
+    *,
+    origin: Origin | None = None,
+    tokens: int = 100_000,
+    seed: int = 0,
+    device: str = "cpu",
+) -> TrainedDiagnosis:
+    """A trained SAE on activations [tokens, width], as `bench.diagnosis.diagnose.diagnose` takes.
+
+    tokens: death is about at most so many of them, a uniform sample drawn by `seed`.
+
+    Raises:
+        BadActivations: they do not fit the SAE's width, are not finite, or do not vary.
+    """
+    statistics, sample = read_sample(activations, tokens, seed, device)
+    if statistics.width != sae.width:
+        raise BadActivations(
+            f"the activations have width {statistics.width}, the SAE takes {sae.width}",
+            "Give activations of the layer that it was trained on.",
+        )
+    plain = sae.folded().to(device)
+    found = plain.census(sample, counts=True)
+    inputs = plain.transform.apply(sample)[0]
+    centered = replace(plain, b=geometric_median(inputs).point.to(plain.b))
+    measured = quality(plain, sample)
+    return TrainedDiagnosis(
+        family=plain.family.name,
+        n=plain.n,
+        k=plain.k,
+        measured_tokens=len(sample),
+        origin=origin or Origin(),
+        statistics=statistics,
+        by_relu=_share(found.dead_relu, found),
+        by_topk=_share(found.dead_topk, found),
+        dead=_share(found.dead, found),
+        dead_if_centered=_share(centered.census(sample).dead, found),
+        mean_learned=_learned(plain.b, inputs),
+        fvu=measured.fvu,
+        l0=measured.l0,
+        always_on=int(found.always_on or 0),
+    )
+
+
+def _share(count: int, found: Census) -> Estimate:
+    return binomial_interval(count, found.n)
+
+
+def _value(estimate: Estimate) -> float:
+    assert estimate.value is not None
+    return estimate.value
+
+
+def _learned(b: Tensor, inputs: Tensor) -> float | None:
+    """<b, mu> / ||mu||^2; None where ||mu|| is nothing beside ||sigma||."""
+    mu = inputs.mean(0, dtype=torch.float64)
+    sigma = inputs.var(0, correction=0).sum().sqrt()
+    if float(mu.norm()) < LEAST_GAMMA * float(sigma):
+        return None
+    return float(b.double() @ mu / mu.square().sum())
