@@ -35,9 +35,10 @@ from peers.client import PEERS, Peer, PeerFailed, make_peer
 from torch import Tensor
 
 from bench.compute.matmul import fast_matmul
-from bench.sae.families import KEYS, Name, make_family
+from bench.sae.families import FAMILIES, make_family
 from bench.sae.gradients import row_slices
-from bench.sae.model import SAE, Recipe
+from bench.sae.model import SAE
+from bench.sae.recipe import Recipe
 from bench.sae.trainer import Trainer
 
 DEFAULT_SIZES = ("96,768,16,512", "384,4096,32,2048", "768,8192,64,2048")
@@ -82,11 +83,17 @@ def floor(size: Size) -> Step:
     return step
 
 
-def ours(size: Size, path: str, *, aux_share: float = 0.0, family: Name = "topk") -> Step:
+def ours(size: Size, path: str, *, aux_share: float = 0.0, family: str = "topk") -> Step:
     """The trainer; with `aux_share` of the features dead and the auxiliary loss on."""
     sae = SAE.init(size.d, size.n, size.k, seed=0, family=make_family(family))
-    recipe = Recipe(size.n, size.k, aux_k=size.d // 2, dead_after_tokens=size.batch)
-    trainer = Trainer(sae, recipe, aux=aux_share > 0, path=path)  # type: ignore[arg-type]
+    recipe = Recipe(
+        n=size.n,
+        k=size.k,
+        aux_k=size.d // 2,
+        dead_after=size.batch,
+        path=path,  # type: ignore[arg-type]
+    )
+    trainer = Trainer(sae, recipe, aux="auxk" if aux_share else "none")
     dead = int(aux_share * size.n)
     if not dead:
         return trainer.step
@@ -146,7 +153,7 @@ def contestants(size: Size, *, aux: bool, families: bool) -> dict[str, Step]:
         steps["ours sparse, 2% dead, auxk"] = ours(size, "sparse", aux_share=0.02)
         steps["ours sparse, 50% dead, auxk"] = ours(size, "sparse", aux_share=0.5)
     if families:
-        for family in KEYS:
+        for family in FAMILIES:
             if family != "topk":
                 steps[f"ours {family}"] = ours(size, "sparse", family=family)
     return steps

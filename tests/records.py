@@ -37,27 +37,18 @@ WIDTH = 64
 # Not a preset of the package: tests count on these numbers.
 PROTOCOL = Protocol(
     name="quick",
-    arms=("raw", "centered"),
-    seeds=(0,),
     n=768,
     k=16,
     N=8192,
     steps=1000,
     batch=512,
     lr=3e-4,
-    beta1=0.9,
-    beta2=0.999,
-    eps=1e-8,
-    clip=1.0,
     aux_k=256,
-    aux_alpha=0.03125,
     dead_after=100_000,
     path="sparse",
     checkpoints=6,
-    data_seed=0,
     forward_tokens=8192,
     buffer=16384,
-    dtype="float32",
 )
 
 

@@ -8,7 +8,7 @@ processes of their own by `ci/bench_memory.py`. Bytes throughout; no torch.
 from __future__ import annotations
 
 from bench.plan.protocol import Protocol
-from bench.sae.families import STEP_ARRAYS
+from bench.sae.families import FAMILIES
 from zoo.cards import Card
 
 _MIB = 1 << 20
@@ -82,4 +82,4 @@ def step_arrays(protocol: Protocol) -> int:
     """
     if protocol.family == "topk" and protocol.path == "sparse":
         return 0
-    return int(STEP_ARRAYS[protocol.family] * 4 * protocol.batch * protocol.n)
+    return int(FAMILIES[protocol.family].step_arrays * 4 * protocol.batch * protocol.n)

@@ -31,10 +31,9 @@ from bench.runner.checkpoints import CheckpointWriter
 from bench.runner.loop import restore_conditions, train
 from bench.runner.result import agreements, result
 from bench.runner.settings import NoProgress, Progress, Settings
-from bench.sae.arms import Arm, parse_arm
+from bench.sae.arms import parse_arm
 from bench.sae.families import make_family
 from bench.sae.initial import InitialSAEs
-from bench.sae.model import Recipe
 from bench.sae.origin import Origin, residual_hook
 from bench.sae.trainer import Trainer
 from bench.statistics.layer import LayerStatistics
@@ -257,24 +256,6 @@ def _origin(spec: Spec, block: Block, revision: str | None) -> Origin:
     )
 
 
-def recipe_of(protocol: Protocol, arm: Arm) -> Recipe:
-    """What the trainer reads of the protocol and of the arm."""
-    return Recipe(
-        n=protocol.n,
-        k=protocol.k,
-        lr=protocol.lr,
-        beta1=protocol.beta1,
-        beta2=protocol.beta2,
-        eps=protocol.eps,
-        clip=protocol.clip,
-        aux_k=protocol.aux_k,
-        aux_alpha=protocol.aux_alpha,
-        dead_after_tokens=protocol.dead_after,
-        aux_relu=arm.aux == "auxk-relu",
-        train_bias=protocol.bias == "trained",
-    )
-
-
 def _make_layer(sample: Tensor, protocol: Protocol) -> Layer:
     statistics = LayerStatistics(sample.shape[1])
     statistics.update(sample)
@@ -296,6 +277,6 @@ def _add_special_tokens(cells: Sequence[Cell], stream: Stream | CachedStream, to
 def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:
     arm = parse_arm(spec.arm)
     sae = layer.initial.sae(arm, spec.seed)
-    trainer = Trainer(sae, recipe_of(protocol, arm), aux=arm.aux != "none", path=protocol.path)
+    trainer = Trainer(sae, protocol, aux=arm.aux)
     dead = {name: found.dead for name, found in layer.initial.presets(spec.seed).items()}
     return Cell(spec, layer, trainer, layer.initial.census(arm, spec.seed), dead)

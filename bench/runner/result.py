@@ -20,7 +20,7 @@ from bench.records.schema import (
     Transitions,
 )
 from bench.runner.cell import Cell
-from bench.sae.families import DENSE
+from bench.sae.families import is_dense
 from bench.sae.quality import agreement, quality, recovery
 from bench.sae.trainer import Trainer
 
@@ -35,7 +35,7 @@ def result(cell: Cell, truth: Tensor | None) -> Result:
     last = cell.last or cell.trainer.sae.census(cell.layer.sample, counts=True)
     predicted_relu = theory.predicted_relu(stats.gamma, stats.tokens)
     predicted_dead = theory.predicted_dead(stats.gamma, stats.tokens, k, n)
-    without_k = spec.protocol.get("family") in DENSE
+    without_k = is_dense(spec.protocol.get("family"))
     return Result(
         statistics=stats,
         predicted_relu=predicted_relu,

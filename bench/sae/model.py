@@ -28,7 +28,7 @@ from torch.nn.functional import normalize
 
 from bench.death.census import Census
 from bench.sae.codes import Codes, DenseCodes
-from bench.sae.families import KEYS, family_class
+from bench.sae.families import FAMILIES, family_class
 from bench.sae.families.base import Family, kept
 from bench.sae.families.topk import TopK
 from bench.sae.gradients import Weights
@@ -37,41 +37,7 @@ from bench.sae.transform import PerTokenNorm, Transform
 from zoo.errors import BadWeights, OutputError
 
 FORMAT = "gammabench-sae-1"
-# Dictionary size at which `Recipe.lr` is meant.
-REFERENCE_N = 16384
 WEIGHTS_FILE, CONFIG_FILE = "sae.safetensors", "sae.json"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How an SAE is trained: plain numbers, the same in every arm.
-
-    lr: Adam's rate at n = 16384; the rate used is lr * sqrt(16384 / n).
-    clip: largest global norm of the gradient, taken over the four tensors at once.
-    aux_k, aux_alpha: size and weight of the auxiliary loss (`bench.sae.gradients`), in arms that
-        have it.
-    dead_after_tokens: tokens without firing after which a feature is dead to the auxiliary loss.
-    aux_relu: whether the auxiliary codes pass a ReLU.
-    train_bias: whether the decoder bias b is trained; where not, it stays 0.
-    """
-
-    n: int
-    k: int
-    lr: float = 2e-4
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    clip: float = 1.0
-    aux_k: int = 512
-    aux_alpha: float = 1 / 32
-    dead_after_tokens: int = 10_000_000
-    aux_relu: bool = False
-    train_bias: bool = True
-
-    @property
-    def rate(self) -> float:
-        """The learning rate at this n."""
-        return self.lr * math.sqrt(REFERENCE_N / self.n)
 
 
 @dataclass(frozen=True)
@@ -287,7 +253,7 @@ def load_sae(folder: Path | str, device: torch.device | str = "cpu") -> SAE:
         scale = float(config["scale"])
         if not 1 <= k < n or not 0 < scale < math.inf:
             raise BadWeights(f"{folder}: no SAE has n {n}, k {k} and scale {scale}")
-        if config["architecture"] not in KEYS:
+        if config["architecture"] not in FAMILIES:
             raise BadWeights(f"{folder}: unknown architecture {config['architecture']!r}")
         family = family_class(config["architecture"])(**config.get("family", {}))
         family_tensors = family.family_tensors(width, n)

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,11 +21,13 @@ from torch.optim.adam import adam
 from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
 from bench.death.firings import FiringClock
+from bench.sae import arms
 from bench.sae.auxk import Aux
 from bench.sae.codes import StepMethod
 from bench.sae.families.base import Family
 from bench.sae.gradients import Backward
-from bench.sae.model import SAE, Recipe
+from bench.sae.model import SAE
+from bench.sae.recipe import Recipe
 from zoo.errors import TrainingFailed
 
 # Steps between looks at the loss where a look makes the device wait; on a CPU it is every step.
@@ -71,8 +73,7 @@ class Trainer:
         sae: SAE,
         recipe: Recipe,
         *,
-        aux: bool = False,
-        path: Literal["sparse", "dense", "auto"] = "auto",
+        aux: arms.Aux = "none",
         clock: FiringClock | None = None,
     ) -> None:
         if (sae.n, sae.k) != (recipe.n, recipe.k):
@@ -83,7 +84,7 @@ class Trainer:
         self.recipe = recipe
         self.aux = aux
         paths = sae.family.paths
-        self.path = paths[0] if len(paths) == 1 else path
+        self.path = paths[0] if len(paths) == 1 else recipe.path
         self.batch: int | None = None
         self.step_number = 0
         device = sae.W_enc.device
@@ -211,20 +212,20 @@ class Trainer:
             raise ValueError(f"a batch of {len(x)} tokens after batches of {self.batch}")
 
     def _aux(self) -> Aux | None:
-        """The dead features: none while fewer than `dead_after_tokens` tokens have been seen."""
+        """The dead features: none while fewer than `dead_after` tokens have been seen."""
         recipe = self.recipe
-        if not self.aux or self.tokens < recipe.dead_after_tokens:
+        if self.aux == "none" or self.tokens < recipe.dead_after:
             return None
         silent = (self.step_number - 1 - self.clock.last_fired) * (self.batch or 0)
-        dead = (silent >= recipe.dead_after_tokens).nonzero().view(-1)
-        return Aux(dead, recipe.aux_k, recipe.aux_alpha, recipe.aux_relu)
+        dead = (silent >= recipe.dead_after).nonzero().view(-1)
+        return Aux(dead, recipe.aux_k, recipe.aux_alpha, self.aux == "auxk-relu")
 
     def _update(self, result: Backward) -> Tensor:
         """Project, clip, Adam, unit norm; the global norm of the projected gradient."""
         recipe = self.recipe
         weights = self.sae.weights
         result.gradients.W_dec.addcmul_(result.radial.unsqueeze(1), weights.W_dec, value=-1)
-        if not recipe.train_bias:
+        if recipe.bias == "frozen":
             result.gradients.b.zero_()
         family_tensors = (result.family_gradients[name] for name in self.sae.family.trained)
         gradients = [*result.gradients, *family_tensors]

@@ -14,7 +14,7 @@ from bench.records.schema import (
     Training,
     Transitions,
 )
-from bench.sae.families import DENSE
+from bench.sae.families import is_dense
 from leaderboard.metric_intervals import Counted
 
 Value = Callable[[Record], float | None]
@@ -117,7 +117,7 @@ def gaussian_prediction(record: Record) -> float | None:
     if record.result is None:
         return None
     stats, protocol = record.result.statistics, record.spec.protocol
-    if protocol.get("family") in DENSE:
+    if is_dense(protocol.get("family")):
         return gaussian_relu(stats.gamma, stats.tokens)
     return gaussian_dead(stats.gamma, stats.tokens, protocol["k"], protocol["n"])
 

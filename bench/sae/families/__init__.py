@@ -1,58 +1,105 @@
 """Families of sparse autoencoders: which positive pre-activations become codes, at what price.
 
-One file each: `topk`, `batchtopk`, `relu`, `jumprelu`; what they have in common is in `base`. This
-file is data, no torch: the names, each family's own hyper-parameters with their defaults,
-and what its step holds.
+A family is a file here, `topk`, `batchtopk`, `relu`, `jumprelu`, and an entry in `FAMILIES`, which
+is data, no torch: the protocol and the plan read it. What families have in common is in `base`.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.sae.families.base import Family
 
-Name = Literal["topk", "batchtopk", "relu", "jumprelu"]
 
-# The hyper-parameters that only some families read, with their defaults.
-KEYS: dict[Name, dict[str, float]] = {
-    "topk": {},
-    "batchtopk": {"threshold_rate": 0.01},
-    "relu": {"l1": 5.0, "warmup": 0.05},
-    "jumprelu": {"l0": 1e-3, "warmup": 0.05, "threshold": 1e-3, "bandwidth": 1e-3},
+@dataclass(frozen=True)
+class Key:
+    """A hyper-parameter that only some families read; it is a key of the protocol.
+
+    bounds: as pydantic's `Field` takes them (gt, ge, lt, le). Families that share a key share this.
+    """
+
+    default: float
+    meaning: str
+    bounds: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """What is known of a family before it is loaded.
+
+    implementation: the class, as "module:name".
+    step_arrays: arrays [batch, n] that a step holds at once, as `ci/bench_memory.py --way` says.
+    dense: it has no k, and no sparse way of computing a step: half of all features may be active.
+    keys: its own hyper-parameters, which its class takes by name. Of `warmup`, a share of the
+        training, it takes `warmup_steps`.
+    """
+
+    implementation: str
+    step_arrays: float
+    dense: bool = False
+    keys: Mapping[str, Key] = field(default_factory=dict)
+
+
+_WARMUP = Key(0.05, "share of the steps in which that price rises", {"ge": 0, "le": 1})
+
+FAMILIES: dict[str, FamilySpec] = {
+    "topk": FamilySpec("bench.sae.families.topk:TopK", step_arrays=2.2),
+    "batchtopk": FamilySpec(
+        "bench.sae.families.batchtopk:BatchTopK",
+        step_arrays=6.3,
+        keys={
+            "threshold_rate": Key(
+                0.01, "weight of the newest batch in its threshold", {"gt": 0, "le": 1}
+            )
+        },
+    ),
+    "relu": FamilySpec(
+        "bench.sae.families.relu:ReLU",
+        step_arrays=3.0,
+        dense=True,
+        keys={"l1": Key(5.0, "price of a code's size", {"ge": 0}), "warmup": _WARMUP},
+    ),
+    "jumprelu": FamilySpec(
+        "bench.sae.families.jumprelu:JumpReLU",
+        step_arrays=5.0,
+        dense=True,
+        keys={
+            "l0": Key(1e-3, "price of a code", {"ge": 0}),
+            "warmup": _WARMUP,
+            "threshold": Key(1e-3, "threshold at birth, in units of sqrt(width)", {"gt": 0}),
+            "bandwidth": Key(
+                1e-3, "width of its gradient's kernel, in units of sqrt(width)", {"gt": 0}
+            ),
+        },
+    ),
 }
 
-# These have no k, and no sparse way of computing a step: about half of all features may be active.
-DENSE: tuple[Name, ...] = ("relu", "jumprelu")
-
-# Arrays [batch, n] that a step holds at once, measured by `ci/bench_memory.py --way`.
-STEP_ARRAYS: dict[Name, float] = {"topk": 2.2, "batchtopk": 6.3, "relu": 3.0, "jumprelu": 5.0}
-
-_CLASSES: dict[Name, str] = {
-    "topk": "topk:TopK",
-    "batchtopk": "batchtopk:BatchTopK",
-    "relu": "relu:ReLU",
-    "jumprelu": "jumprelu:JumpReLU",
-}
+# What a protocol or a Spec means that names no family.
+DEFAULT = "topk"
 
 
-def family_class(name: Name) -> type[Family]:
+def is_dense(name: str | None) -> bool:
+    """Whether the family has no k. False where a Spec names none, or one that is not known here."""
+    return name in FAMILIES and FAMILIES[name].dense
+
+
+def family_class(name: str) -> type[Family]:
     """The class of the family called `name`. Raises KeyError where there is none."""
-    module, _, attribute = _CLASSES[name].partition(":")
-    found: type[Family] = getattr(
-        importlib.import_module(f"bench.sae.families.{module}"), attribute
-    )
+    module, _, attribute = FAMILIES[name].implementation.partition(":")
+    found: type[Family] = getattr(importlib.import_module(module), attribute)
     return found
 
 
-def make_family(name: Name, settings: Mapping[str, float] = {}, *, steps: int = 0) -> Family:
+def make_family(name: str, settings: Mapping[str, float] = {}, *, steps: int = 0) -> Family:
     """The family called `name` with its hyper-parameters, the defaults where none is given.
 
     steps: of the whole training, of which `warmup` is a share.
     """
-    values: dict[str, float] = KEYS[name] | dict(settings)
+    values = {key: each.default for key, each in FAMILIES[name].keys.items()} | dict(settings)
     if "warmup" in values:
         values["warmup_steps"] = round(values.pop("warmup") * steps)
     return family_class(name)(**values)

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.death.census import Census
 from bench.sae.auxk import Aux
 from bench.sae.codes import Codes, DenseCodes, StepMethod
-from bench.sae.families import Name
+from bench.sae.families import is_dense
 from bench.sae.gradients import Backward, Weights
 
 # A family's own tensors, by name: beside the four that every SAE has.
@@ -24,18 +24,22 @@ FamilyTensors = Mapping[str, Tensor]
 class Family(ABC):
     """How pre-activations become codes, and what that adds to the loss.
 
-    Subclasses are frozen dataclasses of hyper-parameters. An SAE's tensors are handed in:
-    `weights` are the four of every SAE, `family_tensors` those of the family.
+    Subclasses are frozen dataclasses of hyper-parameters, whose defaults stand in `FAMILIES`. An
+    SAE's tensors are handed in: `weights` are the four of every SAE, `family_tensors` those of the
+    family.
 
     Attributes:
-        name: as in the protocol.
-        paths: how it can compute a step.
+        name: as in the protocol and in `FAMILIES`.
         trained: which of its own tensors the optimizer updates; the others follow the data.
     """
 
-    name: ClassVar[Name]
-    paths: ClassVar[tuple[StepMethod, ...]] = ("sparse", "dense")
+    name: ClassVar[str]
     trained: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def paths(self) -> tuple[StepMethod, ...]:
+        """How it can compute a step."""
+        return ("dense",) if is_dense(self.name) else ("sparse", "dense")
 
     def family_tensors(self, width: int, n: int) -> dict[str, Tensor]:
         """The family's own tensors at birth, float32 on the CPU."""

@@ -21,7 +21,6 @@ from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.auxk import Aux, AuxPicker
 from bench.sae.codes import ArrayPairs, DenseCodes, RaggedPairs, StepMethod
-from bench.sae.families import Name
 from bench.sae.families.base import Family, FamilyTensors
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
@@ -36,8 +35,8 @@ class BatchTopK(Family):
     Own tensor: `threshold`, a scalar, 0 until the first step.
     """
 
-    threshold_rate: float = 0.01
-    name: ClassVar[Name] = "batchtopk"
+    threshold_rate: float
+    name: ClassVar[str] = "batchtopk"
 
     def family_tensors(self, width: int, n: int) -> dict[str, Tensor]:
         return {"threshold": torch.zeros(())}

@@ -29,7 +29,6 @@ from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.auxk import Aux, AuxPicker
 from bench.sae.codes import ArrayPairs, DenseCodes, StepMethod
-from bench.sae.families import Name
 from bench.sae.families.base import Family, FamilyTensors, warm
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
@@ -42,12 +41,11 @@ class JumpReLU(Family):
     `log_threshold` [n], trained.
     """
 
-    l0: float = 1e-3
+    l0: float
+    threshold: float
+    bandwidth: float
     warmup_steps: int = 0
-    threshold: float = 1e-3
-    bandwidth: float = 1e-3
-    name: ClassVar[Name] = "jumprelu"
-    paths: ClassVar[tuple[StepMethod, ...]] = ("dense",)
+    name: ClassVar[str] = "jumprelu"
     trained: ClassVar[tuple[str, ...]] = ("log_threshold",)
 
     def family_tensors(self, width: int, n: int) -> dict[str, Tensor]:

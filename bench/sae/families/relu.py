@@ -22,7 +22,6 @@ from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.auxk import Aux, AuxPicker
 from bench.sae.codes import ArrayPairs, DenseCodes, StepMethod
-from bench.sae.families import Name
 from bench.sae.families.base import Family, FamilyTensors, warm
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
@@ -31,10 +30,9 @@ from bench.sae.gradients import Backward, Weights, backward, pre_activations
 class ReLU(Family):
     """l1: weight of the penalty. warmup_steps: over which it rises from 0."""
 
-    l1: float = 5.0
+    l1: float
     warmup_steps: int = 0
-    name: ClassVar[Name] = "relu"
-    paths: ClassVar[tuple[StepMethod, ...]] = ("dense",)
+    name: ClassVar[str] = "relu"
 
     def encode(
         self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int

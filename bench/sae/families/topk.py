@@ -16,7 +16,6 @@ from bench.compute.topk import exact_topk
 from bench.death.census import Census, census
 from bench.sae.auxk import Aux, AuxPicker
 from bench.sae.codes import PAIRS, Codes, StepMethod
-from bench.sae.families import Name
 from bench.sae.families.base import Family, FamilyTensors
 from bench.sae.gradients import Backward, Weights, backward, pre_activations, row_slices
 
@@ -25,7 +24,7 @@ from bench.sae.gradients import Backward, Weights, backward, pre_activations, ro
 class TopK(Family):
     """Without hyper-parameters but k."""
 
-    name: ClassVar[Name] = "topk"
+    name: ClassVar[str] = "topk"
 
     def encode(
         self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int

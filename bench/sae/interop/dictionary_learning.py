@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.sae.families import make_family
 from bench.sae.families.base import Family
-from bench.sae.families.relu import ReLU
 from bench.sae.families.topk import TopK
 from bench.sae.interop import CannotSay
 from bench.sae.interop.files import (
@@ -106,7 +106,7 @@ def _family(
     name: str, tensors: dict[str, Tensor], trainer: dict[str, Any], n: int, where: Path
 ) -> tuple[Family, dict[str, Tensor], int]:
     if name == "AutoEncoder":
-        return ReLU(), {}, NO_K
+        return make_family("relu"), {}, NO_K
     k = int(tensors["k"]) if "k" in tensors else int(trainer.get("k") or NO_K)
     if name == "AutoEncoderTopK":
         return TopK(), {}, k

@@ -16,10 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bench.sae.families import make_family
 from bench.sae.families.base import Family
-from bench.sae.families.batchtopk import BatchTopK
-from bench.sae.families.jumprelu import JumpReLU
-from bench.sae.families.relu import ReLU
 from bench.sae.model import SAE
 from bench.sae.transform import Transform
 from zoo.errors import BadWeights, OutputError
@@ -139,10 +137,10 @@ def thresholded(threshold: Tensor, k: int = NO_K) -> tuple[Family, dict[str, Ten
     none was trained).
     """
     if not bool((threshold > 0).any()):
-        return ReLU(), {}, NO_K
+        return make_family("relu"), {}, NO_K
     if threshold.ndim == 0:
-        return BatchTopK(), {"threshold": threshold}, k
-    return JumpReLU(), {"log_threshold": threshold.float().clamp(min=0).log()}, NO_K
+        return make_family("batchtopk"), {"threshold": threshold}, k
+    return make_family("jumprelu"), {"log_threshold": threshold.float().clamp(min=0).log()}, NO_K
 
 
 def thresholds_of(sae: SAE) -> Tensor:

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.sae.families import make_family
 from bench.sae.families.base import Family
-from bench.sae.families.relu import ReLU
 from bench.sae.families.topk import TopK
 from bench.sae.interop import CannotSay
 from bench.sae.interop.files import (
@@ -104,7 +104,7 @@ def _family(
     if architecture == "topk":
         return TopK(), {}, int(config.get("k", 100))
     if architecture == "standard":
-        return ReLU(), {}, NO_K
+        return make_family("relu"), {}, NO_K
     # BatchTopK is saved as JumpReLU when training ends; on the way its threshold is a scalar.
     name = "threshold" if architecture == "jumprelu" else "topk_threshold"
     if name not in tensors:

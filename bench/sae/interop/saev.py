@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bench.sae.families.relu import ReLU
+from bench.sae.families import make_family
 from bench.sae.interop import CannotSay
 from bench.sae.interop.files import make_sae, read_torch, take
 from bench.sae.model import SAE
@@ -54,7 +54,7 @@ def read(place: Path) -> tuple[SAE, Origin]:
         tensors["b_enc"],
         tensors["W_dec"],
         tensors["b_dec"],
-        ReLU(),
+        make_family("relu"),
         where=place,
     )
     return sae, Origin()

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from bench.sae.families.relu import ReLU
+from bench.sae.families import make_family
 from bench.sae.families.topk import TopK
 from bench.sae.interop import CannotSay
 from bench.sae.interop.files import (
@@ -54,7 +54,7 @@ def read(place: Path) -> tuple[SAE, Origin]:
         tensors["W_dec"],
         tensors["b_dec"],
         # As many codes as there are features: a plain ReLU.
-        ReLU() if k >= n else TopK(),
+        make_family("relu") if k >= n else TopK(),
         k=NO_K if k >= n else k,
         where=where,
     )

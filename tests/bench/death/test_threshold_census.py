@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.death.threshold_census import threshold_census
-from bench.sae.families import KEYS, Name, make_family
+from bench.sae.families import FAMILIES, make_family
 from bench.sae.model import SAE
 from zoo.errors import BadActivations
 
@@ -88,8 +88,8 @@ def test_non_finite_tokens_are_named() -> None:
         threshold_census(x, W, thresholds, bias)
 
 
-@pytest.mark.parametrize("name", KEYS)
-def test_each_familys_census_is_of_what_it_encodes(name: Name) -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_familys_census_is_of_what_it_encodes(name: str) -> None:
     x = case()[0].double()
     sae = SAE.init(WIDTH, N, 8, seed=1, family=make_family(name), dtype=x.dtype)
     for tensor in sae.family_tensors.values():

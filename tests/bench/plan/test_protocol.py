@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench.plan.protocol import AXES, Protocol, load_protocol, presets
-from bench.sae.families import KEYS, Name
+from bench.sae.families import FAMILIES
+from bench.sae.recipe import FAMILY_KEYS
 from zoo.errors import BadCard, UnknownName, UsageError
 
 
@@ -50,7 +51,14 @@ def test_arms_and_seeds_are_canonical_and_distinct() -> None:
             BadCard,
             "bandwidth is read by the family jumprelu, not by relu",
         ),
-        ({"settings": ["family=gated"]}, BadCard, "family: Input should be 'topk', 'batchtopk'"),
+        (
+            {"settings": ["family=gated"]},
+            BadCard,
+            "family: there is no 'gated', but topk",
+        ),
+        ({"settings": ["family=[relu]"]}, BadCard, "family: Input should be a valid string"),
+        ({"settings": ["steps="]}, BadCard, "steps: Input should be a valid integer"),
+        ({"settings": ["warmup=2", "family=relu"]}, BadCard, "warmup: Input should be less than"),
         ({"settings": ["lr=0"]}, BadCard, "lr: Input should be greater than 0"),
         ({"settings": ["lr=.inf"]}, BadCard, "lr: Input should be a finite number"),
         ({"settings": ["aux_alpha=.nan"]}, BadCard, "aux_alpha: Input should be"),
@@ -66,10 +74,10 @@ def test_a_wrong_setting_says_what_is_wrong(options: dict, error: type, says: st
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("family", KEYS)
-def test_every_key_but_the_axes_is_part_of_the_measurement(family: Name) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_key_but_the_axes_is_part_of_the_measurement(family: str) -> None:
     measurement = load_protocol("quick", settings=[f"family={family}"]).measurement()
-    others = {key for keys in KEYS.values() for key in keys} - KEYS[family].keys()
+    others = set(FAMILY_KEYS) - FAMILIES[family].keys.keys()
     default = {"bias"} | ({"family"} if family == "topk" else set())
     assert set(measurement) == set(Protocol.model_fields) - set(AXES) - others - default
     assert None not in measurement.values()
@@ -93,7 +101,12 @@ def test_a_key_that_became_part_of_the_arm_says_so() -> None:
 
 def test_a_family_brings_its_own_keys_and_they_can_be_set() -> None:
     protocol = load_protocol("quick", settings=["family=jumprelu", "bandwidth=2e-3"])
-    assert protocol.family_settings() == KEYS["jumprelu"] | {"bandwidth": 2e-3}
+    assert protocol.family_settings() == {
+        "l0": 1e-3,
+        "warmup": 0.05,
+        "threshold": 1e-3,
+        "bandwidth": 2e-3,
+    }
     assert load_protocol("quick").family_settings() == {}
 
 
@@ -108,9 +121,10 @@ def test_a_file_of_one_family_can_be_run_as_another(tmp_path) -> None:
     relu = load_protocol("quick", settings=["family=relu", "l1=7"])
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(relu.model_dump(mode="json")), encoding="utf-8")
-    assert load_protocol(str(path)).l1 == 7
+    assert load_protocol(str(path)).family_settings()["l1"] == 7
     other = load_protocol(str(path), settings=["family=batchtopk"])
-    assert (other.l1, other.threshold_rate) == (None, 0.01)
+    assert other.family_settings() == {"threshold_rate": 0.01}
+    assert "l1" not in other.measurement()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 1000])

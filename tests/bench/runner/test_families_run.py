@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import load_sae
 from bench.records.store import RecordStore
 from bench.sae.arms import all_arms
-from bench.sae.families import DENSE, KEYS, Name
+from bench.sae.families import FAMILIES, FamilySpec, Key, is_dense
+from bench.sae.families.relu import ReLU
+from bench.sae.gradients import Backward
 
 Bench = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("family", KEYS)
-def test_a_family_runs_end_to_end(bench: Bench, tiny: list[str], family: Name) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_runs_end_to_end(bench: Bench, tiny: list[str], family: str) -> None:
     options = ["--model", "synthetic-gamma4", *tiny, "--set", f"family={family}"]
     arms = ["--arm", "raw+auxk", "--arm", "centered"]
     code, out, err = bench("run", *options, *arms, "--save-saes")
@@ -26,12 +30,42 @@ def test_a_family_runs_end_to_end(bench: Bench, tiny: list[str], family: Name) -
     for record in found:
         assert record.result is not None
         assert record.result.training is not None
-        assert record.result.training.path == ("dense" if family in DENSE else "sparse")
+        assert record.result.training.path == ("dense" if is_dense(family) else "sparse")
         assert record.spec.protocol.get("family", "topk") == family
         assert load_sae(Path("runs/saes") / record.hash).family.name == family
         if family == "relu":
             assert record.result.death_end.dead_topk == 0
             assert record.result.predicted_dead == record.result.predicted_relu
+
+
+@dataclass(frozen=True)
+class Half(ReLU):
+    """A family of a file of its own, as somebody might add one: ReLU at half its price."""
+
+    name = "half"
+
+    def step(self, *arguments: Any, **options: Any) -> Backward:
+        return ReLU(self.l1 / 2, self.warmup_steps).step(*arguments, **options)
+
+
+def test_a_family_is_its_file_and_an_entry_in_one_table(
+    bench: Bench, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = FamilySpec(f"{__name__}:Half", 3.0, dense=True, keys={"l1": Key(4.0, "price", {})})
+    monkeypatch.setitem(FAMILIES, "half", spec)
+    options = ["--model", "synthetic-gamma4", *tiny, "--arm", "raw"]
+    for family in (["family=half"], ["family=relu", "l1=2", "warmup=0"]):
+        settings = [part for setting in family for part in ("--set", setting)]
+        code, out, err = bench("run", *options, *settings, "--save-saes")
+        assert code == 0, out + err
+    records = {record.spec.protocol["family"]: record for record in RecordStore(Path("runs"))}
+    half, relu = records["half"], records["relu"]
+    assert half.spec.protocol["l1"] == 4.0
+    assert "warmup" not in half.spec.protocol
+    assert half.result is not None
+    assert relu.result is not None
+    assert half.result.training == relu.result.training
+    assert load_sae(Path("runs/saes") / half.hash).family == Half(4.0)
 
 
 def test_every_arm_trains(bench: Bench, tiny: list[str]) -> None:

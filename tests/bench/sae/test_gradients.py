@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.compute.topk import exact_topk
 from bench.sae.auxk import Aux
 from bench.sae.codes import StepMethod
+from bench.sae.families import make_family
 from bench.sae.families.base import Family
 from bench.sae.families.batchtopk import BatchTopK
 from bench.sae.families.jumprelu import JumpReLU
@@ -72,7 +73,7 @@ CASES: list[MakeCase] = [plain, few_positives, ties, all_zero]
 # Large steps and thresholds, so that many pre-activations are near them.
 FAMILIES: list[Family] = [
     TopK(),
-    BatchTopK(),
+    make_family("batchtopk"),
     ReLU(l1=3.0),
     JumpReLU(l0=0.05, threshold=0.3, bandwidth=0.4),
 ]
@@ -158,7 +159,8 @@ def test_batchtopk_takes_the_largest_of_the_whole_batch() -> None:
     weights, y = plain(seed=12)
     y[0] *= 20.0  # one token takes more than its k
     pre = (y - weights.b) @ weights.W_enc.T + weights.b_enc
-    result = BatchTopK().step(weights, own_of(BatchTopK(), 0), y, K, path="sparse")
+    family = make_family("batchtopk")
+    result = family.step(weights, own_of(family, 0), y, K, path="sparse")
     kept = pre.flatten().sort(descending=True).values[: TOKENS * K]
     assert float(result.activity.sum()) == pytest.approx(float(kept.sum()), rel=1e-12)
     assert float(result.family_values["threshold"]) == float(kept[-1])

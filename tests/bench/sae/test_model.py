@@ -14,14 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.sae.arms import Arm, all_arms
-from bench.sae.families import KEYS, make_family
+from bench.sae.families import FAMILIES as SPECS
+from bench.sae.families import make_family
 from bench.sae.families.base import Family
-from bench.sae.model import SAE, Recipe, load_sae
+from bench.sae.model import SAE, load_sae
+from bench.sae.recipe import Recipe
 from bench.sae.transform import Transform
 from zoo.errors import BadWeights, OutputError
 
 WIDTH, N, K = 12, 64, 4
-FAMILIES = [make_family(name) for name in KEYS]
+FAMILIES = [make_family(name) for name in SPECS]
 INPUT_ARMS = [arm for arm in all_arms() if arm.aux == "none"]
 ids = [arm.name for arm in INPUT_ARMS]
 

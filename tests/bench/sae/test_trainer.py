@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,24 +11,25 @@ from torch import Tensor
 from bench.sae.arms import Arm, all_arms, parse_arm
 from bench.sae.auxk import Aux
 from bench.sae.codes import StepMethod
+from bench.sae.families import make_family
 from bench.sae.families.base import Family
-from bench.sae.families.batchtopk import BatchTopK
 from bench.sae.families.jumprelu import JumpReLU
 from bench.sae.families.relu import ReLU
 from bench.sae.families.topk import TopK
-from bench.sae.model import SAE, Recipe
+from bench.sae.model import SAE
+from bench.sae.recipe import Recipe
 from bench.sae.trainer import Trainer, faster_path
 from bench.sae.transform import Transform
 from tests.bench.autograd import losses
 from zoo.errors import TrainingFailed
 
 WIDTH, N, K, BATCH = 12, 96, 4, 64
-RECIPE = Recipe(N, K, lr=1e-4, aux_k=6, dead_after_tokens=2 * BATCH)
+RECIPE = Recipe(n=N, k=K, lr=1e-4, aux_k=6, dead_after=2 * BATCH)
 PATHS: list[StepMethod] = ["sparse", "dense"]
 FAMILIES: list[Family] = [
     TopK(),
-    BatchTopK(),
-    ReLU(warmup_steps=4),
+    make_family("batchtopk"),
+    ReLU(l1=5.0, warmup_steps=4),
     JumpReLU(l0=0.01, warmup_steps=3, threshold=0.3, bandwidth=0.2),
 ]
 WAYS = [(family, path) for family in FAMILIES for path in family.paths]
@@ -55,8 +55,7 @@ def trainer(
     transform = Transform.fit(arm, data().flatten(0, 1))
     kinds = {"transform": transform, "family": family, "dtype": dtype}
     sae = SAE.init(WIDTH, recipe.n, recipe.k, seed=seed, **kinds)  # type: ignore[arg-type]
-    recipe = replace(recipe, aux_relu=arm.aux == "auxk-relu")
-    return Trainer(sae, recipe, aux=arm.aux != "none", path=path)
+    return Trainer(sae, recipe.model_copy(update={"path": path}), aux=arm.aux)
 
 
 def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict[str, Tensor]:
@@ -71,9 +70,9 @@ def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict
     W_dec = parameters["W_dec"]
     last_fired = torch.full((N,), -1)
     for number, x in enumerate(batches):
-        dead = (number - 1 - last_fired) * BATCH >= recipe.dead_after_tokens
+        dead = (number - 1 - last_fired) * BATCH >= recipe.dead_after
         aux = None
-        if arm.aux != "none" and number * BATCH >= recipe.dead_after_tokens:
+        if arm.aux != "none" and number * BATCH >= recipe.dead_after:
             relu = arm.aux == "auxk-relu"
             aux = Aux(dead.nonzero().view(-1), recipe.aux_k, recipe.aux_alpha, relu)
         found = losses(family, dict(parameters), transform.apply(x)[0], K, number=number, aux=aux)
@@ -104,7 +103,7 @@ def test_training_equals_autograd_and_torch_adam(arm: Arm, way: tuple[Family, St
 
 
 def test_a_frozen_bias_stays_where_it_was() -> None:
-    frozen, free = trainer(recipe=replace(RECIPE, train_bias=False)), trainer()
+    frozen, free = trainer(recipe=RECIPE.model_copy(update={"bias": "frozen"})), trainer()
     for x in data():
         frozen.step(x)
         free.step(x)
@@ -229,11 +228,11 @@ def test_a_batch_of_another_size_is_refused() -> None:
 
 def test_a_recipe_for_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="recipe of 32, 4"):
-        Trainer(SAE.init(WIDTH, N, K, seed=0), Recipe(32, K))
+        Trainer(SAE.init(WIDTH, N, K, seed=0), Recipe(n=32, k=K))
 
 
 def test_auto_becomes_one_of_the_two_paths() -> None:
-    ours = Trainer(SAE.init(WIDTH, N, K, seed=0), RECIPE, path="auto")
+    ours = Trainer(SAE.init(WIDTH, N, K, seed=0), RECIPE)
     ours.step(data()[0].float())
     assert ours.path == faster_path(N, K, WIDTH, BATCH, torch.float32, torch.device("cpu"), TopK())
     assert ours.path in PATHS

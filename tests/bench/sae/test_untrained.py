@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -43,8 +41,8 @@ def test_it_is_what_a_training_that_changes_nothing_shows(way: tuple[Family, Ste
     untrained = followed(found, arm, 10)
     born = found.census(arm, 0).dead_mask
     clock = FiringClock(N, silence=SILENCE, born_dead=born)
-    recipe = replace(RECIPE, lr=1e-30)
-    trainer = Trainer(found.sae(arm, 0), recipe, path=path, clock=clock)
+    recipe = RECIPE.model_copy(update={"lr": 1e-30, "path": path})
+    trainer = Trainer(found.sae(arm, 0), recipe, clock=clock)
     for step, x in enumerate(batches[:10]):
         untrained.look(x, step)
         trainer.step(x)

@@ -13,10 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.sae.arms import parse_arm
+from bench.sae.families import FAMILIES as SPECS
+from bench.sae.families import make_family
 from bench.sae.families.base import Family
-from bench.sae.families.batchtopk import BatchTopK
-from bench.sae.families.jumprelu import JumpReLU
-from bench.sae.families.relu import ReLU
 from bench.sae.families.topk import TopK
 from bench.sae.interop import LIBRARIES, CannotSay, library, library_of, read_sae
 from bench.sae.interop.check import compare
@@ -27,7 +26,7 @@ from bench.sae.transform import Transform
 from zoo.errors import BadWeights, OutputError, UnknownName
 
 WIDTH, N, K = 24, 96, 8
-FAMILIES: list[Family] = [TopK(), BatchTopK(), ReLU(), JumpReLU()]
+FAMILIES: list[Family] = [make_family(name) for name in SPECS]
 ARMS = ["raw", "centered", "whitened"]
 ORIGIN = Origin(
     model="gpt2", revision="0" * 40, layer=3, hook="h.3", hook_tl="blocks.3.hook_resid_post",
@@ -142,7 +141,7 @@ def test_saebench_refuses_what_its_norms_would_change(tmp_path: Path) -> None:
     with pytest.raises(CannotSay, match="would change which features topk selects"):
         write(trained(TopK(), "whitened"), tmp_path / "no", ORIGIN)
     assert not (tmp_path / "no").exists()
-    sae = trained(JumpReLU(), "whitened")
+    sae = trained(make_family("jumprelu"), "whitened")
     assert "norms are moved" in " ".join(write(sae, tmp_path / "yes", ORIGIN))
     again, _, name = read_sae(tmp_path / "yes")
     assert name == "dictionary_learning"
@@ -249,7 +248,7 @@ def test_saelens_scale_and_whitening_of_a_checkpoint_lie_beside_it(tmp_path: Pat
 
 def test_an_untrained_threshold_is_none(tmp_path: Path) -> None:
     folder = tmp_path / "sae"
-    library("dictionary_learning").write(trained(BatchTopK(), "raw"), folder, Origin())
+    library("dictionary_learning").write(trained(make_family("batchtopk"), "raw"), folder, Origin())
     state = torch.load(folder / "ae.pt", weights_only=True)
     torch.save(state | {"threshold": torch.tensor(-1.0)}, folder / "ae.pt")
     sae = read_sae(folder)[0]
@@ -258,7 +257,7 @@ def test_an_untrained_threshold_is_none(tmp_path: Path) -> None:
 
 def test_jumprelu_of_dictionary_learning_does_not_subtract_its_bias(tmp_path: Path) -> None:
     folder = tmp_path / "sae"
-    sae = trained(JumpReLU(), "centered")
+    sae = trained(make_family("jumprelu"), "centered")
     library("dictionary_learning").write(sae, folder, Origin())
     t = {k: v.double() for k, v in torch.load(folder / "ae.pt", weights_only=True).items()}
     x = data(1)

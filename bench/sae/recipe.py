@@ -1,0 +1,123 @@
+"""The recipe: of which family an SAE is, and how it is trained. Plain numbers, no torch.
+
+It is the part of a protocol (`bench.plan.protocol`) that says what an SAE is; a new key of it is a
+field here, read where it acts. A default is what the published runs have.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+
+from bench.sae.families import DEFAULT, FAMILIES
+
+
+class Size(NamedTuple):
+    """Of a census: n features in the dictionary, k of them active per token, N tokens."""
+
+    n: int
+    k: int
+    N: int
+
+
+# The size that the published tables are of.
+REFERENCE = Size(n=8192, k=64, N=100_000)
+
+# The dictionary size at which a learning rate is meant.
+RATE_N = 16384
+
+
+def _field_of(key: str) -> Any:
+    """A key of some families as pydantic takes a field: None in the other families."""
+    readers = {name: spec.keys[key] for name, spec in FAMILIES.items() if key in spec.keys}
+    first = next(iter(readers.values()))
+    meaning = f"{', '.join(readers)}: {first.meaning}"
+    return float | None, Field(default=None, description=meaning, **first.bounds)
+
+
+# Keys that only some families read; None in the others.
+FAMILY_KEYS = tuple(dict.fromkeys(key for spec in FAMILIES.values() for key in spec.keys))
+
+if TYPE_CHECKING:
+    FamilyKeys = BaseModel
+else:
+    FamilyKeys = create_model("FamilyKeys", **{key: _field_of(key) for key in FAMILY_KEYS})
+
+
+class Recipe(FamilyKeys):
+    """How an SAE is made and trained, the same in every arm."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    n: int = Field(default=REFERENCE.n, ge=2, description="dictionary size (features)")
+    k: int = Field(default=REFERENCE.k, ge=1, description="features active per token")
+    family: str = Field(default=DEFAULT, description="which pre-activations become codes")
+
+    steps: int = Field(default=200_000, ge=0, description="training steps")
+    batch: int = Field(default=2048, ge=1, description="tokens per training step")
+    lr: float = Field(
+        default=2e-4,
+        gt=0,
+        description=f"Adam's rate at n = {RATE_N}; scaled by sqrt({RATE_N} / n)",
+    )
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    eps: float = Field(default=1e-8, gt=0)
+    clip: float = Field(
+        default=1.0, gt=0, description="largest norm of the gradient, over all tensors at once"
+    )
+    bias: Literal["trained", "frozen"] = Field(
+        default="trained",
+        description="of the decoder; frozen, at 0, is a control: who revives without it",
+    )
+
+    aux_k: int = Field(default=512, ge=1, description="dead features used by the auxk arms")
+    aux_alpha: float = Field(default=1 / 32, ge=0, description="weight of the auxiliary loss")
+    dead_after: int = Field(
+        default=10_000_000, ge=1, description="tokens without firing that make a feature dead"
+    )
+    path: Literal["sparse", "dense", "auto"] = Field(
+        default="auto",
+        description="how the step is computed; auto measures once which is faster, and the record "
+        "says what it was; families without k are always dense",
+    )
+
+    @field_validator("family")
+    @classmethod
+    def _known(cls, family: str) -> str:
+        if family not in FAMILIES:
+            raise ValueError(f"there is no {family!r}, but {', '.join(FAMILIES)}")
+        return family
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_family(cls, data: Any) -> Any:
+        """Fills in the family's own keys, and the one path of families without k."""
+        family = data.get("family", DEFAULT) if isinstance(data, dict) else None
+        if not isinstance(family, str) or family not in FAMILIES:
+            return data
+        keys = FAMILIES[family].keys
+        for key in sorted(set(FAMILY_KEYS) - keys.keys()):
+            if data.get(key) is not None:
+                readers = ", ".join(name for name, spec in FAMILIES.items() if key in spec.keys)
+                raise ValueError(f"{key} is read by the family {readers}, not by {family}")
+        given = {key: data[key] for key in data if data[key] is not None or key not in FAMILY_KEYS}
+        path = {"path": "dense"} if FAMILIES[family].dense else {}
+        return {key: each.default for key, each in keys.items()} | given | path
+
+    @model_validator(mode="after")
+    def _sparse(self) -> Self:
+        if self.k >= self.n:
+            raise ValueError(f"k = {self.k} is not below n = {self.n}")
+        return self
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at this n."""
+        return self.lr * math.sqrt(RATE_N / self.n)
+
+    def family_settings(self) -> dict[str, float]:
+        """The family's own hyper-parameters."""
+        return {key: getattr(self, key) for key in FAMILIES[self.family].keys}
