@@ -24,7 +24,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from bench.sae.arms import parse_arm
-from bench.sae.families import Name, family_class
+from bench.sae.families import FAMILIES, make_family
 from bench.sae.interop import CannotSay, library, read_sae
 from bench.sae.interop.check import contributions
 from bench.sae.model import SAE
@@ -32,7 +32,6 @@ from bench.sae.origin import Origin
 from bench.sae.transform import Transform
 
 WIDTH, N, K, TOKENS = 48, 192, 8, 4000
-FAMILIES: tuple[Name, ...] = ("topk", "batchtopk", "relu", "jumprelu")
 ARMS = ("raw", "centered", "whitened", "geometric_median-rms")
 MADE = {
     "saelens": (
@@ -64,10 +63,10 @@ def tokens() -> Tensor:
     return x + 4 * torch.randn(WIDTH, generator=generator)
 
 
-def example(family: Name, arm: str, x: Tensor) -> SAE:
+def example(family: str, arm: str, x: Tensor) -> SAE:
     """An SAE whose tensors are away from where they begin."""
     transform = Transform.fit(parse_arm(arm), x)
-    sae = SAE.init(WIDTH, N, K, seed=0, transform=transform, family=family_class(family)())
+    sae = SAE.init(WIDTH, N, K, seed=0, transform=transform, family=make_family(family))
     generator = torch.Generator().manual_seed(2)
     for tensor in (sae.W_enc, sae.b_enc, sae.b):
         tensor += 0.1 * torch.randn(tensor.shape, generator=generator)
