@@ -157,35 +157,6 @@ class BorzoiTrunk(DnaTrunk):
         return checkpoints.pretrained(Borzoi, self.card, self.folder, dtype=self.dtype)
 
 
-class SpliceNetwork(DnaTrunk):
-    """SpliceAI (Jaganathan et al. 2019), through the package openspliceai.
-
-    Residual units of dilated convolutions over single bases, whose stream is [batch, channels,
-    bases]. `options.window` and `options.dilation` give each unit's kernel width and dilation.
-    Bases near the ends see zeros instead of their flanks: the card's token rule leaves them out.
-    """
-
-    channels_first = True
-    bin = 1
-    known_options = ("window", "dilation")
-
-    def load(self) -> nn.Module:
-        from openspliceai.train_base.openspliceai import ResidualUnit, SpliceAI
-
-        window, dilation = (np.array(self.card.options[key]) for key in ("window", "dilation"))
-        path = checkpoints.check_files(self.card, self.folder)[0]
-        model = SpliceAI(self.card.tap.width, window, dilation)
-        with checkpoints.loading_errors(self.card, path):
-            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        # The list of units also holds the taps of the skip connection, which leave the stream be.
-        units = [unit for unit in model.residual_units if isinstance(unit, ResidualUnit)]
-        model.units = nn.ModuleList(units)
-        return model.to(self.dtype)
-
-    def stream(self, output: Any) -> Tensor:
-        return super().stream(output).mT
-
-
 class Evo2(Adapter):
     """Evo 2 (Brixi et al. 2025), through the package evo2: one token per base, left to right.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -11,10 +12,10 @@ import torch
 from torch import nn
 
 from adapters import checkpoints, compat
-from adapters.base import Inputs
+from adapters.base import Adapter, Inputs
 from adapters.letters import AMINO_ACIDS, check_letters
 from adapters.sequence import SequenceModel
-from adapters.tokens import pad
+from adapters.tokens import consecutive, pad
 from zoo.errors import BadCorpus, BadWeights
 
 
@@ -181,3 +182,70 @@ class AntiBerty(ProteinModel):
             raise BadWeights(f"model {self.card.id!r}: no vocab.txt in {self.folder} or above it")
         tokens = path.read_text(encoding="utf-8").split()
         return {token: number for number, token in enumerate(tokens)}
+
+
+class AnarciiEncoder(Adapter):
+    """The encoder of a model of `anarcii` 2 (Greenshields-Watson et al. 2025), by its own class.
+
+    It reads an antigen receptor's residues between a start and an end token; the decoder, which
+    writes their numbers, does not run. A file of weights has its configuration beside it.
+    """
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        from anarcii.input_data_processing.tokeniser import NumberingTokeniser
+
+        return NumberingTokeniser(self._config["TOKENIZER_SEQUENCE"])
+
+    @functools.cached_property
+    def _path(self) -> Path:
+        return checkpoints.check_files(self.card, self.folder)[0]
+
+    @functools.cached_property
+    def _config(self) -> dict[str, Any]:
+        with checkpoints.loading_errors(self.card, self._path):
+            config: dict[str, Any] = json.loads(self._path.with_suffix(".json").read_bytes())
+        return config
+
+    def load(self) -> nn.Module:
+        from anarcii.inference.model import Encoder
+
+        config, width = self._config, self._config["HID_DIM"]
+        with checkpoints.loading_errors(self.card, self._path):
+            encoder = Encoder(
+                input_dim=config["INPUT_DIM"],
+                hid_dim=width,
+                n_layers=config["LAYERS"],
+                n_heads=config["HEADS"],
+                pf_dim=4 * width,
+                dropout=config["DROPOUT"],
+                device=self.device,
+            )
+            weights = torch.load(self._path, map_location="cpu", weights_only=True)
+            encoder.load_state_dict(
+                {
+                    name.removeprefix("encoder."): tensor
+                    for name, tensor in weights.items()
+                    if name.startswith("encoder.")
+                }
+            )
+        # Neither a parameter nor a buffer, so that a cast of the module would leave it behind.
+        encoder.scale = encoder.scale.to(self.dtype)
+        model: nn.Module = encoder.to(self.dtype)
+        return model
+
+    def windows(self, example: Any) -> list[list[int]]:
+        if not isinstance(example, str):
+            raise BadCorpus(f"a protein sequence is needed, not {type(example).__name__}")
+        check_letters(example, AMINO_ACIDS, "proteins")
+        tokens = self._tokenizer
+        start, end = tokens.encode([tokens.start]).tolist(), tokens.encode([tokens.end]).tolist()
+        body = tokens.encode(example).tolist()
+        cuts = consecutive(len(body), self.card.context - len(start) - len(end))
+        return [[*start, *body[cut], *end] for cut in cuts]
+
+    def inputs(self, items: list[list[int]]) -> Inputs:
+        ids, valid = pad(items, self._config["SRC_PAD_IDX"])
+        tokens = self._tokenizer
+        frame = torch.from_numpy(tokens.encode([tokens.start, tokens.end]))
+        return Inputs({"src": ids, "src_mask": ~valid}, valid, torch.isin(ids, frame) & valid)

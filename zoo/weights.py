@@ -13,7 +13,8 @@ from zoo.errors import MissingExtra, ModelUnavailable
 from zoo.manifest import MANIFEST, read_manifest
 
 # What decides the numbers: weights, configuration, vocabulary and preprocessing.
-_SUFFIXES = {".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".json", ".txt", ".model", ".py"}
+_WEIGHTS = {".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".h5"}
+_SUFFIXES = _WEIGHTS | {".json", ".txt", ".model", ".py"}
 
 
 def weights_folder(card: Card, override: Path | None = None) -> Path | None:
@@ -76,6 +77,8 @@ def _decides(path: Path, card: Card) -> bool:
         from zoo.arrays import is_array_file  # imports numpy, which `bench list` does without
 
         return is_array_file(path)
+    if path.suffix in _WEIGHTS and card.checkpoint.file:
+        return path.match(card.checkpoint.file)
     return path.suffix in _SUFFIXES and path.name != "training.json"
 
 

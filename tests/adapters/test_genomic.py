@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,9 +8,17 @@ import pytest
 import torch
 
 from adapters import Adapter, open_adapter
-from adapters.genomic import pool_pairs
+from adapters.genomic import DnaTrunk, pool_pairs
+from adapters.registry import entry
 from tests.adapters.tiny import FAMILIES, random_dna
+from zoo.cards import Card
 from zoo.errors import BadCard, BadCorpus
+from zoo.registry import load_registry
+
+
+def _is_trunk(card: Card) -> bool:
+    module, _, name = entry(card).target.partition(":")
+    return issubclass(getattr(importlib.import_module(module), name), DnaTrunk)
 
 
 def test_windows_have_the_exact_length_and_the_rest_is_left_out(
@@ -24,6 +33,16 @@ def test_windows_have_the_exact_length_and_the_rest_is_left_out(
     codes = codes.flatten(0, 1)
     for base, row in zip(sequence.upper(), codes.tolist(), strict=False):
         assert row == [float(base == letter) for letter in "ACGT"]
+
+
+TRUNKS = [card for card in load_registry().cards.values() if _is_trunk(card)]
+
+
+@pytest.mark.parametrize("card", TRUNKS, ids=lambda card: card.id)
+def test_a_trunk_is_measured_on_a_corpus_that_fills_its_windows(card: Card) -> None:
+    corpus = load_registry().corpus(card.corpus)
+    bases = card.options.get("bases", card.context)
+    assert corpus.parameters["length"] >= bases
 
 
 def test_positions_are_bins_and_the_ends_are_skipped(opened: Callable[[str], Adapter]) -> None:

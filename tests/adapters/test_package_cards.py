@@ -37,10 +37,18 @@ def test_a_card_counts_its_parameters_right(card: Card) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == card.parameters
 
 
+def _narrowed(card: Card) -> Card:
+    """A card whose windows of 25,000 bases would take minutes, with shorter ones."""
+    if card.adapter != "spliceai":
+        return card
+    tokens = {"skip_first": 40, "skip_last": 40}
+    return Card.model_validate(card.model_dump() | {"context": 200, "tokens": tokens})
+
+
 @pytest.mark.parametrize("card", HERE, ids=lambda card: card.id)
 def test_a_card_passes_the_conformance_checks(card: Card) -> None:
     corpus = open_corpus(REGISTRY.corpus(_present(card).corpus))
-    results = check(card, corpus.examples(seed=0), count=2)
+    results = check(_narrowed(card), corpus.examples(seed=0), count=2)
     assert len(results) == 10
     assert [result for result in results if not result.ok] == []
 
