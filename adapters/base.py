@@ -58,6 +58,11 @@ class Inputs:
     special: Tensor
 
 
+def length_of(item: Any) -> Any:
+    """What has to be equal among the windows of a batch without padding."""
+    return tuple(item.shape) if isinstance(item, Tensor) else len(item)
+
+
 class Window(NamedTuple):
     """What the model takes in one go: window number `place` of example number `example`."""
 
@@ -89,6 +94,8 @@ class Adapter(ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     # The keys of the card's `options` that the family reads, beside those of its base classes.
     known_options: ClassVar[tuple[str, ...]] = ()
+    # Whether the card may say how many registers the model has.
+    takes_registers: ClassVar[bool] = False
 
     _SEALED: ClassVar[frozenset[str]] = frozenset(
         {
@@ -141,6 +148,11 @@ class Adapter(ABC):
                 f"card {card.id!r}: options.{unread[0]} is not read by adapter {card.adapter}",
                 f"It reads {', '.join(sorted(known)) or 'none'}.",
             )
+        if card.tokens.registers and not cls.takes_registers:
+            raise BadCard(
+                f"card {card.id!r}: tokens.registers is not read by adapter {card.adapter}",
+                "Only vision transformers have registers.",
+            )
 
     # ------------------------------------------------------------------ hooks an author writes
 
@@ -180,7 +192,10 @@ class Adapter(ABC):
 
     @property
     def equal_lengths(self) -> bool:
-        """Whether only windows of one length go into a batch: the model knows no padding."""
+        """Whether only windows of one length go into a batch: the model knows no padding.
+
+        A window that is a tensor is as long as its shape says.
+        """
         return False
 
     # ------------------------------------------------------------------------------- sealed
@@ -320,7 +335,7 @@ class Adapter(ABC):
     def _chunks(self, windows: Iterator[Window], batch_size: int) -> Iterator[list[Window]]:
         runs: Iterable[tuple[Any, Iterator[Window]]] = [(None, iter(windows))]
         if self.equal_lengths:
-            runs = itertools.groupby(windows, key=lambda window: len(window.item))
+            runs = itertools.groupby(windows, key=lambda window: length_of(window.item))
         for _, run in runs:
             while chunk := list(itertools.islice(run, batch_size)):
                 yield chunk
@@ -375,7 +390,8 @@ class Adapter(ABC):
                 raise BadActivations(
                     f"model {self.card.id!r}: block {layer} gives {tuple(stream.shape[:-1])} "
                     f"tokens where {(batch, length)} were expected",
-                    "Check the card's context and its token rule (registers).",
+                    "Which of them are the input's cannot be told: the model pads, cuts or pools "
+                    "what it is given. Another context may leave it as it is.",
                 )
             # Selecting copies, which also guards against models that write in place.
             return stream.reshape(-1, width).index_select(0, index).float()

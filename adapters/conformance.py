@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters.base import ActivationBatch, Adapter, Inputs
+from adapters.base import ActivationBatch, Adapter, Inputs, length_of
 from adapters.registry import open_adapter
 from adapters.taps import pick
 from zoo.cards import Card
@@ -117,7 +117,7 @@ class _Subject:
         """The first windows of all examples as one batch, of one length where it must be."""
         firsts = [windows[0] for e in self.examples if (windows := self.adapter.windows(e))]
         if self.adapter.equal_lengths:
-            firsts = [window for window in firsts if len(window) == len(firsts[0])]
+            firsts = [window for window in firsts if length_of(window) == length_of(firsts[0])]
         return self.adapter.inputs(firsts)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from adapters import compat
+from adapters.language import CausalLanguage
 from zoo import hub
 from zoo.cards import Card, Checkpoint, Tap, TokenRule
 from zoo.dumps import slug
@@ -102,27 +103,27 @@ def _language(kind: str, target: str) -> Card:
     _check_task(source, kind, config)
     model = _empty(source, config)
     tap = _tap(source, model, config)
-    context = _context(source, config)
-    tokens, rule = TokenRule(), "special tokens left out"
-    if kind == "hf-causal" and not _begins_with_special(source):
-        tokens = TokenRule(skip_first=1)
-        rule += ", and the first token of a window (an attention sink)"
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Card(
+    card = Card(
         id=source.id,
-        summary=(
-            f"{type(model).__name__} of {_origin(source)}; {tap.layers} layers x {tap.width} at "
-            f"{tap.blocks[0]!r}, windows of {context} tokens, {rule}; {parameters:,} parameters"
-        ),
+        summary="",
         domain="language",
         adapter=kind,
         checkpoint=source.checkpoint,
         tap=tap,
-        tokens=tokens,
         corpus="python-topics",
-        context=context,
-        parameters=parameters,
+        context=_context(source, model, config),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
+    rule = "special tokens left out"
+    if kind == "hf-causal" and not _begins_with_special(source, card):
+        card = card.model_copy(update={"tokens": TokenRule(skip_first=1)})
+        rule += ", and the first token of a window (an attention sink)"
+    summary = (
+        f"{type(model).__name__} of {_origin(source)}; {tap.layers} layers x {tap.width} at "
+        f"{tap.blocks[0]!r}, windows of {card.context} tokens, {rule}; {card.parameters:,} "
+        "parameters"
+    )
+    return card.model_copy(update={"summary": summary})
 
 
 def _origin(source: Source) -> str:
@@ -196,9 +197,9 @@ def _tap(source: Source, model: nn.Module, config: Any) -> Tap:
     return Tap(blocks=(f"{outer[0]}.{{i}}",), layers=layers, width=width)
 
 
-def _context(source: Source, config: Any) -> int:
+def _context(source: Source, model: nn.Module, config: Any) -> int:
     """The longest window: what the model and its tokenizer take, and at most `LONGEST`."""
-    stated = [LONGEST, getattr(config, "max_position_embeddings", None)]
+    stated = [LONGEST, _positions(model, config)]
     try:
         content = json.loads((source.folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         stated.append(content.get("model_max_length"))
@@ -207,23 +208,29 @@ def _context(source: Source, config: Any) -> int:
     return min(int(number) for number in stated if isinstance(number, int | float) and number > 0)
 
 
-def _begins_with_special(source: Source) -> bool:
+def _positions(model: Any, config: Any) -> Any:
+    """How many tokens the model has positions for.
+
+    A table of positions that has a row for padding begins to count after it (RoBERTa).
+    """
+    stated = getattr(config, "max_position_embeddings", None)
+    for table in model.modules():
+        if (
+            isinstance(table, nn.Embedding)
+            and table is not model.get_input_embeddings()
+            and table.num_embeddings == stated
+            and table.padding_idx is not None
+        ):
+            return stated - table.padding_idx - 1
+    return stated
+
+
+def _begins_with_special(source: Source, card: Card) -> bool:
     """Whether the tokenizer puts a special token in front of a text."""
-    for name, key in (("tokenizer_config.json", "add_bos_token"), ("tokenizer.json", None)):
-        try:
-            content = json.loads((source.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if key is not None:
-            if content.get(key):
-                return True
-            continue
-        processor = content.get("post_processor") or {}
-        for part in processor.get("processors", [processor]):
-            first = next(iter(part.get("single") or ()), None)
-            if isinstance(first, dict) and "SpecialToken" in first:
-                return True
-    return False
+    try:
+        return bool(CausalLanguage(card, weights=source.folder).frame[0])
+    except BenchError as error:
+        raise source.refused(error.message) from None
 
 
 # --------------------------------------------------------------------------------------- timm
@@ -251,30 +258,37 @@ def timm(target: str) -> list[Card]:
     patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
     prefix = getattr(model, "num_prefix_tokens", 0)
     blocks = getattr(model, "blocks", None)
-    if patches is None or blocks is None or prefix < 1:
-        raise source.refused(
-            f"{architecture} is not a vision transformer with a class token", "an adapter for it"
-        )
+    if patches is None or blocks is None:
+        raise source.refused(f"{architecture} is not a vision transformer", "an adapter for it")
+    has_class = getattr(model, "cls_token", None) is not None
+    registers = prefix - has_class
     parameters = sum(parameter.numel() for parameter in model.parameters())
     tap = Tap(blocks=("blocks.{i}",), layers=len(blocks), width=model.embed_dim)
     card = Card(
         id=source.id,
         summary=(
             f"{type(model).__name__} of {_origin(source)}; {tap.layers} layers x {tap.width} at "
-            f"'blocks.{{i}}', {patches} patches, class token and {prefix - 1} registers left out; "
+            f"'blocks.{{i}}', {patches} patches{_left_out(has_class, registers)}; "
             f"{parameters:,} parameters"
         ),
         domain="vision",
         adapter="timm-vit",
         checkpoint=source.checkpoint,
         tap=tap,
-        tokens=TokenRule(registers=prefix - 1),
+        tokens=TokenRule(registers=registers),
         corpus="dead-leaves",
         context=prefix + patches,
         extra="vision",
         parameters=parameters,
+        options={} if has_class else {"cls": False},
     )
     return [card]
+
+
+def _left_out(has_class: bool, registers: int) -> str:
+    """What a vision transformer has beside patches, in words."""
+    parts = ["class token"] * has_class + [f"{registers} registers"] * bool(registers)
+    return f", {' and '.join(parts)} left out" if parts else ""
 
 
 def _brief(error: BaseException) -> str:

@@ -62,7 +62,7 @@ class ProGen2(ProteinModel):
     """
 
     @functools.cached_property
-    def _frame(self) -> tuple[list[int], list[int]]:
+    def frame(self) -> tuple[list[int], list[int]]:
         return self._encode("1", special=False), self._encode("2", special=False)
 
 

@@ -11,8 +11,9 @@ from torch import nn
 
 from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
+from adapters.taps import find_blocks, first_input
 from adapters.tokens import consecutive, pad
-from zoo.errors import BadCard, BadCorpus, BadWeights
+from zoo.errors import BadCard, BadCorpus, BadWeights, BenchError
 
 # Files that hold a vocabulary, by the kinds of tokenizers in the library.
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken")
@@ -49,11 +50,68 @@ class SequenceModel(Adapter):
         )
         positions = getattr(model.config, "max_position_embeddings", None)
         if positions is not None and positions < self.card.context:
-            raise BadCard(
-                f"card {self.card.id!r}: context is {self.card.context}, but the model takes "
-                f"{positions} tokens at most"
-            )
+            raise self._too_long(positions)
+        self._check_tables(model)
         return model
+
+    def _too_long(self, longest: int) -> BadCard:
+        return BadCard(
+            f"card {self.card.id!r}: context is {self.card.context}, but the model takes "
+            f"{longest} tokens at most"
+        )
+
+    @torch.no_grad()
+    def _check_tables(self, model: nn.Module) -> None:
+        """Refuses a window for which the model's tables of positions or words are too short.
+
+        The model is asked, by a window of one word up to its first block: where positions begin
+        (RoBERTa's at 2) stands nowhere in its configuration. Each table is looked at before it is
+        read, as reading behind its end breaks a GPU's context.
+        """
+        words = self._encode(self.probe, special=False)[:1] * self.card.context
+        tables = [
+            module
+            for module in model.modules()
+            if isinstance(module, nn.Embedding) and not module.weight.is_meta
+        ]
+        if not words or not tables:
+            return
+
+        def check(table: nn.Module, arguments: tuple) -> None:
+            ids = arguments[0] if arguments else None
+            if not isinstance(ids, torch.Tensor) or ids.is_floating_point() or not ids.numel():
+                return
+            rows = int(table.num_embeddings)  # type: ignore[arg-type]
+            over = int(ids.max()) + 1 - rows
+            if over <= 0:
+                return
+            if len(set(ids.flatten().tolist())) > 1:
+                raise self._too_long(self.card.context - over)
+            raise BadWeights(
+                f"model {self.card.id!r}: its tokenizer gives token {int(ids.max())}, the model "
+                f"knows {rows}",
+                "Give the tokenizer that belongs to the weights.",
+            )
+
+        handles = [table.register_forward_pre_hook(check) for table in tables]
+        ids = torch.tensor([words], device=tables[0].weight.device)
+        try:
+            with compat.quiet():
+                first_input(
+                    model, find_blocks(model, self.card.tap, self.card.id)[0], {"input_ids": ids}
+                )
+        except BenchError:
+            raise
+        except IndexError as error:  # a table that is no module
+            raise BadCard(
+                f"card {self.card.id!r}: context is {self.card.context}, which is longer than a "
+                f"table of the model ({error})"
+            ) from None
+        except Exception:  # noqa: S110
+            pass  # some models want more than ids; what is wrong will be said when they run
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @functools.cached_property
     def tokenizer(self) -> Any:
@@ -88,7 +146,7 @@ class SequenceModel(Adapter):
         sequence = self.sequence(example)
         if not sequence:
             return []
-        before, after = self._frame
+        before, after = self.frame
         body = self._encode(sequence, special=False)
         size = self.card.context - len(before) - len(after)
         return [[*before, *body[cut], *after] for cut in consecutive(len(body), size)]
@@ -121,7 +179,7 @@ class SequenceModel(Adapter):
         )["input_ids"]
 
     @functools.cached_property
-    def _frame(self) -> tuple[list[int], list[int]]:
+    def frame(self) -> tuple[list[int], list[int]]:
         """The special tokens that the tokenizer puts before and after a sequence.
 
         Found by encoding one with and without: library versions offer no common way to ask.
@@ -148,6 +206,6 @@ class SequenceModel(Adapter):
         names = ("bos", "eos", "cls", "sep", "pad", "mask")
         named = {getattr(tokenizer, f"{name}_token_id", None) for name in names}
         ids = (set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}) | (named - {None})
-        ids |= {token for side in self._frame for token in side}
+        ids |= {token for side in self.frame for token in side}
         ids |= set(tokenizer.convert_tokens_to_ids(list(self.extra_special)))
         return torch.tensor(sorted(ids), dtype=torch.long)

@@ -82,6 +82,25 @@ def pick(output: Any, which: int | Literal["sum"]) -> Tensor:
     return stream
 
 
+def first_input(model: nn.Module, block: nn.Module, arguments: Mapping[str, Any]) -> Tensor | None:
+    """The first tensor that a block is given in a forward pass, which ends there."""
+    taken: list[Tensor] = []
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        taken.extend(tensor.clone() for tensor in tensors[:1])
+        raise StopForward
+
+    handle = block.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        model(**arguments)
+    except StopForward:
+        pass
+    finally:
+        handle.remove()
+    return taken[0] if taken else None
+
+
 class Taps:
     """Context around one forward pass: keeps what each tapped block gives, then stops the pass.
 

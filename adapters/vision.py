@@ -14,31 +14,32 @@ from torch import Tensor, nn
 
 from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
+from adapters.taps import first_input
+from zoo.cards import Card
 from zoo.errors import BadCorpus, BadWeights
-
-# Models whose first token is a patch.
-_WITHOUT_CLS = {"siglip_vision_model"}
 
 
 class VisionTransformer(Adapter):
-    """A vision transformer: one token per patch, after CLS and `tokens.registers` registers.
+    """A vision transformer: a token per patch, and others (CLS, registers) that are special.
 
-    `options: {cls: false}` says that there is no CLS (SigLIP). An example is a uint8 image
-    [height, width, 3], resized and normalised as the checkpoint says. CLS and registers are
-    special tokens.
+    An example is a uint8 image [height, width, 3], resized and normalised as the checkpoint says.
+    Which tokens stand for patches the model is asked: those whose input to the first block depends
+    on the image. The card says how many others it knows of: CLS, unless `options: {cls: false}`
+    (SigLIP, I-JEPA), and `tokens.registers` more.
     """
 
     # The name of the image among the model's keyword arguments.
     argument: str
+    takes_registers = True
     known_options: ClassVar[tuple[str, ...]] = ("cls",)
 
     @abstractmethod
     def pixels(self, image: np.ndarray) -> Tensor:
         """The image as the model takes it, float32 [3, height, width]."""
 
-    @abstractmethod
-    def geometry(self) -> tuple[int, tuple[int, int]]:
-        """Number of prefix tokens, and (height, width) of a patch in pixels."""
+    @property
+    def equal_lengths(self) -> bool:
+        return True
 
     def windows(self, example: Any) -> list[Tensor]:
         if not isinstance(example, np.ndarray):
@@ -52,22 +53,56 @@ class VisionTransformer(Adapter):
 
     def inputs(self, items: list[Tensor]) -> Inputs:
         images = torch.stack(items)
-        prefix, (patch_height, patch_width) = self.geometry()
-        declared = int(self.card.options.get("cls", True)) + self.card.tokens.registers
-        if prefix != declared:
+        special = self._special(tuple(images.shape[1:])).expand(len(images), -1)
+        return Inputs({self.argument: images}, torch.ones_like(special), special.clone())
+
+    def _special(self, shape: tuple[int, ...]) -> Tensor:
+        """Which tokens of an image of that shape stand for no patch, BoolTensor [tokens].
+
+        Raises:
+            BadWeights: other tokens than the card says, or it cannot be told which they are.
+        """
+        if shape not in self._asked:
+            found = self._independent(shape)
+            declared = int(self.card.options.get("cls", True)) + self.card.tokens.registers
+            if int(found.sum()) != declared:
+                raise _other_tokens(self.card, found, declared)
+            self._asked[shape] = found
+        return self._asked[shape]
+
+    @functools.cached_property
+    def _asked(self) -> dict[tuple[int, ...], Tensor]:
+        return {}
+
+    @torch.no_grad()
+    def _independent(self, shape: tuple[int, ...]) -> Tensor:
+        """The tokens that two images of noise give alike where they go into the first block."""
+        noise = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
+        model, blocks = self.model, self.blocks
+        arguments = self.placed(Inputs({self.argument: noise}, noise, noise))
+        taken = first_input(model, blocks[0], arguments)
+        if taken is None or taken.ndim != 3 or len(taken) != 2:
             raise BadWeights(
-                f"model {self.card.id!r}: {prefix} tokens (CLS, registers) before the patches, "
-                f"the card says {declared}",
-                f"Set tokens.registers to {prefix - 1} in the card."
-                if prefix
-                else "Set options.cls to false and tokens.registers to 0 in the card.",
+                f"model {self.card.id!r}: its first block does not take one row per token",
+                "This adapter reads vision transformers whose blocks do.",
             )
-        height, width = images.shape[-2:]
-        patches = (height // patch_height) * (width // patch_width)
-        valid = torch.ones((len(images), prefix + patches), dtype=torch.bool)
-        special = torch.zeros_like(valid)
-        special[:, :prefix] = True
-        return Inputs({self.argument: images}, valid, special)
+        alike = (taken[0] == taken[1]).all(dim=1).cpu()
+        if bool(alike.all()):
+            raise BadWeights(f"model {self.card.id!r}: no token depends on the image")
+        return alike
+
+
+def _other_tokens(card: Card, found: Tensor, declared: int) -> BadWeights:
+    count = int(found.sum())
+    remedy = f"Set tokens.registers to {count - 1} in the card" if count else ""
+    remedy = remedy or "Set options.cls to false and tokens.registers to 0 in the card"
+    if count > 0:
+        remedy += f", or to {count} and options.cls to false where none of them is a CLS"
+    return BadWeights(
+        f"model {card.id!r}: {count} of its {len(found)} tokens stand for no patch (CLS, "
+        f"registers), the card says {declared}",
+        f"{remedy}.",
+    )
 
 
 class HubVisionTransformer(VisionTransformer):
@@ -89,12 +124,6 @@ class HubVisionTransformer(VisionTransformer):
             depth=self.depth,
             device=self.device,
         )
-
-    def geometry(self) -> tuple[int, tuple[int, int]]:
-        config: Any = self.model.config
-        registers = getattr(config, "num_register_tokens", 0)
-        cls = config.model_type not in _WITHOUT_CLS
-        return cls + registers, _pair(config.patch_size)
 
     def pixels(self, image: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self._processor(image), np.float32))
@@ -148,10 +177,6 @@ class TimmVisionTransformer(VisionTransformer):
             model = timm.create_model(f"local-dir:{self.folder}", pretrained=True)
         return model.to(self.dtype)
 
-    def geometry(self) -> tuple[int, tuple[int, int]]:
-        model: Any = self.model
-        return model.num_prefix_tokens, _pair(model.patch_embed.patch_size)
-
     def pixels(self, image: np.ndarray) -> Tensor:
         from PIL import Image
 
@@ -162,7 +187,3 @@ class TimmVisionTransformer(VisionTransformer):
         from timm.data import create_transform, resolve_model_data_config
 
         return create_transform(**resolve_model_data_config(self.model), is_training=False)
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -65,9 +65,9 @@ def _counts(stream: Stream, rule: TokenRule) -> list[int]:
     """How many tokens of each of the first windows the rule measures."""
     adapter = stream.adapter
     windows = (item for example in _examples(stream) for item in adapter.windows(example))
-    inputs = adapter.inputs(list(itertools.islice(windows, _WINDOWS)))
-    counts: list[int] = measured(inputs.valid, inputs.special, rule).sum(dim=1).tolist()
-    return counts
+    # One at a time: not every model takes windows of several lengths together.
+    inputs = (adapter.inputs([item]) for item in itertools.islice(windows, _WINDOWS))
+    return [int(measured(each.valid, each.special, rule).sum()) for each in inputs]
 
 
 def _measure(

@@ -67,7 +67,7 @@ def _decoder(name: str, **more: Any) -> Callable[[Path], None]:
             "head_dim": 12, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
         }  # fmt: skip
         _save(f"{name}Model", config | more, folder)
-        tiny._byte_tokenizer(folder, framed=False)
+        tiny.byte_tokenizer(folder, framed=False)
 
     return save
 

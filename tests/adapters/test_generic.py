@@ -13,7 +13,7 @@ import torch
 
 from adapters import check, compat, open_adapter
 from adapters.references import reference_cards
-from tests.adapters.tiny import FAMILIES, SENTENCES, WIDTH
+from tests.adapters.tiny import FAMILIES, SENTENCES, WIDTH, byte_tokenizer, random_images
 from tests.hub import COMMIT, Hub, Repository
 from zoo.errors import BadReference, HubUnreachable, ModelUnavailable
 
@@ -51,14 +51,16 @@ def test_a_checkpoint_becomes_the_card_that_was_written_for_it(
     assert torch.equal(found.by_layer[1], expected.by_layer[1])
 
 
-def _folder(folder: Path, model_type: str, **settings: Any) -> Path:
+def _folder(folder: Path, model_type: str, *, framed: bool = False, **settings: Any) -> Path:
     """A checkpoint without weights: only what a card is made of."""
     config = compat.transformers().CONFIG_MAPPING[model_type](**settings)
     config.save_pretrained(folder)
+    byte_tokenizer(folder, framed=framed)
     return folder
 
 
 SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 99}
+LLAMA = SMALL | {"num_hidden_layers": 2}
 
 
 @pytest.mark.parametrize(
@@ -98,12 +100,19 @@ def test_common_architectures_are_understood_without_weights(
 def test_a_tokenizer_that_begins_with_a_special_token_leaves_the_first_word_in(
     tmp_path: Path,
 ) -> None:
-    folder = _folder(tmp_path, "llama", num_hidden_layers=2, **SMALL)
-    template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}]}
-    (folder / "tokenizer.json").write_text(json.dumps({"post_processor": template}))
-    (folder / "tokenizer_config.json").write_text('{"model_max_length": 100}')
-    (card,) = reference_cards(f"hf-causal:{folder}")
-    assert (card.tokens.skip_first, card.context) == (0, 100)
+    for framed in (True, False):
+        folder = _folder(tmp_path / str(framed), "llama", framed=framed, **LLAMA)
+        path = folder / "tokenizer_config.json"
+        settings = json.loads(path.read_text())
+        path.write_text(json.dumps(settings | {"model_max_length": 100}))
+        (card,) = reference_cards(f"hf-causal:{folder}")
+        assert (card.tokens.skip_first, card.context) == (0 if framed else 1, 100)
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    compat.transformers().LlamaConfig(**LLAMA).save_pretrained(tmp_path)
+    with pytest.raises(BadReference, match=r"no tokenizer \(tokenizer.json"):
+        reference_cards(f"hf-causal:{tmp_path}")
 
 
 REFUSED = {
@@ -173,6 +182,32 @@ def test_a_timm_model_becomes_a_card(checkpoint: Callable[[str], Path]) -> None:
         for c in (card, written)
     )
     assert torch.equal(found.by_layer[1], expected.by_layer[1])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says", "options", "registers"),
+    [
+        ({"reg_tokens": 4, "class_token": False}, "4 registers left out", {"cls": False}, 4),
+        ({"class_token": False}, "16 patches; ", {"cls": False}, 0),
+        ({"reg_tokens": 2}, "class token and 2 registers left out", {}, 2),
+        ({}, "16 patches, class token left out", {}, 0),
+    ],
+)
+def test_a_timm_model_is_asked_for_its_class_token(
+    tokens: dict[str, Any], says: str, options: dict[str, Any], registers: int, tmp_path: Path
+) -> None:
+    timm = pytest.importorskip("timm")
+    arguments = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 64, **tokens}
+    arguments["global_pool"] = "token" if tokens.get("class_token", True) else "avg"
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **arguments)
+    timm.models._hub.save_for_hf(model, tmp_path, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_args": arguments}))
+    (card,) = reference_cards(f"timm:{tmp_path}")
+    assert says in card.summary
+    assert (card.options, card.tokens.registers) == (options, registers)
+    [batch] = open_adapter(card).activations([0], random_images(2), batch_size=2)
+    assert len(batch) == 2 * 16
 
 
 # ------------------------------------------------------------------------------------- the hub

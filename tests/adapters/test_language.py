@@ -3,13 +3,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from adapters import Adapter, open_adapter
-from tests.adapters.tiny import FAMILIES, SENTENCES, make_card
-from zoo.errors import BadCard, BadCorpus
+from adapters import Adapter, compat, open_adapter
+from tests.adapters.tiny import FAMILIES, SENTENCES, byte_tokenizer, make_card
+from zoo.errors import BadCard, BadCorpus, BadWeights
 
 
 def _sequence_model(adapter: Adapter):
@@ -138,3 +139,42 @@ def test_real_pretrained_sentence_encoder() -> None:
     means = torch.stack([batch.by_layer[5][batch.example == i].mean(0) for i in range(3)])
     near, far = torch.cosine_similarity(means[0], means[1:], dim=-1).tolist()
     assert near > 0.5 > 0.2 > far
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"), [("Roberta", 2), ("MPNet", 2), ("Bert", 0), ("GPT2", 0)]
+)
+def test_where_positions_begin_the_model_is_asked(kind: str, first: int, tmp_path: Path) -> None:
+    """RoBERTa counts positions from after its padding: a table of 66 takes 64 tokens."""
+    transformers = compat.transformers()
+    small = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
+    common: dict[str, Any] = small | {"intermediate_size": 64, "vocab_size": 300}
+    common |= {"pad_token_id": 1, "max_position_embeddings": 66}
+    if kind == "GPT2":
+        common = {"n_embd": 48, "n_layer": 3, "n_head": 2, "n_positions": 66, "vocab_size": 300}
+    config = getattr(transformers, f"{kind}Config")(**common)
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(tmp_path)
+    byte_tokenizer(tmp_path, framed=True)
+    tap = {"blocks": "h.{i}" if kind == "GPT2" else "encoder.layer.{i}", "layers": 3, "width": 48}
+    longest = 66 - first
+    card = make_card(adapter="hf-masked", tap=tap, context=longest)
+    text = ["some words and more " * 20]
+    [batch] = open_adapter(card, weights=tmp_path).activations([2], text, batch_size=9)
+    assert int(batch.position.max()) == longest - 2
+    for context in {longest + 1, 66, 67} - {longest}:
+        longer = card.model_copy(update={"context": context})
+        with pytest.raises(BadCard, match=rf"the model takes ({longest}|66) tokens at most"):
+            _ = open_adapter(longer, weights=tmp_path).model
+
+
+def test_a_tokenizer_of_another_model_is_refused(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    transformers = compat.transformers()
+    config = transformers.GPT2Config(n_embd=48, n_layer=3, n_head=2, n_positions=64, vocab_size=9)
+    transformers.GPT2Model(config).save_pretrained(tmp_path)
+    byte_tokenizer(tmp_path, framed=False)
+    with pytest.raises(
+        BadWeights, match=r"its tokenizer gives token \d+, the model knows 9\. Give"
+    ):
+        _ = open_adapter(make_card(), weights=tmp_path).model

@@ -147,7 +147,8 @@ def test_a_card_that_expects_a_cls_token_of_siglip_is_refused(tiny: Callable[...
     with pytest.raises(BadWeights) as failure:
         list(adapter.activations([0], images, batch_size=1))
     assert str(failure.value) == (
-        "model 'siglip-base': 0 tokens (CLS, registers) before the patches, the card says 1. "
+        "model 'siglip-base': 0 of its 9 tokens stand for no patch (CLS, registers), the card says "
+        "1. "
         "Set options.cls to false and tokens.registers to 0 in the card."
     )
 

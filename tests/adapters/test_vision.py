@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from adapters import Adapter, compat, images, open_adapter
-from tests.adapters.tiny import DINOV2_PROCESSOR, FAMILIES, random_images
+from tests.adapters.tiny import DINOV2_PROCESSOR, FAMILIES, make_card, random_images
 from zoo.errors import BadCorpus, BadWeights
 
 VIT_PROCESSOR = {
@@ -68,6 +69,56 @@ def test_cls_and_registers_are_special(
     assert measured.position.tolist() == list(range(prefix, prefix + 9))
 
 
+COMMON: dict[str, Any] = {
+    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+    **{"intermediate_size": 64, "image_size": 32, "patch_size": 8},
+}
+FAMILY_PREFIX = {"ViT": 1, "DeiT": 2, "IJepa": 0, "Dinov2": 1, "Dinov2WithRegisters": 5}
+
+
+@pytest.mark.parametrize("family", FAMILY_PREFIX)
+def test_which_tokens_are_patches_the_model_is_asked(family: str, tmp_path: Path) -> None:
+    transformers = compat.transformers()
+    prefix = FAMILY_PREFIX[family]
+    config = getattr(transformers, f"{family}Config")(**COMMON)
+    without_head = {} if family.startswith("Dino") else {"add_pooling_layer": False}
+    getattr(transformers, f"{family}Model")(config, **without_head).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps(VIT_PROCESSOR | {"size": {"height": 32, "width": 32}})
+    )
+    tap = {"blocks": "encoder.layer.{i}", "layers": 2, "width": 32}
+    changes: dict[str, Any] = {"domain": "vision", "adapter": "hf-vit", "tap": tap, "context": 30}
+    facts = {"options": {"cls": False}} if prefix == 0 else {"tokens": {"registers": prefix - 1}}
+    adapter = open_adapter(make_card(**changes, **facts), weights=tmp_path)
+    [batch] = adapter.activations([0, 1], random_images(3), batch_size=3)
+    assert len(batch) == 3 * 16
+    assert sorted(set(batch.position.tolist())) == list(range(prefix, prefix + 16))
+    wrong = open_adapter(make_card(**changes, tokens={"registers": prefix + 1}), weights=tmp_path)
+    with pytest.raises(BadWeights, match=rf"{prefix} of its {prefix + 16} tokens stand for no"):
+        next(wrong.activations([0], random_images(1), batch_size=1))
+
+
+def test_images_of_several_shapes_are_measured_as_alone(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint("dinov2"), folder)
+    uncropped = DINOV2_PROCESSOR | {"do_center_crop": False, "size": {"shortest_edge": 42}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(uncropped))
+    adapter = open_adapter(FAMILIES["dinov2"].card, weights=folder)
+    pictures = random_images(5)  # the first two shapes, square, and again
+    together = list(adapter.activations([1], pictures, batch_size=4))
+    alone = list(adapter.activations([1], pictures, batch_size=1))
+    assert len(alone) == 5
+    found, expected = (torch.cat([b.by_layer[1] for b in batches]) for batches in (together, alone))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert _special_counts(adapter, pictures) == [1] * 5
+
+
+def _special_counts(adapter: Adapter, pictures: list[np.ndarray]) -> list[int]:
+    return [int(adapter.inputs(adapter.windows(one)).special.sum()) for one in pictures]
+
+
 @pytest.mark.parametrize("name", ["dinov2-registers", "timm-vit"])
 def test_registers_the_card_does_not_know_are_refused(
     name: str, checkpoint: Callable[[str], Path]
@@ -81,8 +132,9 @@ def test_registers_the_card_does_not_know_are_refused(
             )
         )
     assert str(failure.value) == (
-        "model 'tiny': 5 tokens (CLS, registers) before the patches, the card says 1. "
-        "Set tokens.registers to 4 in the card."
+        "model 'tiny': 5 of its 14 tokens stand for no patch (CLS, registers), the card says 1. "
+        "Set tokens.registers to 4 in the card, or to 5 and options.cls to false where none of "
+        "them is a CLS."
     )
 
 

@@ -55,7 +55,7 @@ def random_dna(count: int, length: int, seed: int = 0) -> list[str]:
 # ------------------------------------------------------------------------------------ tokenizers
 
 
-def _byte_tokenizer(folder: Path, *, framed: bool) -> None:
+def byte_tokenizer(folder: Path, *, framed: bool) -> None:
     """Bytes as tokens; [CLS] and [SEP] around a sequence where `framed`, else GPT-2's one."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -93,7 +93,7 @@ def gpt2(folder: Path) -> None:
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     _save(transformers.GPT2LMHeadModel, config, folder)
-    _byte_tokenizer(folder, framed=False)
+    byte_tokenizer(folder, framed=False)
 
 
 def gpt_neox(folder: Path) -> None:
@@ -103,7 +103,7 @@ def gpt_neox(folder: Path) -> None:
         num_attention_heads=2, intermediate_size=64, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     _save(transformers.GPTNeoXForCausalLM, config, folder)
-    _byte_tokenizer(folder, framed=False)
+    byte_tokenizer(folder, framed=False)
 
 
 def bert(folder: Path) -> None:
@@ -113,7 +113,7 @@ def bert(folder: Path) -> None:
         num_attention_heads=2, intermediate_size=64, pad_token_id=0,
     )  # fmt: skip
     _save(transformers.BertForMaskedLM, config, folder)
-    _byte_tokenizer(folder, framed=True)
+    byte_tokenizer(folder, framed=True)
 
 
 def modernbert(folder: Path) -> None:
@@ -125,7 +125,7 @@ def modernbert(folder: Path) -> None:
     )  # fmt: skip
     with compat.quiet():
         _save(transformers.ModernBertForMaskedLM, config, folder)
-    _byte_tokenizer(folder, framed=True)
+    byte_tokenizer(folder, framed=True)
 
 
 def esm(folder: Path) -> None:
