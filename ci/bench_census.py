@@ -23,6 +23,7 @@ from torch.nn.functional import normalize
 
 from bench.compute.matmul import fast_matmul
 from bench.death.census import Census, census
+from bench.sae.recipe import REFERENCE
 
 CHUNK = 512
 MOST_OVER_PRODUCT = 2.0
@@ -84,7 +85,8 @@ def measure(case: Case, gammas: list[float], rounds: int) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="100000,768,8192,64", metavar="TOKENS,D,N,K")
+    n, k, N = REFERENCE
+    parser.add_argument("--size", default=f"{N},768,{n},{k}", metavar="TOKENS,D,N,K")
     parser.add_argument("--gammas", type=float, nargs="+", default=[0.0, 0.5, 1.0, 4.0, 50.0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.sae.recipe import REFERENCE
 from bench.statistics.layer import LayerStatistics
 from bench.statistics.moments import Moments, gamma
 
@@ -114,7 +115,7 @@ def measure(tokens: int, width: int, rounds: int) -> dict[str, dict[str, float]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=100_000)
+    parser.add_argument("--tokens", type=int, default=REFERENCE.N)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of torch")

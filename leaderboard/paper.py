@@ -18,10 +18,9 @@ from typing import Any
 
 from bench.intervals import RESAMPLES, Estimate, spearman
 from bench.records.schema import Record
+from bench.sae.recipe import REFERENCE
 from leaderboard.groups import CENTERED, RAW, WHITENED
 from zoo.errors import UsageError
-
-PAPER_PROTOCOL = {"n": 8192, "k": 64, "N": 100_000}
 
 # Spearman's correlation of gamma with death at initialisation: what the paper's abstract says, and
 # what all 454 rows of its table give.
@@ -327,7 +326,7 @@ def _deviations(record: Record) -> dict[str, int]:
         "k": protocol["k"],
         "N": record.result.statistics.tokens,
     }
-    return {name: size for name, size in sizes.items() if size != PAPER_PROTOCOL[name]}
+    return {name: size for name, size in sizes.items() if size != getattr(REFERENCE, name)}
 
 
 def _notes(records: Iterable[Record]) -> tuple[str, ...]:
@@ -337,7 +336,7 @@ def _notes(records: Iterable[Record]) -> tuple[str, ...]:
             seen[name].add(size)
     return tuple(
         f"{name} is {', '.join(str(size) for size in sorted(sizes))} here "
-        f"and {PAPER_PROTOCOL[name]} in the paper"
+        f"and {getattr(REFERENCE, name)} in the paper"
         for name, sizes in sorted(seen.items())
     )
 

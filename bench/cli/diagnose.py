@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import ANY_PATH, device_option, json_option, pick_device
+from bench.sae.recipe import REFERENCE
 
 if TYPE_CHECKING:
     from bench.diagnosis.diagnose import Diagnosis
@@ -19,10 +20,17 @@ if TYPE_CHECKING:
 @click.command("diagnose")
 @click.argument("file", type=ANY_PATH)
 @click.option("--key", metavar="NAME", help="Which array or column, where FILE holds several.")
-@click.option("-n", "n", type=int, default=8192, show_default=True, help="Dictionary size.")
-@click.option("-k", "k", type=int, default=64, show_default=True, help="Features per token.")
+@click.option("-n", "n", type=int, default=REFERENCE.n, show_default=True, help="Dictionary size.")
 @click.option(
-    "-N", "--tokens", type=int, default=100_000, show_default=True, help="Tokens of the sample."
+    "-k", "k", type=int, default=REFERENCE.k, show_default=True, help="Features per token."
+)
+@click.option(
+    "-N",
+    "--tokens",
+    type=int,
+    default=REFERENCE.N,
+    show_default=True,
+    help="Tokens of the sample.",
 )
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the dictionary."

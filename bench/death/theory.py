@@ -13,7 +13,7 @@ There is no fitted parameter. Layers whose variance sits in few directions die m
 Where they hold, on such activations: P(dead-by-ReLU) at every gamma. P(dead) takes the k-th largest
 pre-activation for t_k gamma, the spread of the means alone; but the noise around the means spreads
 pre-activations too, and the k-th largest of them is t_k sqrt(1 + gamma^2). So the closed form says
-too little: 3 % instead of 18 % at gamma 1 (N 100,000, n 8192, k 64), 61 % instead of 69 % at gamma
+too little: 3 % instead of 18 % at gamma 1 (at the published size), 61 % instead of 69 % at gamma
 2, and within a point from gamma 4 on. `gaussian_relu` and `gaussian_dead` are our own, not the
 paper's: they take that threshold, and the whole distribution of the largest of N values instead of
 its quantile C. They are right for Gaussians at every gamma. Real layers are not Gaussian, nor of

@@ -25,6 +25,7 @@ from bench.intervals import Estimate, binomial_interval
 from bench.records.schema import Statistics
 from bench.sae.arms import PRESETS
 from bench.sae.initial import InitialSAEs
+from bench.sae.recipe import REFERENCE
 from bench.statistics.layer import LayerStatistics
 from bench.statistics.reservoir import Reservoir
 from zoo.errors import BadActivations, UsageError
@@ -103,9 +104,9 @@ class Diagnosis:
 def diagnose(
     activations: Source,
     *,
-    n: int = 8192,
-    k: int = 64,
-    tokens: int = 100_000,
+    n: int = REFERENCE.n,
+    k: int = REFERENCE.k,
+    tokens: int = REFERENCE.N,
     seed: int = 0,
     device: str = "cpu",
 ) -> Diagnosis:

@@ -18,6 +18,7 @@ from bench.records.schema import Statistics
 from bench.sae.model import SAE
 from bench.sae.origin import Origin
 from bench.sae.quality import LEAST_GAMMA, quality
+from bench.sae.recipe import REFERENCE
 from bench.statistics.geometric_median import geometric_median
 from zoo.errors import BadActivations
 
@@ -85,7 +86,7 @@ def diagnose_sae(
     sae: SAE,
     *,
     origin: Origin | None = None,
-    tokens: int = 100_000,
+    tokens: int = REFERENCE.N,
     seed: int = 0,
     device: str = "cpu",
 ) -> TrainedDiagnosis:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from bench.sae.arms import parse_arm
-from bench.sae.recipe import FAMILY_KEYS, REFERENCE, Recipe
+from bench.sae.recipe import FAMILY_KEYS, LATER, REFERENCE, Recipe
 from zoo.cards import read_model, validate
 from zoo.errors import UnknownName, UsageError
 
@@ -25,9 +25,6 @@ DEFAULT_PROTOCOL = "quick"
 
 # Keys that say which cells there are, not how one is measured: no part of a cell's hash.
 AXES = ("name", "arms", "seeds")
-
-# Keys that came later: in a Spec only where they are not what they are by default.
-_LATER = ("family", "bias")
 
 # Keys that older records have, and what to say instead.
 GONE = {"aux_codes": "It is part of the arm: --arm raw+auxk-relu for AuxK with a ReLU."}
@@ -86,8 +83,9 @@ class Protocol(Recipe):
         default: such a key changes no hash.
         """
         others = {key for key in FAMILY_KEYS if getattr(self, key) is None}
-        fields = type(self).model_fields
-        default = {key for key in _LATER if getattr(self, key) == fields[key].default}
+        fields = type(self).model_fields.items()
+        later = {key: field.default for key, field in fields if LATER in field.metadata}
+        default = {key for key, value in later.items() if getattr(self, key) == value}
         return self.model_dump(exclude=set(AXES) | others | default)
 
     def census_steps(self) -> list[int]:

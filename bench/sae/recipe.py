@@ -7,7 +7,7 @@ field here, read where it acts. A default is what the published runs have.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
@@ -24,6 +24,10 @@ class Size(NamedTuple):
 
 # The size that the published tables are of.
 REFERENCE = Size(n=8192, k=64, N=100_000)
+
+# Marks a key that came after records were made: a Spec holds it only where it is not what it is by
+# default, so that the hashes of older records stand.
+LATER = "later"
 
 # The dictionary size at which a learning rate is meant.
 RATE_N = 16384
@@ -53,7 +57,9 @@ class Recipe(FamilyKeys):
 
     n: int = Field(default=REFERENCE.n, ge=2, description="dictionary size (features)")
     k: int = Field(default=REFERENCE.k, ge=1, description="features active per token")
-    family: str = Field(default=DEFAULT, description="which pre-activations become codes")
+    family: Annotated[str, LATER] = Field(
+        default=DEFAULT, description="which pre-activations become codes"
+    )
 
     steps: int = Field(default=200_000, ge=0, description="training steps")
     batch: int = Field(default=2048, ge=1, description="tokens per training step")
@@ -68,7 +74,7 @@ class Recipe(FamilyKeys):
     clip: float = Field(
         default=1.0, gt=0, description="largest norm of the gradient, over all tensors at once"
     )
-    bias: Literal["trained", "frozen"] = Field(
+    bias: Annotated[Literal["trained", "frozen"], LATER] = Field(
         default="trained",
         description="of the decoder; frozen, at 0, is a control: who revives without it",
     )

@@ -16,7 +16,7 @@ class Reservoir:
     how it was batched: every index has a pseudo-random key, and the smallest keys stay.
     """
 
-    def __init__(self, width: int, *, capacity: int = 8192, seed: int = 0) -> None:
+    def __init__(self, width: int, *, capacity: int, seed: int = 0) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be >= 1, not {capacity}")
         self.width = width

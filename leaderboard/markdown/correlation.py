@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.intervals import Estimate
+from bench.sae.recipe import REFERENCE
 from leaderboard.columns.activations import GAMMA
 from leaderboard.columns.death import INIT, INIT_RELU
 from leaderboard.groups import RAW, Group
 from leaderboard.markdown.layout import Page
-from leaderboard.paper import ABSTRACT, PAPER_PROTOCOL, TABLE, TABLE_ROWS, Cell, gamma_correlations
+from leaderboard.paper import ABSTRACT, TABLE, TABLE_ROWS, Cell, gamma_correlations
 from leaderboard.text import NOTHING, escape, table
 
 # Enough for a percentile's second digit; of very many layers fewer do.
@@ -23,7 +24,7 @@ def correlation(page: Page, groups: Sequence[Group]) -> str:
     cells = [cell for group in groups for cell in _cells(group)]
     resamples = min(_RESAMPLES, max(200, _PICKS // max(len(cells), 1)))
     found = gamma_correlations(cells, resamples=resamples)
-    sizes = ", ".join(f"{key} = {size:,}" for key, size in PAPER_PROTOCOL.items())
+    sizes = ", ".join(f"{key} = {size:,}" for key, size in REFERENCE._asdict().items())
     meaning = (
         "Spearman's rank correlation, over layers, of gamma with the features dead at "
         "initialisation in the raw arm {}; in brackets its 95 % interval, by a bootstrap that "

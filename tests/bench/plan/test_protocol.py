@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from bench.plan.protocol import AXES, Protocol, load_protocol, presets
+from bench.plan.protocol import AXES, PRESETS, Protocol, load_protocol, presets
 from bench.sae.families import FAMILIES
 from bench.sae.recipe import FAMILY_KEYS
+from zoo.cards import read_yaml
 from zoo.errors import BadCard, UnknownName, UsageError
 
 
 @pytest.mark.parametrize("name", presets())
 def test_presets_validate_and_bear_their_files_name(name: str) -> None:
     assert load_protocol(name).name == name
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_names_only_what_differs_from_the_defaults(name: str) -> None:
+    named = read_yaml(PRESETS / f"{name}.yaml")
+    defaults = {key: field.default for key, field in Protocol.model_fields.items()}
+    as_read = Protocol(**named).model_dump()
+    assert [key for key in named if as_read[key] == defaults[key]] == []
 
 
 def test_the_paper_preset_has_the_published_reference_size() -> None:

@@ -101,6 +101,6 @@ def test_the_sample_is_uniform():
 
 def test_an_empty_reservoir_has_no_sample():
     with pytest.raises(BadActivations, match="no tokens"):
-        Reservoir(3).rows()
+        Reservoir(3, capacity=10).rows()
     with pytest.raises(ValueError, match="capacity"):
         Reservoir(3, capacity=0)
