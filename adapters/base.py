@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adapters import checkpoints, compat, partial
 from adapters.taps import Taps, find_blocks, pick
 from adapters.tokens import measured
+from zoo import hub
 from zoo.cards import Card, TokenRule
 from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights, MissingExtra, UsageError
 from zoo.weights import install_line
@@ -216,7 +217,10 @@ class Adapter(ABC):
         """The commit of a hub checkpoint (downloads it where it is not cached); None elsewhere."""
         if self.card.checkpoint.source != "hub" or self.weights is not None:
             return None
-        return self.card.checkpoint.revision or checkpoints.commit_of(self.folder)
+        if self.card.checkpoint.revision:
+            return self.card.checkpoint.revision
+        _ = self.folder
+        return hub.cached_commit(hub.Place.of(self.card))
 
     @final
     @property

@@ -70,14 +70,6 @@ def part(card: Card, folder: Path, name: str) -> Path:
     return beside
 
 
-def commit_of(snapshot: Path) -> str | None:
-    """The commit of a folder in the hub cache (.../snapshots/<commit>/...)."""
-    parts = snapshot.parts
-    if "snapshots" not in parts:
-        return None
-    return parts[len(parts) - parts[::-1].index("snapshots")]
-
-
 def check_trust(card: Card, trust_remote_code: bool, weights: Path | None = None) -> None:
     """Refuses a checkpoint that runs its own code, unless the user allows it.
 

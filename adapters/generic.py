@@ -9,7 +9,7 @@ more than one answer, the reference is refused and a card has to say which.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,10 @@ def find(kind: str, target: str, prefix: str = "") -> Source:
     local = f"{kind}:DIR"
     repo = prefix + repository
     wanted = hub.Place(f"{kind}:{target}", repo, revision or None, keys=keys, local=local)
-    commit = hub.resolve(wanted)
-    at = replace(wanted, revision=commit)
+    folder, commit = hub.small_files(wanted)
     checkpoint = Checkpoint(source="hub", hub=wanted.hub, revision=commit)
     version = f".{slug(revision)[:12]}" if revision else ""
     name = f"{kind}.{slug(repository.replace('/', '.'))}{version}"
-    folder = hub.small_files(at)
-    hub.remember(wanted, commit)
     return Source(f"{kind}:{target}", folder, checkpoint, name)
 
 

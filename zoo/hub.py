@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -126,60 +126,70 @@ def resolve(place: Place) -> str:
     """
     if place.revision is not None and re.fullmatch(r"[0-9a-f]{40}", place.revision):
         return place.revision
-    known = _cached_commit(place)
-    endpoint = client().constants.ENDPOINT
-    if endpoint in _unreachable and known is not None:
-        return known
+    hub = client()
     try:
         with hub_errors(place):
-            if endpoint in _unreachable:
-                raise ConnectionError(f"{endpoint} could not be reached a moment ago")
-            api = client().HfApi()
-            info = api.repo_info(
+            if hub.constants.ENDPOINT in _unreachable:
+                raise ConnectionError(f"{hub.constants.ENDPOINT} could not be reached a moment ago")
+            info = hub.HfApi().repo_info(
                 place.hub, revision=place.revision, repo_type=place.kind, timeout=_SECONDS
             )
             return str(info.sha)
     except HubUnreachable:
-        if known is not None:
-            return known
-        raise
+        known = cached_commit(place)
+        if known is None:
+            raise
+        return known
 
 
-def _cached_commit(place: Place) -> str | None:
-    """The commit at which the local cache last saw the branch or tag.
+def cached_commit(place: Place) -> str | None:
+    """The commit at which the local cache last saw the branch or tag; None where it never did.
 
     What was fetched at a commit leaves no note of the branch: then it is the only commit there is.
     """
+    from huggingface_hub.errors import CacheNotFound, LocalEntryNotFoundError
+
+    hub = client()
+    with hub_errors(place):
+        try:
+            snapshot = hub.snapshot_download(
+                place.hub,
+                repo_type=place.kind,
+                revision=place.revision,
+                allow_patterns=[],
+                local_files_only=True,
+            )
+            return Path(snapshot).name
+        except LocalEntryNotFoundError:
+            if place.revision not in (None, "main"):
+                return None
     try:
-        return _reference(place).read_text(encoding="utf-8").strip() or None
-    except OSError:
-        snapshots = list(_cache_of(place).glob("snapshots/*"))
-        only = len(snapshots) == 1 and place.revision in (None, "main")
-        return snapshots[0].name if only else None
+        repositories = hub.scan_cache_dir(hub.constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return None
+    wanted = (place.hub, place.kind)
+    commits = [
+        revision.commit_hash
+        for found in repositories
+        if (found.repo_id, found.repo_type) == wanted
+        for revision in found.revisions
+    ]
+    return commits[0] if len(commits) == 1 else None
 
 
-def remember(place: Place, commit: str) -> None:
-    """Notes the commit of a branch or tag in the local cache, as the client itself does."""
-    if place.revision != commit:
-        path = _reference(place)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(commit, encoding="utf-8")
+def small_files(place: Place) -> tuple[Path, str]:
+    """The folder with a repository's configuration and vocabulary, without weights; its commit.
 
-
-def _reference(place: Place) -> Path:
-    return _cache_of(place) / "refs" / (place.revision or "main")
-
-
-def _cache_of(place: Place) -> Path:
-    from huggingface_hub.file_download import repo_folder_name
-
-    folder = repo_folder_name(repo_id=place.hub, repo_type=place.kind)
-    return Path(client().constants.HF_HUB_CACHE) / folder
-
-
-def small_files(place: Place) -> Path:
-    """The folder with the repository's configuration and vocabulary, without its weights."""
-    return _snapshot(place, SMALL_FILES) / place.subfolder
+    Raises:
+        ModelUnavailable: they cannot be fetched and are not in the cache.
+    """
+    commit = resolve(place)
+    try:
+        # By the name of the branch or tag, so that the client notes its commit in the cache.
+        snapshot = _snapshot(place, SMALL_FILES)
+    except HubUnreachable:
+        snapshot = _snapshot(replace(place, revision=commit), SMALL_FILES)
+    return snapshot / place.subfolder, snapshot.name
 
 
 def files(place: Place) -> list[RemoteFile]:
@@ -207,8 +217,14 @@ def files(place: Place) -> list[RemoteFile]:
     wanted = [
         p for p in sizes if any(fnmatch.fnmatch(names[p], g) for g in (*SMALL_FILES, weights))
     ]
-    folder = _cache_of(place) / "snapshots" / str(place.revision)
-    return [RemoteFile(path, sizes[path], (folder / path).exists()) for path in sorted(wanted)]
+
+    def is_cached(path: str) -> bool:
+        found = hub.try_to_load_from_cache(
+            place.hub, path, revision=place.revision, repo_type=place.kind
+        )
+        return isinstance(found, str)
+
+    return [RemoteFile(path, sizes[path], is_cached(path)) for path in sorted(wanted)]
 
 
 def snapshot(card: Card) -> Path:
