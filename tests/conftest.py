@@ -15,6 +15,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("quick")
 
+# The fixtures `hub` and `client`.
+pytest_plugins = ["tests.hub"]
+
 # As the command line does: tests that share a machine must not spin for one another's cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -1,5 +1,7 @@
 """A model hub on the loopback interface, speaking as much of the protocol as its client needs.
 
+A plugin of pytest too: the fixtures `hub`, and `client` for an endpoint where nothing answers.
+
 Repositories are folders. A repository may be gated, and files may break off while they are sent;
 the client then asks for the rest by a Range header, as it does of the real hub.
 """
@@ -10,14 +12,18 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 
 @dataclass
@@ -182,3 +188,51 @@ def _files(repository: Repository) -> list[tuple[str, bytes]]:
     folder = repository.folder
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
+
+
+# ----------------------------------------------------------------------------------- fixtures
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Points the hub's client, with an empty cache, to an endpoint."""
+    from huggingface_hub import constants, file_download
+
+    import zoo.hub
+
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)  # what is kept of a broken file
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits before it retries
+
+    def point(endpoint: str) -> None:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        for module in (constants, file_download):
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+        forget_connections()
+
+    yield point
+    zoo.hub._unreachable.clear()
+    forget_connections()
+
+
+def forget_connections() -> None:
+    """The client keeps its connections, and with them whether it was offline."""
+    from huggingface_hub.utils import _http
+
+    for name in ("reset_sessions", "close_session"):  # before and since version 1
+        if hasattr(_http, name):
+            getattr(_http, name)()
+
+
+@pytest.fixture
+def hub(client: Callable[[str], None]) -> Iterator[Hub]:
+    with serve() as running:
+        client(running.endpoint)
+        yield running

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import zoo.hub
 from adapters import check, compat, open_adapter
 from adapters.references import reference_cards
 from tests.adapters.tiny import FAMILIES, SENTENCES, WIDTH, byte_tokenizer, random_images
@@ -250,6 +251,43 @@ def test_what_is_in_the_cache_needs_no_network(
     assert reference_cards("hf-causal:some/tiny") == [online]
     with pytest.raises(HubUnreachable, match="cannot be reached for some/other"):
         reference_cards("hf-causal:some/other")
+
+
+def test_without_network_each_branch_is_at_the_commit_it_was_last_seen_at(
+    hub: Hub, client: Callable[[str], None], checkpoint: Callable[[str], Path]
+) -> None:
+    repository = Repository(checkpoint("gpt2"), tags=("main", "step10"))
+    hub.repositories["some/tiny"] = repository
+    reference_cards("hf-causal:some/tiny@step10")
+    repository.commit = "b" * 40
+    reference_cards("hf-causal:some/tiny")
+    client("http://127.0.0.1:1")
+    found = {
+        name: reference_cards(f"hf-causal:some/tiny{name}")[0].checkpoint.revision
+        for name in ("", "@step10")
+    }
+    assert found == {"": "b" * 40, "@step10": COMMIT}
+    with pytest.raises(HubUnreachable, match="cannot be reached for some/tiny"):
+        reference_cards("hf-causal:some/tiny@step20")
+
+
+def test_without_network_what_was_fetched_at_one_commit_is_the_branch(
+    hub: Hub, client: Callable[[str], None], checkpoint: Callable[[str], Path]
+) -> None:
+    from zoo.hub import Place, resolve, small_files
+
+    hub.repositories["some/tiny"] = Repository(checkpoint("gpt2"))
+    for commit in (COMMIT, "b" * 40):
+        hub.repositories["some/tiny"].commit = commit
+        small_files(Place("tiny", "some/tiny", commit))
+        client("http://127.0.0.1:1")
+        if commit == COMMIT:
+            assert resolve(Place("tiny", "some/tiny")) == COMMIT
+        else:  # two commits, and no word of which is the newer
+            with pytest.raises(HubUnreachable):
+                resolve(Place("tiny", "some/tiny"))
+        client(hub.endpoint)
+        zoo.hub._unreachable.clear()
 
 
 def test_an_id_that_is_not_there_says_so(hub: Hub) -> None:

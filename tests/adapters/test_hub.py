@@ -16,9 +16,8 @@ import pytest
 import torch
 
 from adapters import Adapter, open_adapter
-from tests.adapters.conftest import PROXIES, forget_connections
 from tests.adapters.tiny import FAMILIES, SENTENCES, make_card
-from tests.hub import COMMIT, Hub, Repository, serve
+from tests.hub import COMMIT, PROXIES, Hub, Repository, forget_connections, serve
 from zoo.cards import Card, CorpusCard
 from zoo.corpora import open_corpus
 from zoo.errors import BadCard, BadCorpus, BadWeights, ModelUnavailable

@@ -8,21 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.made import HUB_CARD
 from zoo.cards import Card, CorpusCard, read_model
 from zoo.errors import BadCard
 from zoo.registry import load_registry
-
-GOOD: dict[str, Any] = {
-    "id": "mine",
-    "summary": "a model",
-    "domain": "language",
-    "adapter": "hf-causal",
-    "checkpoint": {"source": "hub", "hub": "me/mine"},
-    "tap": {"blocks": "h.{i}", "layers": 2, "width": 8},
-    "corpus": "python-topics",
-    "context": 16,
-    "parameters": 100,
-}
 
 
 def _read(folder: Path, data: dict[str, Any], schema: Any = Card) -> Any:
@@ -32,20 +21,23 @@ def _read(folder: Path, data: dict[str, Any], schema: Any = Card) -> Any:
 
 
 def test_a_single_block_pattern_becomes_a_tuple(tmp_path: Path) -> None:
-    assert _read(tmp_path, GOOD).tap.blocks == ("h.{i}",)
+    assert _read(tmp_path, HUB_CARD).tap.blocks == ("h.{i}",)
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"layer": 3}, r"unknown key 'layer'.*Known keys: id, summary"),
-        ({"tap": GOOD["tap"] | {"depth": 1}}, r"unknown key 'tap.depth'.*blocks, output, layers"),
+        (
+            {"tap": HUB_CARD["tap"] | {"depth": 1}},
+            r"unknown key 'tap.depth'.*blocks, output, layers",
+        ),
         ({"id": "../../x"}, r"id: .*pattern"),
         ({"domain": "music"}, r"domain: .*language"),
         ({"tap": {"blocks": "h", "layers": 2, "width": 8}}, r"no '\{i\}'"),
         ({"checkpoint": {"source": "hub"}}, r"source 'hub' needs the key 'hub'"),
         ({"checkpoint": {"source": "pip", "path": "x"}}, r"needs the key 'module'"),
-        ({"checkpoint": GOOD["checkpoint"] | {"revision": "main"}}, r"checkpoint.revision"),
+        ({"checkpoint": HUB_CARD["checkpoint"] | {"revision": "main"}}, r"checkpoint.revision"),
         ({"context": 0}, r"context: .*greater than or equal to 1"),
         ({"tokens": {"special": "maybe"}}, r"tokens.special"),
     ],
@@ -54,14 +46,14 @@ def test_a_bad_card_says_which_key_and_why(
     tmp_path: Path, change: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(BadCard, match=says) as caught:
-        _read(tmp_path, GOOD | change)
+        _read(tmp_path, HUB_CARD | change)
     assert str(tmp_path / "card.yaml") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadCard, match="corpus: Field required"):
-        _read(tmp_path, {key: value for key, value in GOOD.items() if key != "corpus"})
+        _read(tmp_path, {key: value for key, value in HUB_CARD.items() if key != "corpus"})
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a\n- b\n", "\xff\xfe"])

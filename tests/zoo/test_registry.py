@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.zoo.test_cards import GOOD
+from tests.made import HUB_CARD, write_card
 from zoo.cards import Card
 from zoo.errors import BadCard, UnknownName, UsageError
 from zoo.registry import DEFAULT_SUITE, Registry, load_registry
@@ -22,8 +21,7 @@ def registry() -> Registry:
 
 def _folder(folder: Path, **changes: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    data = GOOD | changes
-    (folder / f"{data['id']}.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    write_card(folder, HUB_CARD | changes)
     return folder
 
 

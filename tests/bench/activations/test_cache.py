@@ -32,7 +32,7 @@ from bench.records.store import RecordStore
 from bench.runner.block import measure_block
 from bench.runner.checkpoints import saved_states
 from bench.runner.settings import Settings
-from tests.bench.runner.test_interruption import Killed, Until
+from tests.bench.runs import Killed, KilledAfter, Listener, comparable
 from tests.conftest import TINY
 from zoo.registry import load_registry
 
@@ -50,7 +50,7 @@ def plan(*settings: str, layers: list[int] | None = None) -> Block:
 
 
 def measured(block: Block, cache: Path | None = None) -> dict[str, dict]:
-    return {r.hash: r.comparable() for r in measure_block(block, Settings(cache=cache))}
+    return comparable(measure_block(block, Settings(cache=cache)))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_damaged_shard_is_noticed_and_computed_again(
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    listener = Until(10**9)
+    listener = Listener()
     records = measure_block(plan(), Settings(cache=tmp_path), listener)
     assert {r.hash: r.comparable() for r in records} == expected
     assert len(listener.notes) == 1
@@ -181,7 +181,7 @@ def test_killed_while_it_reads_the_cache_it_goes_on_to_the_same_bits(
     block = plan()
     settings = Settings(cache=tmp_path / "cache", states=tmp_path / "state", save_every=0)
     with pytest.raises(Killed):
-        list(measure_block(block, settings, Until(7 * len(block.specs))))
+        list(measure_block(block, settings, KilledAfter(7 * len(block.specs))))
     assert saved_states(tmp_path / "state")[0].step == 6
     assert {r.hash: r.comparable() for r in measure_block(block, settings)} == expected
 

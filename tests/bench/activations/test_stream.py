@@ -15,7 +15,7 @@ from adapters.tokens import consecutive, pad
 from bench.activations.shuffle import Place
 from bench.activations.stream import Stream
 from bench.plan.protocol import load_protocol
-from tests.bench.runner.test_run import MADE
+from tests.made import MADE_CARD
 from zoo.cards import Card
 from zoo.corpora import EndlessCorpus, FiniteCorpus
 from zoo.errors import BadCorpus
@@ -60,7 +60,7 @@ class Letters(Adapter):
 
 def adapter() -> Letters:
     tap = {"blocks": "layer.{i}", "layers": 2, "width": WIDTH}
-    return Letters(Card.model_validate(MADE | {"tap": tap, "context": CONTEXT, "options": {}}))
+    return Letters(Card.model_validate(MADE_CARD | {"tap": tap, "context": CONTEXT, "options": {}}))
 
 
 def words(count: int) -> list[str]:

@@ -11,11 +11,8 @@ import pytest
 from bench.sae.interop import library, read_sae
 from bench.sae.interop.check import compare
 from bench.sae.model import load_sae
-from tests.adapters import conftest as fixtures
 from tests.bench.sae.interop.test_interop import ORIGIN, TopK, trained
 from tests.hub import Hub, Repository
-
-client, hub = fixtures.client, fixtures.hub
 
 Bench = Callable[..., tuple[int, str, str]]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from bench.cli.main import COMMANDS, cli
-from tests.bench.runner.test_run import arguments, cards  # noqa: F401 (fixtures)
 
 Bench = Callable[..., tuple[int, str, str]]
 
@@ -92,7 +91,7 @@ def test_verbosity_may_stand_before_or_after_the_command(bench: Bench) -> None:
 
 def test_without_a_terminal_there_is_no_progress_bar(
     bench: Bench,
-    arguments: list[str],  # noqa: F811
+    arguments: list[str],
 ) -> None:
     _, _, err = bench("run", *arguments)
     assert err == ""
@@ -100,7 +99,7 @@ def test_without_a_terminal_there_is_no_progress_bar(
 
 def test_on_a_terminal_progress_is_on_stderr_and_results_on_stdout(
     bench: Bench,
-    arguments: list[str],  # noqa: F811
+    arguments: list[str],
 ) -> None:
     leader, follower = pty.openpty()
     termios.tcsetwinsize(follower, (24, 100))

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from adapters.arrays import Span, StoredModel
@@ -18,10 +16,11 @@ from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.schema import Record
 from bench.runner import block as measure
-from bench.runner.settings import NoProgress, Settings
+from bench.runner.settings import Settings
 from bench.sae.trainer import Trainer
-from tests.bench.runner.test_run import GAMMAS, MADE
+from tests.bench.runs import Listener, comparable
 from tests.conftest import TINY
+from tests.made import write_made
 from zoo.registry import load_registry
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
@@ -32,13 +31,7 @@ BOTH = pytest.mark.parametrize("error", [CPU, CUDA], ids=["cpu", "cuda"])
 @pytest.fixture
 def block(tmp_path: Path) -> Block:
     """Three layers, two arms."""
-    folder = tmp_path / "cards"
-    (folder / "activations").mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for layer, gamma in enumerate(GAMMAS):
-        x = random.standard_normal((4096, 16)) + gamma * np.sqrt(16) * np.eye(16)[layer]
-        np.save(folder / "activations" / f"layer{layer}.npy", x.astype(np.float32))
-    (folder / "made.yaml").write_text(yaml.safe_dump(MADE), encoding="utf-8")
+    folder = write_made(tmp_path / "cards", tokens=4096)
     registry = load_registry([folder])
     protocol = load_protocol("quick", settings=TINY)
     request = Request(cards=registry.select(models=["made"]), protocol=protocol)
@@ -46,25 +39,9 @@ def block(tmp_path: Path) -> Block:
     return found
 
 
-class Listener(NoProgress):
-    def __init__(self) -> None:
-        self.steps = 0
-        self.notes: list[str] = []
-
-    def advance(self, steps: int) -> None:
-        self.steps += steps
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def measured(block: Block) -> tuple[list[Record], Listener]:
     listener = Listener()
     return list(measure.measure_block(block, Settings(), listener)), listener
-
-
-def comparable(records: list[Record]) -> dict[str, dict]:
-    return {record.hash: record.comparable() for record in records}
 
 
 def limit_trainers(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> None:

@@ -15,7 +15,7 @@ import yaml
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.spec import ABSENT, Spec
-from tests.zoo.test_cards import GOOD
+from tests.made import HUB_CARD
 from zoo.errors import UsageError
 from zoo.files import content_hash
 from zoo.registry import Registry, load_registry
@@ -96,7 +96,7 @@ def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
 
 
 def test_absent_weights_give_a_block_that_says_so(registry: Registry, tmp_path: Path) -> None:
-    card = GOOD | {"checkpoint": {"source": "pip", "module": "no_such_package", "path": "x"}}
+    card = HUB_CARD | {"checkpoint": {"source": "pip", "module": "no_such_package", "path": "x"}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(card | {"extra": "offline"}))
     own = load_registry([tmp_path])
     (block,) = _plan(own, models=["mine"])

@@ -17,7 +17,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-import yaml
 
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
@@ -30,8 +29,9 @@ from bench.runner.engines import workers as workers_engine
 from bench.runner.interrupts import interrupt_on_terminate
 from bench.runner.run import Todo, run, todo
 from bench.runner.settings import NoProgress, Settings
-from tests.bench.runner.test_run import GAMMAS, MADE
+from tests.bench.runs import comparable
 from tests.conftest import TINY
+from tests.made import write_made
 from zoo.registry import load_registry
 
 Bench = Callable[..., tuple[int, str, str]]
@@ -40,15 +40,7 @@ Bench = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines")
-    activations = folder / "cards" / "activations"
-    activations.mkdir(parents=True)
-    draws = np.random.default_rng(0)
-    for layer, gamma in enumerate(GAMMAS):
-        x = draws.standard_normal((4096, 16)) + gamma * np.sqrt(16) * np.eye(16)[layer]
-        np.save(activations / f"layer{layer}.npy", x.astype(np.float32))
-    for number in range(2):
-        card = MADE | {"id": f"made{number}", "tokens": {"skip_first": number}}
-        (folder / "cards" / f"made{number}.yaml").write_text(yaml.safe_dump(card))
+    write_made(folder / "cards", ["made0", "made1"], tokens=4096)
     return folder
 
 
@@ -57,10 +49,6 @@ def plan(folder: Path, *settings: str, models: str = "made*") -> list[Block]:
     protocol = load_protocol("quick", settings=[*TINY, *settings])
     cards = registry.select(models=[models])
     return make_plan(Request(cards=cards, protocol=protocol), registry)
-
-
-def comparable(records: Any) -> dict[str, dict]:
-    return {record.hash: record.comparable() for record in records}
 
 
 def work(folder: Path, output: Path, *settings: str) -> tuple[list[Todo], RecordStore]:

@@ -12,10 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from bench.plan.blocks import Block, Request, make_plan
@@ -26,8 +24,9 @@ from bench.runner.checkpoints import resume_blocks, saved_states
 from bench.runner.run import run, todo
 from bench.runner.settings import Settings
 from bench.sae.trainer import Trainer
-from tests.bench.runner.test_run import GAMMAS, MADE
+from tests.bench.runs import Killed, KilledAfter, Listener, comparable
 from tests.conftest import TINY
+from tests.made import write_made
 from zoo.errors import OutputError, TrainingFailed, WorkerFailed
 from zoo.registry import load_registry
 
@@ -58,15 +57,7 @@ def errors(folder: Path, output: str) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("interruption")
-    activations = folder / "cards" / "activations"
-    activations.mkdir(parents=True)
-    draws = np.random.default_rng(0)
-    for layer, gamma in enumerate(GAMMAS):
-        x = draws.standard_normal((8192, 16)) + gamma * np.sqrt(16) * np.eye(16)[layer]
-        np.save(activations / f"layer{layer}.npy", x.astype(np.float32))
-    for number in range(3):
-        card = MADE | {"id": f"made{number}", "tokens": {"skip_first": number}}
-        (folder / "cards" / f"made{number}.yaml").write_text(yaml.safe_dump(card))
+    write_made(folder / "cards", ["made0", "made1", "made2"])
     return folder
 
 
@@ -76,11 +67,7 @@ def undisturbed(folder: Path) -> tuple[dict[str, dict], float]:
     began = time.monotonic()
     process = start(folder, "undisturbed")
     assert process.wait() == 0, errors(folder, "undisturbed")
-    return comparable(folder / "undisturbed"), time.monotonic() - began
-
-
-def comparable(output: Path) -> dict[str, dict]:
-    return {record.hash: record.comparable() for record in RecordStore(output)}
+    return comparable(RecordStore(folder / "undisturbed")), time.monotonic() - began
 
 
 @pytest.mark.slow
@@ -101,10 +88,10 @@ def test_killed_at_a_random_moment_a_rerun_completes_to_the_same_records(
     else:
         pytest.fail("runs end before they can be killed")
     # What is there is whole, and is what an undisturbed run gives.
-    assert comparable(folder / output).items() <= expected.items()
+    assert comparable(RecordStore(folder / output)).items() <= expected.items()
     again = start(folder, output)
     assert again.wait() == 0, errors(folder, output)
-    assert comparable(folder / output) == expected
+    assert comparable(RecordStore(folder / output)) == expected
     assert not (folder / output / "state").exists(), "what is done leaves no checkpoint"
 
 
@@ -133,26 +120,6 @@ def test_an_interrupt_saves_what_is_done_and_exits_with_130(
 # ------------------------------------------------------------------- within this process, fast
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-class Until:
-    """Progress that is killed when so many steps of the block's cells were done."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-        self.notes: list[str] = []
-
-    def advance(self, steps: int) -> None:
-        self.left -= steps
-        if self.left <= 0:
-            raise Killed
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def blocks(folder: Path, *, settings: Sequence[str] = (), **changes: Any) -> list[Block]:
     """Two layers of stored activations, three arms; AuxK is on from the third step."""
     protocol = load_protocol(
@@ -167,7 +134,7 @@ def blocks(folder: Path, *, settings: Sequence[str] = (), **changes: Any) -> lis
 
 
 def measured(block: Block, settings: Settings, progress: Any = None) -> dict[str, dict]:
-    return {r.hash: r.comparable() for r in measure_block(block, settings, progress)}
+    return comparable(measure_block(block, settings, progress))
 
 
 @pytest.mark.parametrize("killed_at", [1, 2, 3, 5, 8, 11, 12])
@@ -179,13 +146,13 @@ def test_killed_at_a_step_it_goes_on_to_the_same_bits(
     cells = len(block.specs)
     settings = Settings(states=tmp_path / "state", save_every=0)
     with pytest.raises(Killed):
-        measured(block, settings, Until(killed_at * cells))
+        measured(block, settings, KilledAfter(killed_at * cells))
     # The checkpoint of the step that was under way had not been written.
     saved = saved_states(tmp_path / "state")
     assert [state.step for state in saved] == ([killed_at - 1] if killed_at > 1 else [])
-    rest = Until(10**6)
+    rest = Listener()
     assert measured(block, settings, rest) == measured(block, Settings())
-    assert 10**6 - rest.left == 12 * cells, "what was done before counts as progress"
+    assert rest.steps == 12 * cells, "what was done before counts as progress"
     said = [f"made0: resumes after step {killed_at - 1} of 12"] if killed_at > 1 else []
     assert rest.notes == said
 
@@ -195,18 +162,22 @@ def test_killed_again_and_again_it_still_ends_the_same(folder: Path, tmp_path: P
     settings = Settings(states=tmp_path / "state", save_every=0)
     for step in range(2, 12, 3):
         with pytest.raises(Killed):
-            measured(block, settings, Until(step * len(block.specs)))
+            measured(block, settings, KilledAfter(step * len(block.specs)))
     records = list(measure_block(block, settings))
-    assert {r.hash: r.comparable() for r in records} == measured(block, Settings())
+    assert comparable(records) == measured(block, Settings())
     assert {r.provenance.resumed for r in records} == {4}
 
 
-class Interrupts(Until):
+class Interrupts(Listener):
     """Progress during which a terminal sends Ctrl-C, when so many steps were done."""
 
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.last = steps
+
     def advance(self, steps: int) -> None:
-        self.left -= steps
-        if self.left == 0:
+        super().advance(steps)
+        if self.steps == self.last:
             signal.raise_signal(signal.SIGINT)
 
 
@@ -219,17 +190,17 @@ def test_an_interrupt_stops_after_its_step_even_the_last_one(
     with pytest.raises(KeyboardInterrupt):
         measured(block, settings, Interrupts(step * len(block.specs)))
     assert [state.step for state in saved_states(tmp_path / "state")] == [step]
-    rest = Until(10**6)
+    rest = Listener()
     assert measured(block, settings, rest) == measured(block, Settings())
     assert rest.notes == [f"made0: resumes after step {step} of 12"]
-    assert 10**6 - rest.left == 12 * len(block.specs)
+    assert rest.steps == 12 * len(block.specs)
 
 
 def test_notes_made_before_a_block_goes_on_are_kept(folder: Path, tmp_path: Path) -> None:
     (block,) = blocks(folder)
     settings = Settings(states=tmp_path / "state", save_every=0)
     with pytest.raises(Killed):
-        list(measure_block(block, settings, Until(7 * len(block.specs)), notes=["first"]))
+        list(measure_block(block, settings, KilledAfter(7 * len(block.specs)), notes=["first"]))
     for record in measure_block(block, settings, notes=["first", "split in two"]):
         assert record.provenance.notes == ("first", "split in two")
 
@@ -284,14 +255,14 @@ def test_cells_that_lost_their_process_go_on_from_its_checkpoint(
     store = RecordStore(tmp_path)
     settings = Settings(states=tmp_path / "state", save_every=0)
     with pytest.raises(Killed):
-        measured(block, settings, Until(7 * len(block.specs)))
+        measured(block, settings, KilledAfter(7 * len(block.specs)))
     for record in failed_records(block, WorkerFailed("killed", "Take fewer workers.")):
         store.save(record)
     assert list(run(todo([block], store), store, settings)) == []
     assert [saved.step for saved in saved_states(tmp_path / "state")] == [6]
     records = list(run(todo([block], store, failed=True), store, settings))
     assert {record.provenance.resumed for record in records} == {1}
-    assert {r.hash: r.comparable() for r in records} == measured(block, Settings())
+    assert comparable(records) == measured(block, Settings())
     assert not (tmp_path / "state").exists()
 
 
@@ -327,7 +298,7 @@ def test_a_cell_that_had_diverged_stays_failed(
     undisturbed = measured(block, Settings())
     assert sorted(r["status"] for r in undisturbed.values()) == ["failed"] * 2 + ["ok"] * 4
     with pytest.raises(Killed):
-        measured(block, settings, Until(9 * len(block.specs)))
+        measured(block, settings, KilledAfter(9 * len(block.specs)))
     monkeypatch.setattr(Trainer, "step", step)
     assert measured(block, settings) == undisturbed
 
@@ -339,7 +310,7 @@ def test_a_checkpoint_that_cannot_be_used_is_ignored_and_said(
     (block,) = blocks(folder)
     settings = Settings(states=tmp_path / "state", save_every=0)
     with pytest.raises(Killed):
-        measured(block, settings, Until(9 * len(block.specs)))
+        measured(block, settings, KilledAfter(9 * len(block.specs)))
     (saved,) = saved_states(tmp_path / "state")
     state, summary = saved.folder / "state.pt", saved.folder / "block.json"
     content = bytearray(state.read_bytes())
@@ -352,7 +323,7 @@ def test_a_checkpoint_that_cannot_be_used_is_ignored_and_said(
         summary.write_text(summary.read_text().replace('"torch": "', '"torch": "1.'))
     else:
         summary.write_text("{")
-    progress = Until(10**6)
+    progress = Listener()
     assert measured(block, settings, progress) == measured(block, Settings())
     if damage != "no JSON":
         assert len(progress.notes) == 1
@@ -364,7 +335,7 @@ def test_blocks_are_grouped_as_the_checkpoint_was(folder: Path, tmp_path: Path) 
     (block,) = blocks(folder, layers=[2])
     settings = Settings(states=tmp_path / "state", save_every=0)
     with pytest.raises(Killed):
-        measured(block, settings, Until(6 * len(block.specs)))
+        measured(block, settings, KilledAfter(6 * len(block.specs)))
     wider = blocks(folder, layers=None, memory=1)
     assert [each.layers for each in wider] == [[0], [1], [2]]
     (whole,) = blocks(folder, layers=None)
@@ -380,9 +351,9 @@ def test_a_part_of_a_block_goes_on_from_the_whole_block_s_checkpoint(
     (block,) = blocks(folder)
     settings = Settings(states=tmp_path / "state", save_every=0)
     with pytest.raises(Killed):
-        measured(block, settings, Until(7 * len(block.specs)))
+        measured(block, settings, KilledAfter(7 * len(block.specs)))
     part = block.only(spec for spec in block.specs if spec.layer == 2 and spec.arm != "raw")
-    progress = Until(10**6)
+    progress = Listener()
     expected = measured(block, Settings())
     assert measured(part, settings, progress).items() <= expected.items()
     assert progress.notes == ["made0: resumes after step 6 of 12"]
@@ -394,7 +365,7 @@ def test_status_says_what_is_half_done(
     (block,) = blocks(folder)
     settings = Settings(states=Path("runs/state"), save_every=0)
     with pytest.raises(Killed):
-        measured(block, settings, Until(7 * len(block.specs)))
+        measured(block, settings, KilledAfter(7 * len(block.specs)))
     code, out, _ = bench("status")
     assert code == 0
     assert "6 cells, step 6 of 12" in out

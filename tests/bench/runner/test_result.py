@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-import yaml
 
 from adapters import open_adapter
 from bench.activations.stream import Stream
@@ -13,8 +11,8 @@ from bench.plan.protocol import load_protocol
 from bench.records.schema import Training
 from bench.runner.block import _make_cell, _make_layer, measure_block
 from bench.sae.quality import bias_progress
-from tests.bench.runner.test_run import GAMMAS, MADE
 from tests.conftest import TINY
+from tests.made import write_made
 from zoo.registry import load_registry
 
 STEPS = 150
@@ -23,13 +21,7 @@ STEPS = 150
 @pytest.fixture(scope="module")
 def block(tmp_path_factory: pytest.TempPathFactory) -> Block:
     """One layer with a large mean, trained fast enough for the bias to learn it."""
-    folder = tmp_path_factory.mktemp("results")
-    (folder / "activations").mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for layer, gamma in enumerate(GAMMAS):
-        x = random.standard_normal((8192, 16)) + gamma * np.sqrt(16) * np.eye(16)[layer]
-        np.save(folder / "activations" / f"layer{layer}.npy", x.astype(np.float32))
-    (folder / "made.yaml").write_text(yaml.safe_dump(MADE), encoding="utf-8")
+    folder = write_made(tmp_path_factory.mktemp("results"))
     registry = load_registry([folder])
     settings = [*TINY, f"steps={STEPS}", "lr=0.01", "checkpoints=8"]
     protocol = load_protocol("quick", settings=settings, arms=["raw", "centered", "raw+auxk"])
