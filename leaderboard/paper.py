@@ -1,26 +1,21 @@
-"""Our records beside the authors' published tables, matched by model and layer. No torch.
-
-The user downloads the tables (`init_stats`: what is true at initialisation; `trained`: before and
-after training). Percentages of dead features there are of the whole dictionary.
-"""
+"""Our records beside the authors' published tables, matched by model and layer. No torch."""
 
 from __future__ import annotations
 
-import csv
-import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from bench.intervals import RESAMPLES, Estimate, spearman
 from bench.records.schema import Record
 from bench.sae.recipe import REFERENCE
-from leaderboard.groups import CENTERED, RAW, WHITENED
-from zoo.errors import UsageError
+from leaderboard.groups import RAW
+from leaderboard.paper_tables import BORN, BORN_BY_RELU, GAMMA, PaperRow, Quantity, Source, arm_of
+from zoo.errors import UnknownName, UsageError
+from zoo.registry import load_registry
+from zoo.suites import plain_name
 
 # Spearman's correlation of gamma with death at initialisation: what the paper's abstract says, and
 # what all 454 rows of its table give.
@@ -28,73 +23,18 @@ ABSTRACT = {"by TopK": 0.89, "by ReLU": 0.82}
 TABLE_ROWS = 454
 TABLE = {"total": 0.914, "by TopK": 0.877, "by ReLU": 0.830}
 
-# Short names in the tables whose checkpoint is another than the name says; told by their widths.
-ALIASES = {
-    "dinov2": "dinov2-base",
-    "dinov3": "dinov3-7b",
-    "dinov3_small": "dinov3-base",
-    "glm2": "glm2-650m",
-    "modernbert": "modernbert-base",
-}
+# Why a row has no number of ours beside it.
+UNKNOWN, NOT_MEASURED, OTHER_ARMS = "unknown here", "not measured here", "other arms measured here"
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """A column of a table, the arm it is about, and the same number of one of our records."""
-
-    column: str
-    arm: str
-    ours: Callable[[Record], float | None]
-
-
-def _dead(when: str, part: str) -> Callable[[Record], float | None]:
-    def percent(record: Record) -> float | None:
-        assert record.result is not None
-        if when == "death_end" and record.result.training is None:
-            return None
-        return 100 * getattr(getattr(record.result, when), part) / record.spec.protocol["n"]
-
-    return percent
-
-
-def _statistic(name: str) -> Callable[[Record], float | None]:
-    def value(record: Record) -> float | None:
-        assert record.result is not None
-        return float(getattr(record.result.statistics, name))
-
-    return value
-
-
-INIT_QUANTITIES = (
-    Quantity("gamma", RAW, _statistic("gamma")),
-    Quantity("gamma_raw", RAW, _statistic("gamma_raw")),
-    Quantity("effective_rank", RAW, _statistic("effective_rank")),
-    Quantity("dead_pct_init_relu", RAW, _dead("death_init", "dead_relu")),
-    Quantity("dead_pct_init_topk", RAW, _dead("death_init", "dead")),
-    Quantity("dead_pct_init_centered", CENTERED, _dead("death_init", "dead")),
-    Quantity(
-        "dead_pct_init_ln_centered", "geometric_median-layernorm", _dead("death_init", "dead")
-    ),
-    Quantity("dead_pct_init_pca", WHITENED, _dead("death_init", "dead")),
-)
-TRAINED_QUANTITIES = (
-    Quantity("dead_pct_init_baseline", RAW, _dead("death_init", "dead")),
-    Quantity("dead_pct_final_baseline", RAW, _dead("death_end", "dead")),
-    Quantity("dead_pct_init_auxk", f"{RAW}+auxk", _dead("death_init", "dead")),
-    Quantity("dead_pct_final_auxk", f"{RAW}+auxk", _dead("death_end", "dead")),
-    Quantity("dead_pct_init_centered", CENTERED, _dead("death_init", "dead")),
-    Quantity("dead_pct_final_centered", CENTERED, _dead("death_end", "dead")),
-)
-
-
-@dataclass(frozen=True)
-class PaperRow:
-    """A row of a table: who it is about, and its numbers; an empty field is None."""
+class Unmatched:
+    """A row without a number of ours, and why; `ours` is the model it is about, if known."""
 
     model: str
     layer: int
-    domain: str
-    values: Mapping[str, float | None]
+    reason: str
+    ours: str | None
 
 
 @dataclass(frozen=True)
@@ -128,11 +68,17 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table held against our records. `notes` say what keeps the two from being the same."""
+    """A table held against our records.
 
+    unmatched: the rows without a pair. empty: the table's columns without a pair though rows are
+    matched, each with the arm that has the number. notes: what keeps the two from being the same.
+    """
+
+    layer_offset: int
     pairs: tuple[Pair, ...]
     agreements: tuple[Agreement, ...]
-    unmatched: tuple[str, ...]
+    unmatched: tuple[Unmatched, ...]
+    empty: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,26 +87,27 @@ class Comparison:
         return asdict(self) | {"pairs": pairs}
 
 
-def read_table(path: Path, quantities: Sequence[Quantity]) -> list[PaperRow]:
-    """The rows of a published table.
+def our_names(
+    matches: Iterable[tuple[str, str]], rows: Iterable[PaperRow], records: Iterable[Record]
+) -> dict[str, str]:
+    """What the tables call models -> our models, as a user says it, whatever the case.
 
     Raises:
-        UsageError: the file is not there, is no such table, or a field is not a number.
+        UsageError: no row has the name, no record is of the model, or a name has two models.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [q.column for q in quantities if q.column in (reader.fieldnames or ())]
-            if not columns or not {"model", "layer"} <= set(reader.fieldnames or ()):
-                raise UsageError(
-                    f"{path} is not the table that was asked for",
-                    f"It needs the columns model, layer and {quantities[-1].column}.",
-                )
-            return [_row(path, reader.line_num, raw, columns) for raw in reader]
-    except OSError as error:
-        raise UsageError(f"cannot read {path} ({error.strerror or error})") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} is not a CSV file ({error})") from None
+    theirs = {plain_name(row.model): row.model for row in rows}
+    ours = sorted({record.spec.model for record in records})
+    names: dict[str, str] = {}
+    for name, model in matches:
+        if plain_name(name) not in theirs:
+            raise UnknownName(
+                "model of the tables", name, theirs.values(), _choices(theirs.values())
+            )
+        if model not in ours:
+            raise UnknownName("model of the records", model, ours, _choices(ours))
+        if names.setdefault(plain_name(name), model) != model:
+            raise UsageError(f"{name} is matched with {names[plain_name(name)]} and with {model}")
+    return names
 
 
 def compare(
@@ -169,34 +116,58 @@ def compare(
     quantities: Sequence[Quantity],
     *,
     names: Mapping[str, str] | None = None,
-    layer_offset: int = 0,
+    layer_offset: int | None = None,
 ) -> Comparison:
-    """Hold the records beside the rows.
+    """Hold the records beside the rows. Failed records are left out; seeds are averaged.
 
-    names: the paper's model name -> ours, where case, punctuation and `ALIASES` do not match them.
-    layer_offset: our layer minus the paper's. Failed records are left out; seeds are averaged.
+    names: as `our_names` gives them, for models that the suite `paper` does not match.
+    layer_offset: our number of a layer minus the table's; what the suite says where it is None.
+
+    Raises:
+        UsageError: two rows are of one layer of ours.
     """
-    ours = _by_cell(records)
-    measured = {(model, layer) for model, layer, _ in ours}
+    layers = _by_layer(records)
+    naming = _Naming({model for model, _ in layers}, names or {}, layer_offset)
+    seen: dict[tuple[str, int], PaperRow] = {}
     pairs: list[Pair] = []
-    unmatched: list[str] = []
+    unmatched: list[Unmatched] = []
     used: list[Record] = []
+    notes: set[str] = set()
+    wanted: set[str] = set()
     for row in rows:
-        layer = row.layer + layer_offset
-        model = _our_name(row.model, names or {}, {name for name, _ in measured})
-        if model is None or (model, layer) not in measured:
-            unmatched.append(f"{row.model} layer {row.layer}")
-            continue
-        for quantity in quantities:
-            found = ours.get((model, layer, quantity.arm), [])
+        model, layer = naming.place(row)
+        if model is not None and (other := seen.setdefault((model, layer), row)) is not row:
+            raise UsageError(
+                f"{other.model} layer {other.layer} and {row.model} layer {row.layer} are both "
+                f"{model} layer {layer} here",
+                "Leave one of them out of the table, or say --match THEIRS=OURS.",
+            )
+        found = layers.get((model, layer)) if model is not None else None
+        before = len(pairs)
+        for quantity in quantities if found else ():
             theirs = row.values.get(quantity.column)
-            values = [v for v in map(quantity.ours, found) if v is not None]
-            if theirs is not None and values:
-                used += found
-                cell = (found[0].spec.model, row.model, layer, row.layer, quantity.column)
+            if theirs is None:
+                continue
+            wanted.add(quantity.column)
+            source, values = _read(quantity, found or {})
+            if source is not None:
+                used += (found or {})[source.arm]
+                notes |= {source.note} - {""}
+                cell = (str(model), row.model, layer, row.layer, quantity.column)
                 pairs.append(Pair(*cell, fmean(values), theirs, len(values)))
+        if len(pairs) == before:
+            reason = OTHER_ARMS if found else NOT_MEASURED if model else UNKNOWN
+            unmatched.append(Unmatched(row.model, row.layer, reason, model))
     agreements = tuple(_agreement(q.column, pairs) for q in quantities if _of(q.column, pairs))
-    return Comparison(tuple(pairs), agreements, tuple(unmatched), _notes(used))
+    filled = {each.column for each in agreements}
+    return Comparison(
+        naming.layer_offset,
+        tuple(pairs),
+        agreements,
+        tuple(unmatched),
+        tuple((q.column, q.arm) for q in quantities if q.column in wanted - filled),
+        (*_notes(used), *sorted(notes)),
+    )
 
 
 @dataclass(frozen=True)
@@ -247,14 +218,13 @@ def _spearman(cells: Sequence[Cell], death: Callable[[Cell], float], resamples: 
 
 def cells_of_records(records: Iterable[Record]) -> list[Cell]:
     """One cell per model and layer: the raw arm, averaged over seeds."""
-    groups = [found for (_, _, arm), found in _by_cell(records).items() if arm == RAW]
-    relu, total = _dead("death_init", "dead_relu"), _dead("death_init", "dead")
+    groups = [found[RAW] for found in _by_layer(records).values() if RAW in found]
     return [
         Cell(
             found[0].spec.domain,
-            fmean(_known(_statistic("gamma")(r)) for r in found),
-            fmean(_known(relu(r)) for r in found),
-            fmean(_known(total(r)) for r in found),
+            fmean(_known(GAMMA(record)) for record in found),
+            fmean(_known(BORN_BY_RELU(record)) for record in found),
+            fmean(_known(BORN(record)) for record in found),
         )
         for found in groups
     ]
@@ -274,47 +244,36 @@ def cells_of_rows(rows: Iterable[PaperRow]) -> list[Cell]:
 # ------------------------------------------------------------------------------------------ parts
 
 
-def _row(path: Path, line: int, raw: Mapping[str, str | None], columns: list[str]) -> PaperRow:
-    def number(column: str) -> float | None:
-        text = (raw.get(column) or "").strip()
-        if text.lower() in ("", "nan", "none"):
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise UsageError(f"{path}, line {line}: {column} is {text!r}, not a number")
-        return value
-
-    layer = number("layer")
-    if layer is None or layer != int(layer):
-        raise UsageError(f"{path}, line {line}: layer is {raw.get('layer')!r}, not a whole number")
-    values = {column: number(column) for column in columns}
-    return PaperRow(raw["model"] or "", int(layer), raw.get("domain") or "", values)
+# The records of a layer by arm, a record per seed; under None those of any arm.
+_Arms = dict[str | None, list[Record]]
 
 
-def _by_cell(records: Iterable[Record]) -> dict[tuple[str, int, str], list[Record]]:
-    """Measured records by plain model name, layer and arm; the paper's protocol goes first."""
-    groups: dict[tuple[str, int, str], list[Record]] = defaultdict(list)
+def _by_layer(records: Iterable[Record]) -> dict[tuple[str, int], _Arms]:
+    """Measured records by model and layer; the paper's protocol goes first."""
+    groups: dict[tuple[str, int], _Arms] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record.status == "ok":
-            spec = record.spec
-            groups[_plain(spec.model), spec.layer, spec.arm].append(record)
-    return {cell: _of_one_protocol(found) for cell, found in groups.items()}
+            layer = groups[record.spec.model, record.spec.layer]
+            layer[arm_of(record)].append(record)
+            layer[None].append(record)
+    return {
+        place: {arm: _of_one_protocol(found) for arm, found in arms.items()}
+        for place, arms in groups.items()
+    }
 
 
 def _of_one_protocol(records: list[Record]) -> list[Record]:
-    """Only seeds may differ within a mean: the paper's protocol if it is there, else the first."""
+    """A record per seed, of one protocol: the paper's if it is there, else the first record's."""
     exact = [record for record in records if not _deviations(record)]
     if exact:
         records = exact
     first = records[0].spec
-    return [
+    same = [
         record
         for record in records
         if record.spec.protocol == first.protocol and record.spec.limit == first.limit
     ]
+    return list({record.spec.seed: record for record in reversed(same)}.values())[::-1]
 
 
 def _deviations(record: Record) -> dict[str, int]:
@@ -341,13 +300,38 @@ def _notes(records: Iterable[Record]) -> tuple[str, ...]:
     )
 
 
-def _our_name(theirs: str, names: Mapping[str, str], known: set[str]) -> str | None:
-    candidates = [names[theirs]] if theirs in names else [theirs, ALIASES.get(theirs, theirs)]
-    return next((plain for name in candidates if (plain := _plain(name)) in known), None)
+class _Naming:
+    """Which model and layer of ours a row is about."""
+
+    def __init__(
+        self, models: Iterable[str], names: Mapping[str, str], layer_offset: int | None
+    ) -> None:
+        self.suite = load_registry().suite("paper")
+        assert self.suite.published is not None
+        self.published = self.suite.published
+        if layer_offset is None:
+            layer_offset = self.published.layer_offset
+        self.layer_offset = layer_offset
+        self.names = {plain_name(model): model for model in models} | dict(names)
+
+    def place(self, row: PaperRow) -> tuple[str | None, int]:
+        """Our model, None if none is known, and our number of the layer."""
+        called = self.suite.model_called(row.model)
+        offset = self.published.layer_offsets.get(called or "", self.layer_offset)
+        return self.names.get(plain_name(row.model), called), row.layer + offset
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def _read(quantity: Quantity, arms: _Arms) -> tuple[Source | None, list[float]]:
+    """The first source that has the number, and its values; None where none has."""
+    for source in quantity.sources:
+        values = [source.value(record) for record in arms.get(source.arm, ())]
+        if known := [value for value in values if value is not None]:
+            return source, known
+    return None, []
+
+
+def _choices(names: Iterable[str]) -> str:
+    return f"There are {', '.join(sorted(set(names)))}."
 
 
 def _of(column: str, pairs: Iterable[Pair]) -> list[Pair]:

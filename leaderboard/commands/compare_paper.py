@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import ANY_PATH, json_option, output_option
+from bench.cli.plan import ranges
 from zoo.errors import UsageError
+
+INIT, TRAINED = "at initialisation", "trained"
 
 if TYPE_CHECKING:
     from bench.intervals import Estimate
@@ -31,9 +34,8 @@ if TYPE_CHECKING:
 @click.option(
     "--layer-offset",
     type=int,
-    default=0,
-    show_default=True,
-    help="Our layer minus theirs. 0 reads their layers as blocks, -1 as inputs of blocks.",
+    metavar="N",
+    help="Read their layer l as our layer l + N [as the suite paper does; 0: as blocks].",
 )
 @json_option
 def command(
@@ -41,39 +43,45 @@ def command(
     trained: Path | None,
     output: Path,
     matches: tuple[str, ...],
-    layer_offset: int,
+    layer_offset: int | None,
     as_json: bool,
 ) -> None:
     """Hold the records of an output folder beside the paper's tables.
 
     The tables are the authors' and are not part of this package: download them and give their
-    paths. Rows are matched by model and layer; differences are ours minus theirs.
+    paths. Rows are matched by model and layer, and every row that is not is named; differences are
+    ours minus theirs.
     """
     from bench.records.store import RecordStore
     from leaderboard import paper as paper
+    from leaderboard.paper_tables import INIT_QUANTITIES, TRAINED_QUANTITIES, read_table
 
     if init_stats is None and trained is None:
         raise UsageError("no table is given", "Give --init-stats FILE, --trained FILE or both.")
-    names = _names(matches)
+    pairs = [_pair(match) for match in matches]
     store = RecordStore(output)
     if not store.folder.is_dir():
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
-    records = list(store)
-    found: dict[str, Comparison] = {}
-    correlations: dict[str, list[Correlation]] = {}
-    for label, path, quantities in (
-        ("at initialisation", init_stats, paper.INIT_QUANTITIES),
-        ("trained", trained, paper.TRAINED_QUANTITIES),
-    ):
-        if path is None:
-            continue
-        rows = paper.read_table(path, quantities)
-        found[label] = paper.compare(
-            records, rows, quantities, names=names, layer_offset=layer_offset
+    tables = {
+        label: (quantities, read_table(path, quantities))
+        for label, path, quantities in (
+            (INIT, init_stats, INIT_QUANTITIES),
+            (TRAINED, trained, TRAINED_QUANTITIES),
         )
-        if quantities is paper.INIT_QUANTITIES:
-            correlations["ours"] = paper.gamma_correlations(paper.cells_of_records(records))
-            correlations["theirs"] = paper.gamma_correlations(paper.cells_of_rows(rows))
+        if path is not None
+    }
+    records = list(store)
+    every_row = [row for _, rows in tables.values() for row in rows]
+    names = paper.our_names(pairs, every_row, records)
+    found = {
+        label: paper.compare(records, rows, quantities, names=names, layer_offset=layer_offset)
+        for label, (quantities, rows) in tables.items()
+    }
+    correlations: dict[str, list[Correlation]] = {}
+    if INIT in tables:
+        _, rows = tables[INIT]
+        correlations["ours"] = paper.gamma_correlations(paper.cells_of_records(records))
+        correlations["theirs"] = paper.gamma_correlations(paper.cells_of_rows(rows))
     if as_json:
         document = {
             "tables": {label: comparison.to_dict() for label, comparison in found.items()},
@@ -88,14 +96,11 @@ def command(
     click.echo("\n\n".join(parts))
 
 
-def _names(matches: tuple[str, ...]) -> dict[str, str]:
-    names = {}
-    for match in matches:
-        theirs, equals, ours = match.partition("=")
-        if not (theirs and equals and ours):
-            raise UsageError(f"--match {match!r} is not THEIRS=OURS", "For example gpt2=my-gpt2.")
-        names[theirs] = ours
-    return names
+def _pair(match: str) -> tuple[str, str]:
+    theirs, equals, ours = match.partition("=")
+    if not (theirs and equals and ours):
+        raise UsageError(f"--match {match!r} is not THEIRS=OURS", "For example gpt2=my-gpt2.")
+    return theirs, ours
 
 
 def describe(label: str, comparison: Comparison) -> str:
@@ -103,13 +108,18 @@ def describe(label: str, comparison: Comparison) -> str:
     from tabulate import tabulate
 
     lines = [f"{label}: {len({(p.model, p.layer) for p in comparison.pairs})} layers matched"]
+    offset = f"{comparison.layer_offset:+d}" if comparison.layer_offset else ""
+    lines.append(f"note: their layer l is read as our layer l{offset}")
     lines += [f"note: {note}" for note in comparison.notes]
     if comparison.pairs:
         rows = [
-            (p.model, p.layer, p.column, f"{p.ours:.4g}", f"{p.theirs:.4g}", f"{p.difference:+.4g}")
+            (
+                *(p.model, p.layer, p.paper_layer, p.column),
+                *(f"{p.ours:.4g}", f"{p.theirs:.4g}", f"{p.difference:+.4g}"),
+            )
             for p in comparison.pairs
         ]
-        headers = ["model", "layer", "column", "ours", "theirs", "difference"]
+        headers = ["model", "layer", "their layer", "column", "ours", "theirs", "difference"]
         lines.append(tabulate(rows, headers, disable_numparse=True))
         summary = [
             (
@@ -123,11 +133,23 @@ def describe(label: str, comparison: Comparison) -> str:
         ]
         headers = ["column", "layers", "mean difference", "mean |difference|", "rank correlation"]
         lines += ["", tabulate(summary, headers, disable_numparse=True)]
-    missing = comparison.unmatched
-    if missing:
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        lines.append(f"not measured here: {len(missing)} rows ({shown})")
-    return "\n".join(lines)
+    lines += [f"no number of ours for {column}: run arm {arm}" for column, arm in comparison.empty]
+    return "\n".join([*lines, *_unmatched(comparison)])
+
+
+def _unmatched(comparison: Comparison) -> list[str]:
+    """Every row without a number of ours, by reason and model."""
+    layers: dict[str, dict[str, list[int]]] = {}
+    for row in comparison.unmatched:
+        name = row.model if row.ours in (None, row.model) else f"{row.model} ({row.ours})"
+        layers.setdefault(row.reason, {}).setdefault(name, []).append(row.layer)
+    lines = []
+    for reason, models in layers.items():
+        shown = "; ".join(f"{name} {ranges(sorted(found))}" for name, found in models.items())
+        lines.append(f"{reason}: {sum(map(len, models.values()))} rows: {shown}")
+    if any(row.ours is None for row in comparison.unmatched):
+        lines.append("--match THEIRS=OURS says which model here a name stands for")
+    return lines
 
 
 def _correlations(found: dict[str, list[Correlation]]) -> str:
