@@ -7,15 +7,32 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from zoo.errors import BadCard
+from zoo.files import read_bounded
+from zoo.plain_yaml import MAX_BYTES, NotPlain, parse
 
 Domain = Literal["language", "vision", "protein", "genomic", "synthetic"]
 DOMAINS: tuple[Domain, ...] = ("language", "vision", "protein", "genomic", "synthetic")
 
+# No model is near it; a request for a range of layers stays a moment's work.
+MAX_LAYERS = 10_000
+
+# A path or name that somebody may have to read in an error.
+Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+# A module without parent: finding a submodule imports the package above it.
+Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+
+# `owner/name` as the hub allows it, or `name` for its oldest repositories.
+HUB_ID = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,95}$"
+HubId = Annotated[str, Field(pattern=HUB_ID)]
+
+# What may make examples. A name from outside is looked up here, never imported as it is.
+Generator = Literal["genomes:genomes", "images:dead_leaves", "proteins:families", "text:topics"]
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -24,7 +41,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Strict(BaseModel):
     """Outside data: an unknown key is an error, and nothing changes after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _check_keys(
@@ -65,13 +82,13 @@ class Checkpoint(Strict):
     """
 
     source: Literal["package", "pip", "hub", "folder", "user", "none"]
-    path: str | None = None
-    module: str | None = None
-    hub: str | None = None
+    path: Text | None = None
+    module: Module | None = None
+    hub: HubId | None = None
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    subfolder: str = ""
-    parts: tuple[str, ...] = ()
-    file: str | None = None
+    subfolder: Text = ""
+    parts: tuple[Text, ...] = ()
+    file: Text | None = None
     licence: str = ""
     licence_page: str | None = None
     gated: bool = False
@@ -102,10 +119,10 @@ class Tap(Strict):
     """
 
     blocks: tuple[str, ...] = Field(min_length=1)
-    output: int | Literal["sum"] = 0
-    layers: int = Field(ge=1)
-    width: int = Field(ge=1)
-    numbers: tuple[int, ...] | None = Field(default=None, min_length=1)
+    output: Annotated[int, Field(ge=-99, le=99)] | Literal["sum"] = 0
+    layers: int = Field(ge=1, le=MAX_LAYERS)
+    width: int = Field(ge=1, le=2**20)
+    numbers: tuple[int, ...] | None = Field(default=None, min_length=1, max_length=MAX_LAYERS)
 
     @model_validator(mode="before")
     @classmethod
@@ -134,9 +151,9 @@ class TokenRule(Strict):
     """
 
     special: Literal["drop", "keep", "only"] = "drop"
-    skip_first: int = Field(default=0, ge=0)
-    skip_last: int = Field(default=0, ge=0)
-    registers: int = Field(default=0, ge=0)
+    skip_first: int = Field(default=0, ge=0, le=10**9)
+    skip_last: int = Field(default=0, ge=0, le=10**9)
+    registers: int = Field(default=0, ge=0, le=10**6)
 
 
 class Card(Strict):
@@ -150,9 +167,11 @@ class Card(Strict):
     tap: Tap
     tokens: TokenRule = TokenRule()
     corpus: Name
-    context: int = Field(ge=1, description="longest example, in tokens (bins for DNA trunks)")
+    context: int = Field(
+        ge=1, le=10**9, description="longest example, in tokens (bins for DNA trunks)"
+    )
     extra: str | None = Field(default=None, description="dependency extra of gammabench")
-    parameters: int = Field(ge=0)
+    parameters: int = Field(ge=0, le=10**15)
     device: Literal["any", "cuda"] = "any"
     options: dict[str, Any] = Field(default_factory=dict, description="read by the adapter")
     sources: dict[str, str] = Field(
@@ -187,14 +206,16 @@ class CorpusCard(Strict):
     summary: str
     kind: Literal["text", "image", "protein", "dna", "synthetic"]
     source: Literal["generator", "file", "hub", "none"]
-    generator: str | None = Field(default=None, description="module:function below zoo.generators")
+    generator: Generator | None = Field(
+        default=None, description="module:function below zoo.generators"
+    )
     parameters: dict[str, Any] = Field(default_factory=dict)
     endless: bool = Field(default=False, description="a new seed gives new examples")
-    path: str | None = None
-    hub: str | None = None
+    path: Text | None = None
+    hub: HubId | None = None
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    column: str | None = None
-    regions: str | None = None
+    column: Text | None = None
+    regions: Text | None = None
     licence: str = ""
     sources: dict[str, str] = Field(default_factory=dict)
 
@@ -227,15 +248,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        BadCard: it cannot be read, is not YAML, or is not a mapping.
+        BadCard: it cannot be read, is not plain YAML (`zoo.plain_yaml`), or is not a mapping.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (safe loader)
+        data = parse(read_bounded(path, MAX_BYTES).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise BadCard(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise BadCard(f"{path}: not YAML ({error})", "Check its indentation and colons.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise BadCard(f"{path}: cannot be read ({reason})") from None
+    except NotPlain as error:
+        raise BadCard(f"{path}: not plain YAML ({error})", "Check it there.") from None
     if not isinstance(data, dict):
         raise BadCard(f"{path}: not a mapping of keys to values")
     return data

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,6 +89,31 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot remove {path} ({error.strerror or error})") from None
+
+
+def check_regular(path: Path) -> None:
+    """Raises `OSError` where the path is no regular file, or no link to one.
+
+    To be called before opening what somebody else named: a FIFO would wait for its writer, and a
+    device may never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        kind = "is a folder" if path.is_dir() else "is not a regular file"
+        raise OSError(errno.EINVAL, kind, str(path))
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The contents of a regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: there is none, it is no regular file, cannot be read, or is larger.
+    """
+    check_regular(path)
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", str(path))
+    return content
 
 
 def content_hash(data: Any) -> str:

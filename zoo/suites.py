@@ -12,7 +12,9 @@ from zoo.cards import Card, Name, Strict
 from zoo.errors import UsageError
 
 # One number, a range (`1-11`), or several of these with commas.
-Numbers = Annotated[str, Field(pattern=r"^\d+(-\d+)?(,\s*\d+(-\d+)?)*$")]
+Numbers = Annotated[
+    str, Field(max_length=1000, pattern=r"^\d{1,4}(-\d{1,4})?(,\s*\d{1,4}(-\d{1,4})?)*$")
+]
 
 
 class Published(Strict):

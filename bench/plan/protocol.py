@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from bench.sae.arms import parse_arm
-from bench.sae.recipe import FAMILY_KEYS, LATER, REFERENCE, Recipe
+from bench.sae.recipe import FAMILY_KEYS, LATER, MOST, REFERENCE, Recipe
 from zoo.cards import read_model, validate
 from zoo.errors import UnknownName, UsageError
+from zoo.plain_yaml import NotPlain, parse
 
 PRESETS = Path(__file__).parent / "protocols"
 DEFAULT_PROTOCOL = "quick"
@@ -38,24 +38,29 @@ class Protocol(Recipe):
 
     name: str = Field(description="the preset it began as")
     arms: tuple[str, ...] = Field(
-        default=("raw", "centered"), min_length=1, description="SAEs trained on the same batches"
+        default=("raw", "centered"),
+        min_length=1,
+        max_length=1000,
+        description="SAEs trained on the same batches",
     )
     seeds: tuple[Seed, ...] = Field(
-        default=(0,), min_length=1, description="initialisations of each SAE"
+        default=(0,), min_length=1, max_length=1000, description="initialisations of each SAE"
     )
 
-    N: int = Field(default=REFERENCE.N, ge=2, description="tokens of the frozen evaluation sample")
+    N: int = Field(
+        default=REFERENCE.N, ge=2, le=MOST, description="tokens of the frozen evaluation sample"
+    )
     checkpoints: int = Field(
-        default=20, ge=0, description="censuses during training, log-spaced in steps"
+        default=20, ge=0, le=10_000, description="censuses during training, log-spaced in steps"
     )
 
     data_seed: Seed = Field(
         default=0, description="order of the corpus and of the shuffling buffer"
     )
     forward_tokens: int = Field(
-        default=16384, ge=1, description="tokens per forward pass of the model"
+        default=16384, ge=1, le=2**30, description="tokens per forward pass of the model"
     )
-    buffer: int = Field(default=262144, ge=1, description="tokens of the shuffling buffer")
+    buffer: int = Field(default=262144, ge=1, le=MOST, description="tokens of the shuffling buffer")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the model's forward"
     )
@@ -142,16 +147,6 @@ def _parse(setting: str) -> tuple[str, Any]:
         known = list(Protocol.model_fields)
         raise UnknownName("protocol key", key, known, f"Keys: {', '.join(known)}.")
     try:
-        return key, _number(yaml.safe_load(value))
-    except yaml.YAMLError:
-        raise UsageError(f"--set {setting!r}: the value is not YAML") from None
-
-
-def _number(value: Any) -> Any:
-    """YAML reads 1e-3 as text, which nobody means by it."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+        return key, parse(value)
+    except NotPlain as error:
+        raise UsageError(f"--set {key}: the value is not plain YAML ({error})") from None

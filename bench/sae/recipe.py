@@ -29,6 +29,9 @@ REFERENCE = Size(n=8192, k=64, N=100_000)
 # default, so that the hashes of older records stand.
 LATER = "later"
 
+# More tokens than anybody measures or trains on: an upper bound of every count of them.
+MOST = 10**12
+
 # The dictionary size at which a learning rate is meant.
 RATE_N = 16384
 
@@ -55,14 +58,14 @@ class Recipe(FamilyKeys):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    n: int = Field(default=REFERENCE.n, ge=2, description="dictionary size (features)")
-    k: int = Field(default=REFERENCE.k, ge=1, description="features active per token")
+    n: int = Field(default=REFERENCE.n, ge=2, le=2**30, description="dictionary size (features)")
+    k: int = Field(default=REFERENCE.k, ge=1, le=2**30, description="features active per token")
     family: Annotated[str, LATER] = Field(
         default=DEFAULT, description="which pre-activations become codes"
     )
 
-    steps: int = Field(default=200_000, ge=0, description="training steps")
-    batch: int = Field(default=2048, ge=1, description="tokens per training step")
+    steps: int = Field(default=200_000, ge=0, le=10**10, description="training steps")
+    batch: int = Field(default=2048, ge=1, le=2**30, description="tokens per training step")
     lr: float = Field(
         default=2e-4,
         gt=0,
@@ -70,7 +73,7 @@ class Recipe(FamilyKeys):
     )
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
-    eps: float = Field(default=1e-8, gt=0)
+    eps: float = Field(default=1e-8, gt=0, le=1)
     clip: float = Field(
         default=1.0, gt=0, description="largest norm of the gradient, over all tensors at once"
     )
@@ -79,10 +82,15 @@ class Recipe(FamilyKeys):
         description="of the decoder; frozen, at 0, is a control: who revives without it",
     )
 
-    aux_k: int = Field(default=512, ge=1, description="dead features used by the auxk arms")
+    aux_k: int = Field(
+        default=512, ge=1, le=2**30, description="dead features used by the auxk arms"
+    )
     aux_alpha: float = Field(default=1 / 32, ge=0, description="weight of the auxiliary loss")
     dead_after: int = Field(
-        default=10_000_000, ge=1, description="tokens without firing that make a feature dead"
+        default=10_000_000,
+        ge=1,
+        le=MOST,
+        description="tokens without firing that make a feature dead",
     )
     path: Literal["sparse", "dense", "auto"] = Field(
         default="auto",
