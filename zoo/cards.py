@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,8 +13,19 @@ from zoo.errors import BadCard
 from zoo.files import read_bounded
 from zoo.plain_yaml import MAX_BYTES, NotPlain, parse
 
+Kind = Literal["text", "image", "protein", "dna", "synthetic"]
 Domain = Literal["language", "vision", "protein", "genomic", "synthetic"]
-DOMAINS: tuple[Domain, ...] = ("language", "vision", "protein", "genomic", "synthetic")
+DOMAINS: tuple[Domain, ...] = get_args(Domain)
+
+# Of what kind the examples of a domain's models are (`CorpusCard.kind`). A new domain is a name in
+# `Domain`, its kind here, and a colour in `leaderboard/figures/drawing.py`.
+KIND_OF_DOMAIN: dict[Domain, Kind] = {
+    "language": "text",
+    "vision": "image",
+    "protein": "protein",
+    "genomic": "dna",
+    "synthetic": "synthetic",
+}
 
 # No model is near it; a request for a range of layers stays a moment's work.
 MAX_LAYERS = 10_000
@@ -204,7 +215,7 @@ class CorpusCard(Strict):
 
     id: Name
     summary: str
-    kind: Literal["text", "image", "protein", "dna", "synthetic"]
+    kind: Kind
     source: Literal["generator", "file", "hub", "none"]
     generator: Generator | None = Field(
         default=None, description="module:function below zoo.generators"

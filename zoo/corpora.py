@@ -18,19 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.cards import CorpusCard, Domain
+from zoo.cards import CorpusCard
 from zoo.errors import BadCorpus
 from zoo.pictures import look, read_image
 from zoo.sequences import notes
 from zoo.texts import Examples, check_options, check_suffix, files_of, read_examples
-
-KIND_OF_DOMAIN: dict[Domain, str] = {
-    "language": "text",
-    "vision": "image",
-    "protein": "protein",
-    "genomic": "dna",
-    "synthetic": "synthetic",
-}
 
 # Draws below this seed belong to the training of the embedded models, never to a measurement.
 FIRST_SEED = 1000

@@ -14,8 +14,8 @@ from typing import Any
 from bench.plan.memory import block_memory
 from bench.plan.protocol import Protocol
 from bench.records.spec import ABSENT, METRIC_VERSION, Spec
-from zoo.cards import Card
-from zoo.corpora import KIND_OF_DOMAIN, Corpus, file_corpus, open_corpus
+from zoo.cards import KIND_OF_DOMAIN, Card
+from zoo.corpora import Corpus, file_corpus, open_corpus
 from zoo.errors import ModelError, UsageError
 from zoo.hub import pinned
 from zoo.registry import Registry
