@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapters import buffers, compat, partial
+from adapters import buffers, compat, own_code, partial
 from zoo import hub
 from zoo.cards import Card
 from zoo.errors import BadCard, BadWeights, ModelUnavailable, UsageError
@@ -124,14 +124,18 @@ def pretrained(
     """
     check_config(card, folder, model_types)
     check_files(card, folder)
-    with loading_errors(card, folder), _code_of_version_4(card):
+    with loading_errors(card, folder), _code_of_another_version(card):
+        if card.checkpoint.remote_code and trust_remote_code:
+            loader = own_code.own_class(card, folder, loader.__name__)
+            arguments |= own_code.arguments(loader, card, folder)
+        else:
+            arguments["trust_remote_code"] = False
         placed = partial.placement(loader, card, folder, depth, device or torch.device("cpu"))
         model, report = loader.from_pretrained(
             folder,
             **placed,
             local_files_only=True,
             output_loading_info=True,
-            **remote_code(card, trust_remote_code),
             **compat.dtype_argument(dtype),
             **arguments,
         )
@@ -143,35 +147,20 @@ def pretrained(
 
 
 @contextmanager
-def _code_of_version_4(card: Card) -> Iterator[None]:
-    """Says what is wrong where a checkpoint's code imports what version 5 no longer has."""
+def _code_of_another_version(card: Card) -> Iterator[None]:
+    """Says what is wrong where a checkpoint's code imports what the library does not have."""
     try:
         yield
     except ImportError as error:
-        version = compat.transformers().__version__
-        if not card.checkpoint.remote_code or compat.major(compat.transformers()) < 5:
+        missing = str(error.name or "").partition(".")[0]
+        if not card.checkpoint.remote_code or missing != "transformers":
             raise
         raise ModelUnavailable(
             f"model {card.id!r}: the code that comes with it does not run under transformers "
-            f"{version} ({error})",
-            "Use an environment with transformers below 5.",
+            f"{compat.transformers().__version__} ({error})",
+            "Use an environment with an older version of transformers; the card's notes may say "
+            "which.",
         ) from error
-
-
-def remote_code(card: Card, trust_remote_code: bool) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for code that comes with a checkpoint.
-
-    config.json may name the code of a repository instead of the folder's own; it is then taken at
-    the commit that the card pins, not at the newest one.
-    """
-    if not (card.checkpoint.remote_code and trust_remote_code):
-        return {"trust_remote_code": False}
-    from huggingface_hub import constants
-
-    arguments = {"trust_remote_code": True, "cache_dir": constants.HF_HUB_CACHE}
-    if card.checkpoint.revision:
-        arguments["code_revision"] = card.checkpoint.revision
-    return arguments
 
 
 def read_config(card: Card, folder: Path) -> dict[str, Any]:

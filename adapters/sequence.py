@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from adapters import checkpoints, compat
+from adapters import checkpoints, compat, own_code
 from adapters.base import Adapter, Inputs
 from adapters.taps import find_blocks, first_input
 from adapters.tokens import consecutive, pad
@@ -118,7 +118,6 @@ class SequenceModel(Adapter):
         """The checkpoint's tokenizer."""
         transformers = compat.transformers()
         checkpoints.check_config(self.card, self.folder, self.model_types)
-        remote_code = checkpoints.remote_code(self.card, self.trust_remote_code)
         found = any(map(list, map(self.folder.glob, _VOCABULARIES)))
         if not found and not self.card.checkpoint.remote_code:
             # Some versions of the library would go on with a vocabulary of special tokens only.
@@ -132,9 +131,11 @@ class SequenceModel(Adapter):
             if alone.is_file() and not (self.folder / "tokenizer_config.json").is_file():
                 # The library would guess a class from config.json, and its special tokens with it.
                 return transformers.PreTrainedTokenizerFast(tokenizer_file=str(alone))
-            return transformers.AutoTokenizer.from_pretrained(
-                self.folder, local_files_only=True, **remote_code
-            )
+            loader: Any = transformers.AutoTokenizer
+            arguments: dict[str, Any] = {"trust_remote_code": False}
+            if self.card.checkpoint.remote_code and self.trust_remote_code:
+                loader, arguments = own_code.tokenizer(self.card, self.folder, loader)
+            return loader.from_pretrained(self.folder, local_files_only=True, **arguments)
 
     def sequence(self, example: Any) -> str:
         """The string that is tokenised. Raises `BadCorpus` where the example is not one."""
