@@ -62,7 +62,7 @@ HEARD = {
 }
 
 
-@pytest.mark.parametrize(("kind", "options"), [*REFUSED, *HEARD])
+@pytest.mark.parametrize(("kind", "options"), [*REFUSED, *sorted(HEARD)])
 def test_an_option_is_heard_or_refused(kind: str, options: str, inputs: Path, bench: Bench) -> None:
     code, out, err = bench("plan", "--model", MODELS[kind], "--layer", "0", *options.split())
     last = err.strip().splitlines()[-1] if err.strip() else ""
