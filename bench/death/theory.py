@@ -41,7 +41,7 @@ def predicted_relu(gamma: float, tokens: int) -> float:
 
 def predicted_dead(gamma: float, tokens: int, k: int, n: int) -> float:
     """Share of features that never fire, by either path, on `tokens` tokens."""
-    _check_dictionary(k, n)
+    check_dictionary(k, n)
     reach = _reach(gamma, tokens)
     # With k above n / 2 the threshold would be negative; there a value > 0 is what binds.
     threshold = -NormalDist().inv_cdf(k / n) if 2 * k < n else 0.0
@@ -66,14 +66,14 @@ def gaussian_dead(gamma: float, tokens: int, k: int, n: int) -> float:
     which takes tokens for independent, and width and k for large: at a k of 8 dictionaries differ
     from each other by more than binomial chance. With T = 0 it is death by ReLU.
     """
-    _check_dictionary(k, n)
+    check_dictionary(k, n)
     threshold = -NormalDist().inv_cdf(k / n) if 2 * k < n else 0.0
     return _never_above(threshold * math.hypot(1.0, gamma), gamma, tokens)
 
 
 def ceiling(k: int, n: int) -> float:
     """The share of dead features that `predicted_dead` tends to as gamma grows."""
-    _check_dictionary(k, n)
+    check_dictionary(k, n)
     return max(1.0 - k / n, 0.5)
 
 
@@ -133,7 +133,7 @@ def _largest(tokens: int) -> tuple[tuple[float, float], ...]:
     return tuple(nodes)
 
 
-def _check_dictionary(k: int, n: int) -> None:
+def check_dictionary(k: int, n: int) -> None:
     if not 1 <= k <= n:
         raise ValueError(f"k must be between 1 and n = {n}, not {k}")
 
