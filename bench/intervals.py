@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,21 +30,15 @@ class Estimate:
         return asdict(self)
 
 
-def binomial_interval(
-    successes: int,
-    trials: int,
-    *,
-    confidence: float = CONFIDENCE,
-    method: Literal["wilson", "exact"] = "wilson",
-) -> Estimate:
-    """The share successes / trials with its Wilson (1927) or exact (Clopper-Pearson) interval."""
+def binomial_interval(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> Estimate:
+    """The share successes / trials with its Wilson (1927) interval."""
     if trials == 0:
-        return Estimate(None, None, None, confidence, method, "no trials")
+        return Estimate(None, None, None, confidence, "wilson", "no trials")
     if not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes in {trials} trials")
     share = successes / trials
-    low, high = (_wilson if method == "wilson" else _exact)(successes, trials, confidence)
-    return Estimate(share, low, high, confidence, method)
+    low, high = _wilson(successes, trials, confidence)
+    return Estimate(share, low, high, confidence, "wilson")
 
 
 def _wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
@@ -56,13 +50,6 @@ def _wilson(successes: int, trials: int, confidence: float) -> tuple[float, floa
     low = 0.0 if successes == 0 else (middle - reach) / (1 + extra)
     high = 1.0 if successes == trials else (middle + reach) / (1 + extra)
     return low, high
-
-
-def _exact(successes: int, trials: int, confidence: float) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, trials).proportion_ci(confidence, "exact")
-    return float(interval.low), float(interval.high)
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -26,9 +26,6 @@ class MatmulChoice:
 
     precision: str
     relative_error: float | None
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self)
 
 
 @cache

@@ -79,14 +79,6 @@ class Census:
         return self.never_positive | self.never_selected
 
     @property
-    def dead_relu_rate(self) -> float:
-        return self.dead_relu / self.n
-
-    @property
-    def dead_topk_rate(self) -> float:
-        return self.dead_topk / self.n
-
-    @property
     def dead_rate(self) -> float:
         return self.dead / self.n
 

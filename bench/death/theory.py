@@ -71,12 +71,6 @@ def gaussian_dead(gamma: float, tokens: int, k: int, n: int) -> float:
     return _never_above(threshold * math.hypot(1.0, gamma), gamma, tokens)
 
 
-def ceiling(k: int, n: int) -> float:
-    """The share of dead features that `predicted_dead` tends to as gamma grows."""
-    check_dictionary(k, n)
-    return max(1.0 - k / n, 0.5)
-
-
 @dataclass(frozen=True)
 class Attribution:
     """Measured death split by cause; the three parts add up to the raw arm's death.

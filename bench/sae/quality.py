@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.death.census import ALWAYS_ON
 from bench.sae.model import SAE
 from zoo.errors import BadActivations
 
@@ -25,15 +24,11 @@ class Quality:
 
     fvu: fraction of variance unexplained, squared error over variance about the tokens' own mean.
     l0: mean number of features with a value > 0 per token.
-    always_on: share of the features that fire on more than 99 % of the tokens.
-    fired: share of the features that fire at least once.
     """
 
     tokens: int
     fvu: float
     l0: float
-    always_on: float
-    fired: float
 
 
 @torch.no_grad()
@@ -45,7 +40,7 @@ def quality(sae: SAE, x: Tensor) -> Quality:
     """
     mean = x.mean(0, dtype=torch.float64)
     error = variance = torch.zeros((), dtype=torch.float64, device=x.device)
-    counts = torch.zeros(sae.n, dtype=torch.int64, device=x.device)
+    selected = torch.zeros((), dtype=torch.int64, device=x.device)
     # Some families' codes are an array [tokens, n].
     for rows in x.split(min(_CHUNK, max(64, _ELEMENTS // sae.n))):
         y, taken = sae.transform.apply(rows)
@@ -53,15 +48,13 @@ def quality(sae: SAE, x: Tensor) -> Quality:
         x_hat = sae.transform.invert(sae.decode(codes), taken)
         error = error + (x_hat.double() - rows).square().sum()
         variance = variance + (rows.double() - mean).square().sum()
-        counts += codes.firings(sae.n)
+        selected += codes.firings(sae.n).sum()
     if not float(variance) > 0:
         raise BadActivations("the held-out activations do not vary (sigma = 0)")
     return Quality(
         tokens=len(x),
         fvu=float(error / variance),
-        l0=float(counts.sum()) / len(x),
-        always_on=float((counts > ALWAYS_ON * len(x)).double().mean()),
-        fired=float((counts > 0).double().mean()),
+        l0=float(selected) / len(x),
     )
 
 
@@ -106,14 +99,3 @@ def agreement(mine: Tensor, theirs: Sequence[Tensor]) -> float | None:
         for other in (directions.double() for directions in theirs if len(directions))
     ]
     return sum(means) / len(means) if means and len(mine) else None
-
-
-@torch.no_grad()
-def bias_progress(sae: SAE, x: Tensor) -> float | None:
-    """Share of the mean that the decoder bias has learned: <b, mu> / ||mu||^2.
-
-    Its size is that of ||P_mu b|| / ||mu||; a bias that points away counts as negative. 1 is all of
-    it. None where there is no mean to learn (`bias_target`).
-    """
-    target = bias_target(sae, x)
-    return None if target is None else float(sae.b.double() @ target)

@@ -13,7 +13,6 @@ from scipy.stats import norm
 
 from bench.death.theory import (
     attribution,
-    ceiling,
     gaussian_dead,
     gaussian_relu,
     predicted_dead,
@@ -40,15 +39,13 @@ def test_no_mean_no_death():
 
 
 def test_the_ceiling_is_where_an_endless_gamma_leads():
-    assert ceiling(K, DICTIONARY) == 1 - K / DICTIONARY
-    assert predicted_dead(1e9, N, K, DICTIONARY) == pytest.approx(ceiling(K, DICTIONARY), abs=1e-9)
+    assert predicted_dead(1e9, N, K, DICTIONARY) == pytest.approx(1 - K / DICTIONARY, abs=1e-9)
     assert predicted_relu(1e9, N) == pytest.approx(0.5, abs=1e-8)
 
 
 @pytest.mark.parametrize("k", [5, 6, 9, 10])
 def test_with_most_features_active_only_the_relu_kills(k):
     assert predicted_dead(2.0, N, k, 10) == predicted_relu(2.0, N)
-    assert ceiling(k, 10) == 0.5
 
 
 @pytest.mark.parametrize("gamma", [0.25, 1.0, 7.0, 50.0])
@@ -94,8 +91,6 @@ def test_nonsense_is_refused(call):
 def test_k_is_checked(k):
     with pytest.raises(ValueError, match="k must be between 1 and n = 8"):
         predicted_dead(1.0, N, k, 8)
-    with pytest.raises(ValueError, match="k must be between"):
-        ceiling(k, 8)
 
 
 def test_attribution_adds_up():

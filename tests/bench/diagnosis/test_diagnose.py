@@ -62,8 +62,8 @@ def test_the_numbers_are_those_of_the_parts():
     assert found.gaussian_dead == gaussian_dead(gamma, 50_000, 8, 512)
     raw = census(x, SAE.init(48, 512, 8, seed=3).W_enc, k=8)
     assert found.arms[0].arm == "raw"
-    assert found.arms[0].by_relu.value == raw.dead_relu_rate
-    assert found.arms[0].by_topk.value == raw.dead_topk_rate
+    assert found.arms[0].by_relu.value == raw.dead_relu / raw.n
+    assert found.arms[0].by_topk.value == raw.dead_topk / raw.n
     assert found.arms[0].dead.value == raw.dead_rate
     assert found.arms[0].dead.low < raw.dead_rate < found.arms[0].dead.high
     owed = found.attribution

@@ -10,7 +10,7 @@ from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.schema import Training
 from bench.runner.block import _make_cell, _make_layer, measure_block
-from bench.sae.quality import bias_progress
+from bench.sae.quality import bias_target
 from tests.conftest import TINY
 from tests.made import write_made
 from zoo.registry import load_registry
@@ -54,10 +54,11 @@ def test_transitions_and_bias_steps_equal_a_training_looked_at_every_step(
     born = sae.census(sample)
     was_topk = born.never_selected
     shares = []
+    target = bias_target(sae, sample)
     batches = stream.shuffled(block.protocol.batch)
     for step in range(1, STEPS + 1):
         trainer.step(batches.next()[1])
-        shares.append(bias_progress(sae, sample))
+        shares.append(None if target is None else float(sae.b.double() @ target))
         if step in counted:
             was_topk = was_topk | sae.census(sample).never_selected
     end = sae.census(sample)
