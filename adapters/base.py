@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters import checkpoints, compat, partial
+from adapters.stored_tensors import check_tensors
 from adapters.taps import Taps, find_blocks, pick
 from adapters.tokens import measured
 from zoo import hub
@@ -236,6 +237,8 @@ class Adapter(ABC):
                     f"model {self.card.id!r} cannot be loaded: {str(error)[:300]}",
                     f"Install what is missing: {install_line(self.card.extra)}",
                 ) from error
+            if self._folder is not None:  # it reads one
+                check_tensors(self.card, self._folder, model)
             # Not cast here: that would also round buffers (rotary frequencies) kept in float32.
             if not partial.is_partial(model):
                 model = model.to(self.device)

@@ -201,6 +201,12 @@ def check_config(card: Card, folder: Path, model_types: Iterable[str] = ()) -> d
     return config
 
 
+def weight_files(card: Card, folder: Path) -> list[Path]:
+    """The files of weights in a folder, of the format preferred; safetensors if there are any."""
+    found = (sorted(folder.glob(p)) for p in hub.weight_patterns(card.checkpoint.file))
+    return next(filter(None, found), [])
+
+
 def check_files(card: Card, folder: Path) -> list[Path]:
     """The files of weights that will be read, safetensors if there are any.
 
@@ -210,17 +216,14 @@ def check_files(card: Card, folder: Path) -> list[Path]:
     """
     from safetensors import SafetensorError, safe_open
 
-    patterns = hub.weight_patterns(card.checkpoint.file)
-    for pattern in patterns:
-        files = sorted(folder.glob(pattern))
-        if files:
-            break
-    else:
+    files = weight_files(card, folder)
+    if not files:
+        patterns = hub.weight_patterns(card.checkpoint.file)
         raise BadWeights(
             f"model {card.id!r}: no weights ({' or '.join(patterns[:2])}) in {folder}",
             "If it is a download that broke off, run again; it resumes.",
         )
-    for index in folder.glob(f"{pattern}.index.json"):
+    for index in folder.glob(f"*{files[0].suffix}.index.json"):
         for shard in _shards(card, index):
             if not (folder / shard).exists():
                 raise BadWeights(f"model {card.id!r}: {index.name} names {shard}, which is absent")

@@ -19,7 +19,7 @@ from zoo.cards import Card
 from zoo.errors import BadCard, HubUnreachable, ModelUnavailable
 
 # Files that loading may need; weights are added in the format preferred.
-SMALL_FILES = ("*.json", "*.txt", "*.model", "*.py")
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.spm", "*.bpe", "*.py")
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 # What HTTP libraries raise when a body ends early.

@@ -14,7 +14,7 @@ from zoo.manifest import MANIFEST, read_manifest
 
 # What decides the numbers: weights, configuration, vocabulary and preprocessing.
 _WEIGHTS = {".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".h5"}
-_SUFFIXES = _WEIGHTS | {".json", ".txt", ".model", ".py"}
+_SUFFIXES = _WEIGHTS | {".json", ".txt", ".model", ".tiktoken", ".spm", ".bpe", ".py", ".pkl"}
 
 
 def weights_folder(card: Card, override: Path | None = None) -> Path | None:
