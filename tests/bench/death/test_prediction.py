@@ -61,7 +61,9 @@ def test_predicts_what_is_counted_on_gaussian_tokens(width, gamma, power):
     counted = [census(x, directions(1024, width, seed).float(), k=16) for seed in (1, 2)]
     found = GaussianTokens(mean, covariance).predict(4096, 16, 1024)
     assert found.dead == pytest.approx(np.mean([each.dead_rate for each in counted]), abs=0.04)
-    assert found.relu == pytest.approx(np.mean([each.dead_relu_rate for each in counted]), abs=0.03)
+    assert found.relu == pytest.approx(
+        np.mean([each.dead_relu / each.n for each in counted]), abs=0.03
+    )
 
 
 def test_fires_as_often_as_tokens_drawn_one_by_one():
