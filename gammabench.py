@@ -8,7 +8,6 @@ module, and starting the command `bench`, therefore looks whose they are first.
 from __future__ import annotations
 
 import sys
-from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,8 @@ def check_rooms() -> None:
         where = spec.origin if spec is not None else None
         if where is not None and MARK in Path(where).read_text(encoding="utf-8"):
             continue
+        from importlib.metadata import packages_distributions  # slow, and seldom needed
+
         owners = set(packages_distributions().get(room, ())) - {"gammabench"}
         if not owners and where is None:
             raise ForeignPackage(f"gammabench's package {room!r} is missing; install it again")
@@ -44,6 +45,12 @@ def check_rooms() -> None:
             f"{where or room} is not gammabench's package {room!r}, and stands in its way. "
             f"{remedy}, or give gammabench an environment of its own; then install it again"
         )
+
+
+def is_command() -> bool:
+    """Whether this process is the command `bench`, or `python -m bench`."""
+    program = Path(sys.argv[0] if sys.argv else "")
+    return program.name in ("bench", "bench.exe") or program.parts[-2:] == ("bench", "__main__.py")
 
 
 def main() -> None:
@@ -69,8 +76,8 @@ def __dir__() -> list[str]:
 try:
     check_rooms()
 except ForeignPackage as error:
-    if Path(sys.argv[0]).stem != "bench":
+    if not is_command():
         raise
-    # The command line says it in a line.
+    # A command says it in one line.
     print(f"bench: {error}", file=sys.stderr)
     sys.exit(2)

@@ -37,7 +37,7 @@ def ours() -> float:
     """Seconds of `bench run` into an empty folder."""
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
-        command = [sys.executable, "-m", "bench.cli", "run", "--output", output]
+        command = [sys.executable, "-m", "bench", "run", "--output", output]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - start
 

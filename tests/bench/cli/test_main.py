@@ -66,7 +66,7 @@ def test_shell_completion_knows_models_and_domains(tmp_path: Path) -> None:
             "COMP_CWORD": str(len(words.split()) - 1),
         }
         done = subprocess.run(
-            [sys.executable, "-m", "bench.cli"],
+            [sys.executable, "-m", "bench"],
             env=environment,
             capture_output=True,
             text=True,
@@ -106,7 +106,7 @@ def test_on_a_terminal_progress_is_on_stderr_and_results_on_stdout(
     shown = b""
     with open("out.txt", "w+", encoding="utf-8") as stdout:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.cli", "run", *arguments],
+            [sys.executable, "-m", "bench", "run", *arguments],
             stdout=stdout,
             stderr=follower,
         )
@@ -133,7 +133,7 @@ def _read(terminal: int) -> bytes:
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
     done = subprocess.run(
-        f"{sys.executable} -m bench.cli list --json | head -1",
+        f"{sys.executable} -m bench list --json | head -1",
         shell=True,
         capture_output=True,
         text=True,
@@ -148,6 +148,6 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     [(">&-", 0, ""), ("> /dev/full", 1, "bench: [Errno 28] No space left on device\n")],
 )
 def test_output_that_nobody_takes_is_no_traceback(redirection: str, code: int, says: str) -> None:
-    command = f'"{sys.executable}" -m bench.cli list {redirection}'
+    command = f'"{sys.executable}" -m bench list {redirection}'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (code, says)

@@ -296,7 +296,7 @@ def launched(
         )
 
 
-BENCH = [sys.executable, "-m", "bench.cli"]
+BENCH = [sys.executable, "-m", "bench"]
 
 
 @pytest.mark.slow
@@ -355,7 +355,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 def test_processes_of_accelerate_share_the_blocks(folder: Path, expected: dict[str, dict]) -> None:
     program = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     program += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    program += ["--module", "bench.cli"]
+    program += ["--module", "bench"]
     process = launched(folder, "launched", "--engine", "accelerate", program=program)
     assert process.wait(300) == 0, (folder / "launched.err").read_text()
     assert (folder / "launched.out").read_text().count("12 cells: ") == 1, "one process speaks"

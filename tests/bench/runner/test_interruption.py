@@ -43,7 +43,7 @@ def start(folder: Path, output: str, *options: str) -> subprocess.Popen:
     arguments += ["--checkpoint-every", "0", *options]
     with open(folder / f"{output}.err", "w", encoding="utf-8") as err:
         return subprocess.Popen(
-            [sys.executable, "-m", "bench.cli", *arguments],
+            [sys.executable, "-m", "bench", *arguments],
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=err,
