@@ -124,3 +124,36 @@ def test_a_model_with_a_faulty_tap_fails_the_check_with_exit_code_1(
     assert code == 1
     assert "FAILED" in out
     assert "no blocks at 'encoder.layer.{i}'" in out
+
+
+# --------------------------------------------------------------------------- where things are
+
+ROOT = Path(__file__).parents[1]
+TOPS = ("zoo", "adapters", "bench", "leaderboard", "ci", "tests", "results")
+
+
+def paths_in(text: str) -> set[str]:
+    """What the guide names as a path of the repository."""
+    named = re.findall(
+        r"`([\w./-]+/[\w./-]*)(?: [^`]*)?`", re.sub(r"```.*?```", "", text, flags=re.S)
+    )
+    return {path for path in named if path.split("/")[0] in TOPS}
+
+
+def test_every_path_in_the_guide_is_there() -> None:
+    found = paths_in(GUIDE)
+    assert len(found) > 40
+    assert {path for path in found if not (ROOT / path).exists()} == set()
+
+
+def test_a_path_that_moved_is_found() -> None:
+    text = "see `bench/nowhere.py` and `ci/bench_step.py --peers DIR`; ```\n`zoo/template.py`\n```"
+    assert paths_in(text) == {"bench/nowhere.py", "ci/bench_step.py"}
+    assert not (ROOT / "bench/nowhere.py").exists()
+
+
+def test_the_map_has_a_row_for_each_kind_of_change_and_twelve_questions() -> None:
+    changes, _, rest = GUIDE.partition("## Where a change goes")[2].partition("Twelve questions")
+    rows = [line for line in changes.splitlines() if line.startswith("| ")]
+    assert len(rows) == len({row.split("|")[1] for row in rows}) >= 14
+    assert len(re.findall(r"^\| .*\? \|", rest, re.M)) == 12
