@@ -25,7 +25,7 @@ MARK = "# A room of gammabench."
 
 
 class ForeignPackage(ImportError):
-    """A room's name leads to somebody else's package."""
+    """A room's name belongs to another distribution's package."""
 
 
 def check_rooms() -> None:

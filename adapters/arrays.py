@@ -48,7 +48,7 @@ class StoredArray:
         by_key = {header.key: header for header in self._file.headers}
         header = by_key.get(None) or by_key[self.key]
         if not header.is_float:
-            raise ValueError(f"{header.dtype} is no real floating point type")
+            raise ValueError(f"{header.dtype} is not a real floating point type")
         return header
 
     @property

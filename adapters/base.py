@@ -142,7 +142,7 @@ class Adapter(ABC):
 
     @classmethod
     def _check_options(cls, card: Card) -> None:
-        """Raises `BadCard` where the card has an option that nobody would read."""
+        """Raises `BadCard` where the card has an option that the adapter does not read."""
         known = {key for base in cls.__mro__ for key in vars(base).get("known_options", ())}
         unread = [key for key in card.options if key not in known]
         if unread:

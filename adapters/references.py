@@ -31,7 +31,7 @@ def reference_cards(reference: str) -> list[Card]:
     """The cards that a reference stands for.
 
     Raises:
-        UnknownName: what stands before the colon is no kind of reference.
+        UnknownName: what stands before the colon is not a kind of reference.
         UsageError: nothing stands after it, or what does cannot be made a card.
     """
     kind, _, target = reference.partition(":")

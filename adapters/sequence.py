@@ -66,7 +66,7 @@ class SequenceModel(Adapter):
 
         The model is asked, by a window of one word up to its first block: where positions begin
         (RoBERTa's at 2) stands nowhere in its configuration. Each table is looked at before it is
-        read, as reading behind its end breaks a GPU's context.
+        read, as reading past its end breaks a GPU's context.
         """
         words = self._encode(self.probe, special=False)[:1] * self.card.context
         tables = [
@@ -102,7 +102,7 @@ class SequenceModel(Adapter):
                 )
         except BenchError:
             raise
-        except IndexError as error:  # a table that is no module
+        except IndexError as error:  # a table that is not a module
             raise BadCard(
                 f"card {self.card.id!r}: context is {self.card.context}, which is longer than a "
                 f"table of the model ({error})"
@@ -157,7 +157,7 @@ class SequenceModel(Adapter):
         # Any id will do for padding that the attention mask hides.
         ids, valid = pad(items, 0 if filler is None else filler)
         special = torch.isin(ids, self._special_ids) & valid
-        # A cache of keys and values would cost memory and serve nobody: nothing is generated.
+        # A cache of keys and values would cost memory for nothing: no token is generated.
         offered = {"attention_mask": valid.long(), "use_cache": False}
         taken = {name: value for name, value in offered.items() if name in self._parameters}
         return Inputs({"input_ids": ids, **taken}, valid, special)

@@ -17,7 +17,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval. What could not be had is None, and `reason` says why."""
+    """A value with its interval. What could not be computed is None, and `reason` says why."""
 
     value: float | None
     low: float | None

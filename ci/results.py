@@ -48,7 +48,7 @@ def check(root: Path, base: str) -> list[str]:
     found = [problem for path in store.paths() for problem in problems_of(path)]
     known = set(store.paths())
     strangers = [path for path in _files(store.folder) if path not in known]
-    found += [f"{path}: is no record" for path in strangers]
+    found += [f"{path}: is not a record" for path in strangers]
     found += [f"{path}: is a link" for path in _files(results) if path.is_symlink()]
     changed = _git(root, "diff", "--name-status", "--no-renames", base, "--", f"{FOLDER}/records")
     for line in changed.splitlines():

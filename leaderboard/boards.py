@@ -158,7 +158,7 @@ def _by(groups: Iterable[Group], attribute: str) -> dict[str, list[Group]]:
 def _merged(path: Path, text: str) -> str:
     """The file's content with `text` between its markers; appended where it has none.
 
-    Only markdown files have markers; the static page is no place for other text.
+    Only markdown files have markers; the static page holds nothing else.
     """
     if path.suffix != ".md":
         return text

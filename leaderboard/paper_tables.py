@@ -134,7 +134,7 @@ def read_table(path: Path, quantities: Sequence[Quantity]) -> list[PaperRow]:
     """The rows of a published table.
 
     Raises:
-        UsageError: the file is not there, is no such table, or a field is not a number.
+        UsageError: the file is not there, is not such a table, or a field is not a number.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -54,7 +54,7 @@ def link(label: str, target: str) -> str:
 
 
 def url_part(text: str) -> str:
-    """One part of a path as a URL writes it; a slash in it is no separator."""
+    """One part of a path as a URL writes it; a slash in it is not a separator."""
     return quote(text, safe="")
 
 

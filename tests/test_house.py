@@ -1,4 +1,4 @@
-"""The order of the rooms: who may import whom, lazily too, and how large a file may be."""
+"""The order of the rooms: which room may import which, and how large a file may be."""
 
 from __future__ import annotations
 

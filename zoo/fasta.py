@@ -59,7 +59,7 @@ def _records(path: Path) -> Iterator[tuple[str, str]]:
 class open_text:  # noqa: N801 (used like a function)
     """A context with the file's lines; what is wrong with it is raised as `BadCorpus`.
 
-    UTF-8, or UTF-16 where a byte order mark says so; the mark is no part of the text.
+    UTF-8, or UTF-16 where a byte order mark says so; the mark is not part of the text.
     """
 
     def __init__(self, path: Path) -> None:
@@ -172,7 +172,7 @@ def _region(fields: list[str], where: str) -> _Region:
     strand = fields[5] if len(fields) > 5 else "."
     if strand not in ("+", "-", "."):
         raise BadCorpus(
-            f"{where}: {strand!r} is no strand", "The sixth field of BED is '+', '-' or '.'."
+            f"{where}: {strand!r} is not a strand", "The sixth field of BED is '+', '-' or '.'."
         )
     return _Region(fields[0], numbers[0], numbers[1], strand)
 

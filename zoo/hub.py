@@ -100,7 +100,7 @@ def client() -> ModuleType:
 def pinned(card: Card) -> Card:
     """The card with the commit that its hub checkpoint is at now; other cards as they are.
 
-    Code that comes with a checkpoint has to be pinned by whoever read it, never by this.
+    Code that comes with a checkpoint is pinned by the person who read it, never automatically.
 
     Raises:
         ModelUnavailable: the hub cannot say, and the cache does not know.
@@ -122,7 +122,8 @@ def resolve(place: Place) -> str:
     The hub is asked; where it cannot be reached, the local cache says what it was at last.
 
     Raises:
-        ModelUnavailable: there is no such repository or revision, or nobody knows.
+        ModelUnavailable: there is no such repository or revision, or neither the hub nor
+            the cache can tell.
     """
     if place.revision is not None and re.fullmatch(r"[0-9a-f]{40}", place.revision):
         return place.revision

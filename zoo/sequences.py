@@ -11,7 +11,7 @@ contigs   Among proteins, a sequence with strand marks (`<+>`, `<->`) keeps its 
 
 Any other letter is an error that names the record and the place. A DNA sequence longer than
 `PIECE` is cut into consecutive pieces of that length, the last one longer by what is left if that
-is less than half a piece. Proteins are cut by nobody but the model's own windows.
+is less than half a piece. Proteins are cut only into the model's windows.
 """
 
 from __future__ import annotations

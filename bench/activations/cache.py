@@ -371,7 +371,7 @@ class _Writer:
     def finish(self) -> None:
         """The last shard and the manifest; then the folder takes its place.
 
-        Where one with too few rows is there, or a damaged one, file by file: somebody may be
+        Where one with too few rows is there, or a damaged one, file by file: another process may be
         reading it, and its rows are the first of these.
         """
         self._flush()

@@ -155,7 +155,7 @@ def describe_trained(found: TrainedDiagnosis) -> str:
 
 def describe(found: Diagnosis) -> str:
     """The diagnosis for a reader."""
-    return "\n\n".join((_statistics(found), _death(found), _owed(found), _verdict(found)))
+    return "\n\n".join((_statistics(found), _death(found), _causes(found), _verdict(found)))
 
 
 def _statistics(found: Diagnosis) -> str:
@@ -210,15 +210,15 @@ def _death(found: Diagnosis) -> str:
     return "\n".join(lines)
 
 
-def _owed(found: Diagnosis) -> str:
+def _causes(found: Diagnosis) -> str:
     """The raw arm's death by cause."""
     from tabulate import tabulate
 
-    owed = found.attribution
+    shares = found.attribution
     rows = [
-        ("owed to the mean", _share(owed.mean), "raw minus centered"),
-        ("owed to the spectrum", _share(owed.spectrum), "centered minus whitened"),
-        ("owed to neither", _share(owed.rest), "whitened"),
+        ("due to the mean", _share(shares.mean), "raw minus centered"),
+        ("due to the spectrum", _share(shares.spectrum), "centered minus whitened"),
+        ("due to neither", _share(shares.rest), "whitened"),
     ]
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
 

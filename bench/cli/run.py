@@ -68,7 +68,7 @@ def command(
     """Train raw against centered SAEs on each layer, and write the leaderboard.
 
     Without options: the embedded suite, in a minute or two on two cores. What is done already is
-    not done again; a run that was stopped goes on where it was.
+    not done again; a run that was stopped resumes.
     """
     from bench.runner.engines import auto_workers, make_engine, start_imports_early
     from bench.runner.run import check_writable, run, todo

@@ -4,7 +4,7 @@ An unseen-species problem: features are species, firings are sightings. The esti
 Good and Toulmin (1956), smoothed by a binomial cut-off (Efron and Thisted 1976, with the
 parameters of Orlitsky, Suresh and Wu, PNAS 2016, theorem 1). It assumes exchangeable tokens and
 holds up to about log(N) times the sample; beyond that, or where the first half of the sample does
-not foretell the second, it is refused.
+not predict the second, it is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _METHOD = "smoothed Good-Toulmin"
 
-# How many standard errors the second half may be from what the first half foretells.
+# How many standard errors the second half may be from what the first half predicts.
 _HALVES_AGREE = 3.0
 
 
@@ -36,7 +36,7 @@ def dead_rate_at(
     """The share of features that would be dead on `target` tokens, from firings on `tokens`.
 
     counts: [n], on how many of the tokens each feature fires. first_half: the same on the first
-    half of the tokens; if given, the estimate is refused where that half does not foretell the
+    half of the tokens; if given, the estimate is refused where that half does not predict the
     whole. A refusal has value None and says why; so has an interval too wide to say anything.
     """
     import numpy as np
@@ -80,7 +80,7 @@ def _halves_disagree(first: np.ndarray, counts: np.ndarray, tokens: int) -> str 
     if abs(dead_then - dead_now - revived) <= _HALVES_AGREE * error:
         return None
     return (
-        f"the first half of the tokens foretells {revived:.0f} newly firing features in the second "
+        f"the first half of the tokens predicts {revived:.0f} newly firing features in the second "
         f"half, but {dead_then - dead_now} were seen: the tokens are not exchangeable"
     )
 

@@ -1,4 +1,4 @@
-"""Predicted death at initialisation, in closed form, and what measured death is owed to.
+"""Predicted death at initialisation, in closed form, and what measured death is due to.
 
 Source: Simon, Adams, Zou, "On the Relationship Between Activation Outliers and Feature Death in
 Sparse Autoencoders" (arXiv 2605.31518). For Gaussian activations of full rank with outlier

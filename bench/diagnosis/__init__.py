@@ -1,1 +1,1 @@
-"""A verdict on anybody's activations: `bench diagnose` and `bench.diagnose`."""
+"""A verdict on any activations: `bench diagnose` and `bench.diagnose`."""

@@ -1,4 +1,4 @@
-"""Anybody's activations: will a sparse autoencoder die on them, why, and what cures it?
+"""Any activations: will a sparse autoencoder die on them, why, and what cures it?
 
 No model card and no training: the statistics, what the closed forms predict from them, and a
 census of a fresh dictionary on the tokens as they are (raw), centered by their geometric median,
@@ -33,13 +33,13 @@ from zoo.errors import BadActivations, UsageError
 Source = Tensor | np.ndarray | Activations | Iterable[Tensor | np.ndarray]
 Action = Literal["nothing to do", "center", "whiten", "no cure found", "more tokens"]
 
-# A share of dead features that nobody needs to cure, above what chance leaves silent.
+# A share of dead features that needs no cure, above what chance leaves silent.
 _TOLERATED = 0.01
 
 # With more than this share silent by chance alone, the sample is too small to tell.
 _MOST_BY_CHANCE = 0.1
 
-# Below this gamma a mean kills nobody, hidden or not.
+# Below this gamma a mean kills no feature, hidden or not.
 _LEAST_HIDDEN = 0.1
 
 _BATCH = 4096
@@ -127,7 +127,7 @@ def diagnose(
         raise UsageError(f"N = {tokens} tokens are too few", "Death is about many tokens.")
     stats, sample = read_sample(activations, tokens, seed, device)
     initial = InitialSAEs(sample, n, k)
-    # Only the raw arm's firings are needed, where they foretell a larger sample.
+    # Only the raw arm's firings are needed, where they predict those of a larger sample.
     initial.census(PRESETS["raw"], seed, counts=len(sample) < tokens)
     found = initial.presets(seed)
     by_chance = (1 - k / n) ** len(sample)

@@ -44,7 +44,7 @@ def open_activations(path: Path, key: str | None = None) -> Activations:
     key: which array, tensor or column, where the file holds several.
 
     Raises:
-        UsageError: there is no such file, or its name says no known format.
+        UsageError: there is no such file, or its name has no known suffix.
         BadActivations: the file is empty, broken, not what its name says, or holds no
             [tokens, width] of real floating point numbers.
         MissingExtra: the format needs a package that is not installed.

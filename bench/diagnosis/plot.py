@@ -19,7 +19,7 @@ def plot(diagnosis: Diagnosis, path: Path) -> None:
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        UsageError: the path's suffix is no format that matplotlib writes.
+        UsageError: the path's suffix is not a format that matplotlib writes.
         OutputError: the file cannot be written.
     """
     try:

@@ -1,4 +1,4 @@
-"""A trained SAE on anybody's activations: who is dead, by which path, and would centering help?
+"""A trained SAE on any activations: which features are dead, how, and would centering help?
 
 The SAE may be of any library that `bench.sae.interop` reads. Its n, k and family are its own.
 """

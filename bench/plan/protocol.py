@@ -142,7 +142,7 @@ def _parse(setting: str) -> tuple[str, Any]:
     if not equals or not key:
         raise UsageError(f"--set {setting!r} is not KEY=VALUE", "For instance: --set k=32")
     if key in GONE:
-        raise UsageError(f"{key} is no protocol key any more", GONE[key])
+        raise UsageError(f"{key} is not a protocol key any more", GONE[key])
     if key not in Protocol.model_fields:
         known = list(Protocol.model_fields)
         raise UnknownName("protocol key", key, known, f"Keys: {', '.join(known)}.")

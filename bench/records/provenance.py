@@ -119,7 +119,7 @@ def git_state() -> tuple[str | None, bool | None]:
             return None
         return done.stdout.strip()
 
-    # A package installed inside somebody else's repository is not of that repository.
+    # A package installed inside another repository does not belong to it.
     if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None
     status = git("status", "--porcelain", "--untracked-files=no")

@@ -92,4 +92,4 @@ def read_record(path: Path) -> Record:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")

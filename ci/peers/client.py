@@ -37,7 +37,7 @@ class Peer:
         quiet = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads)}
         began = time.perf_counter()
         self.name = name
-        # A file, as a pipe that nobody reads fills up and stops the writer.
+        # A file, as a pipe without a reader fills up and stops the writer.
         self._said = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - closed by close()
         self._process = subprocess.Popen(
             [str(python.absolute()), "-m", f"peers.with_{name}", *arguments],

@@ -55,7 +55,7 @@ class Numbers(Adapter):
         return Inputs({"ids": ids}, valid, (ids == 0) & valid)
 
 
-def test_an_option_that_nobody_reads_is_refused() -> None:
+def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(BadCard) as caught:
         _numbers(options={"clss": "X"})
     assert str(caught.value).endswith(

@@ -154,7 +154,7 @@ def test_a_record_under_another_name_or_folder_is_refused(
     found = results.check(repository, "HEAD")
     assert any("not of its folder's" in problem for problem in found)
     other.rename(other.with_name("note.txt"))
-    assert any("is no record" in problem for problem in results.check(repository, "HEAD"))
+    assert any("is not a record" in problem for problem in results.check(repository, "HEAD"))
 
 
 def test_limited_and_dirty_runs_are_refused(

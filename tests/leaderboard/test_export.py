@@ -62,9 +62,9 @@ def test_values_are_those_of_the_records_unrounded(output: Path) -> None:
         interval = binomial_interval(record.result.death_end.dead, 768)
         assert row["share_dead_end.low"] == interval.low
         assert row["share_dead_end.high"] == interval.high
-        owed = record.result.attribution
-        assert owed is not None
-        assert row["share_owed_to_mean"] == (owed["raw"] - owed["centered"]) / 768
+        died = record.result.attribution
+        assert died is not None
+        assert row["share_owed_to_mean"] == (died["raw"] - died["centered"]) / 768
         assert row["share_owed_to_mean.low"] < row["share_owed_to_mean.high"]
         assert len(row["result.training.checkpoints"]) == len(record.result.training.checkpoints)
 

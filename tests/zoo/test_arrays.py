@@ -114,7 +114,7 @@ def test_what_is_no_array_file_is_told(suffix: str, tmp_path: Path) -> None:
 
 
 class CsvFile:
-    """A format of somebody else: numbers with commas, read whole."""
+    """A new format: numbers separated by commas, read whole."""
 
     def __init__(self, path: Path) -> None:
         self.numbers = np.loadtxt(path, delimiter=",", dtype=np.float32, ndmin=2)

@@ -66,7 +66,7 @@ def make_engine(name: Name, *, workers: int = 1) -> Engine:
 
 
 def auto_workers(blocks: Sequence[Block], device: str) -> int:
-    """How many workers the local engine has where nobody says: usually 1.
+    """How many workers the local engine has by default: usually 1.
 
     On a CPU, blocks so small that each uses one thread have as many workers as there are threads,
     if that many blocks fit the memory that is free.

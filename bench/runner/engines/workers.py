@@ -215,7 +215,7 @@ def _lost(worker: _Worker) -> Iterator[Record]:
 def _stop(workers: Sequence[_Worker]) -> None:
     """Asks workers to stop, and waits; when interrupted again, ends them.
 
-    What they still have to say is heard: one that nobody hears would wait for ever.
+    Their last messages are read: a worker whose pipe is full would wait for ever.
     """
     for worker in workers:
         worker.process.terminate()
@@ -273,7 +273,7 @@ def _work(connection: Connection, settings: Settings, threads: int) -> None:
             while True:
                 _measure(connection, connection.recv(), settings)
     except (KeyboardInterrupt, BrokenPipeError, EOFError):
-        # Asked to stop, or nobody is there to be told.
+        # Asked to stop, or the parent is gone.
         return
 
 

@@ -45,8 +45,8 @@ class Difference:
 def compare(one: SAE, other: SAE, *, tokens: int = TOKENS, seed: int = 0) -> Difference:
     """The codes of both on the same random activations, spread around the center of `one`.
 
-    Rows of other norms are no difference: codes are compared as what they add to x_hat, code times
-    the norm of the decoder's row.
+    Rows of other norms are not a difference: codes are compared as what they add to x_hat, code
+    times the norm of the decoder's row.
     """
     plain = one.folded()
     generator = torch.Generator().manual_seed(seed)

@@ -18,7 +18,7 @@ def sae_path(address: str) -> Path:
     """The folder or file that an address names: a path, or a folder of a hub's repository.
 
     Raises:
-        UsageError: it is no address.
+        UsageError: it is not an address.
         ModelUnavailable: the hub does not have it, or cannot be reached.
     """
     if not address.startswith(PREFIX):

@@ -30,7 +30,7 @@ def matches(place: Path) -> bool:
 
 
 def _config(place: Path) -> dict[str, Any]:
-    """The first line, empty where it is no configuration."""
+    """The first line, empty where it is not a configuration."""
     try:
         with place.open("rb") as file:
             found = json.loads(file.readline(_LONGEST_LINE))

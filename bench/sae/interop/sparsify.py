@@ -41,7 +41,7 @@ def read(place: Path) -> tuple[SAE, Origin]:
     where = place / WEIGHTS
     for key in ("transcode", "skip_connection"):
         if config.get(key):
-            raise BadWeights(f"{place / CONFIG}: {key} is on: a transcoder is no autoencoder")
+            raise BadWeights(f"{place / CONFIG}: {key} is on: a transcoder is not an autoencoder")
     if config.get("activation", "topk") != "topk":
         raise BadWeights(f"{place / CONFIG}: the activation {config['activation']!r} is not known")
     take(tensors, where, encoder__weight=(None, None))

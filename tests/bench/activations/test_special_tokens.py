@@ -69,7 +69,7 @@ def measure(
 ) -> tuple[SpecialTokens, Tensor]:
     """What is found on sequences that begin so, and the sample's tokens.
 
-    Behind the sample, there is memory for `most_windows` at a time.
+    After the sample, there is memory for `most_windows` at a time.
     """
     card = make_card(tap={"blocks": "h.{i}", "layers": 2, "width": WIDTH}, context=10, tokens=rule)
     corpus = FiniteCorpus("ids", "text", lambda: sequences(start))

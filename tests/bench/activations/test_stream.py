@@ -81,7 +81,7 @@ def rows(pieces: Iterator[dict[int, Tensor]]) -> Tensor:
 
 @pytest.mark.parametrize("taken", [0, 1, 5, 8, 31, 32, 33, 100, 2000])
 def test_a_source_goes_on_at_any_place(taken: int) -> None:
-    """Also where the corpus, of some 240 letters after the sample, has begun anew."""
+    """Also where the corpus, of some 240 letters after the sample, has started over."""
     ours = stream(adapter(), words(40))
     ours.sample(150)
     whole = rows(ours.training().take(taken + 200))

@@ -147,7 +147,7 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     ("redirection", "code", "says"),
     [(">&-", 0, ""), ("> /dev/full", 1, "bench: [Errno 28] No space left on device\n")],
 )
-def test_output_that_nobody_takes_is_no_traceback(redirection: str, code: int, says: str) -> None:
+def test_a_closed_output_gives_no_traceback(redirection: str, code: int, says: str) -> None:
     command = f'"{sys.executable}" -m bench list {redirection}'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (code, says)

@@ -95,9 +95,7 @@ def test_check_hears_the_same_options(option: str, inputs: Path, bench: Bench) -
         ("none", {"path": "a.fa"}, "path"),
     ],
 )
-def test_a_key_of_a_corpus_card_that_nobody_reads_is_refused(
-    source: str, keys: dict, unread: str
-) -> None:
+def test_an_unused_key_of_a_corpus_card_is_refused(source: str, keys: dict, unread: str) -> None:
     with pytest.raises(ValueError, match=f"source '{source}' does not read the key '{unread}'"):
         CorpusCard.model_validate(
             {"id": "x", "summary": "x", "kind": "dna", "source": source} | keys

@@ -18,7 +18,7 @@ def synthetic(seed: int, tokens: int, severity: float) -> tuple[torch.Tensor, to
 
 
 @pytest.mark.parametrize(("severity", "ratio"), [(0.7, 2), (1.0, 2), (1.0, 4), (2.0, 4)])
-def test_foretells_the_death_rate_on_held_back_tokens(severity, ratio):
+def test_predicts_the_death_rate_on_held_back_tokens(severity, ratio):
     hits, errors = 0, []
     for seed in range(8):
         x, W = synthetic(seed, 2000 * ratio, severity)
@@ -44,7 +44,7 @@ def test_the_poisson_expectation():
     assert estimate.low < np.exp(-3 * rates).mean() < estimate.high
 
 
-def test_nothing_to_foretell():
+def test_nothing_to_predict():
     counts = np.array([5, 1, 9])
     assert dead_rate_at(counts, 100, 1000).value == 0
     same = dead_rate_at(np.array([0, 0, 3, 4]), 100, 100)

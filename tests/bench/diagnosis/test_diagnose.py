@@ -66,10 +66,11 @@ def test_the_numbers_are_those_of_the_parts():
     assert found.arms[0].by_topk.value == raw.dead_topk / raw.n
     assert found.arms[0].dead.value == raw.dead_rate
     assert found.arms[0].dead.low < raw.dead_rate < found.arms[0].dead.high
-    owed = found.attribution
-    parts = [part.value for part in (owed.mean, owed.spectrum, owed.rest)]
+    attribution = found.attribution
+    parts = [part.value for part in (attribution.mean, attribution.spectrum, attribution.rest)]
     assert sum(parts) == pytest.approx(raw.dead_rate)
-    assert owed.mean.low < parts[0] == raw.dead_rate - found.arms[1].dead.value < owed.mean.high
+    mean = attribution.mean
+    assert mean.low < parts[0] == raw.dead_rate - found.arms[1].dead.value < mean.high
     assert found.by_chance == (1 - 8 / 512) ** 3000
 
 
@@ -89,7 +90,7 @@ def test_a_mean_that_layernorm_hides_is_named(bench, tmp_path):
     assert not hides_mean(diagnose(x - 2.0, n=512, k=16, tokens=1000).statistics)
 
 
-def test_fewer_tokens_foretell_more():
+def test_death_at_more_tokens_is_predicted_from_fewer():
     x = outlier(8000)
     found = diagnose(x[:4000], **SMALL, tokens=8000)
     truth = diagnose(x, **SMALL, tokens=8000)
@@ -199,8 +200,8 @@ def test_the_command(bench, tmp_path):
         assert words in out
     assert "raw, at 100,000 tokens: not known" in out
     assert "Gaussian activations of full rank at this gamma" in out
-    owed = [line.split()[:2] for line in out.splitlines() if line.startswith("owed to")]
-    assert owed == [["owed", "to"]] * 3
+    labels = [line.split()[:2] for line in out.splitlines() if line.startswith("due to")]
+    assert labels == [["due", "to"]] * 3
     assert err == ""
 
 

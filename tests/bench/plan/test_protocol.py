@@ -104,7 +104,7 @@ def test_a_control_is_part_of_the_measurement() -> None:
 
 
 def test_a_key_that_became_part_of_the_arm_says_so() -> None:
-    with pytest.raises(UsageError, match=r"aux_codes is no protocol key.*--arm raw\+auxk-relu"):
+    with pytest.raises(UsageError, match=r"aux_codes is not a protocol key.*--arm raw\+auxk-relu"):
         load_protocol("quick", settings=["aux_codes=relu"])
 
 

@@ -319,7 +319,7 @@ def test_an_interrupt_leaves_checkpoints_and_no_process(folder: Path) -> None:
 
 
 def busy(connection: Any, settings: Settings, threads: int) -> None:
-    """A worker in work of which it tells nobody."""
+    """A worker that is busy and reports nothing."""
     workers_engine.end_with_parent()
     connection.send(("note", str(os.getpid())))
     time.sleep(300)

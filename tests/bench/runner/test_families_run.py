@@ -40,7 +40,7 @@ def test_a_family_runs_end_to_end(bench: Bench, tiny: list[str], family: str) ->
 
 @dataclass(frozen=True)
 class Half(ReLU):
-    """A family of a file of its own, as somebody might add one: ReLU at half its price."""
+    """A family in a file of its own, as a contributor would add one: ReLU at half its price."""
 
     name = "half"
 
