@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from scipy.stats import t as student
 
-from bench.records.schema import Record, Result, Training
+from bench.records.schema import FirstFiring, Record, Result, Training
 from bench.records.store import RecordStore
 
 FOLDER = Path(__file__).parents[1] / "results" / "synthetic"
@@ -102,6 +102,11 @@ def trained(result: Result) -> Training:
     return result.training
 
 
+def never_fired(first: FirstFiring) -> float | None:
+    """The share of the features born dead that had not fired by the end."""
+    return (first.born - first.fired) / first.born if first.born else None
+
+
 def load(folder: Path) -> Cells:
     """The cells by gamma and arm, in order.
 
@@ -143,8 +148,8 @@ def table(cells: Cells) -> str:
             cell.share(lambda r: r.death_init.dead_topk),
             cell.share(lambda r: r.death_end.dead_relu),
             cell.share(lambda r: r.death_end.dead_topk),
-            cell.mean(lambda r: trained(r).revival_relu.never_share),
-            cell.mean(lambda r: trained(r).revival_topk.never_share),
+            cell.mean(lambda r: never_fired(trained(r).first_firing_relu)),
+            cell.mean(lambda r: never_fired(trained(r).first_firing_topk)),
             cell.bias,
         ]
         plain = [cell.mean(lambda r: trained(r).recovery), cell.mean(lambda r: trained(r).fvu)]
@@ -182,7 +187,7 @@ def facts(cells: Cells) -> list[Fact]:
 
     def never(gamma: int, arm: str, path: str) -> Mean:
         return cells[gamma, arm].mean(
-            lambda result: getattr(trained(result), f"revival_{path}").never_share
+            lambda result: never_fired(getattr(trained(result), f"first_firing_{path}"))
         )
 
     def recovered(gamma: int, arm: str) -> Mean:

@@ -32,7 +32,7 @@ from leaderboard.columns.death import (
     INIT,
 )
 from leaderboard.columns.kinds import Metric
-from leaderboard.columns.training import NEVER
+from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.text import NOTHING, escape, table
 from zoo.errors import UsageError
 from zoo.files import write_atomically
@@ -45,7 +45,9 @@ DICTIONARY = "cells.md"
 _DERIVED: dict[str, Metric] = {
     "share_dead_init": INIT,
     "share_dead_end": END,
-    "share_never_revived": NEVER,
+    "share_durable": BORN_DEAD.durable,
+    "share_relapsed": BORN_DEAD.relapsed,
+    "share_never_fired": BORN_DEAD.never,
     "share_owed_to_mean": DUE_TO_MEAN,
     "share_owed_to_spectrum": DUE_TO_SPECTRUM,
     "share_owed_to_neither": DUE_TO_NEITHER,

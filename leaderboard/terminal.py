@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import singledispatch
 
 from bench.records.schema import Record
-from leaderboard.columns.kinds import Column, RevivalStep, Table
+from leaderboard.columns.kinds import Column, Table
 from leaderboard.columns.tables import ArmColumn, arm_columns
 from leaderboard.groups import CENTERED, RAW, Group, arms_of, by_setting, group_records
-from leaderboard.text import integer, plain
+from leaderboard.text import plain
 
 WIDTH = 100
 _ABSENT = "-"
@@ -94,23 +93,6 @@ def _row(group: Group, columns: Sequence[ArmColumn]) -> list[str]:
     return [group.label, f"{done}/{len(group.cells)}", *cells]
 
 
-@singledispatch
 def _text(column: Column, group: Group, arm: str | None) -> str:
     value = column.of_model(group, arm)
     return _ABSENT if value is None else column.show(value)
-
-
-@_text.register
-def _revival(column: RevivalStep, group: Group, arm: str | None) -> str:
-    """The range of the medians; `>300` where 300 steps were too few for half of the features."""
-    records = [cell for layer in group.layers for cell in group.at(layer, arm) if cell is not None]
-    found = [each for each in column.revivals(records) if each.born]
-    medians = [each.median_steps for each in found if each.median_steps is not None]
-    trained = [record.result.training for record in records if record.result is not None]
-    steps = integer(max((each.steps for each in trained if each is not None), default=0))
-    if not medians:
-        return f">{steps}" if found else _ABSENT
-    low, high = integer(min(medians)), integer(max(medians))
-    if len(medians) < len(found):
-        return f"{low}..>{steps}"
-    return low if low == high else f"{low}..{high}"

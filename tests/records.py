@@ -16,13 +16,17 @@ import bench.records.schema
 from bench.death.theory import predicted_dead, predicted_relu
 from bench.plan.protocol import Protocol
 from bench.records.schema import (
+    Chance,
     Checkpoint,
     Death,
+    Fates,
+    FirstFiring,
     OutlierDimension,
     Provenance,
     Record,
     Result,
     Revival,
+    Silence,
     SpecialTokens,
     Statistics,
     Training,
@@ -226,6 +230,11 @@ def _training(spec: Spec, init: Death, draw: random.Random) -> Training:
     steps, batch = spec.protocol["steps"], spec.protocol["batch"]
     keep_relu, keep_topk = draw.uniform(0.5, 1.0), draw.uniform(0.0, 0.6)
     points = sorted({0, *(round(steps ** (i / 6)) for i in range(1, 7)), steps})
+    relu = _fates(init.dead_relu, round(init.dead_relu * keep_relu), draw)
+    topk = _fates(init.dead_topk, round(init.dead_topk * keep_topk), draw)
+    either = Fates(
+        **{name: getattr(relu, name) + getattr(topk, name) for name in Fates.model_fields}
+    )
     checkpoints = tuple(
         Checkpoint(
             step=step,
@@ -234,57 +243,91 @@ def _training(spec: Spec, init: Death, draw: random.Random) -> Training:
             dead_topk=round(init.dead_topk * keep_topk ** (step / steps)),
             loss=None if step == 0 else 1.0 / (1 + step) ** 0.1,
             bias_progress=keep_topk**0.2 * (step / steps) ** 0.5 if spec.arm == "raw" else None,
+            fates_relu=_so_far(relu, step / steps),
+            fates_topk=_so_far(topk, step / steps),
         )
         for step in points
     )
-    last = checkpoints[-1]
-    by_relu = _revival(init.dead_relu, last.dead_relu, steps, draw)
-    by_topk = _revival(init.dead_topk, last.dead_topk, steps, draw)
+    sample = min(spec.protocol["N"], spec.limit or spec.protocol["N"])
     return Training(
         steps=steps,
         tokens=steps * batch,
         path="sparse",
         checkpoints=checkpoints,
-        revival_relu=by_relu,
-        revival_topk=by_topk,
-        revival=_revival(init.dead, last.dead_relu + last.dead_topk, steps, draw),
+        silence=Silence(tokens=sample, steps=-(-sample // batch), reason=None),
+        first_firing_relu=_first_firing(relu, steps, draw),
+        first_firing_topk=_first_firing(topk, steps, draw),
+        first_firing=_first_firing(either, steps, draw),
+        revival_relu=_revival(relu, steps, sample, draw),
+        revival_topk=_revival(topk, steps, sample, draw),
+        revival=_revival(either, steps, sample, draw),
         fvu=draw.uniform(0.1, 0.6),
         l0=draw.uniform(0.9, 1.0) * spec.protocol["k"],
         recovery=draw.uniform(0.3, 1.0) if spec.domain == "synthetic" else None,
     )
 
 
-def _revival(born: int, dead: int, steps: int, draw: random.Random) -> Revival:
-    revived = max(born - dead, 0)
-    if born == 0:
-        return Revival(
-            born=0, revived=0, median_steps=None, interval=None, reason="no feature was born dead"
-        )
-    if 2 * revived < born:
-        reason = f"{revived} of {born} revived, fewer than half"
-        return Revival(
-            born=born,
-            revived=revived,
-            median_steps=None,
-            interval=None,
-            reason=reason,
-            curve=_survival(born, revived, steps, steps),
-        )
-    median = float(draw.randrange(max(steps // 20, 1), steps))
-    return Revival(
-        born=born,
-        revived=revived,
-        median_steps=median,
-        interval=(median * 0.8, median * 1.2),
+def _fates(born: int, dead: int, draw: random.Random) -> Fates:
+    """Of features born dead, of which `dead` are dead at the end."""
+    relapsed = draw.randint(0, dead)
+    return Fates(durable=born - dead, relapsed=relapsed, never=dead - relapsed)
+
+
+def _so_far(fates: Fates, share: float) -> Fates:
+    """At a share of the training; all of it at its end."""
+    durable, relapsed = (round(each * share**0.5) for each in (fates.durable, fates.relapsed))
+    return Fates(durable=durable, relapsed=relapsed, never=_born(fates) - durable - relapsed)
+
+
+def _born(fates: Fates) -> int:
+    return fates.durable + fates.relapsed + fates.never
+
+
+def _first_firing(fates: Fates, steps: int, draw: random.Random) -> FirstFiring:
+    fired = fates.durable + fates.relapsed
+    return FirstFiring(fired=fired, **_times(_born(fates), fired, "fired", steps, draw))
+
+
+def _revival(fates: Fates, steps: int, sample: int, draw: random.Random) -> Revival:
+    born = _born(fates)
+    awake = draw.randint(0, born // 4)
+    chance = Chance(
+        tokens=4 * sample,
+        fired=2 * awake,
+        awake=awake,
+        never=1 - 3 * awake / born if born else None,
+        never_interval=None,
         reason=None,
-        curve=_survival(born, revived, round(median), steps),
+    )
+    return Revival(
+        **fates.model_dump(),
+        **_times(born, fates.durable, "revived durably", steps, draw),
+        revivals=2 * fates.durable + fates.relapsed,
+        chance=chance if born else None,
     )
 
 
-def _survival(born: int, revived: int, middle: int, steps: int) -> tuple[tuple[float, float], ...]:
-    """The share still dead after each firing, half of it gone at the step `middle`; thinned.
+def _times(born: int, events: int, event: str, steps: int, draw: random.Random) -> dict[str, Any]:
+    """When an event came to `events` of the features born dead."""
+    found: dict[str, Any] = {"born": born, "median_steps": None, "interval": None}
+    if born == 0:
+        return found | {"reason": "no feature was born dead"}
+    if 2 * events < born:
+        reason = f"{events} of {born} {event}, fewer than half"
+        return found | {"reason": reason, "curve": _survival(born, events, steps, steps)}
+    middle = float(draw.randrange(max(steps // 20, 1), steps))
+    return found | {
+        "median_steps": middle,
+        "interval": (middle * 0.8, middle * 1.2),
+        "reason": None,
+        "curve": _survival(born, events, round(middle), steps),
+    }
 
-    It ends with training where some never fired, as a measured one does.
+
+def _survival(born: int, revived: int, middle: int, steps: int) -> tuple[tuple[float, float], ...]:
+    """The share without the event after each, half of it gone at the step `middle`; thinned.
+
+    It ends with training where some were never revived, as a measured one does.
     """
     half = min(revived, -(-born // 2))
     early = [round(middle * (i / half) ** 2) for i in range(1, half + 1)]

@@ -61,8 +61,9 @@ def layer_memory(card: Card, protocol: Protocol, tokens: int) -> int:
 
 
 def sae_memory(card: Card, protocol: Protocol) -> int:
-    """What an SAE in training holds: two matrices, and Adam's two moments of each."""
-    return 24 * protocol.n * card.tap.width
+    """What an SAE in training holds: two matrices, Adam's two moments of each, and the encoder as
+    it was born (`bench.sae.untrained`)."""
+    return 28 * protocol.n * card.tap.width
 
 
 def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:

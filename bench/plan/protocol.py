@@ -48,7 +48,11 @@ class Protocol(Recipe):
     )
 
     N: int = Field(
-        default=REFERENCE.N, ge=2, le=MOST, description="tokens of the frozen evaluation sample"
+        default=REFERENCE.N,
+        ge=2,
+        le=MOST,
+        description="tokens of the frozen evaluation sample, and training tokens without a firing "
+        "that make a feature silent",
     )
     checkpoints: int = Field(
         default=20, ge=0, le=10_000, description="censuses during training, log-spaced in steps"

@@ -93,6 +93,14 @@ class SpecialTokens(_Part):
     reason: str | None = Field(description="why one or both are not there")
 
 
+class Fates(_Part):
+    """What has become of features that were dead at birth, by path; as in `Revival`."""
+
+    durable: int
+    relapsed: int
+    never: int
+
+
 class Checkpoint(_Part):
     """The state after a number of training steps."""
 
@@ -102,18 +110,34 @@ class Checkpoint(_Part):
     dead_topk: int
     loss: float | None
     bias_progress: float | None = Field(description="share of the mean that the bias has learned")
+    fates_relu: Fates | None = Field(
+        default=None, description="of features born dead by ReLU; absent from older records"
+    )
+    fates_topk: Fates | None = Field(
+        default=None, description="of features born dead by TopK; absent from older records"
+    )
 
 
-class Revival(_Part):
-    """When features that were dead at birth fired first, by path; in training steps.
+class Silence(_Part):
+    """What makes a feature silent: as many training tokens without a firing as the sample has."""
 
-    `median_steps` is the Kaplan-Meier median with censoring at the end of training; None where
-    fewer than half revived, which `reason` says.
+    tokens: int = Field(description="tokens of the frozen evaluation sample")
+    steps: int = Field(description="whole training steps that hold these tokens at least")
+    reason: str | None = Field(
+        description="why nothing that had fired could be silent again: too few steps"
+    )
+
+
+class TimeToEvent(_Part):
+    """When something came to features that were dead at birth; in training steps, from 0.
+
+    Kaplan-Meier over all of them, censored at the end of training.
     """
 
     born: int = Field(description="features dead at birth by this path")
-    revived: int = Field(description="those of them that fired by the end of training")
-    median_steps: float | None = Field(description="Kaplan-Meier median, in steps")
+    median_steps: float | None = Field(
+        description="Kaplan-Meier median, in steps; none where fewer than half had the event"
+    )
     interval: tuple[float, float] | None = Field(description="95 %, of the median")
     reason: str | None = Field(description="why there is no median or no interval")
     median_tokens: float | None = Field(default=None, description="the median in training tokens")
@@ -121,13 +145,46 @@ class Revival(_Part):
         default=None, description="the interval in training tokens"
     )
     curve: tuple[tuple[float, float], ...] = Field(
-        default=(), description="Kaplan-Meier estimate: (step, share still dead), thinned"
+        default=(),
+        description="Kaplan-Meier estimate: (step, share still without the event), thinned",
     )
 
-    @property
-    def never_share(self) -> float | None:
-        """The share that had not fired by the end; None where none was born dead."""
-        return (self.born - self.revived) / self.born if self.born else None
+
+class FirstFiring(TimeToEvent):
+    """When features that were dead at birth first fired on a training token, by path."""
+
+    fired: int = Field(description="those of them that fired by the end of training")
+
+
+class Chance(_Part):
+    """What sampling alone shows of features born dead: their dictionary as it was born, followed
+    without training on the first of the same training tokens."""
+
+    tokens: int = Field(description="training tokens that it was followed on")
+    fired: int = Field(description="features born dead that fired on any of them")
+    awake: int = Field(
+        description="features born dead that fired on the last of them, as many as the frozen "
+        "sample has: so many would not be silent"
+    )
+    never: float | None = Field(
+        description="share of the features born dead that would fire on none of all training tokens"
+    )
+    never_interval: tuple[float, float] | None = Field(description="95 %, of that share")
+    reason: str | None = Field(description="why that share or its interval is not there")
+
+
+class Revival(TimeToEvent):
+    """What became of features that were dead at birth, by path, and when they revived for good.
+
+    A revival is the step that ends a silence (`Silence`), or death at birth. It is durable where
+    the feature is neither silent nor dead on the frozen sample at the end; its time is the event.
+    """
+
+    durable: int = Field(description="those that had revived and were alive at the end")
+    relapsed: int = Field(description="those that had fired and were silent or dead at the end")
+    never: int = Field(description="those that had fired on no training token")
+    revivals: int = Field(description="revivals of all of them, several of one feature counted")
+    chance: Chance | None = Field(description="none where no feature was born dead")
 
 
 class Transitions(_Part):
@@ -174,9 +231,16 @@ class Training(_Part):
     tokens: int = Field(description="tokens trained on")
     path: Literal["sparse", "dense"] = Field(description="how the step was computed")
     checkpoints: tuple[Checkpoint, ...] = Field(description="censuses on the way")
-    revival_relu: Revival = Field(description="of features born dead by ReLU")
-    revival_topk: Revival = Field(description="of features born dead by TopK")
-    revival: Revival = Field(description="of features born dead by either path")
+    silence: Silence | None = Field(description="absent from older records")
+    first_firing_relu: FirstFiring = Field(description="of features born dead by ReLU")
+    first_firing_topk: FirstFiring = Field(description="of features born dead by TopK")
+    first_firing: FirstFiring = Field(description="of features born dead by either path")
+    revival_relu: Revival | None = Field(description="of features born dead by ReLU")
+    revival_topk: Revival | None = Field(description="of features born dead by TopK")
+    revival: Revival | None = Field(description="of features born dead by either path")
+    revival_reason: str | None = Field(
+        default=None, description="why no revival was measured, in older records"
+    )
     fvu: float = Field(description="fraction of variance unexplained, about the held-out mean")
     l0: float = Field(description="features with a value > 0 per token")
     recovery: float | None = Field(description="mean max cosine to the true features, if known")

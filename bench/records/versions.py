@@ -25,10 +25,12 @@ Document = dict[str, Any]
 
 
 def lift_1_to_2(record: Document) -> Document:
-    """Version 2 takes any preset's name in `attribution`, and writes every key.
+    """Version 2 takes any preset's name in `attribution`, tells first firing from revival, and
+    writes every key.
 
     Files of version 1 lack the keys that were added while it was current; they become null. Its
-    `attribution` names raw, centered and whitened, as a version 2 of those three presets does.
+    `attribution` names raw, centered and whitened, as a version 2 of those three presets does. What
+    it calls revival is the first firing; who revived for good it did not measure.
     """
     result = record["result"]
     if result is not None:
@@ -45,13 +47,24 @@ def lift_1_to_2(record: Document) -> Document:
     return record
 
 
+_ONLY_FIRST_FIRINGS = "measured when only the first firing was, not who was alive at the end"
+
+
 def _lift_training(training: Document) -> None:
     for key in ("transitions", "bias_steps"):
         training.setdefault(key, None)
-    for key in ("revival", "revival_relu", "revival_topk"):
-        training[key].setdefault("median_tokens", None)
-        training[key].setdefault("interval_tokens", None)
-        training[key].setdefault("curve", [])
+    for path in ("", "_relu", "_topk"):
+        found = training.pop(f"revival{path}")
+        found["fired"] = found.pop("revived")
+        found.setdefault("median_tokens", None)
+        found.setdefault("interval_tokens", None)
+        found.setdefault("curve", [])
+        training[f"first_firing{path}"] = found
+        training[f"revival{path}"] = None
+    training["silence"] = None
+    training["revival_reason"] = _ONLY_FIRST_FIRINGS
+    for checkpoint in training["checkpoints"]:
+        checkpoint["fates_relu"] = checkpoint["fates_topk"] = None
 
 
 # From the version that is the key to the next one.

@@ -21,6 +21,7 @@ from bench.activations.stream import Stream
 from bench.compute.heap import trim_heap
 from bench.compute.matmul import fast_matmul
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
+from bench.death.firings import FiringClock, silence_steps
 from bench.plan.blocks import Block
 from bench.plan.protocol import Protocol
 from bench.records.provenance import Clock
@@ -215,7 +216,7 @@ def _measure(
         specs = [spec for spec in block.specs if spec.layer == number]
         try:
             layer = _make_layer(sample[number], block.protocol)
-            cells += [_make_cell(spec, layer, block.protocol) for spec in specs]
+            cells += [_make_cell(spec, layer, block) for spec in specs]
         except ModelError as error:
             outcomes |= {spec.hash: error for spec in specs}
         trim_heap()
@@ -274,9 +275,18 @@ def _add_special_tokens(cells: Sequence[Cell], stream: Stream | CachedStream, to
         layers[number].special = special
 
 
-def _make_cell(spec: Spec, layer: Layer, protocol: Protocol) -> Cell:
-    arm = parse_arm(spec.arm)
-    sae = layer.initial.sae(arm, spec.seed)
-    trainer = Trainer(sae, protocol, aux=arm.aux)
-    dead = {name: found.dead for name, found in layer.initial.presets(spec.seed).items()}
-    return Cell(spec, layer, trainer, layer.initial.census(arm, spec.seed), dead)
+def _make_cell(spec: Spec, layer: Layer, block: Block) -> Cell:
+    arm, protocol, initial = parse_arm(spec.arm), block.protocol, layer.initial
+    sae, born = initial.sae(arm, spec.seed), initial.census(arm, spec.seed)
+    silence = silence_steps(born.tokens, protocol.batch)
+    trainer = Trainer(
+        sae,
+        protocol,
+        aux=arm.aux,
+        clock=FiringClock(
+            sae.n, silence=silence, born_dead=born.dead_mask, device=sae.W_enc.device
+        ),
+    )
+    dead = {name: found.dead for name, found in initial.presets(spec.seed).items()}
+    untrained = initial.untrained(arm, spec.seed, silence=silence, steps=block.steps)
+    return Cell(spec, layer, trainer, born, dead, untrained)

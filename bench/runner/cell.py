@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.death import revival
 from bench.death.census import Census
-from bench.records.schema import Checkpoint, SpecialTokens, Statistics
+from bench.records.schema import Checkpoint, Fates, SpecialTokens, Statistics
 from bench.records.spec import Spec
 from bench.sae.initial import InitialSAEs
 from bench.sae.model import SAE
 from bench.sae.quality import bias_target
 from bench.sae.trainer import Trainer
+from bench.sae.untrained import Untrained
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Cell:
     trainer: Trainer
     born: Census
     attribution: dict[str, int]  # dead features at birth, by preset arm
+    untrained: Untrained | None  # None where no feature was born dead
     last: Census | None = None
     checkpoints: list[Checkpoint] = field(default_factory=list)
     was_topk: Tensor = field(init=False)  # bool [n], dead by TopK at some census so far
@@ -47,6 +50,8 @@ class Cell:
 
     def step(self, batch: Tensor) -> Tensor:
         """One training step on raw activations [batch, d]; the loss. Raises `TrainingFailed`."""
+        if self.untrained is not None:
+            self.untrained.look(batch, self.trainer.step_number)
         loss = self.trainer.step(batch).loss
         self.bias.look(self.trainer.step_number)
         return loss
@@ -64,8 +69,15 @@ class Cell:
                 dead_topk=found.dead_topk,
                 loss=loss,
                 bias_progress=self.bias.share(),
+                fates_relu=Fates(**self.fates(self.born.never_positive, found).counts()),
+                fates_topk=Fates(**self.fates(self.born.never_selected, found).counts()),
             )
         )
+
+    def fates(self, born_dead: Tensor, found: Census) -> revival.Fates:
+        """What has become of features born dead, bool [n], by a census taken now."""
+        clock, steps = self.trainer.clock, self.trainer.step_number
+        return revival.fates(clock, born_dead, found.dead_mask, steps)
 
     def count_last(self) -> Census:
         """The census at the end of training, which counts firings too."""
@@ -79,6 +91,7 @@ class Cell:
             "checkpoints": [point.model_dump() for point in self.checkpoints],
             "was_topk": self.was_topk,
             "bias_reached": self.bias.reached,
+            "untrained": None if self.untrained is None else self.untrained.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -87,6 +100,8 @@ class Cell:
         self.checkpoints = [Checkpoint.model_validate(point) for point in state["checkpoints"]]
         self.was_topk.copy_(state["was_topk"])
         self.bias.reached.copy_(state["bias_reached"])
+        if self.untrained is not None:
+            self.untrained.load_state_dict(state["untrained"])
 
 
 class BiasClock:

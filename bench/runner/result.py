@@ -9,23 +9,19 @@ from torch import Tensor
 
 from bench.death import theory
 from bench.death.census import Census
-from bench.death.revival import survival, survival_curve, transitions
+from bench.death.revival import transitions
 from bench.records.schema import (
     Agreement,
     BiasSteps,
     Death,
     Result,
-    Revival,
     Training,
     Transitions,
 )
 from bench.runner.cell import Cell
+from bench.runner.revivals import first_firing, revivals, silence
 from bench.sae.families import is_dense
 from bench.sae.quality import agreement, quality, recovery
-from bench.sae.trainer import Trainer
-
-# Points that a record keeps of a survival curve: more than a figure can show.
-CURVE_POINTS = 64
 
 
 def result(cell: Cell, truth: Tensor | None) -> Result:
@@ -74,20 +70,19 @@ def _alive_directions(cell: Cell) -> Tensor:
 def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:
     trainer = cell.trainer
     measured = quality(trainer.sae, cell.layer.sample)
-    dead_at_birth = {
-        "relu": cell.born.never_positive,
-        "topk": cell.born.never_selected,
-        "all": cell.born.never_positive | cell.born.never_selected,
-    }
-    revivals = {path: _revival(trainer, dead) for path, dead in dead_at_birth.items()}
+    relu, topk = cell.born.never_positive, cell.born.never_selected
     return Training(
         steps=trainer.step_number,
         tokens=trainer.tokens,
         path=cast(Literal["sparse", "dense"], trainer.path),
         checkpoints=tuple(cell.checkpoints),
-        revival_relu=revivals["relu"],
-        revival_topk=revivals["topk"],
-        revival=revivals["all"],
+        silence=silence(cell),
+        first_firing_relu=first_firing(cell, relu),
+        first_firing_topk=first_firing(cell, topk),
+        first_firing=first_firing(cell, relu | topk),
+        revival_relu=revivals(cell, relu, last),
+        revival_topk=revivals(cell, topk, last),
+        revival=revivals(cell, relu | topk, last),
         fvu=measured.fvu,
         l0=measured.l0,
         recovery=None if truth is None else recovery(trainer.sae, truth),
@@ -115,25 +110,6 @@ def _bias_steps(cell: Cell) -> BiasSteps | None:
         return None
     half, most, nearly_all = steps
     return BiasSteps(half=half, most=most, nearly_all=nearly_all)
-
-
-def _revival(trainer: Trainer, dead: Tensor) -> Revival:
-    events = (trainer.clock.first_fired, dead, trainer.step_number)
-    times, shares = survival_curve(*events)
-    curve = thin(list(zip(times.tolist(), shares.tolist(), strict=True)), CURVE_POINTS)
-    found = survival(*events)
-    median, interval = found.in_tokens(trainer.batch or 0)
-    more = {"curve": curve, "median_tokens": median, "interval_tokens": interval}
-    counts = found.to_dict()
-    counts["revived"] = counts.pop("events")
-    return Revival.model_validate(counts | more)
-
-
-def thin(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """At most `most` of the points, evenly spaced by number, the first and the last included."""
-    if len(points) <= most:
-        return points
-    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
 
 def _death(found: Census) -> Death:

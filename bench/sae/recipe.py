@@ -90,7 +90,7 @@ class Recipe(FamilyKeys):
         default=10_000_000,
         ge=1,
         le=MOST,
-        description="tokens without firing that make a feature dead",
+        description="tokens without firing after which AuxK uses a feature",
     )
     path: Literal["sparse", "dense", "auto"] = Field(
         default="auto",

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import TypeVar
 
 from bench.intervals import Estimate
-from bench.records.schema import OutlierDimension, Record, Revival, Training
+from bench.records.schema import OutlierDimension, Record, TimeToEvent, Training
 from leaderboard.columns.readers import Value, of_training, share
 from leaderboard.groups import CENTERED, RAW, Group
 from leaderboard.metric_intervals import Counted, difference_interval, share_interval
@@ -30,6 +30,9 @@ class Table(Enum):
     # A domain's page: a row per model, then the same columns in a row per layer.
     DOMAIN_INIT = auto()
     DOMAIN_TRAINED = auto()
+    # A domain's page: a row per model.
+    DOMAIN_REVIVAL_RELU = auto()
+    DOMAIN_REVIVAL_TOPK = auto()
     # The same on a domain's page (a row per model) and on a model's page (a row per layer).
     ATTRIBUTION = auto()
     # A model's page: a row per layer.
@@ -38,6 +41,8 @@ class Table(Enum):
     MODEL_SPECIAL_TOKENS = auto()
     # A model's page: a row per layer and arm.
     MODEL_DEATH = auto()
+    MODEL_REVIVAL_RELU = auto()
+    MODEL_REVIVAL_TOPK = auto()
     MODEL_TRAINING = auto()
     # The web page: a row per model, and a row per cell.
     WEB_MODELS = auto()
@@ -187,10 +192,11 @@ def rate_difference(
 
     def value(record: Record) -> float | None:
         one, other = first(record), second(record)
-        return None if one is None or other is None else (one[0] - other[0]) / one[1]
+        return (one[0] - other[0]) / one[1] if one and other and one[1] else None
 
     def interval(records: Sequence[Record]) -> Estimate | None:
-        return difference_interval(first, second, [(record, record) for record in records])
+        pairs = [(record, record) for record in records if value(record) is not None]
+        return difference_interval(first, second, pairs)
 
     return Metric(
         title=title,
@@ -204,45 +210,46 @@ def rate_difference(
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class RevivalStep(Column):
-    """The median step of revival. Where a cell did not reach it, there is no mean over cells."""
+class EventStep(Column):
+    """The median step of an event. Where a cell did not reach it, there is no mean over cells."""
 
-    read: Callable[[Training], Revival]
+    read: Callable[[Training], TimeToEvent | None]
 
-    def revival(self, record: Record) -> Revival | None:
-        """The cell's revival; None where nothing was trained."""
-        training = record.result.training if record.result else None
-        return None if training is None else self.read(training)
-
-    def revivals(self, records: Iterable[Record | None]) -> list[Revival]:
-        """Of the cells that were trained."""
-        found = (self.revival(record) for record in records if record is not None)
+    def events(self, records: Iterable[Record | None]) -> list[TimeToEvent]:
+        """Of the cells that were trained; older records may have none."""
+        trained = (each.result.training for each in records if each is not None and each.result)
+        found = (self.read(training) for training in trained if training is not None)
         return [each for each in found if each is not None]
 
     def of_model(self, group: Group, arm: str | None = None) -> float | None:
-        """The mean over layers; None where a cell with features to revive did not reach it."""
-        found = self.revivals(cell for layer in group.layers for cell in group.at(layer, arm))
+        """The mean over layers; None where a cell with features born dead did not reach it."""
+        found = self.events(cell for layer in group.layers for cell in group.at(layer, arm))
         if any(each.born and each.median_steps is None for each in found):
             return None
         return super().of_model(group, arm)
 
 
-def revival_step(
+def event_step(
     title: str,
     meaning: str,
-    read: Callable[[Training], Revival],
+    read: Callable[[Training], TimeToEvent | None],
     tables: Tables,
     *,
-    short: tuple[str, str] | None = None,
-) -> RevivalStep:
-    """The Kaplan-Meier median of a revival, in steps."""
-    return RevivalStep(
+    optional: bool = False,
+) -> EventStep:
+    """The Kaplan-Meier median of an event, in steps."""
+
+    def median(training: Training) -> float | None:
+        found = read(training)
+        return None if found is None else found.median_steps
+
+    return EventStep(
         title=title,
         meaning=meaning,
         tables=tables,
-        value=of_training(lambda training: read(training).median_steps),
+        value=of_training(median),
         show=integer,
-        short=short,
+        optional=optional,
         read=read,
     )
 

@@ -99,14 +99,6 @@ def share(counted: Counted) -> Value:
     return value
 
 
-def never_fired(record: Record) -> tuple[int, int] | None:
-    """Features that had not fired by the end of training, of those dead at initialisation."""
-    training = record.result.training if record.result else None
-    if training is None:
-        return None
-    return training.revival.born - training.revival.revived, training.revival.born
-
-
 def bias_progress(training: Training) -> float | None:
     """The share of the mean that the bias had learned by the end."""
     return training.checkpoints[-1].bias_progress if training.checkpoints else None

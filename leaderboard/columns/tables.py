@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from leaderboard.columns import activations, death, training
+from leaderboard.columns import activations, death, revival, training
 from leaderboard.columns.death import END, INIT, INIT_RELU, INIT_TOPK
 from leaderboard.columns.kinds import Column, ColumnList, Table
 from leaderboard.columns.training import SAVED_END, SAVED_INIT
 from leaderboard.groups import Group, arms_of
 
-COLUMNS = ColumnList([*activations.COLUMNS, *death.COLUMNS, *training.COLUMNS])
+COLUMNS = ColumnList([*activations.COLUMNS, *death.COLUMNS, *revival.COLUMNS, *training.COLUMNS])
 
 # Where a table does not follow the order of the list: what comes first.
 _FIRST: dict[Table, tuple[Column, ...]] = {

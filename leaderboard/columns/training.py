@@ -1,4 +1,4 @@
-"""Columns about what training did: revival, the bias, reconstruction, and what centering saved."""
+"""Columns about what training did: the bias, reconstruction, and what centering saved."""
 
 from __future__ import annotations
 
@@ -10,64 +10,19 @@ from leaderboard.columns.kinds import (
     Table,
     by_row,
     each_arm,
-    first_arm,
     in_raw,
     metric,
-    rate,
     raw_and_centered,
-    revival_step,
 )
 from leaderboard.columns.readers import (
     bias_progress,
     in_training,
-    never_fired,
     of_training,
     share,
 )
 from leaderboard.text import integer, percent
 
 COLUMNS = ColumnList()
-
-# ----------------------------------------------------------------------------------------- revival
-
-REVIVAL = COLUMNS.add(
-    revival_step(
-        "Revival",
-        "step by which half of the features that were dead at initialisation had fired "
-        "(Kaplan-Meier median, with its 95 % interval)",
-        lambda training: training.revival,
-        in_raw(Table.DOMAIN_TRAINED)
-        | first_arm(Table.TERMINAL)
-        | by_row(Table.MODEL_TRAINING, Table.WEB_CELLS),
-        short=("revival", "steps"),
-    )
-)
-REVIVAL_RELU = COLUMNS.add(
-    revival_step(
-        "Rev. ReLU",
-        "the same for features dead by ReLU",
-        lambda training: training.revival_relu,
-        by_row(Table.MODEL_TRAINING),
-    )
-)
-REVIVAL_TOPK = COLUMNS.add(
-    revival_step(
-        "Rev. TopK",
-        "the same for features dead by TopK",
-        lambda training: training.revival_topk,
-        by_row(Table.MODEL_TRAINING),
-    )
-)
-NEVER = COLUMNS.add(
-    rate(
-        "Never %",
-        "of the features that were dead at initialisation, those that had not fired by the end of "
-        "training; none where no feature was dead at initialisation",
-        never_fired,
-        in_raw(Table.DOMAIN_TRAINED)
-        | by_row(Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
-    )
-)
 
 # ---------------------------------------------------------------------------------------- training
 

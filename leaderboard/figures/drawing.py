@@ -12,16 +12,25 @@ import io
 import statistics
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bench.death.theory import predicted_dead, predicted_relu
+from leaderboard.figures.axes import (
+    domain_panels,
+    gamma_ticks,
+    layer_ticks,
+    share_axes,
+    shared_legend,
+    step_grid,
+    step_ticks,
+)
 from leaderboard.figures.pictures import Picture
 from leaderboard.groups import CENTERED, RAW, WHITENED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
@@ -77,10 +86,16 @@ def available() -> bool:
 
 def draw(picture: Picture) -> dict[str, bytes]:
     """The picture as files: suffix -> bytes."""
-    from matplotlib import rc_context
+    with _style():
+        figure = compose(picture)
+        return {suffix: _saved(figure, suffix) for suffix in picture.suffixes}
+
+
+def compose(picture: Picture) -> Figure:
+    """The figure, laid out and ready to be saved."""
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
+    with _style():
         # Finding a layout takes as long as drawing: the models' many figures have a fixed one.
         figure = Figure(layout=None if picture.kind == "profile" else "constrained")
         _DRAWERS[picture.kind](figure, picture.data)
@@ -89,14 +104,21 @@ def draw(picture: Picture) -> dict[str, bytes]:
         caption = picture.caption.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
         caption = textwrap.fill(caption, int(15 * figure.get_figwidth()))
         figure.supxlabel(caption, fontsize=8, color="#555555")
-        with warnings.catch_warnings():
-            # A name in a script that the font lacks is drawn as boxes.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-            if (engine := figure.get_layout_engine()) is not None:
-                # Once for all files; with an engine, even "none", each is drawn twice.
-                engine.execute(figure)
-                figure.set_layout_engine(None)
-            return {suffix: _saved(figure, suffix) for suffix in picture.suffixes}
+        if (engine := figure.get_layout_engine()) is not None:
+            # Once for all files; with an engine, even "none", each is drawn twice.
+            engine.execute(figure)
+            figure.set_layout_engine(None)
+    return figure
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE), warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
 
 
 # What would make the bytes depend on when and with what they were made.
@@ -157,7 +179,7 @@ def _gamma_death(figure: Figure, data: dict[str, Any]) -> None:
         axes.set_xscale("log")
         axes.set_ylim(-3, 103)
         axes.set_xlabel("gamma of the layer")
-        _gamma_ticks(axes.xaxis)
+        gamma_ticks(axes.xaxis)
     if set(data["arms"]) - {RAW}:
         left.scatter([], [], s=18, facecolors="none", edgecolors=GREY, label="other arms: hollow")
     legend = left.legend(loc="upper left")
@@ -167,7 +189,7 @@ def _gamma_death(figure: Figure, data: dict[str, Any]) -> None:
 
 
 def _death_training(figure: Figure, data: dict[str, Any]) -> None:
-    panels = _domain_panels(figure, data["domains"], "dead features, % of n")
+    panels = domain_panels(figure, data["domains"], "dead features, % of n")
     colours = _arm_colours(data["arms"])
     for domain, axes in panels.items():
         for arm in data["arms"]:
@@ -183,33 +205,50 @@ def _death_training(figure: Figure, data: dict[str, Any]) -> None:
                 x, y = _medians(cells)
                 axes.plot(x, _percent(y), color="white", linewidth=3.6, zorder=3)
                 axes.plot(x, _percent(y), color=colours[arm], linewidth=2.2, zorder=3)
-        axes.set_xscale("symlog", linthresh=1)
-        axes.set_xlim(left=0)
-        axes.set_ylim(-3, 103)
-        _step_ticks(axes)
-    _shared_legend(figure, colours)
+        share_axes(axes, max(line["xy"][-1][0] for line in data["lines"]))
+    shared_legend(figure, colours)
+
+
+def _fates(figure: Figure, data: dict[str, Any]) -> None:
+    domains, colours = data["domains"], _arm_colours(data["arms"])
+    states = ("durable", "relapsed", "never")
+    grid = step_grid(figure, [f"{state}, %" for state in states], domains)
+    end = max(curve["steps"][-1] for curve in data["curves"])
+    for row, state in zip(grid, states, strict=True):
+        for axes, domain in zip(row, domains, strict=True):
+            for curve in data["curves"]:
+                if curve["domain"] == domain:
+                    colour = colours[curve["arm"]]
+                    shares = _percent(curve[state])
+                    axes.plot(
+                        curve["steps"], shares, color=colour, linewidth=1.8, marker="o", ms=2.5
+                    )
+                    if state == "durable":
+                        _chance_line(axes, end, curve["chance"], colour)
+            share_axes(axes, end)
+    shared_legend(figure, colours)
 
 
 def _revival(figure: Figure, data: dict[str, Any]) -> None:
     names = {"relu": "ReLU", "topk": "TopK"}
     domains, colours = data["domains"], _arm_colours(data["arms"])
-    figure.set_size_inches(max(5.0, 1.4 + 1.75 * len(domains)), 5.2)
-    grid = figure.subplots(len(names), len(domains), sharex=True, sharey=True, squeeze=False)
-    for row, (path, name) in zip(grid, names.items(), strict=True):
-        row[0].set_ylabel(f"born dead by {name},\nstill dead, %")
+    labels = [f"born dead by {name},\nnot revived durably, %" for name in names.values()]
+    grid = step_grid(figure, labels, domains)
+    end = data["steps"][-1]
+    for row, path in zip(grid, names, strict=True):
         for axes, domain in zip(row, domains, strict=True):
             for curve in data["curves"]:
                 if (curve["path"], curve["domain"]) == (path, domain):
-                    _survival_step(axes, data["steps"], curve, colours[curve["arm"]])
-            axes.set_xscale("symlog", linthresh=1)
-            axes.set_xlim(left=0)
-            axes.set_ylim(-3, 103)
-    for axes, domain in zip(grid[0], domains, strict=True):
-        axes.set_title(domain)
-    for axes in grid[-1]:
-        _step_ticks(axes)
-        axes.set_xlabel("training step")
-    _shared_legend(figure, colours)
+                    colour = colours[curve["arm"]]
+                    _survival_step(axes, data["steps"], curve, colour)
+                    _chance_line(axes, end, 1 - curve["chance"], colour)
+            share_axes(axes, end)
+    shared_legend(figure, colours)
+
+
+def _chance_line(axes: Axes, end: float, share: float, colour: str) -> None:
+    """What sampling alone shows at most."""
+    axes.plot([0, end], [100 * share] * 2, color=colour, linewidth=1.0, linestyle=":")
 
 
 def _survival_step(axes: Axes, steps: Sequence[int], curve: dict[str, Any], colour: str) -> None:
@@ -230,7 +269,7 @@ def _bias(figure: Figure, data: dict[str, Any]) -> None:
     # Without its lightest end, which is hard to see on white.
     colours = ListedColormap(colormaps["viridis"](linspace(0, 0.88, 256)))
     scale = LogNorm(low / 1.01, high * 1.01)
-    panels = _domain_panels(figure, data["domains"], "of the mean learned, %")
+    panels = domain_panels(figure, data["domains"], "of the mean learned, %")
     for domain, axes in panels.items():
         lines = [line for line in data["lines"] if line["domain"] == domain]
         _bundle(
@@ -242,12 +281,12 @@ def _bias(figure: Figure, data: dict[str, Any]) -> None:
         )
         axes.axhline(100, color=GREY, linewidth=0.8, linestyle=":")
         axes.set_xscale("log")
-        _step_ticks(axes)
+        step_ticks(axes)
     bar = figure.colorbar(
         ScalarMappable(scale, colours), ax=list(panels.values()), pad=0.01, aspect=30
     )
     bar.set_label("gamma of the layer")
-    _gamma_ticks(bar.ax.yaxis)
+    gamma_ticks(bar.ax.yaxis)
 
 
 def _heat(figure: Figure, data: dict[str, Any]) -> None:
@@ -274,10 +313,10 @@ def _heat(figure: Figure, data: dict[str, Any]) -> None:
             _write_values(axes, grid, scale)
         axes.grid(visible=False)
         axes.set_title(title)
-        _layer_ticks(axes)
+        layer_ticks(axes)
         bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=20)
         if key == "gamma":
-            _gamma_ticks(bar.ax.yaxis)
+            gamma_ticks(bar.ax.yaxis)
     panels[0].set_yticks(range(len(models)), models)
 
 
@@ -315,7 +354,7 @@ def _profile(figure: Figure, data: dict[str, Any]) -> None:
     low, high = top.get_ylim()
     top.set_ylim(low / 1.5, high * 1.5)
     top.set_ylabel("gamma")
-    _gamma_ticks(top.yaxis)
+    gamma_ticks(top.yaxis)
     top.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
     colours = _arm_colours(list(data["init"]))
     for arm, colour in colours.items():
@@ -334,13 +373,14 @@ def _profile(figure: Figure, data: dict[str, Any]) -> None:
     bottom.set_ylabel("dead features, % of n")
     layers = [layer for layer, _ in data["gammas"]["gamma"]]
     bottom.set_xlim(min(layers) - 0.5, max(layers) + 0.5)
-    _layer_ticks(bottom)
+    layer_ticks(bottom)
     bottom.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 _DRAWERS: dict[str, Callable[[Figure, dict[str, Any]], None]] = {
     "gamma_death": _gamma_death,
     "death_training": _death_training,
+    "fates": _fates,
     "revival": _revival,
     "bias": _bias,
     "heat": _heat,
@@ -349,33 +389,6 @@ _DRAWERS: dict[str, Callable[[Figure, dict[str, Any]], None]] = {
 
 
 # --------------------------------------------------------------------------------------- helpers
-
-
-def _domain_panels(figure: Figure, domains: Sequence[str], label: str) -> dict[str, Axes]:
-    """A panel for each domain, at most three side by side, on one scale."""
-    columns = min(3, len(domains))
-    rows = -(-len(domains) // columns)
-    figure.set_size_inches(max(5.0, 1.2 + 2.6 * columns), 1.1 + 2.3 * rows)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    places = grid.ravel()
-    for axes, domain in zip(places, domains, strict=False):
-        axes.set_title(domain)
-    for axes in places[len(domains) :]:
-        axes.set_axis_off()
-    # The lowest panel of each column, which need not be in the last row.
-    for axes in places[max(0, len(domains) - columns) : len(domains)]:
-        axes.tick_params(labelbottom=True)
-        axes.set_xlabel("training step")
-    for row in grid:
-        row[0].set_ylabel(label)
-    return dict(zip(domains, places, strict=False))
-
-
-def _shared_legend(figure: Figure, colours: dict[str, str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=colour, linewidth=2.2) for colour in colours.values()]
-    figure.legend(handles, list(colours), loc="outside right center")
 
 
 def _domain_styles(domains: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -389,36 +402,6 @@ def _arm_colours(arms: Sequence[str]) -> dict[str, str]:
     free = [colour for colour in _OTHER_ARMS if colour not in known.values()]
     others = [arm for arm in arms if arm not in known]
     return known | {arm: free[i % len(free)] for i, arm in enumerate(others)}
-
-
-def _step_ticks(axes: Axes) -> None:
-    """Steps as people write them: 100, 20k, 1M; no powers of ten."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _gamma_ticks(axis: Axis) -> None:
-    """1, 2, 5, 10 on a logarithmic axis: any range of a factor 2.5 holds one."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(_tick))
-
-
-def _layer_ticks(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlabel("layer")
-
-
-def _tick(value: float, _: int | None) -> str:
-    if abs(value) >= 1e6:
-        return f"{value / 1e6:g}M"
-    return f"{value / 1e3:g}k" if abs(value) >= 1e3 else f"{value:g}"
 
 
 def _xy(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:

@@ -10,10 +10,11 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import quantiles
-from typing import Any, Literal
+from functools import partial
+from statistics import median, quantiles
+from typing import Any, Literal, TypeVar
 
-from bench.records.schema import Checkpoint, Record, Revival
+from bench.records.schema import Checkpoint, Fates, Record, Revival, Training
 from leaderboard.columns.activations import GAMMA, GAMMA_RAW, GAMMA_RMS
 from leaderboard.columns.death import END, INIT, INIT_RELU, PREDICTED
 from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting
@@ -23,9 +24,11 @@ from zoo.cards import DOMAINS
 from zoo.files import content_hash
 
 # To be raised whenever the same data would be drawn in another way.
-DRAWING_VERSION = 3
+DRAWING_VERSION = 4
 
-Kind = Literal["gamma_death", "death_training", "revival", "bias", "heat", "profile"]
+Kind = Literal["gamma_death", "death_training", "fates", "revival", "bias", "heat", "profile"]
+
+_PATHS = {"relu": "ReLU", "topk": "TopK"}
 
 # Steps at which survival curves are read: more than a figure can show apart.
 SURVIVAL_POINTS = 64
@@ -68,9 +71,7 @@ def pictures(groups: Sequence[Group]) -> list[Picture]:
     found: list[Picture] = []
     for setting, members in by_setting(groups).items():
         found += [
-            picture
-            for build in (_gamma_death, _death_training, _revival, _bias, _heat)
-            if (picture := build(setting, members)) is not None
+            picture for build in _OF_SETTINGS if (picture := build(setting, members)) is not None
         ]
         profiles = (_profile(setting, group) for group in members)
         found += [picture for picture in profiles if picture is not None]
@@ -129,44 +130,59 @@ def _death_training(setting: Setting, groups: Sequence[Group]) -> Picture | None
     return _picture("death_training", setting, groups, "Death over training", caption, data)
 
 
+def _fates(setting: Setting, groups: Sequence[Group], path: str) -> Picture | None:
+    """What has become of features born dead by a path, over training: pooled by domain and arm."""
+    found = _by_domain_and_arm(groups, partial(_fates_of, path=path))
+    curves = [
+        {"domain": domain, "arm": arm} | _pooled(members)
+        for (domain, arm), members in sorted(found.items())
+    ]
+    if not curves:
+        return None
+    word = _PATHS[path]
+    data = {
+        "path": word,
+        "curves": curves,
+        "domains": _those_of(_domains(groups), [domain for domain, _ in found]),
+        "arms": _those_of(_arms(groups), [arm for _, arm in found]),
+    }
+    caption = (
+        f"Of all features dead by {word} at initialisation in a domain's cells. Durable: has fired "
+        "on one of the last N training tokens, and is alive on the frozen sample; relapsed: has "
+        "fired, and is silent or dead now. Dotted: what sampling alone shows at most, in the same "
+        f"dictionary without training. {count(sum(map(len, found.values())), 'cell')}. "
+    )
+    title = f"What becomes of features born dead by {word}"
+    return _picture("fates", setting, groups, title, caption, data, suffix=path)
+
+
 def _revival(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     """The arms' median survival curves by path and domain, read at common steps."""
-    found: dict[tuple[str, str, str], list[Revival]] = defaultdict(list)
-    end = 0
-    for group in groups:
-        for record in _measured(group):
-            assert record.result is not None
-            if training := record.result.training:
-                end = max(end, training.steps)
-                paths = {"relu": training.revival_relu, "topk": training.revival_topk}
-                for path, revival in paths.items():
-                    if revival.curve:
-                        key = path, plain(group.domain, 20), plain(record.spec.arm, 30)
-                        found[key].append(revival)
-    if not found:
-        return None
-    steps = _log_steps(end)
-    curves = [
+    found = {path: _by_domain_and_arm(groups, partial(_revival_of, path=path)) for path in _PATHS}
+    cells = {path: count(sum(map(len, each.values())), "cell") for path, each in found.items()}
+    steps = _log_steps(max(_training_steps(each) for group in groups for each in group.records))
+    curves: list[dict[str, Any]] = [
         {"path": path, "domain": domain, "arm": arm, "cells": len(members)}
-        | _survival_quartiles([revival.curve for revival in members], steps)
-        for (path, domain, arm), members in sorted(found.items())
+        | _survival_quartiles([each.curve for each in members], steps)
+        | {"chance": median(_awake_by_chance(each) / each.born for each in members)}
+        for path, by_arm in found.items()
+        for (domain, arm), members in sorted(by_arm.items())
     ]
-    cells = {
-        path: count(sum(len(members) for key, members in found.items() if key[0] == path), "cell")
-        for path in ("relu", "topk")
-    }
+    if not curves:
+        return None
     data = {
         "steps": steps,
         "curves": curves,
-        "domains": [name for name in _domains(groups) if any(name == key[1] for key in found)],
-        "arms": [name for name in _arms(groups) if any(name == key[2] for key in found)],
+        "domains": _those_of(_domains(groups), [curve["domain"] for curve in curves]),
+        "arms": _those_of(_arms(groups), [curve["arm"] for curve in curves]),
     }
     caption = (
-        "Kaplan-Meier share of the features dead at initialisation that have not fired yet: the "
-        "arm's median over cells, in a band between the quartiles. Only cells with features born "
-        f"dead by the path: {cells['relu']} by ReLU, {cells['topk']} by TopK. "
+        "Kaplan-Meier share of the features dead at initialisation that have not revived durably: "
+        "the arm's median over cells, in a band between the quartiles. Dotted: as low as sampling "
+        "alone brings it at most. Only cells with features born dead by the path: "
+        f"{cells['relu']} by ReLU, {cells['topk']} by TopK. "
     )
-    return _picture("revival", setting, groups, "Revival of dead features", caption, data)
+    return _picture("revival", setting, groups, "Durable revival of dead features", caption, data)
 
 
 def _bias(setting: Setting, groups: Sequence[Group]) -> Picture | None:
@@ -238,8 +254,10 @@ def _picture(
     title: str,
     caption: str,
     data: dict[str, Any],
+    *,
+    suffix: str = "",
 ) -> Picture:
-    name = f"{_stem(setting)}-{kind.replace('_', '-')}"
+    name = "-".join([_stem(setting), kind.replace("_", "-"), *([suffix] if suffix else [])])
     return Picture(name, kind, title, caption + _sizes(groups[0]), setting, None, data)
 
 
@@ -274,6 +292,63 @@ def _measured(group: Group) -> list[Record]:
 def _checkpoints(record: Record) -> Sequence[Checkpoint]:
     training = record.result.training if record.result else None
     return training.checkpoints if training else ()
+
+
+def _training_steps(record: Record) -> int:
+    training = record.result.training if record.result else None
+    return training.steps if training else 0
+
+
+Part = TypeVar("Part")
+
+
+def _by_domain_and_arm(
+    groups: Sequence[Group], read: Callable[[Training], Part | None]
+) -> dict[tuple[str, str], list[Part]]:
+    """A part of each trained cell that has it."""
+    found: dict[tuple[str, str], list[Part]] = defaultdict(list)
+    for group in groups:
+        for record in _measured(group):
+            training = record.result.training if record.result else None
+            part = None if training is None else read(training)
+            if part is not None:
+                found[plain(group.domain, 20), plain(record.spec.arm, 30)].append(part)
+    return found
+
+
+def _those_of(every: Sequence[str], found: Sequence[str]) -> list[str]:
+    return [name for name in every if name in found]
+
+
+def _revival_of(training: Training, path: str) -> Revival | None:
+    """Of features born dead by the path; None where none was, or none was looked for."""
+    revival: Revival | None = getattr(training, f"revival_{path}")
+    return revival if revival is not None and revival.born else None
+
+
+def _awake_by_chance(revival: Revival) -> int:
+    return revival.chance.awake if revival.chance else 0
+
+
+def _fates_of(training: Training, path: str) -> tuple[Revival, dict[int, Fates]] | None:
+    """What became of features born dead, and what had at each census by its step."""
+    revival = _revival_of(training, path)
+    by_step = {each.step: getattr(each, f"fates_{path}") for each in training.checkpoints}
+    known = {step: fates for step, fates in by_step.items() if step > 0 and fates is not None}
+    return (revival, known) if revival and known else None
+
+
+def _pooled(members: Sequence[tuple[Revival, dict[int, Fates]]]) -> dict[str, Any]:
+    """Shares of the features of all cells, at the steps that all of them were counted at."""
+    born = sum(revival.born for revival, _ in members)
+    steps = sorted(set.intersection(*(set(fates) for _, fates in members)))
+    shares = {
+        name: [start]
+        + [sum(getattr(fates[step], name) for _, fates in members) / born for step in steps]
+        for name, start in (("durable", 0.0), ("relapsed", 0.0), ("never", 1.0))
+    }
+    chance = sum(_awake_by_chance(revival) for revival, _ in members) / born
+    return shares | {"steps": [0, *steps], "chance": chance, "features": born}
 
 
 def _lines(
@@ -317,10 +392,21 @@ def _survival_quartiles(
         quantiles(column * 2 if len(column) == 1 else column, method="inclusive")
         for column in columns
     ]
-    low, median, high = (list(values) for values in zip(*rows, strict=True))
-    return {"low": low, "median": median, "high": high}
+    low, middle, high = (list(values) for values in zip(*rows, strict=True))
+    return {"low": low, "median": middle, "high": high}
 
 
 def _row(values: dict[int, float]) -> list[list[float]]:
     """Layers and their values, JSON-able."""
     return [[layer, value] for layer, value in sorted(values.items())]
+
+
+_OF_SETTINGS: tuple[Callable[[Setting, Sequence[Group]], Picture | None], ...] = (
+    _gamma_death,
+    _death_training,
+    partial(_fates, path="relu"),
+    partial(_fates, path="topk"),
+    _revival,
+    _bias,
+    _heat,
+)

@@ -17,6 +17,8 @@ from leaderboard.markdown.tables import (
 )
 from leaderboard.text import escape, link
 
+_REVIVAL = {"ReLU": Table.DOMAIN_REVIVAL_RELU, "TopK": Table.DOMAIN_REVIVAL_TOPK}
+
 
 def domain(name: str, groups: Sequence[Group]) -> str:
     """The markdown of a domain's page; `groups` are those of the domain."""
@@ -34,6 +36,9 @@ def domain(name: str, groups: Sequence[Group]) -> str:
         if _trains(members):
             trained = column_table(page, Table.DOMAIN_TRAINED, [MODEL], models)
             page.add("### Models after training", trained)
+            for path, table_ in _REVIVAL.items():
+                if revival := column_table(page, table_, [MODEL], models):
+                    page.add(f"### Born dead by {path}, after training", revival)
         at_init = column_table(page, Table.DOMAIN_INIT, [MODEL, *LAYERS], layers)
         page.add("### Layers at initialisation", at_init)
         if _trains(members):

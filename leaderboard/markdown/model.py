@@ -37,6 +37,7 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
         if attribution := column_table(page, Table.ATTRIBUTION, LAYERS, layers):
             page.add("### Causes of death at initialisation", attribution)
         if group.spec.protocol.get("steps"):
+            page.add(*_revival(page, group))
             training = column_table(page, Table.MODEL_TRAINING, [*LAYERS, ARM], arms)
             page.add("### Training", training)
         activations = column_table(page, Table.MODEL_ACTIVATIONS, LAYERS, layers)
@@ -46,6 +47,18 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
         page.add("### Provenance", _provenance(group))
         page.add("### Cells", _cells(page, group))
     return page.render()
+
+
+def _revival(page: Page, group: Group) -> list[str]:
+    """What became of features that were born dead, by path, and why that is not known of some."""
+    trained = (record.result.training for record in group.records if record.result)
+    reasons = {each.revival_reason for each in trained if each and each.revival_reason}
+    paths = {"ReLU": Table.MODEL_REVIVAL_RELU, "TopK": Table.MODEL_REVIVAL_TOPK}
+    blocks = []
+    for path, table_ in paths.items():
+        blocks.append(f"### Born dead by {path}, after training")
+        blocks.append(column_table(page, table_, [*LAYERS, ARM], arm_rows(group)))
+    return blocks + [f"Who revived for good is not known: {each}." for each in sorted(reasons)]
 
 
 def _way_back(groups: Sequence[Group]) -> str:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 from bench.intervals import Estimate
-from bench.records.schema import Record, Revival
+from bench.records.schema import Record, TimeToEvent
 from leaderboard.columns.kinds import (
     Column,
     Dimensions,
+    EventStep,
     LargestLayer,
     Metric,
-    RevivalStep,
     Saving,
 )
 from leaderboard.groups import CENTERED, RAW, Group, Spread
@@ -128,22 +128,22 @@ def _layer_interval(group: Group, metric: Metric, layer: int, arm: str | None) -
     return metric.interval(list(found.values()))
 
 
-# --------------------------------------------------------------------------------------- revivals
+# ----------------------------------------------------------------------------------------- events
 
 
 @cell_text.register
-def _revival(column: RevivalStep, page: Page, row: Row, arm: str | None) -> str:
+def _event(column: EventStep, page: Page, row: Row, arm: str | None) -> str:
     records = row.cells(arm)
-    found = column.revivals(records)
+    found = column.events(records)
     if not found:
         return absence(page, records)
     if row.layer is None:
-        return _revival_of_model(found)
+        return _range(found) if any(each.born for each in found) else NOTHING
     mark = partial(page, records)
-    return _revival_of_layer(page, found) + mark
+    return _event_of_layer(page, found) + mark
 
 
-def _revival_of_layer(page: Page, found: Sequence[Revival]) -> str:
+def _event_of_layer(page: Page, found: Sequence[TimeToEvent]) -> str:
     """The median step with its interval, or over several seeds its range."""
     if all(each.median_steps is None for each in found):
         reasons = sorted({escape(each.reason or "no reason given") for each in found})
@@ -154,19 +154,14 @@ def _revival_of_layer(page: Page, found: Sequence[Revival]) -> str:
     return _range(found)
 
 
-def _revival_of_model(found: Sequence[Revival]) -> str:
-    """The range over layers and seeds."""
-    return _range(found) if any(each.born for each in found) else NOTHING
-
-
-def _interval(page: Page, revival: Revival) -> str:
-    if revival.interval is None:
-        return page.notes.ref(escape(revival.reason)) if revival.reason else ""
-    low, high = revival.interval
+def _interval(page: Page, found: TimeToEvent) -> str:
+    if found.interval is None:
+        return page.notes.ref(escape(found.reason)) if found.reason else ""
+    low, high = found.interval
     return f" ({between(integer(low), integer(high))})"
 
 
-def _range(found: Sequence[Revival]) -> str:
+def _range(found: Sequence[TimeToEvent]) -> str:
     """A median that was not reached lies beyond every one that was, so no mean is formed."""
     medians = [each.median_steps for each in found if each.median_steps is not None]
     spread = Spread.of(medians)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from statistics import fmean
 
 import pytest
 
@@ -19,8 +18,8 @@ from leaderboard.columns.kinds import (
     metric,
     raw_and_centered,
 )
+from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.columns.tables import COLUMNS, arm_columns, columns_of
-from leaderboard.columns.training import REVIVAL
 from leaderboard.compare import comparison_text, pair
 from leaderboard.groups import group_records
 from leaderboard.text import integer
@@ -160,23 +159,21 @@ def test_the_page_can_write_every_column() -> None:
     assert {each.show.__name__ for each in columns} <= set(formats.replace(" ", "").split(","))
 
 
-def test_a_model_has_no_mean_revival_where_a_layer_did_not_reach_it() -> None:
-    records = make_grid(models=["tiny-a"], layers=[0, 1, 2], arms=["raw"])
-    medians = [REVIVAL.value(record) for record in records]
-    reached = [each for each in medians if each is not None]
-    # A layer whose features were all alive has nothing to revive and does not count.
-    assert [record.result.death_init.dead > 0 for record in records if record.result] == [
-        each is not None for each in medians
-    ]
-    assert REVIVAL.of_model(group_records(records)[0], "raw") == pytest.approx(fmean(reached))
-    place = medians.index(reached[0])
-    first = records[place].result
-    assert first is not None
-    assert first.training is not None
-    unreached = first.training.revival.model_copy(
-        update={"median_steps": None, "interval": None, "reason": "fewer than half revived"}
+def with_first_firing(record: Record, born: int, median: float | None) -> Record:
+    """The record with another median step of the first firing."""
+    assert record.result is not None
+    assert record.result.training is not None
+    first = record.result.training.first_firing.model_copy(
+        update={"born": born, "median_steps": median}
     )
-    training = first.training.model_copy(update={"revival": unreached})
-    result = first.model_copy(update={"training": training})
-    records[place] = make_record(records[place].spec, result)
-    assert REVIVAL.of_model(group_records(records)[0], "raw") is None
+    training = record.result.training.model_copy(update={"first_firing": first})
+    return make_record(record.spec, record.result.model_copy(update={"training": training}))
+
+
+def test_a_model_has_no_mean_step_where_a_layer_did_not_reach_it() -> None:
+    cells = make_grid(models=["tiny-a"], layers=[0, 1, 2], arms=["raw"])
+    # A layer whose features were all alive has nothing to revive and does not count.
+    reached = list(map(with_first_firing, cells, (0, 9, 9), (None, 10.0, 30.0)))
+    assert BORN_DEAD.first.of_model(group_records(reached)[0], "raw") == 20
+    unreached = list(map(with_first_firing, cells, (0, 9, 9), (None, 10.0, None)))
+    assert BORN_DEAD.first.of_model(group_records(unreached)[0], "raw") is None

@@ -51,6 +51,8 @@ def test_values_are_those_of_the_records_unrounded(output: Path) -> None:
             assert row["failure.kind"] == "BadWeights"
             continue
         revival = record.result.training.revival
+        assert revival is not None
+        assert row["result.training.revival.durable"] == revival.durable
         assert row["result.statistics.gamma"] == record.result.statistics.gamma
         assert row["result.training.fvu"] == record.result.training.fvu
         low_high = (
@@ -114,7 +116,7 @@ def test_parquet_reads_back(output: Path, tmp_path: Path) -> None:
     path, _ = export_cells(output, tmp_path / "data", ["parquet"])
     table = parquet.read_table(path)
     expected = flat_cells(RecordStore(output))
-    for name in ("hash", "result.statistics.gamma", "share_never_revived", "provenance.git_dirty"):
+    for name in ("hash", "result.statistics.gamma", "share_never_fired", "provenance.git_dirty"):
         assert table[name].to_pylist() == [row[name] for row in expected]
     described = table.schema.field("result.statistics.gamma").metadata[b"description"].decode()
     assert described == "||mu|| / ||sigma|| after a per-token LayerNorm"

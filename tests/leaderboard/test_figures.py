@@ -9,22 +9,29 @@ import statistics
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from bench.records.schema import Record
+from bench.records.schema import Record, Training
 from bench.records.store import RecordStore
 from leaderboard import boards, check_boards, write_boards
 from leaderboard.figures import store as figures
-from leaderboard.figures.drawing import draw
-from leaderboard.figures.pictures import Picture, pictures
+from leaderboard.figures.drawing import compose, draw
+from leaderboard.figures.pictures import Kind, Picture, pictures
 from leaderboard.groups import group_records
 from tests.records import make_grid, make_record, make_unchecked_spec, write_records
 from zoo.errors import BadCorpus
 
 pytest.importorskip("matplotlib")
+
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
 
 MODELS = {"tiny-a": "language", "tiny-b": "vision"}
 PROCESSES = (("one", 1), ("two", 2))
@@ -33,7 +40,7 @@ PROCESSES = (("one", 1), ("two", 2))
 @pytest.fixture
 def records() -> list[Record]:
     return [
-        *make_grid(models=MODELS, layers=[0, 1], seeds=[0, 1]),
+        *make_grid(models=MODELS, layers=[1, 2], seeds=[0, 1]),
         make_record(model="tiny-c", outcome=BadCorpus("empty")),
     ]
 
@@ -101,8 +108,9 @@ def test_survival_is_the_quartiles_of_the_cells_that_had_dead_features() -> None
         born = [each for each in revivals if each.born]
         assert curve["cells"] == len(born) > 0
         assert curve["median"][-1] == pytest.approx(
-            statistics.median(each.never_share for each in born)
+            statistics.median(1 - each.durable / each.born for each in born)
         )
+        assert curve["chance"] == statistics.median(each.chance.awake / each.born for each in born)
         for low, median, high in zip(curve["low"], curve["median"], curve["high"], strict=True):
             assert 0 <= low <= median <= high <= 1
         for key in ("low", "median", "high"):
@@ -111,23 +119,118 @@ def test_survival_is_the_quartiles_of_the_cells_that_had_dead_features() -> None
 
 def test_survival_is_read_as_steps() -> None:
     """A share holds until the next point of the curve, and is 1 before the first."""
-    record = make_record()
-    assert record.result is not None
-    assert record.result.training is not None
-    revival = record.result.training.revival_relu.model_copy(
-        update={"curve": ((10.0, 0.75), (100.0, 0.5))}
-    )
-    training = record.result.training.model_copy(update={"revival_relu": revival})
-    result = record.result.model_copy(update={"training": training})
-    (picture,) = _of_kind([make_record(record.spec, result)], "revival")
+    record = _with_every_death()
+    training = _training(record)
+    assert training.revival_relu is not None
+    revival = training.revival_relu.model_copy(update={"curve": ((10.0, 0.75), (100.0, 0.5))})
+    (picture,) = _of_kind([_changed(record, revival_relu=revival)], "revival")
     relu = next(each for each in picture.data["curves"] if each["path"] == "relu")
     expected = [1.0 if s < 10 else 0.75 if s < 100 else 0.5 for s in picture.data["steps"]]
     assert relu["low"] == relu["median"] == relu["high"] == expected
 
 
-def test_records_without_survival_curves_have_no_such_figure() -> None:
-    assert _of_kind(make_grid(arms=["whitened"]), "revival") == []
-    assert _of_kind(make_grid(protocol={"steps": 0}), "revival") == []
+def test_fates_are_shares_of_all_features_of_the_cells() -> None:
+    records = make_grid(models=MODELS, layers=[0, 1], arms=["raw"], seeds=[0, 1])
+    relu, topk = _of_kind(records, "fates")
+    assert (relu.name.split("-")[-1], topk.name.split("-")[-1]) == ("relu", "topk")
+    for picture, path in ((relu, "relu"), (topk, "topk")):
+        for curve in picture.data["curves"]:
+            cells = [_training(r) for r in records if r.spec.domain == curve["domain"]]
+            found = [getattr(each, f"revival_{path}") for each in cells]
+            born = sum(each.born for each in found)
+            assert curve["features"] == born > 0
+            assert curve["steps"] == [0, *(each.step for each in cells[0].checkpoints[1:])]
+            for state, start in (("durable", 0), ("relapsed", 0), ("never", 1)):
+                share = sum(getattr(each, state) for each in found) / born
+                assert (curve[state][0], curve[state][-1]) == (start, pytest.approx(share))
+            for shares in zip(curve["durable"], curve["relapsed"], curve["never"], strict=True):
+                assert sum(shares) == pytest.approx(1)
+            assert curve["chance"] == sum(e.chance.awake for e in found if e.chance) / born
+
+
+def test_records_that_do_not_know_who_revived_have_no_such_figures() -> None:
+    for records in (
+        make_grid(arms=["whitened"]),
+        make_grid(protocol={"steps": 0}),
+        [_changed(each, revival_relu=None, revival_topk=None) for each in make_grid()],
+    ):
+        assert _of_kind(records, "revival") == []
+        assert _of_kind(records, "fates") == []
+
+
+# --------------------------------------------------------------------------------------- all kinds
+
+
+def _lopsided() -> list[Record]:
+    """Records whose figures have empty panels: a domain without features born dead by one path,
+    and one whose cells left no mean to learn; and numbers at the ends of their range."""
+    none = {"durable": 0, "relapsed": 0, "never": 0, "born": 0, "chance": None, "curve": ()}
+    records = []
+    for record in make_grid(models=MODELS, layers=[0, 1], arms=["raw"]):
+        if record.spec.domain == "vision":
+            relu = _training(record).revival_relu
+            assert relu is not None
+            records.append(_changed(record, revival_relu=relu.model_copy(update=none)))
+        else:
+            records.append(record)
+    return [*records, *make_grid(models={"tiny-d": "protein"}, layers=[0], arms=["whitened"])]
+
+
+DRAWN = {
+    "many": lambda: make_grid(models=MODELS, layers=[0, 1], seeds=[0, 1]),
+    "empty panels": _lopsided,
+    "one": lambda: [_with_every_death()],
+    "short": lambda: make_grid(models=MODELS, layers=[0, 1], protocol={"steps": 3}),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_drawn_lies_inside_its_axes(name: str) -> None:
+    kinds = set()
+    for picture in pictures(group_records(DRAWN[name]())):
+        kinds.add(picture.kind)
+        for axes, points in _drawn_points(compose(picture)):
+            for limits, values in (
+                (axes.get_xlim(), points[:, 0]),
+                (axes.get_ylim(), points[:, 1]),
+            ):
+                low, high = sorted(limits)
+                slack = 1e-9 * (high - low)
+                where = f"{picture.name}, {axes.get_title()}"
+                assert values.min() >= low - slack, where
+                assert values.max() <= high + slack, where
+    assert kinds == set(get_args(Kind))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_panels_are_as_wide_as_what_is_drawn_in_them(name: str) -> None:
+    """Limits that panels share come from what is drawn, not from an empty one among them."""
+    for picture in pictures(group_records(DRAWN[name]())):
+        figure = compose(picture)
+        drawn = dict(_drawn_points(figure))
+        for axes in figure.axes:
+            shared = [each for each in axes.get_shared_x_axes().get_siblings(axes) if each in drawn]
+            if not shared or not axes.axison:
+                continue
+            x = np.concatenate([drawn[each][:, 0] for each in shared])
+            ends = axes.transData.transform([(x.min(), 1), (x.max(), 1)])[:, 0]
+            width = axes.bbox.width
+            assert (ends[1] - ends[0]) / width > 0.45 or x.min() == x.max(), picture.name
+
+
+def _drawn_points(figure: Figure) -> Iterator[tuple[Axes, np.ndarray]]:
+    """The points [n, 2] in data coordinates of what each panel shows, where it shows something."""
+    for axes in figure.axes:
+        found = [line.get_xydata() for line in axes.lines if line.get_transform() == axes.transData]
+        for collection in axes.collections:
+            if len(offsets := collection.get_offsets()) and isinstance(collection, PathCollection):
+                found.append(np.asarray(offsets))
+            elif not isinstance(collection, PathCollection):
+                found += [path.vertices for path in collection.get_paths()]
+        points = [each for each in found if len(each)]
+        if points and axes.axison:
+            together = np.concatenate([np.asarray(each, dtype=float) for each in points])
+            yield axes, together[np.isfinite(together).all(1)]
 
 
 def test_captions_say_the_sizes(records: list[Record]) -> None:
@@ -139,7 +242,7 @@ def test_captions_say_the_sizes(records: list[Record]) -> None:
 
 def test_other_data_have_another_hash(records: list[Record]) -> None:
     before = {each.name: each.hash for each in pictures(group_records(records))}
-    fewer = [r for r in records if (r.spec.model, r.spec.layer, r.spec.seed) != ("tiny-a", 1, 1)]
+    fewer = [r for r in records if (r.spec.model, r.spec.layer, r.spec.seed) != ("tiny-a", 2, 1)]
     after = {each.name: each.hash for each in pictures(group_records(fewer))}
     assert before.keys() == after.keys()
     assert {name for name in before if before[name] == after[name]} == {
@@ -184,7 +287,7 @@ def test_pages_show_the_figures(drawn: Path) -> None:
     folder = drawn / boards.FOLDER
     readme = (folder / "README.md").read_text(encoding="utf-8")
     page = (folder / "models" / "tiny-a.md").read_text(encoding="utf-8")
-    assert readme.count("](figures/") == 5
+    assert readme.count("](figures/") == 7
     assert page.count("](../figures/") == 1
     for text, base in ((readme, folder), (page, folder / "models")):
         for part in text.split("![")[1:]:
@@ -199,7 +302,9 @@ def test_only_what_changed_is_drawn_again(drawn: Path, monkeypatch: pytest.Monke
     write_records(drawn, make_grid(models=["tiny-b"], layers=[0]))
     write_boards(drawn)
     # The other model's profile is as it was.
-    assert sorted(names) == ["bias", "death_training", "gamma_death", "heat", "profile", "revival"]
+    assert sorted(names) == [
+        *("bias", "death_training", "fates", "fates", "gamma_death", "heat", "profile", "revival")
+    ]
 
 
 def test_check_notices_edited_missing_and_stale_figures(drawn: Path) -> None:
@@ -290,6 +395,30 @@ def _instead_of_drawing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(figures, "draw", stand_in)
     return kinds
+
+
+def _with_every_death() -> Record:
+    """A record with features born dead by each path."""
+    return next(
+        record
+        for record in make_grid(arms=["raw"])
+        if (death := record.result and record.result.death_init) and death.dead_relu
+    )
+
+
+def _training(record: Record) -> Training:
+    assert record.result is not None
+    assert record.result.training is not None
+    return record.result.training
+
+
+def _changed(record: Record, **changes: Any) -> Record:
+    """The record with something else in its training."""
+    assert record.result is not None
+    if record.result.training is None:
+        return record
+    training = record.result.training.model_copy(update=changes)
+    return make_record(record.spec, record.result.model_copy(update={"training": training}))
 
 
 def _of_kind(records: list[Record], kind: str) -> list[Picture]:

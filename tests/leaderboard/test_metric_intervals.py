@@ -7,7 +7,7 @@ import pytest
 from bench.intervals import Estimate, binomial_interval, difference, paired_bootstrap
 from bench.records.schema import Death, Record
 from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_NEITHER, DUE_TO_SPECTRUM, INIT
-from leaderboard.columns.training import NEVER
+from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.groups import group_records
 from leaderboard.metric_intervals import mean_interval, saved_interval
 from tests.leaderboard.tables import render, table
@@ -51,12 +51,13 @@ def test_a_share_of_nothing_has_no_interval() -> None:
     record = make_record()
     assert record.result is not None
     assert record.result.training is not None
-    none = record.result.training.revival.model_copy(update={"born": 0, "revived": 0})
-    training = record.result.training.model_copy(update={"revival": none})
+    none = {"born": 0, "fired": 0}
+    first = record.result.training.first_firing.model_copy(update=none)
+    training = record.result.training.model_copy(update={"first_firing": first})
     empty = make_record(record.spec, record.result.model_copy(update={"training": training}))
-    assert NEVER.value(empty) is None
-    assert NEVER.interval is not None
-    assert NEVER.interval([empty]) is None
+    assert BORN_DEAD.never.value(empty) is None
+    assert BORN_DEAD.never.interval is not None
+    assert BORN_DEAD.never.interval([empty]) is None
 
 
 def test_of_layers_that_depend_on_each_other_the_mean_is_no_surer_than_each() -> None:

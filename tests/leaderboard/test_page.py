@@ -63,7 +63,12 @@ def test_the_numbers_are_the_records() -> None:
         assert shown["gamma"] == pytest.approx(result.statistics.gamma, rel=1e-5)
         assert shown["End %"] == pytest.approx(result.death_end.dead / 768, rel=1e-5)
         assert shown["FVU"] == pytest.approx(result.training.fvu, rel=1e-5)
-        assert shown["Revival"] == result.training.revival.median_steps
+        revival = result.training.revival
+        assert revival is not None
+        assert shown["Durable after"] == revival.median_steps
+        assert shown["First firing"] == result.training.first_firing.median_steps
+        if revival.born:
+            assert shown["Durable %"] == pytest.approx(revival.durable / revival.born, rel=1e-5)
         checked += 1
     assert checked == 19
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.intervals import binomial_interval
-from bench.records.schema import Record, Revival, Training
+from bench.records.schema import FirstFiring, Record, Training
 from bench.records.store import RecordStore
 from leaderboard import write_boards
 from leaderboard.boards import FOLDER
@@ -184,31 +185,79 @@ def test_a_mean_over_some_of_the_seeds_says_so() -> None:
     assert f"{mark}: of 3 seeds, 1 failed and 1 missing: empty" in page
 
 
-def test_a_revival_median_has_its_interval() -> None:
-    cell = _revival_cells([Revival(
-        born=9, revived=8, median_steps=1200.0, interval=(1000.0, 1400.0), reason=None
-    )])  # fmt: skip
+def test_a_median_step_has_its_interval() -> None:
+    cell = _first_firing_cell([_first(median_steps=1200.0, interval=(1000.0, 1400.0))])
     assert cell == "1,200 (1,000\N{EN DASH}1,400)"
 
 
 def test_a_median_without_an_interval_says_why() -> None:
-    wide = Revival(born=9, revived=5, median_steps=70.0, interval=None, reason="upper end not seen")
-    assert _revival_cells([wide]) == "70: upper end not seen"
+    wide = _first(median_steps=70.0, reason="upper end not seen")
+    assert _first_firing_cell([wide]) == "70: upper end not seen"
 
 
-def test_a_revival_that_was_not_reached_says_why() -> None:
-    cell = _revival_cells([_never("2 of 9 revived")])
-    assert cell == "not reached: 2 of 9 revived"
+def test_a_median_that_was_not_reached_says_why() -> None:
+    assert _first_firing_cell([_first(reason="2 of 9 fired")]) == "not reached: 2 of 9 fired"
 
 
-def test_revival_of_nothing_is_not_called_unreached() -> None:
-    none = Revival(born=0, revived=0, median_steps=None, interval=None, reason="none was dead")
-    assert _revival_cells([none]) == "\N{EM DASH}: none was dead"
+def test_a_median_of_nothing_is_not_called_unreached() -> None:
+    none = _first(born=0, fired=0, reason="none was dead")
+    assert _first_firing_cell([none]) == "\N{EM DASH}: none was dead"
 
 
 def test_medians_of_seeds_of_which_one_was_not_reached_have_no_mean() -> None:
-    reached = Revival(born=9, revived=8, median_steps=50.0, interval=None, reason=None)
-    assert _revival_cells([reached, _never("2 of 9")]) == "50 to not reached"
+    cell = _first_firing_cell([_first(median_steps=50.0), _first(reason="2 of 9")])
+    assert cell == "50 to not reached"
+
+
+def test_boards_say_by_path_who_revived_for_good_beside_what_chance_shows() -> None:
+    (record,) = records = make_grid(layers=[2], arms=["raw"])
+    training = _training(record)
+    pages = render(records)
+    for path, found in (("ReLU", training.revival_relu), ("TopK", training.revival_topk)):
+        assert found is not None
+        assert found.chance is not None
+        for page in (pages["models/tiny-a.md"], pages["language.md"]):
+            row = table(page, f"Born dead by {path}, after training").rows[0]
+            headers = table(page, f"Born dead by {path}, after training").headers
+            raw = "" if page is pages["models/tiny-a.md"] else " raw"
+            shown = {
+                header.removesuffix(raw): cell for header, cell in zip(headers, row, strict=True)
+            }
+            for title, count in (
+                ("Durable", found.durable),
+                ("Chance", found.chance.awake),
+                ("Relapsed", found.relapsed),
+                ("Never", found.never),
+            ):
+                share = f"{100 * count / found.born:.3g}"
+                assert float(shown[f"{title} {path} %"].split()[0]) == pytest.approx(
+                    float(share), abs=0.06
+                )
+    beyond = table(pages["models/tiny-a.md"], "Born dead by ReLU, after training").row(Arm="raw")
+    relu = training.revival_relu
+    assert relu is not None
+    assert relu.chance is not None
+    difference = 100 * (relu.durable - relu.chance.awake) / relu.born
+    shown_beyond = beyond["Beyond chance ReLU %"].replace("\N{MINUS SIGN}", "-")
+    assert float(shown_beyond.split()[0]) == pytest.approx(difference, abs=0.06)
+
+
+def test_records_that_know_only_first_firings_say_so() -> None:
+    (record,) = make_grid(layers=[1], arms=["raw"])
+    assert record.result is not None
+    none = {
+        "revival": None,
+        "revival_relu": None,
+        "revival_topk": None,
+        "revival_reason": "too old",
+    }
+    training = _training(record).model_copy(update=none)
+    old = make_record(record.spec, record.result.model_copy(update={"training": training}))
+    page = render([old])["models/tiny-a.md"]
+    row = table(page, "Born dead by ReLU, after training").row(Arm="raw")
+    assert "First firing ReLU" in row
+    assert "Durable ReLU %" not in row
+    assert "Who revived for good is not known: too old." in page
 
 
 def test_limited_runs_are_marked_and_apart() -> None:
@@ -306,21 +355,23 @@ def _training(record: Record) -> Training:
     return record.result.training
 
 
-def _never(reason: str) -> Revival:
-    return Revival(born=9, revived=2, median_steps=None, interval=None, reason=reason)
+def _first(born: int = 9, fired: int = 2, **times: Any) -> FirstFiring:
+    return FirstFiring(
+        born=born, fired=fired, **{"median_steps": None, "interval": None, "reason": None} | times
+    )
 
 
-def _revival_cells(revivals: list[Revival]) -> str:
-    """The revival cell of a layer whose seeds have these revivals, its footnotes written out."""
+def _first_firing_cell(found: list[FirstFiring]) -> str:
+    """The cell of a layer whose seeds have these first firings, its footnotes written out."""
     records = []
-    for seed, revival in enumerate(revivals):
+    for seed, first in enumerate(found):
         spec = make_spec(seed=seed)
         result = make_result(spec)
         assert result.training is not None
-        training = result.training.model_copy(update={"revival": revival})
+        training = result.training.model_copy(update={"first_firing_relu": first})
         records.append(make_record(spec, result.model_copy(update={"training": training})))
     page = render(records)["models/tiny-a.md"]
-    cell = table(page, "Training").row(Arm="raw")["Revival"]
-    word, _, mark = cell.partition("[^")
+    row = table(page, "Born dead by ReLU, after training").row(Arm="raw")
+    word, _, mark = row["First firing ReLU"].partition("[^")
     notes = dict(line.split("]: ", 1) for line in page.splitlines() if line.startswith("[^"))
     return f"{word}: {notes['[^' + mark.rstrip(']')]}" if mark else word

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from leaderboard import summary
+from leaderboard.text import number
 from tests.records import make_grid
 
 
@@ -23,5 +24,10 @@ def test_raw_and_centered_are_shown_and_others_named() -> None:
 def test_an_arm_that_was_run_stands_where_one_that_was_not_would() -> None:
     columns, last = header(["raw", "whitened"])
     assert columns[3:7] == ["raw", "whitened"] * 2
-    assert last.split()[-2:] == ["0.149", "0.543"]
+    fvu = [
+        record.result.training.fvu
+        for record in make_grid(models=["tiny-a"], layers=[0], arms=["raw", "whitened"])
+        if record.result and record.result.training
+    ]
+    assert last.split()[-2:] == [number(each) for each in fvu]
     assert header(["mean-rms+auxk"])[0][3:5] == ["mean-rm…", "raw"]

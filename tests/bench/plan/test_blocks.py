@@ -138,11 +138,11 @@ def test_memory_is_counted_for_every_layer_and_sae(registry: Registry) -> None:
     one = block.only(spec for spec in block.specs if spec.layer == max(block.layers))
     single = one.only(one.specs[:1])
     width, protocol = block.card.tap.width, block.protocol
-    assert one.memory - single.memory == 24 * protocol.n * width
+    assert one.memory - single.memory == 28 * protocol.n * width
     rows = block.tokens + protocol.buffer + protocol.forward_tokens
     layers = len(block.layers) - 1
     cells = len(block.specs) - len(one.specs)
-    assert block.memory - one.memory == (4 * rows * layers + 24 * protocol.n * cells) * width
+    assert block.memory - one.memory == (4 * rows * layers + 28 * protocol.n * cells) * width
 
 
 @pytest.mark.slow

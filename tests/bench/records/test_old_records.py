@@ -32,6 +32,14 @@ def test_an_old_record_loads_with_all_its_numbers(path: Path) -> None:
     stored = json.loads(path.read_text(encoding="utf-8"))
     record = read_record(path)
     assert record.hash == stored["hash"] == path.stem
+    training = stored["result"]["training"]
+    for path_of_death in ("", "_relu", "_topk"):
+        first = training.pop(f"revival{path_of_death}")
+        first["fired"] = first.pop("revived")
+        training[f"first_firing{path_of_death}"] = first
+    training["checkpoints"] = [
+        each | {"fates_relu": None, "fates_topk": None} for each in training["checkpoints"]
+    ]
     assert _holds(record.content(), stored | {"version": VERSION}) == []
 
 

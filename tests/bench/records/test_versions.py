@@ -36,7 +36,11 @@ def test_a_stored_record_of_version_1_becomes_one_of_version_2(name: str) -> Non
     assert result["attribution"] == before.get("attribution")
     assert result["special_tokens"] is None
     assert result["training"]["transitions"] is None
-    assert result["training"]["revival"]["curve"] == before["training"]["revival"].get("curve", [])
+    first, old = result["training"]["first_firing"], before["training"]["revival"]
+    assert first["curve"] == old.get("curve", [])
+    assert (first["born"], first["fired"]) == (old["born"], old["revived"])
+    assert result["training"]["revival"] is None
+    assert "only the first firing" in result["training"]["revival_reason"]
     assert result["statistics"] == before["statistics"]
 
 

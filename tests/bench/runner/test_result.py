@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from adapters import open_adapter
@@ -11,6 +13,7 @@ from bench.plan.protocol import load_protocol
 from bench.records.schema import Training
 from bench.runner.block import _make_cell, _make_layer, measure_block
 from bench.sae.quality import bias_target
+from tests.bench.death.test_firings import Replayed
 from tests.conftest import TINY
 from tests.made import write_made
 from zoo.registry import load_registry
@@ -48,7 +51,7 @@ def test_transitions_and_bias_steps_equal_a_training_looked_at_every_step(
     stream = Stream(open_adapter(block.card), block.corpus, [1], block.protocol)
     sample = stream.sample(block.tokens)[1]
     (spec,) = (spec for spec in block.specs if spec.arm == arm)
-    cell = _make_cell(spec, _make_layer(sample, block.protocol), block.protocol)
+    cell = _make_cell(spec, _make_layer(sample, block.protocol), block)
     trainer, sae = cell.trainer, cell.trainer.sae
     counted = set(block.protocol.census_steps())
     born = sae.census(sample)
@@ -106,10 +109,102 @@ def test_the_states_at_both_ends_are_those_of_the_censuses(
     assert found.later == found.alive_topk + found.alive_relu
 
 
-def test_revival_in_tokens_is_steps_times_the_batch(trained: dict[str, Training]) -> None:
-    revival = trained["raw"].revival
-    assert revival.median_steps is not None
-    assert revival.interval is not None
-    assert revival.median_tokens == revival.median_steps * 64
-    assert revival.interval_tokens == tuple(64 * step for step in revival.interval)
-    assert trained["centered"].revival_relu.median_tokens is None
+@pytest.mark.parametrize("arm", ["raw", "raw+auxk"])
+def test_fates_are_those_of_a_replay_of_every_firing(
+    block: Block, trained: dict[str, Training], arm: str
+) -> None:
+    """By the definitions, feature by feature: who fired when, who was silent or dead at the end."""
+    assert block.corpus is not None
+    stream = Stream(open_adapter(block.card), block.corpus, [1], block.protocol)
+    sample = stream.sample(block.tokens)[1]
+    (spec,) = (spec for spec in block.specs if spec.arm == arm)
+    cell = _make_cell(spec, _make_layer(sample, block.protocol), block)
+    trainer, sae, batch = cell.trainer, cell.trainer.sae, block.protocol.batch
+    window = -(-block.tokens // batch)
+    born = sae.census(sample)
+    features = [Replayed(window, bool(dead)) for dead in born.dead_mask]
+    untrained = [Replayed(window, bool(dead)) for dead in born.dead_mask]
+    followed = min(STEPS, 4 * window)
+    W, k = sae.W_enc.clone(), sae.k
+    batches = stream.shuffled(batch)
+    for step in range(STEPS):
+        x = batches.next()[1]
+        fires = sae.encode(x).firings(sae.n) > 0
+        for feature, fired in zip(features, fires, strict=True):
+            feature.step(bool(fired), step)
+        if step < followed:
+            pre = sae.transform.apply(x)[0] @ W.T
+            chosen = ((pre > 0) & (pre >= pre.topk(k, dim=1).values[:, -1:])).any(0)
+            for feature, fired in zip(untrained, chosen, strict=True):
+                feature.step(bool(fired), step)
+        trainer.step(x)
+    dead = sae.census(sample).dead_mask
+    found = trained[arm]
+    assert found.silence is not None
+    assert (found.silence.tokens, found.silence.steps) == (block.tokens, window)
+    for mask, revival, first in (
+        (born.never_positive, found.revival_relu, found.first_firing_relu),
+        (born.never_selected, found.revival_topk, found.first_firing_topk),
+        (born.dead_mask, found.revival, found.first_firing),
+    ):
+        group = [int(i) for i in mask.nonzero()]
+        fired = [i for i in group if features[i].firings]
+        durable = [i for i in fired if not features[i].silent() and not dead[i]]
+        assert revival is not None
+        assert revival.born == first.born == len(group)
+        assert first.fired == len(fired)
+        assert revival.durable == len(durable)
+        assert revival.relapsed == len(fired) - len(durable)
+        assert revival.never == len(group) - len(fired)
+        assert revival.revivals == sum(len(features[i].revivals) for i in group)
+        times = sorted(features[i].revivals[-1] for i in durable)
+        reached = times[-(-len(group) // 2) - 1] if 2 * len(times) >= len(group) > 0 else None
+        assert revival.median_steps == reached
+        if not group:
+            continue
+        assert revival.chance is not None
+        assert revival.chance.tokens == followed * batch
+        by_chance = [i for i in group if untrained[i].firings]
+        assert revival.chance.fired == len(by_chance)
+        assert revival.chance.awake == sum(not untrained[i].silent() for i in by_chance)
+    assert found.revival is not None
+    assert 0 < found.revival.durable < found.revival.born, "otherwise nothing was tested"
+    assert found.revival.relapsed > 0
+    last = found.checkpoints[-1]
+    assert last.fates_relu is not None
+    assert found.revival_relu is not None
+    for state in ("durable", "relapsed", "never"):
+        assert getattr(last.fates_relu, state) == getattr(found.revival_relu, state)
+
+
+def test_a_run_shorter_than_a_silence_says_that_the_sample_alone_decides(
+    trained: dict[str, Training], block: Block
+) -> None:
+    silence = trained["raw"].silence
+    assert silence is not None
+    assert silence.reason is None
+    short = replace(block, protocol=block.protocol.model_copy(update={"steps": 5, "N": 1024}))
+    (record,) = measure_block(short.only(each for each in block.specs if each.arm == "raw"))
+    assert record.result is not None
+    assert record.result.training is not None
+    found = record.result.training.silence
+    assert found is not None
+    assert (found.tokens, found.steps) == (1024, 16)
+    assert found.reason is not None
+    assert "5 training steps are no more than the 16 of a silence" in found.reason
+    revival = record.result.training.revival
+    transitions = record.result.training.transitions
+    assert revival is not None
+    assert transitions is not None
+    # Alive on the sample at the end, but for those that fired on no training token.
+    assert revival.durable <= transitions.relu_alive + transitions.topk_alive
+    assert revival.relapsed == transitions.again
+
+
+def test_times_in_tokens_are_steps_times_the_batch(trained: dict[str, Training]) -> None:
+    first = trained["raw"].first_firing
+    assert first.median_steps is not None
+    assert first.interval is not None
+    assert first.median_tokens == first.median_steps * 64
+    assert first.interval_tokens == tuple(64 * step for step in first.interval)
+    assert trained["centered"].first_firing_relu.median_tokens is None

@@ -1,0 +1,209 @@
+"""Columns about features that were born dead: who revived for good, what chance does, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.records.schema import FirstFiring, Record, Revival, Training
+from leaderboard.columns.kinds import (
+    ColumnList,
+    EventStep,
+    Metric,
+    Rate,
+    Table,
+    Tables,
+    by_row,
+    event_step,
+    first_arm,
+    in_raw,
+    metric,
+    rate,
+    rate_difference,
+)
+from leaderboard.columns.readers import of_training
+from leaderboard.metric_intervals import Counted
+from leaderboard.text import percent
+
+COLUMNS = ColumnList()
+
+ReadRevival = Callable[[Training], Revival | None]
+
+
+def born_dead(read: ReadRevival, count: Callable[[Revival], int | None]) -> Counted:
+    """Features of a kind, of those born dead; older records have none."""
+
+    def counted(record: Record) -> tuple[int, int] | None:
+        training = record.result.training if record.result else None
+        revival = None if training is None else read(training)
+        features = None if revival is None else count(revival)
+        return None if revival is None or features is None else (features, revival.born)
+
+    return counted
+
+
+def _awake_by_chance(revival: Revival) -> int:
+    return revival.chance.awake if revival.chance else 0
+
+
+def never_fired(read: Callable[[Training], FirstFiring]) -> Counted:
+    """Features that had not fired by the end of training, of those born dead."""
+
+    def counted(record: Record) -> tuple[int, int] | None:
+        training = record.result.training if record.result else None
+        if training is None:
+            return None
+        first = read(training)
+        return first.born - first.fired, first.born
+
+    return counted
+
+
+def _never_by_chance(read: ReadRevival) -> Callable[[Record], float | None]:
+    def share(training: Training) -> float | None:
+        revival = read(training)
+        return revival.chance.never if revival and revival.chance else None
+
+    return of_training(share)
+
+
+class RevivalColumns:
+    """The columns of the features born dead by one path, or by either.
+
+    path: between the words of a title and its unit, empty for either path. of: which features.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        of: str,
+        revival: ReadRevival,
+        first: Callable[[Training], FirstFiring],
+        tables: Callable[[str], Tables],
+    ) -> None:
+        def title(words: str, unit: str = "") -> str:
+            return " ".join(part for part in (words, path, unit) if part)
+
+        durable = born_dead(revival, lambda found: found.durable)
+        chance = born_dead(revival, _awake_by_chance)
+        self.durable: Rate = COLUMNS.add(
+            rate(
+                title("Durable", "%"),
+                f"of the features {of}, those that revived in training and were alive at the end: "
+                "they fired on one of the last N training tokens and on the frozen sample",
+                durable,
+                tables("durable"),
+                optional=True,
+                short=("durable", "%"),
+            )
+        )
+        self.chance: Rate = COLUMNS.add(
+            rate(
+                title("Chance", "%"),
+                "what sampling alone shows of the same features, at most: in the same dictionary "
+                "without training, those that fire on one of N fresh training tokens",
+                chance,
+                tables("chance"),
+                optional=True,
+            )
+        )
+        self.beyond: Metric = COLUMNS.add(
+            rate_difference(
+                title("Beyond chance", "%"),
+                "durable minus chance: what training revived at least",
+                durable,
+                chance,
+                tables("beyond"),
+                optional=True,
+            )
+        )
+        self.relapsed: Rate = COLUMNS.add(
+            rate(
+                title("Relapsed", "%"),
+                f"of the features {of}, those that fired in training and were silent or dead at "
+                "the end",
+                born_dead(revival, lambda found: found.relapsed),
+                tables("relapsed"),
+                optional=True,
+            )
+        )
+        self.never: Rate = COLUMNS.add(
+            rate(
+                title("Never", "%"),
+                f"of the features {of}, those that had not fired by the end of training",
+                never_fired(first),
+                tables("never"),
+            )
+        )
+        self.never_by_chance: Metric = COLUMNS.add(
+            metric(
+                title("Never by chance", "%"),
+                "the same features in the same dictionary without training, on as many training "
+                "tokens: counted on the first of them and, if there are more, extrapolated; none "
+                "where that cannot be done well",
+                _never_by_chance(revival),
+                tables("never by chance"),
+                show=percent,
+                optional=True,
+            )
+        )
+        self.step: EventStep = COLUMNS.add(
+            event_step(
+                title("Durable after"),
+                f"step by which half of the features {of} had revived durably (Kaplan-Meier "
+                "median over all of them, censored at the end of training, with its 95 % interval)",
+                revival,
+                tables("step"),
+                optional=True,
+            )
+        )
+        self.first: EventStep = COLUMNS.add(
+            event_step(
+                title("First firing"),
+                f"step by which half of the features {of} had fired for the first time, whatever "
+                "became of them (Kaplan-Meier median, with its 95 % interval)",
+                first,
+                tables("first"),
+            )
+        )
+
+
+def _of_either(name: str) -> Tables:
+    tables = by_row(Table.WEB_CELLS)
+    if name != "never by chance":
+        tables |= in_raw(Table.DOMAIN_TRAINED)
+    if name in ("durable", "relapsed", "never"):
+        tables |= by_row(Table.COMPARISON)
+    if name == "durable":
+        tables |= first_arm(Table.TERMINAL)
+    return tables
+
+
+def _of_path(model_table: Table, domain_table: Table) -> Callable[[str], Tables]:
+    def tables(name: str) -> Tables:
+        shown = in_raw(domain_table) if name not in ("beyond", "never by chance") else {}
+        return by_row(model_table) | shown
+
+    return tables
+
+
+BORN_DEAD = RevivalColumns(
+    "",
+    "that were dead at initialisation",
+    lambda training: training.revival,
+    lambda training: training.first_firing,
+    _of_either,
+)
+BY_RELU = RevivalColumns(
+    "ReLU",
+    "dead by ReLU at initialisation",
+    lambda training: training.revival_relu,
+    lambda training: training.first_firing_relu,
+    _of_path(Table.MODEL_REVIVAL_RELU, Table.DOMAIN_REVIVAL_RELU),
+)
+BY_TOPK = RevivalColumns(
+    "TopK",
+    "dead by TopK at initialisation",
+    lambda training: training.revival_topk,
+    lambda training: training.first_firing_topk,
+    _of_path(Table.MODEL_REVIVAL_TOPK, Table.DOMAIN_REVIVAL_TOPK),
+)
