@@ -17,15 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapters import buffers, compat, own_code, partial
+from adapters import buffers, compat, coverage, own_code, partial
 from zoo import hub
 from zoo.cards import Card
 from zoo.errors import BadCard, BadWeights, ModelUnavailable, UsageError
 from zoo.weights import weights_folder
-
-# Parts that run after the blocks. Whether the checkpoint has them or the model makes them up
-# changes no activation.
-_BEHIND_BLOCKS = {"pooler", "lm_head", "cls", "classifier", "contact_head", "score", "head"}
 
 # Buffers that older library versions saved and newer ones compute.
 _COMPUTED = (
@@ -123,11 +119,14 @@ def pretrained(
         ModelUnavailable: code that comes with the checkpoint is for another version.
     """
     check_config(card, folder, model_types)
-    check_files(card, folder)
+    files = check_files(card, folder)
     with loading_errors(card, folder), _code_of_another_version(card):
         if card.checkpoint.remote_code and trust_remote_code:
             loader = own_code.own_class(card, folder, loader.__name__)
             arguments |= own_code.arguments(loader, card, folder)
+            # Else some versions of the library put a file's tensor in place of one of two that are
+            # tied, and leave the other as it was.
+            loader._supports_param_buffer_assignment = False
         else:
             arguments["trust_remote_code"] = False
         placed = partial.placement(loader, card, folder, depth, device or torch.device("cpu"))
@@ -141,7 +140,12 @@ def pretrained(
         )
     if placed:
         partial.settle(model, folder)
+    keys = coverage.keys_of(files)
+    if not coverage.is_the_librarys(model):
+        tied = coverage.tie_again(model, keys)
+        report = report | {"missing_keys": set(report["missing_keys"]) - tied}
     check_report(card, folder, model, report)
+    coverage.check(card, folder, model, keys)
     buffers.restore(card, model)
     return model
 
@@ -279,15 +283,17 @@ def check_report(card: Card, folder: Path, model: nn.Module, report: dict[str, A
     Raises:
         BadWeights: naming the first key and how many there are.
     """
-    children = {name for name, _ in model.named_children()} - _BEHIND_BLOCKS
-    missing = [key for key in report["missing_keys"] if not _BEHIND_BLOCKS & set(key.split("."))]
+    children = {name for name, _ in model.named_children()} - coverage.AFTER_BLOCKS
+    missing = [
+        key for key in report["missing_keys"] if not coverage.AFTER_BLOCKS & set(key.split("."))
+    ]
     prefix = getattr(model, "base_model_prefix", "")
     unexpected = [
         key
         for key in report["unexpected_keys"]
         if key.removeprefix(f"{prefix}.").split(".")[0] in children
         and not key.endswith(_COMPUTED)
-        and not _BEHIND_BLOCKS & set(key.split("."))
+        and not coverage.AFTER_BLOCKS & set(key.split("."))
     ]
     mismatched = [str(entry[0]) for entry in report.get("mismatched_keys", ())]
     for keys, problem in (

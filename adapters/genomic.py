@@ -102,14 +102,16 @@ class EnformerTrunk(DnaTrunk):
     """Enformer (Avsec et al. 2021), through the class in enformer-pytorch.
 
     Bins are of 2^num_downsamples bases (128 in the published model), before the final crop.
+    `options.use_tf_gamma`: positions as TensorFlow computed them, for weights that come from there.
+    The package's own loader sets it for the published ones; config.json does not say it.
     """
 
-    known_options = ("model_type",)
+    known_options = ("model_type", "use_tf_gamma")
 
     def load(self) -> nn.Module:
         transformers = compat.transformers()
         from enformer_pytorch import Enformer
-        from enformer_pytorch.modeling_enformer import AttentionPool
+        from enformer_pytorch.modeling_enformer import Attention, AttentionPool
 
         if compat.major(transformers) >= 5 and not hasattr(Enformer, "all_tied_weights_keys"):
             # Version 5 expects what its own post_init sets, which this class does not call.
@@ -118,6 +120,8 @@ class EnformerTrunk(DnaTrunk):
             Enformer, self.card, self.folder, dtype=self.dtype, model_types=("enformer",)
         )
         for module in model.modules():
+            if isinstance(module, Attention) and "use_tf_gamma" in self.card.options:
+                module.use_tf_gamma = bool(self.card.options["use_tf_gamma"])
             if isinstance(module, AttentionPool) and module.pool_size == 2:
                 module.forward = functools.partial(pool_pairs, module)
         return model

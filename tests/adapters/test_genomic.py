@@ -119,3 +119,20 @@ def test_bases_and_bins_must_agree(checkpoint: Callable[[str], Path]) -> None:
     with pytest.raises(BadCard) as failure:
         open_adapter(card, weights=checkpoint("enformer")).windows("ACGT")
     assert str(failure.value) == "card 'tiny': options.bases is 1000, but 16 bins are 128 bases"
+
+
+@pytest.mark.parametrize("stated", [True, False, None])
+def test_positions_are_tensorflows_where_the_card_says_so(
+    stated: bool | None, checkpoint: Callable[[str], Path]
+) -> None:
+    card = FAMILIES["enformer"].card
+    options = card.options | ({} if stated is None else {"use_tf_gamma": stated})
+    card = card.model_copy(update={"options": options})
+    model = open_adapter(card, weights=checkpoint("enformer")).model
+    attention = [m for m in model.modules() if type(m).__name__ == "Attention"]
+    assert attention
+    assert all(module.use_tf_gamma is bool(stated) for module in attention)
+
+
+def test_the_published_enformer_has_tensorflows_positions() -> None:
+    assert load_registry().card("enformer").options["use_tf_gamma"] is True

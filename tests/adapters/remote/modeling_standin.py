@@ -136,6 +136,22 @@ class HyenaDNAForCausalLM(family("hyena.backbone.layers", "stream", causal=True)
 
 
 class CaduceusForMaskedLM(family("caduceus.backbone.layers", "apart", causal=False)):  # type: ignore[misc]
+    """Reads both ways, with projections that are one parameter: files hold them once."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        for block in self.get_submodule(self.path):
+            attention = block.attention
+            attention.both = Attention(config.width, causal=True)
+            attention.both.qkv.weight = attention.qkv.weight
+            attention.both.out.weight = attention.out.weight
+            attention.register_forward_hook(self.both_ways)
+
+    @staticmethod
+    def both_ways(attention: nn.Module, taken: tuple[Any, ...], given: Tensor) -> Tensor:
+        both: Any = attention.both
+        return given + both(taken[0].flip(1), taken[1]).flip(1)
+
     def forward(self, input_ids: Tensor, inputs_embeds: Any = None) -> Any:
         return self.run(input_ids)
 
