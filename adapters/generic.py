@@ -9,6 +9,7 @@ more than one answer, the reference is refused and a card has to say which.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,13 @@ from torch import nn
 from adapters import compat
 from adapters.language import CausalLanguage
 from zoo import hub
-from zoo.cards import Card, Checkpoint, Tap, TokenRule
+from zoo.cards import HUB_ID, Card, Checkpoint, Tap, TokenRule
 from zoo.dumps import slug
 from zoo.errors import BadReference, BenchError, MissingExtra
+from zoo.files import user_path
+
+# A branch, tag or commit, or nothing.
+_REVISION = r"([A-Za-z0-9][A-Za-z0-9._/-]{0,199})?"
 
 # The longest window in tokens, where the model would take more.
 LONGEST = 512
@@ -64,7 +69,7 @@ def find(kind: str, target: str, prefix: str = "") -> Source:
     Raises:
         ModelUnavailable: the hub does not have it, or cannot be reached.
     """
-    folder = Path(target).expanduser()
+    folder = user_path(target)
     if folder.is_dir():
         place = Checkpoint(source="folder", path=str(folder.resolve()))
         name = f"{kind}.{slug(folder.resolve().name)}"
@@ -73,6 +78,11 @@ def find(kind: str, target: str, prefix: str = "") -> Source:
     keys = ("the id (a folder of that name is not here either)", "what stands after the @")
     local = f"{kind}:DIR"
     repo = prefix + repository
+    if not re.fullmatch(HUB_ID, repo) or ".." in repo or not re.fullmatch(_REVISION, revision):
+        raise BadReference(
+            f"{kind}:{target[:100]!r} is no folder here and no id of the hub",
+            f"Write {kind}:OWNER/NAME, OWNER/NAME@REVISION or a folder.",
+        )
     wanted = hub.Place(f"{kind}:{target}", repo, revision or None, keys=keys, local=local)
     folder, commit = hub.small_files(wanted)
     checkpoint = Checkpoint(source="hub", hub=wanted.hub, revision=commit)

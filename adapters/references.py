@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 from zoo.cards import Card
 from zoo.errors import UnknownName, UsageError
+from zoo.files import user_path
 from zoo.registry import Registry
 
 # What stands before the colon, and the function that makes cards of what stands after it.
@@ -49,7 +49,7 @@ def dump(folder: str) -> list[Card]:
     """One card per stream of a folder of activations."""
     from zoo.dumps import dump_cards
 
-    return dump_cards(Path(folder))
+    return dump_cards(user_path(folder))
 
 
 def select(

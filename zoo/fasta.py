@@ -8,15 +8,22 @@ and their sequences must be in the reference exactly once.
 from __future__ import annotations
 
 import gzip
+import io
 import re
+import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from zoo.errors import BadCorpus
+from zoo.files import check_regular
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".faa", ".fna", ".ffn", ".fas")
+
+# Text compresses some 4 times and repeats of DNA 20 times; gzip can do 1,000.
+_MOST_INFLATION = 100
+_SMALL_BYTES = 1 << 26
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -56,6 +63,31 @@ def _records(path: Path) -> Iterator[tuple[str, str]]:
             yield next(iter(title.split()), ""), sequence
 
 
+class _Inflated(io.RawIOBase):
+    """What a gzipped file holds, as long as it is not made to fill the memory."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed = packed
+        self._file = gzip.GzipFile(fileobj=packed)
+        self._done = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self._done += len(data)
+        if self._done > max(_SMALL_BYTES, _MOST_INFLATION * self._packed.tell()):
+            raise OSError(f"it inflates more than {_MOST_INFLATION} times")
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        self._packed.close()
+        super().close()
+
+
 class open_text:  # noqa: N801 (used like a function)
     """A context with the file's lines; what is wrong with it is raised as `BadCorpus`.
 
@@ -67,8 +99,9 @@ class open_text:  # noqa: N801 (used like a function)
 
     def __enter__(self) -> IO[str]:
         try:
-            self._file: IO[str] = self._open("rt", encoding=self._encoding())
-        except (OSError, EOFError) as error:
+            encoding = self._encoding()
+            self._file: IO[str] = io.TextIOWrapper(self._open(), encoding=encoding)
+        except (OSError, EOFError, zlib.error) as error:
             raise BadCorpus(f"{self.path} cannot be read ({error})") from None
         return self._file
 
@@ -79,16 +112,18 @@ class open_text:  # noqa: N801 (used like a function)
                 f"{self.path} is not UTF-8 text (byte {error.start})",
                 "Convert it, for instance with iconv.",
             ) from None
-        if isinstance(error, OSError | EOFError):
+        if isinstance(error, OSError | EOFError | zlib.error):
             raise BadCorpus(f"{self.path} cannot be read ({error})") from None
 
-    def _open(self, mode: str, encoding: str | None = None) -> IO:
-        opener: Any = gzip.open if self.path.suffix == ".gz" else open
-        file: IO = opener(self.path, mode, encoding=encoding)
-        return file
+    def _open(self) -> IO[bytes]:
+        check_regular(self.path)
+        packed = self.path.open("rb")
+        if self.path.suffix != ".gz":
+            return packed
+        return io.BufferedReader(_Inflated(packed), 1 << 16)
 
     def _encoding(self) -> str:
-        with self._open("rb") as file:
+        with self._open() as file:
             marked = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
         return "utf-16" if marked else "utf-8-sig"
 

@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from zoo.errors import OutputError
+from zoo.errors import OutputError, UsageError
+
+# Of what Linux takes as a path; other systems take less.
+_LONGEST_PATH = 4096
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -89,6 +92,20 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot remove {path} ({error.strerror or error})") from None
+
+
+def user_path(text: str) -> Path:
+    """A path that a user wrote, with `~` and `~name` read as home folders.
+
+    Raises:
+        UsageError: nobody has that name, or no file system takes such a path.
+    """
+    if any(ord(letter) < 32 for letter in text) or len(text) > _LONGEST_PATH:
+        raise UsageError(f"{text[:60]!r} is no path", "Give the path of a file or folder.")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{text!r}: there is no such user", "Write the path in full.") from None
 
 
 def check_regular(path: Path) -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import BadCorpus
+from zoo.files import check_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +95,7 @@ def _opened(path: Path) -> Iterator[Image]:
         warnings.simplefilter("ignore")
         try:
             # Not opened by its name: Pillow would map a TIFF that is turned with its sides swapped.
+            check_regular(path)
             with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 yield image
         except (BadCorpus, MemoryError):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from zoo.errors import BadCorpus, MissingExtra, UsageError
 from zoo.fasta import FASTA_SUFFIXES, Row, open_text, read_fasta, read_regions
+from zoo.files import check_regular
 from zoo.sequences import read_sequences
 
 _TABLES = (".jsonl", ".parquet")
@@ -115,6 +116,11 @@ def read_examples(
     """
     files = files_of(path, kind, glob)
     check_files(files, column, regions)
+    for file in files:
+        try:
+            check_regular(file)
+        except OSError as error:
+            raise BadCorpus(f"{file} cannot be read ({error.strerror})") from None
     if regions is not None:
         rows: Iterator[Row] = iter(read_regions(files, regions))
     else:

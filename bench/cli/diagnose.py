@@ -20,9 +20,21 @@ if TYPE_CHECKING:
 @click.command("diagnose")
 @click.argument("file", type=ANY_PATH)
 @click.option("--key", metavar="NAME", help="Which array or column, where FILE holds several.")
-@click.option("-n", "n", type=int, default=REFERENCE.n, show_default=True, help="Dictionary size.")
 @click.option(
-    "-k", "k", type=int, default=REFERENCE.k, show_default=True, help="Features per token."
+    "-n",
+    "n",
+    type=click.IntRange(2, 2**24),
+    default=REFERENCE.n,
+    show_default=True,
+    help="Dictionary size.",
+)
+@click.option(
+    "-k",
+    "k",
+    type=click.IntRange(1),
+    default=REFERENCE.k,
+    show_default=True,
+    help="Features per token.",
 )
 @click.option(
     "-N",

@@ -142,17 +142,20 @@ def run_cli(arguments: list[str] | None = None) -> int:
         click.echo("bench: interrupted; run the same command again to go on", err=True)
         return INTERRUPTED
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+        else:
+            click.echo(f"bench: {' '.join(error.format_message().split())}", err=True)
+        return 2
     except BrokenPipeError:
         # The reader of stdout went away; Python must not complain about it when it exits.
         _discard_output()
         return 1
     except OSError as error:
         log.debug("failed", exc_info=True)
-        click.echo(f"bench: {error}", err=True)
+        click.echo(f"bench: {' '.join(str(error).split())[:500]}", err=True)
         _discard_output()
-        return 1
+        return 2
 
 
 def _discard_output() -> None:

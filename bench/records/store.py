@@ -16,7 +16,10 @@ from bench.records.schema import Record
 from bench.records.spec import Spec
 from bench.records.versions import LIFTS, VERSION, lift
 from zoo.errors import BadRecord
-from zoo.files import content_hash, write_atomically
+from zoo.files import content_hash, read_bounded, write_atomically
+
+# Bytes of a record file; one with long curves takes less than a MiB.
+_LARGEST = 1 << 24
 
 
 class RecordStore:
@@ -63,7 +66,7 @@ def read_record(path: Path) -> Record:
     """
     remedy = "Delete it and run again, or redo it with `bench run --force`."
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, _LARGEST).decode("utf-8")
         data = json.loads(text, parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:
         raise BadRecord(f"{path} is not a record ({error})", remedy) from None

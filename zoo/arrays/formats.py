@@ -18,6 +18,7 @@ from zoo.arrays.parquet import ParquetFile
 from zoo.arrays.pt import PtFile
 from zoo.arrays.safetensors import SafetensorsFile
 from zoo.errors import BadActivations
+from zoo.files import check_regular
 
 
 class Format(NamedTuple):
@@ -56,6 +57,7 @@ def open_arrays(path: Path) -> ArrayFile:
             f"Known are {', '.join(FORMATS)}.",
         )
     form = FORMATS[path.suffix.lower()]
+    check_regular(path)
     _check_beginning(path, form.kinds)
     with breakage(path):
         return form.open(path)

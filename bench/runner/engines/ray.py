@@ -6,6 +6,9 @@ SAEs and stored activations are files: machines that are to share them need a sh
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +19,9 @@ from bench.runner.engines.local import LocalEngine
 from bench.runner.settings import NoProgress, Progress, Settings
 from zoo.errors import UsageError, WorkerFailed
 
+_SECONDS = 10
+_ADDRESS_REMEDY = "Set RAY_ADDRESS to HOST:PORT of a cluster, or unset it for one on this machine."
+
 
 class RayEngine(LocalEngine):
     """One task per block; a task on a GPU has one to itself, one on CPUs a core."""
@@ -25,7 +31,13 @@ class RayEngine(LocalEngine):
             import ray
         except ImportError:
             raise UsageError("Ray is not installed", 'pip install "gammabench[ray]"') from None
-        ray.init(ignore_reinit_error=True, log_to_driver=False)
+        check_address(os.environ.get("RAY_ADDRESS", ""))
+        try:
+            ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"Ray cannot be reached or started ({_first_line(error)})", _ADDRESS_REMEDY
+            ) from None
 
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: Progress
@@ -59,6 +71,30 @@ class RayEngine(LocalEngine):
         import ray
 
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raises `UsageError` where nobody listens at an address of a Ray cluster within 10 seconds.
+
+    Ray itself tries for minutes. Addresses without a port (`auto`, `local`) are left to Ray.
+    """
+    if address in ("", "auto", "local"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and host and port.isdecimal() and 0 < int(port[:6]) < 65536):
+        raise UsageError(f"RAY_ADDRESS is {address[:100]!r}, which is no address", _ADDRESS_REMEDY)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        raise UsageError(
+            f"RAY_ADDRESS is {address!r}: nobody answers there within {_SECONDS} seconds "
+            f"({_first_line(error)})",
+            _ADDRESS_REMEDY,
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def _everywhere(settings: Settings) -> Settings:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zoo import hub
 from zoo.errors import UsageError
+from zoo.files import user_path
 
 PREFIX = "hub:"
 
@@ -22,7 +23,7 @@ def sae_path(address: str) -> Path:
         ModelUnavailable: the hub does not have it, or cannot be reached.
     """
     if not address.startswith(PREFIX):
-        return Path(address).expanduser()
+        return user_path(address)
     target, _, revision = address.removeprefix(PREFIX).partition("@")
     owner, _, rest = target.partition("/")
     name, _, folder = rest.partition("/")
