@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
 import sys
+from contextlib import suppress
 from pkgutil import resolve_name
 from typing import NamedTuple
 
@@ -160,8 +162,10 @@ def run_cli(arguments: list[str] | None = None) -> int:
 
 def _discard_output() -> None:
     """What is still to be written to stdout goes nowhere, without a complaint at exit."""
+    # Where stdout was closed, or is caught in memory, nothing is left to complain.
     if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
