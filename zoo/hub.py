@@ -92,7 +92,8 @@ def client() -> ModuleType:
     """The hub's client library, without telemetry and with no progress bars of its own."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import huggingface_hub
+    # The package loads its parts by name when they are asked for, but not this one.
+    import huggingface_hub.constants
 
     return huggingface_hub
 
