@@ -42,6 +42,9 @@ _MOST_BY_CHANCE = 0.1
 # Below this gamma a mean kills no feature, hidden or not.
 _LEAST_HIDDEN = 0.1
 
+# The share of the spread that rounding to float32 may lose.
+_MOST_ROUNDED = 1e-3
+
 _BATCH = 4096
 
 
@@ -225,7 +228,33 @@ def read_sample(
         raise BadActivations("no tokens", "Give at least two.")
     if sample.seen == 1:
         raise BadActivations("one token has no variance", "Give at least two, better thousands.")
-    return statistics.result(), sample.rows().to(device, torch.float32)
+    found = statistics.result()
+    return found, _as_float32(sample.rows().to(device), found.sigma_norm)
+
+
+def _as_float32(sample: Tensor, sigma_norm: float) -> Tensor:
+    """The sample as dictionaries see it, [tokens, width].
+
+    Raises:
+        BadActivations: what is rounded away is too much of the spread.
+    """
+    rounded = sample.float()
+    if sample.dtype != torch.float64:
+        return rounded
+    if not bool(rounded.isfinite().all()):
+        raise BadActivations(
+            "the activations are finite in float64, but larger than float32 holds",
+            "Divide them by one number: it decides nothing.",
+        )
+    error = sample - rounded
+    lost = float(torch.linalg.vector_norm(error - error.mean(0))) / len(sample) ** 0.5
+    if lost > _MOST_ROUNDED * sigma_norm:
+        raise BadActivations(
+            f"rounding the activations from float64 to float32 loses {lost / sigma_norm:.1%} of "
+            "their spread, which is small beside their mean or beside float32's least number",
+            "Subtract their mean, or multiply them by one number, in float64.",
+        )
+    return rounded
 
 
 def _batches(activations: Source) -> Iterator[Tensor]:
@@ -251,7 +280,7 @@ def _checked(part: object) -> Tensor | np.ndarray:
 
 
 def _at_target(raw: Census, sample: Tensor, target: int, seed: int) -> Estimate | None:
-    if raw.counts is None:
+    if raw.counts is None or len(sample) < 4:  # half of it needs two tokens
         return None
     half = InitialSAEs(sample[: len(sample) // 2], raw.n, raw.k)
     first_half = half.census(PRESETS["raw"], seed, counts=True).counts

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bench.sae.arms import Arm, Norm
 from bench.statistics.geometric_median import geometric_median
-from bench.statistics.moments import LAYERNORM_EPS, Moments, check_varies, normalise
+from bench.statistics.moments import Moments, check_varies, layernorm_eps, normalise, scaled
 from bench.statistics.spectrum import whitening
 
 PerTokenNorm = Literal["rms", "layernorm"]
@@ -121,10 +121,17 @@ def _normalise(x: Tensor, norm: PerTokenNorm | None) -> tuple[Tensor, PerToken |
     """As `bench.statistics.moments.normalise`, and what it took out."""
     if norm is None:
         return x, None
+    x, exponent = scaled(x)
     shift = x.mean(1, keepdim=True)
     variance = (x - shift).square_().mean(1, keepdim=True)
     if norm == "layernorm":
-        scale = (variance + LAYERNORM_EPS).sqrt_()
-        return (x - shift) / scale, PerToken(scale, shift)
+        total = variance + layernorm_eps(variance, exponent)
+        scale = torch.where(total > 0, total, 1.0).sqrt_()
+        return (x - shift) / scale, PerToken(_unscaled(scale, exponent), _unscaled(shift, exponent))
     scale = (shift.square() + variance).sqrt_()
-    return torch.where(scale > 0, x / scale, 0.0), PerToken(scale, None)
+    y = torch.where(scale > 0, x / scale, 0.0)
+    return y, PerToken(_unscaled(scale, exponent), None)
+
+
+def _unscaled(x: Tensor, exponent: Tensor | None) -> Tensor:
+    return x if exponent is None else torch.ldexp(x, exponent)

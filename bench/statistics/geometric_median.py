@@ -35,7 +35,9 @@ def geometric_median(
     """The point with the least summed distance to the tokens x [tokens, d], by Weiszfeld (1937).
 
     Starts from the arithmetic mean; distances are cut from below at `floor`; stops once a step is
-    shorter than `tolerance` (in the units of x) or after `iterations` steps. Sums are float64.
+    shorter than `tolerance` or after `iterations` steps. Both lengths are in the units of x where
+    its spread is above 2^-10, as published; else in units of the spread, below which a step of any
+    length would be the last. Sums are float64.
     Raises BadActivations if there are no tokens.
     """
     if x.ndim != 2 or x.shape[0] == 0:
@@ -46,6 +48,8 @@ def geometric_median(
     if x.device.type == "mps":
         x = x.cpu()
     point = x.mean(0, dtype=torch.float64)
+    unit = _unit(x, point)
+    tolerance, floor = tolerance * unit, floor * unit
     taken, length = 0, math.inf
     while taken < iterations and length >= max(tolerance, _RESOLUTION * float(point.norm())):
         pull, weight = _pass(x, point, floor)
@@ -58,14 +62,24 @@ def geometric_median(
     return Median(point, residual, taken)
 
 
+def _unit(x: Tensor, mean: Tensor) -> float:
+    """1, or a power of two near the spread of tokens that are very small."""
+    spread = math.sqrt(sum(float((r.double() - mean).square().sum()) for r in _chunks(x)) / len(x))
+    exponent = math.frexp(spread)[1]
+    return 1.0 if spread == 0 or exponent >= -10 else math.ldexp(1.0, exponent)
+
+
+def _chunks(x: Tensor) -> tuple[Tensor, ...]:
+    elements = _CPU_CHUNK_ELEMENTS if x.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
+    return x.split(max(1, elements // x.shape[1]))
+
+
 def _pass(x: Tensor, point: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     """Sum of unit vectors from the point to the tokens, and sum of inverse distances."""
-    elements = _CPU_CHUNK_ELEMENTS if x.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
-    rows = max(1, elements // x.shape[1])
     pull = torch.zeros_like(point)
     weight = torch.zeros((), dtype=torch.float64, device=x.device)
-    for start in range(0, x.shape[0], rows):
-        difference = x[start : start + rows].double() - point
+    for rows in _chunks(x):
+        difference = rows.double() - point
         inverse = torch.linalg.vector_norm(difference, dim=1).clamp_(min=floor).reciprocal_()
         pull += inverse @ difference
         weight += inverse.sum()

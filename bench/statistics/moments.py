@@ -21,6 +21,7 @@ from zoo.errors import BadActivations
 
 Transform = Literal["raw", "layernorm", "rms"]
 LAYERNORM_EPS = 1e-5
+_LARGEST_EPS = 1e-2
 
 # Float64 elements of a block, so that the covariance product is efficient; and of the part of it
 # that a CPU works on at a time: it stays in the cache, and is what torch gives to one thread, as
@@ -36,21 +37,44 @@ _CONSTANT = 1e-12
 def normalise(x: Tensor, transform: Transform) -> Tensor:
     """Rescale each token (row of x [tokens, width]) on its own; the input's dtype is kept.
 
-    raw: as it is. layernorm: minus the token's mean, over sqrt(variance + 1e-5), biased variance,
-    no affine part. rms: over the token's root mean square, no epsilon, so that only the token's
-    direction is left; an all-zero token stays zero.
+    raw: as it is. layernorm: minus the token's mean, over sqrt(variance + eps), biased variance, no
+    affine part; eps is 1e-5, as published, but at most a hundredth of the variance, so that what
+    the tokens are multiplied by decides nothing. rms: over the token's root mean square, no
+    epsilon, so that only the token's direction is left; an all-zero token stays zero.
     """
     if transform not in get_args(Transform):
         raise ValueError(f"transform must be one of {get_args(Transform)}, not {transform!r}")
     if transform == "raw":
         return x
+    x, exponent = scaled(x)
     mean = x.mean(1, keepdim=True)
     centered = x - mean
     variance = _mean_square(centered)
     if transform == "layernorm":
-        return centered.mul_(torch.rsqrt(variance + LAYERNORM_EPS))
+        total = variance + layernorm_eps(variance, exponent)
+        return centered.mul_(torch.where(total > 0, torch.rsqrt(total), 0.0))
     # From the centered rows, so that a large common offset does not cancel.
     return x * _inverse_rms(mean, variance)
+
+
+def scaled(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Tokens x [tokens, width] over powers of two [tokens, 1], and the exponents of these.
+
+    Squares of tokens of about 1 neither overflow nor vanish; nothing is rounded. Float64 has room
+    enough for all there is in float32: it is left as it is, and has no exponents.
+    """
+    if x.dtype == torch.float64:
+        return x, None
+    exponent = torch.frexp(x.abs().amax(1, keepdim=True).float()).exponent
+    return torch.ldexp(x, -exponent).to(x.dtype), exponent
+
+
+def layernorm_eps(variance: Tensor, exponent: Tensor | None) -> Tensor:
+    """What LayerNorm adds to the variance of tokens that were `scaled`."""
+    published = torch.full_like(variance, LAYERNORM_EPS)
+    if exponent is not None:
+        published = torch.ldexp(published, -2 * exponent)
+    return torch.minimum(published, _LARGEST_EPS * variance)
 
 
 def gamma(mean: Tensor, variance: Tensor) -> float:

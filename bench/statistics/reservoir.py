@@ -13,7 +13,8 @@ class Reservoir:
     """A uniform sample, without replacement, of at most `capacity` tokens of a stream.
 
     Which tokens are kept depends only on the seed and on each token's index in the stream, not on
-    how it was batched: every index has a pseudo-random key, and the smallest keys stay.
+    how it was batched: every index has a pseudo-random key, and the smallest keys stay. Tokens are
+    kept in the least dtype that holds all that were offered, without rounding.
     """
 
     def __init__(self, width: int, *, capacity: int, seed: int = 0) -> None:
@@ -52,17 +53,24 @@ class Reservoir:
         before, after = len(self), len(self) + x.shape[0]
         if self._store is None:
             self._store = x.new_empty(after, self.width)
+        self._widen(x)
         if after > self._store.shape[0]:
             # Doubled, so that a long stream of small batches is not copied over and over.
-            store = x.new_empty(min(self.capacity, 2 * after), self.width)
+            store = self._store.new_empty(min(self.capacity, 2 * after), self.width)
             store[:before] = self._store[:before]
             self._store = store
         self._store[before:after] = x
         self._index = np.concatenate([self._index, index])
         self._keys = np.concatenate([self._keys, keys])
 
+    def _widen(self, x: Tensor) -> None:
+        """Makes the store hold the values of x, and its own, as they are."""
+        assert self._store is not None
+        self._store = self._store.to(torch.promote_types(self._store.dtype, x.dtype))
+
     def _replace(self, x: Tensor, index: np.ndarray, keys: np.ndarray) -> None:
         """Let newcomers with small keys take the places of those with the largest."""
+        self._widen(x)
         assert self._store is not None
         near = np.flatnonzero(keys < self._keys.max())
         order = np.argsort(np.concatenate([self._keys, keys[near]]))
