@@ -1,12 +1,16 @@
 """Which arrays of a folder are which layer of which stream, from their headers alone. No torch.
 
-A stream is a sequence of layers of one width over the same tokens. AlphaFold 3's saved embeddings
-hold two: the single representation and the pair representation.
+A stream is a sequence of layers of one width over the same tokens. Arrays are of one stream where
+their whole names are the same but for the layer's number and those of shards: `layer0-attn` and
+`layer0-mlp` are two streams, `layer0-shard1` and `layer0-shard2` two parts of one. A number is a
+shard's where it stands alone or after a word of `_SHARD`. AlphaFold 3's saved embeddings hold two
+streams: the single representation and the pair representation.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +25,13 @@ ALPHAFOLD_FILES = "*embeddings.npz"
 ALPHAFOLD_STREAMS = {"single_embeddings": "single", "pair_embeddings": "pair"}
 
 _LAYER = re.compile(r"(?:layer|block|hidden_state|resid)s?[._-]?(\d+)", re.IGNORECASE)
+_SHARD = "shard|part|chunk|batch|rank|file|job|seed|run|sample|split"
+_SHARD_NUMBER = re.compile(
+    rf"(?:(?<![a-z])(?:{_SHARD})s?[._-]?|(?<![a-z0-9]))\d+(?:-?of-?\d+)?(?![a-z0-9])", re.IGNORECASE
+)
+
+# With more names than a model has kinds of streams, they are names of examples.
+_MOST_STREAMS = 8
 
 
 def scan(
@@ -37,7 +48,8 @@ def scan(
             where there is no padding among them.
 
     Where neither says `{i}`, the layer is the number after `layer`, `block`, `hidden_state` or
-    `resid` in the key or the path; arrays without any are parts of one layer 0.
+    `resid` in the key or the path; arrays without any are of layer 0. What `pattern` or `key` names
+    is one stream by its word, whatever the stars stand for.
 
     Raises:
         BadManifest: nothing is found, or which array is which layer cannot be told.
@@ -48,7 +60,7 @@ def scan(
         return _alphafold(folder, jobs)
     wanted = _matcher(pattern or "**/*")
     named = _matcher(key) if key is not None else None
-    found: dict[int, dict[int, list[Part]]] = {}
+    found: dict[tuple[str, int], dict[int, list[Part]]] = {}
     unnumbered: list[str] = []
     for path in _array_files(folder):
         relative = path.relative_to(folder).as_posix()
@@ -66,8 +78,10 @@ def scan(
             number = _number(place, name, relative, header.key)
             if number is None:
                 unnumbered.append(where)
-            width = found.setdefault(part.shape[-1], {})
-            width.setdefault(number or 0, []).append(part)
+            own = [relative] if pattern is None else []
+            own += [header.key] if key is None and header.key else []
+            stream = found.setdefault((shared_name("/".join(own)), part.shape[-1]), {})
+            stream.setdefault(number or 0, []).append(part)
     numbered = sum(len(parts) for layers in found.values() for parts in layers.values())
     if not numbered:
         raise BadManifest(
@@ -80,11 +94,44 @@ def scan(
             f"{folder}: which layer {unnumbered[0]} belongs to cannot be told",
             "Say where the number stands, as in --pattern 'layer{i}-*.npy' or --key 'layer{i}'.",
         )
-    one = len(found) == 1
+    names = _stream_names(folder, list(found))
     return tuple(
-        _stream("main" if one else f"width-{width}", width, layers)
-        for width, layers in sorted(found.items())
+        _stream(names[name, width], width, layers)
+        for (name, width), layers in sorted(found.items(), key=lambda item: names[item[0]])
     )
+
+
+def layer_number(name: str) -> int | None:
+    """The number after a word that means layer, the last one of a path, if there is any."""
+    numbers = _LAYER.findall(name)
+    return int(numbers[-1]) if numbers else None
+
+
+def shared_name(name: str) -> str:
+    """What the names of a stream's arrays have in common: without layers' and shards' numbers."""
+    name = re.sub(rf"({'|'.join(map(re.escape, FORMATS))})(?=/|$)", "", name)
+    name = _LAYER.sub(lambda match: match[0].removesuffix(match[1]), name)
+    return re.sub(r"[\W_]+", "-", _SHARD_NUMBER.sub("", name)).strip("-").lower()
+
+
+def _stream_names(folder: Path, found: list[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """A name for each stream: `main` for the only one, by its width where that tells it apart."""
+    names = sorted({name for name, _ in found})
+    if len(names) > _MOST_STREAMS:
+        raise BadManifest(
+            f"{folder}: which files are one stream cannot be told from {len(names)} names, such as "
+            f"{names[0]!r} and {names[1]!r}",
+            "Say so with --pattern, as '*.npy' where all are, or '*-layer{i}.npy'.",
+        )
+    if len(found) == 1:
+        return {found[0]: "main"}
+    if len({width for _, width in found}) == len(found):
+        return {(name, width): f"width-{width}" for name, width in found}
+    widths = Counter(name for name, _ in found)
+    return {
+        (name, width): (name or "main") + (f".width-{width}" if widths[name] > 1 else "")
+        for name, width in found
+    }
 
 
 def left_out(folder: Path, manifest: Manifest) -> list[str]:
@@ -113,8 +160,8 @@ def _number(
     said = [match for match in (name, place) if match and "layer" in match.re.groupindex]
     if said:
         return int(said[0]["layer"])
-    numbers = _LAYER.findall(key or "") or _LAYER.findall(path)
-    return int(numbers[-1]) if numbers else None
+    number = layer_number(key or "")
+    return layer_number(path) if number is None else number
 
 
 def _headers(path: Path) -> list[Header]:
@@ -159,10 +206,14 @@ def _stream(name: str, width: int, layers: dict[int, list[Part]]) -> Stream:
 
 
 def alphafold_files(folder: Path) -> list[Path]:
-    """All jobs' files below the folder, if its arrays are AlphaFold 3's embeddings alone."""
+    """All jobs' files below the folder, if its arrays are AlphaFold 3's and nobody else's.
+
+    What lies in a job's folder beside its embeddings (`seed-1_distogram`) is another output of it.
+    """
     files = sorted(folder.rglob(ALPHAFOLD_FILES), key=natural_order)
+    jobs = {path.parent.parent for path in files if path.parent != folder}
     others = [path for path in _array_files(folder) if path not in set(files)]
-    return [] if others else files
+    return files if all(path.parent.parent in jobs for path in others) else []
 
 
 def _alphafold(folder: Path, files: Iterable[Path]) -> tuple[Stream, ...]:

@@ -17,7 +17,7 @@ from adapters.tensors import as_tensor
 from zoo.arrays import FORMATS, Header, is_array_file, open_arrays
 from zoo.errors import BadActivations, UsageError
 from zoo.files import natural_order
-from zoo.scan import ALPHAFOLD_FILES, ALPHAFOLD_STREAMS
+from zoo.scan import ALPHAFOLD_FILES, ALPHAFOLD_STREAMS, layer_number, shared_name
 
 _CHUNK_ELEMENTS = 1 << 22
 
@@ -41,6 +41,7 @@ class Activations:
 def open_activations(path: Path, key: str | None = None) -> Activations:
     """The activations in a file, or in all files of a folder in the order of their names.
 
+    path: may end in a glob, which says that the files it names are of one stream.
     key: which array, tensor or column, where the file holds several.
 
     Raises:
@@ -51,6 +52,9 @@ def open_activations(path: Path, key: str | None = None) -> Activations:
     """
     if path.is_dir():
         return _open_folder(path, key)
+    if not path.exists() and any(sign in path.name for sign in "*?["):
+        files = [file for file in path.parent.glob(path.name) if is_array_file(file)]
+        return _opened_together(path, files, key)
     if not path.exists():
         raise UsageError(f"no file or folder at {path}")
     if not is_array_file(path):
@@ -84,6 +88,18 @@ def _open_folder(path: Path, key: str | None) -> Activations:
     files = [f for f in path.iterdir() if is_array_file(f) and f.name[0] != "."]
     # AlphaFold 3 writes one folder per job and seed.
     files = files or list(path.rglob(ALPHAFOLD_FILES))
+    jobs = all(file.match(ALPHAFOLD_FILES) for file in files)
+    streams = sorted({(shared_name(f.name), layer_number(f.name), f.name) for f in files}, key=str)
+    if not jobs and len({stream[:2] for stream in streams}) > 1:
+        one, other = streams[0], next(s for s in streams if s[:2] != streams[0][:2])
+        raise UsageError(
+            f"{path}: {one[2]} and {other[2]} may be two streams or layers, by their names",
+            f"Give those of one as a glob, '{path}/*.npy' where all are.",
+        )
+    return _opened_together(path, files, key)
+
+
+def _opened_together(path: Path, files: Sequence[Path], key: str | None) -> Activations:
     if not files:
         raise UsageError(
             f"{path} holds no activations", f"Known are files that end in {', '.join(FORMATS)}."

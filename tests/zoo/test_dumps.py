@@ -60,10 +60,13 @@ def test_layers_are_read_from_keys_and_other_arrays_left_out(tmp_path: Path) -> 
     np.savez(
         tmp_path / "b.npz", layer0=_array(3), layer10=_array(3), ids=np.zeros((3, 6), np.int64)
     )
-    assert _layers(scan(tmp_path)) == {
-        0: [("a.safetensors", "model.layers.0"), ("b.npz", "layer0")],
-        10: [("a.safetensors", "model.layers.10"), ("b.npz", "layer10")],
+    first, second = scan(tmp_path)  # two files of other names are two streams
+    assert (first.name, second.name) == ("a-model-layers", "b-layer")
+    assert _layers((first,)) == {
+        0: [("a.safetensors", "model.layers.0")],
+        10: [("a.safetensors", "model.layers.10")],
     }
+    assert _layers((second,)) == {0: [("b.npz", "layer0")], 10: [("b.npz", "layer10")]}
 
 
 def test_a_pattern_or_a_key_says_where_the_number_stands(tmp_path: Path) -> None:
