@@ -22,6 +22,7 @@ from bench.records.schema import (
     Fates,
     FirstFiring,
     OutlierDimension,
+    Prediction,
     Provenance,
     Record,
     Result,
@@ -123,6 +124,10 @@ def make_statistics(spec: Spec) -> Statistics:
         median_gap=draw.uniform(0, 0.3),
         median_residual=draw.uniform(1e-8, 1e-6),
         median_tokens=min(tokens, 4096),
+        median_norm=mean_norm,
+        norm_ratio=draw.uniform(1.5, 30),
+        massive_share=draw.uniform(0, 0.001),
+        energy_share=draw.uniform(0.1, 0.9),
     )
 
 
@@ -144,6 +149,7 @@ def make_result(spec: Spec) -> Result:
         statistics=statistics,
         predicted_relu=by_relu,
         predicted_dead=dead,
+        prediction=make_prediction(dead, by_relu, tokens),
         death_init=init,
         death_end=Death(
             dead_relu=last.dead_relu, dead_topk=last.dead_topk, always_on=draw.randrange(5)
@@ -151,6 +157,18 @@ def make_result(spec: Spec) -> Result:
         training=training,
         attribution=make_attribution(spec),
         special_tokens=make_special_tokens(statistics),
+    )
+
+
+def make_prediction(dead: float, by_relu: float, tokens: int) -> Prediction:
+    """Somewhat more than the closed form, as in layers of low rank."""
+    return Prediction(
+        moments_relu=by_relu,
+        moments_dead=0.9 * dead + 0.1,
+        reach=2.5,
+        effective_tokens=tokens / 3,
+        relu=by_relu,
+        dead=0.8 * dead + 0.2,
     )
 
 
@@ -264,6 +282,7 @@ def _training(spec: Spec, init: Death, draw: random.Random) -> Training:
         fvu=draw.uniform(0.1, 0.6),
         l0=draw.uniform(0.9, 1.0) * spec.protocol["k"],
         recovery=draw.uniform(0.3, 1.0) if spec.domain == "synthetic" else None,
+        fvu_ordinary=draw.uniform(0.1, 0.9),
     )
 
 

@@ -43,6 +43,8 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from bench.death.theory import check_dictionary
+from bench.records.schema import Prediction
+from bench.statistics.layer import LayerStatistics
 
 # Directions w, and tokens drawn for each: the standard error is a point or two.
 _DIRECTIONS, _LINES = 1024, 128
@@ -62,11 +64,34 @@ _TABLE_TOKENS = 10
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Dead:
     """Shares of the dictionary in [0, 1]; `dead` is by either path."""
 
     relu: float
     dead: float
+
+
+def predict(
+    statistics: LayerStatistics, sample: Tensor, k: int, n: int, *, dense: bool = False
+) -> Prediction:
+    """What becomes of a random dictionary, without a center, on the tokens [N, d] of a sample.
+
+    statistics: of the tokens that the sample is drawn from. dense: a family that selects no k;
+    its features die by ReLU alone.
+    """
+    rms = statistics.moments.rms
+    tokens = GaussianTokens(rms.mean, rms.covariance)
+    reach = measured_reach(sample)
+    effective = tokens.tokens_reaching(reach)
+    of_moments, found = (tokens.predict(count, k, n) for count in (len(sample), effective))
+    return Prediction(
+        moments_relu=of_moments.relu,
+        moments_dead=of_moments.relu if dense else of_moments.dead,
+        reach=reach,
+        effective_tokens=effective,
+        relu=found.relu,
+        dead=found.relu if dense else found.dead,
+    )
 
 
 class GaussianTokens:
@@ -107,12 +132,12 @@ class GaussianTokens:
         self._rest = x.square().sum(1) - 2 * z * along + z.square() * self._curve
         self._grid: tuple[Tensor, Tensor] | None = None
 
-    def predict(self, tokens: float, k: int, n: int) -> Prediction:
+    def predict(self, tokens: float, k: int, n: int) -> Dead:
         """Shares dead on so many tokens, of a dictionary of n features of which k are active."""
         if not tokens > 0:
             raise ValueError(f"a prediction needs tokens, not {tokens}")
         by_relu, dead = self.firing(0.0), self.firing(threshold(k, n, self.width))
-        return Prediction(*(float(_never(p, tokens).mean()) for p in (by_relu, dead)))
+        return Dead(*(float(_never(p, tokens).mean()) for p in (by_relu, dead)))
 
     def firing(self, cosine: float) -> Tensor:
         """The probability [directions] that a token's cosine with a direction is above `cosine`,
@@ -196,7 +221,7 @@ def measured_reach(x: Tensor, *, seed: int = 0) -> float:
 
 def from_two_numbers(
     gamma: float, effective_rank: float, width: int, tokens: int, k: int, n: int
-) -> Prediction:
+) -> Dead:
     """The prediction for tables that hold no covariance: gamma and the effective rank alone.
 
     The spectrum is taken for a power law of that effective rank in `width` dimensions, the mean for

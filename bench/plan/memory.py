@@ -25,6 +25,10 @@ _SELECTION = 96 * _MIB
 # Tensors of the size of a batch that a step holds at once: inputs, outputs, errors.
 _BATCH_COPIES = 6
 
+# Float64 [width, width] that a layer's statistics and prediction hold at once: two covariances, and
+# what a factor or a spectrum is computed in.
+_SQUARES = 6
+
 # Streams inside a model during a forward pass, in copies of one layer's.
 _FORWARD_COPIES = 3
 _INSIDE_COPIES = 10
@@ -67,13 +71,14 @@ def sae_memory(card: Card, protocol: Protocol) -> int:
 
 
 def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
-    """The largest of what comes and goes: of a forward pass, of a step, of a census."""
+    """The largest of what comes and goes: in a forward pass, a step, a census, the statistics."""
     row = 4 * card.tap.width
     copies = _FORWARD_COPIES + (_INSIDE_COPIES if card.parameters else 0)
     forward = copies * row * protocol.forward_tokens
     step = 2 * row * protocol.n + _BATCH_COPIES * row * protocol.batch
     census = 2 * row * tokens
-    return max(_SELECTION, step_arrays(protocol)) + _KEPT + max(forward, step, census)
+    statistics = _SQUARES * 8 * card.tap.width**2
+    return max(_SELECTION, step_arrays(protocol)) + _KEPT + max(forward, step, census, statistics)
 
 
 def step_arrays(protocol: Protocol) -> int:

@@ -61,6 +61,13 @@ class Protocol(Recipe):
     data_seed: Seed = Field(
         default=0, description="order of the corpus and of the shuffling buffer"
     )
+    mask_norm: Annotated[float | None, LATER] = Field(
+        default=None,
+        gt=1,
+        le=1e9,
+        description="tokens of a norm above so many times the median norm are left out of "
+        "training: an ordinary token of the same batch stands in",
+    )
     forward_tokens: int = Field(
         default=16384, ge=1, le=2**30, description="tokens per forward pass of the model"
     )

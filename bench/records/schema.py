@@ -51,6 +51,18 @@ class Statistics(_Part):
     median_gap: float = Field(description="||geometric median - mean|| / ||sigma||")
     median_residual: float = Field(description="length of the mean unit vector at the median")
     median_tokens: int = Field(description="tokens of the sample that the median was taken on")
+    median_norm: float | None = Field(
+        default=None, description="of the tokens' norms; this and the next three: new in version 2"
+    )
+    norm_ratio: float | None = Field(
+        default=None, description="the largest token norm over the median; none where that is 0"
+    )
+    massive_share: float | None = Field(
+        default=None, description="share of tokens of more than ten times the median norm"
+    )
+    energy_share: float | None = Field(
+        default=None, description="share of the summed squares in the ten largest dimensions"
+    )
 
     @property
     def of_the_mean(self) -> TokenGammas:
@@ -99,6 +111,21 @@ class Fates(_Part):
     durable: int
     relapsed: int
     never: int
+
+
+class Prediction(_Part):
+    """Death at initialisation in the raw arm as `bench.death.prediction` foretells it.
+
+    Shares of n: of independent Gaussian tokens with the layer's mean and covariance, as many as the
+    sample has (`moments_*`), or as many as reach as far as the sample does.
+    """
+
+    moments_relu: float
+    moments_dead: float
+    reach: float = Field(description="how far tokens go along a random direction at the farthest")
+    effective_tokens: float = Field(description="Gaussian tokens that have this reach")
+    relu: float
+    dead: float
 
 
 class Checkpoint(_Part):
@@ -242,6 +269,15 @@ class Training(_Part):
         default=None, description="why no revival was measured, in older records"
     )
     fvu: float = Field(description="fraction of variance unexplained, about the held-out mean")
+    fvu_ordinary: float | None = Field(
+        default=None,
+        description="the same on tokens of at most ten times the median norm, about their own "
+        "mean; none where these do not vary, or in older records",
+    )
+    masked: float | None = Field(
+        default=None,
+        description="share of training tokens that `mask_norm` left out; none where it is not set",
+    )
     l0: float = Field(description="features with a value > 0 per token")
     recovery: float | None = Field(description="mean max cosine to the true features, if known")
     transitions: Transitions | None = Field(
@@ -258,6 +294,7 @@ class Result(_Part):
     statistics: Statistics
     predicted_relu: float = Field(description="share of n, closed form")
     predicted_dead: float = Field(description="share of n, closed form")
+    prediction: Prediction | None = Field(default=None, description="absent from older records")
     death_init: Death
     death_end: Death
     training: Training | None

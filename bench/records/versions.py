@@ -25,8 +25,8 @@ Document = dict[str, Any]
 
 
 def lift_1_to_2(record: Document) -> Document:
-    """Version 2 takes any preset's name in `attribution`, tells first firing from revival, and
-    writes every key.
+    """Version 2 takes any preset's name in `attribution`, tells first firing from revival, measures
+    massive tokens and what is predicted from the moments, and writes every key.
 
     Files of version 1 lack the keys that were added while it was current; they become null. Its
     `attribution` names raw, centered and whitened, as a version 2 of those three presets does. What
@@ -34,8 +34,10 @@ def lift_1_to_2(record: Document) -> Document:
     """
     result = record["result"]
     if result is not None:
-        for key in ("attribution", "special_tokens"):
+        for key in ("attribution", "special_tokens", "prediction"):
             result.setdefault(key, None)
+        for key in ("median_norm", "norm_ratio", "massive_share", "energy_share"):
+            result["statistics"][key] = None
         for key in ("death_init", "death_end"):
             result[key].setdefault("always_on", None)
         if result["training"] is not None:
@@ -51,7 +53,7 @@ _ONLY_FIRST_FIRINGS = "measured when only the first firing was, not who was aliv
 
 
 def _lift_training(training: Document) -> None:
-    for key in ("transitions", "bias_steps"):
+    for key in ("transitions", "bias_steps", "fvu_ordinary", "masked"):
         training.setdefault(key, None)
     for path in ("", "_relu", "_topk"):
         found = training.pop(f"revival{path}")

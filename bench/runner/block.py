@@ -22,6 +22,7 @@ from bench.compute.heap import trim_heap
 from bench.compute.matmul import fast_matmul
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.death.firings import FiringClock, silence_steps
+from bench.death.prediction import predict
 from bench.plan.blocks import Block
 from bench.plan.protocol import Protocol
 from bench.records.provenance import Clock
@@ -33,7 +34,7 @@ from bench.runner.loop import restore_conditions, train
 from bench.runner.result import agreements, result
 from bench.runner.settings import NoProgress, Progress, Settings
 from bench.sae.arms import parse_arm
-from bench.sae.families import make_family
+from bench.sae.families import is_dense, make_family
 from bench.sae.initial import InitialSAEs
 from bench.sae.origin import Origin, residual_hook
 from bench.sae.trainer import Trainer
@@ -260,8 +261,15 @@ def _origin(spec: Spec, block: Block, revision: str | None) -> Origin:
 def _make_layer(sample: Tensor, protocol: Protocol) -> Layer:
     statistics = LayerStatistics(sample.shape[1])
     statistics.update(sample)
+    stats = statistics.result()
     family = make_family(protocol.family, protocol.family_settings(), steps=protocol.steps)
-    return Layer(sample, statistics.result(), InitialSAEs(sample, protocol.n, protocol.k, family))
+    return Layer(
+        sample,
+        stats,
+        InitialSAEs(sample, protocol.n, protocol.k, family),
+        predict(statistics, sample, protocol.k, protocol.n, dense=is_dense(protocol.family)),
+        protocol.mask_norm,
+    )
 
 
 def _add_special_tokens(cells: Sequence[Cell], stream: Stream | CachedStream, tokens: int) -> None:

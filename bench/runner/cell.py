@@ -10,13 +10,14 @@ from torch import Tensor
 
 from bench.death import revival
 from bench.death.census import Census
-from bench.records.schema import Checkpoint, Fates, SpecialTokens, Statistics
+from bench.records.schema import Checkpoint, Fates, Prediction, SpecialTokens, Statistics
 from bench.records.spec import Spec
 from bench.sae.initial import InitialSAEs
 from bench.sae.model import SAE
 from bench.sae.quality import bias_target
 from bench.sae.trainer import Trainer
 from bench.sae.untrained import Untrained
+from bench.statistics.token_norms import stand_in
 
 
 @dataclass
@@ -26,7 +27,18 @@ class Layer:
     sample: Tensor
     stats: Statistics
     initial: InitialSAEs
+    prediction: Prediction
+    mask_norm: float | None = None  # in units of the median norm
+    masked: Tensor | int = 0  # training tokens left out so far
     special: SpecialTokens | None = None
+
+    def kept(self, batch: Tensor) -> Tensor:
+        """The training tokens [batch, d] with ordinary ones in the place of those left out."""
+        if self.mask_norm is None or self.stats.median_norm is None:
+            return batch
+        kept, masked = stand_in(batch, self.mask_norm * self.stats.median_norm)
+        self.masked = masked + self.masked
+        return kept
 
 
 @dataclass

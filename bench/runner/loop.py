@@ -61,6 +61,8 @@ def train(
             if not running:
                 break
             batch = batches.next()
+            layers = {cell.spec.layer: cell.layer for cell in running}
+            batch = {number: layer.kept(batch[number]) for number, layer in layers.items()}
             for cell in running:
                 with _may_drop_out(cell, failed):
                     loss = cell.step(batch[cell.spec.layer])
@@ -103,6 +105,7 @@ def _state(
         "cells": {
             cell.spec.hash: cell.state_dict() for cell in cells if cell.spec.hash not in failed
         },
+        "masked": {cell.spec.layer: int(cell.layer.masked) for cell in cells},
         "failed": {
             name: [type(error).__name__, error.message, error.remedy]
             for name, error in failed.items()
@@ -124,6 +127,7 @@ def _restore(cells: Sequence[Cell], state: dict[str, Any]) -> Failures:
             failed[cell.spec.hash] = getattr(zoo.errors, kind)(message, remedy)
             continue
         cell.load_state_dict(state["cells"][cell.spec.hash])
+        cell.layer.masked = state["masked"][cell.spec.layer]
     return failed
 
 

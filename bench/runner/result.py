@@ -36,6 +36,7 @@ def result(cell: Cell, truth: Tensor | None) -> Result:
         statistics=stats,
         predicted_relu=predicted_relu,
         predicted_dead=predicted_relu if without_k else predicted_dead,
+        prediction=cell.layer.prediction,
         death_init=_death(cell.born),
         death_end=_death(last),
         training=_training(cell, last, truth) if cell.trainer.step_number else None,
@@ -68,8 +69,8 @@ def _alive_directions(cell: Cell) -> Tensor:
 
 
 def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:
-    trainer = cell.trainer
-    measured = quality(trainer.sae, cell.layer.sample)
+    trainer, layer = cell.trainer, cell.layer
+    measured = quality(trainer.sae, layer.sample)
     relu, topk = cell.born.never_positive, cell.born.never_selected
     return Training(
         steps=trainer.step_number,
@@ -84,6 +85,8 @@ def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:
         revival_topk=revivals(cell, topk, last),
         revival=revivals(cell, relu | topk, last),
         fvu=measured.fvu,
+        fvu_ordinary=measured.fvu_ordinary,
+        masked=None if layer.mask_norm is None else int(layer.masked) / trainer.tokens,
         l0=measured.l0,
         recovery=None if truth is None else recovery(trainer.sae, truth),
         transitions=_transitions(cell, last),

@@ -15,7 +15,7 @@ from bench.death.census import Census
 from bench.sae.arms import PRESETS, Arm
 from bench.sae.families.base import Family
 from bench.sae.model import SAE
-from bench.sae.transform import Transform
+from bench.sae.transform import PerTokenNorm, Transform, per_token, sample_median
 from bench.sae.untrained import Untrained
 
 
@@ -28,6 +28,7 @@ class InitialSAEs:
     def __init__(self, sample: Tensor, n: int, k: int, family: Family | None = None) -> None:
         self.sample, self.n, self.k, self.family = sample, n, k, family
         self._transforms: dict[Arm, Transform] = {}
+        self._medians: dict[PerTokenNorm | None, Tensor] = {}
         self._censuses: dict[tuple[Arm, int], Census] = {}
         self._untrained: dict[tuple[Arm, int], Untrained] = {}
 
@@ -35,7 +36,7 @@ class InitialSAEs:
         """A new SAE, as training would begin with it. Raises BadActivations if nothing varies."""
         inputs = replace(arm, aux="none")
         if inputs not in self._transforms:
-            self._transforms[inputs] = Transform.fit(inputs, self.sample)
+            self._transforms[inputs] = Transform.fit(inputs, self.sample, self._median(inputs))
         return SAE.init(
             self.sample.shape[1],
             self.n,
@@ -45,6 +46,13 @@ class InitialSAEs:
             family=self.family,
             device=self.sample.device,
         )
+
+    def _median(self, arm: Arm) -> Tensor:
+        """Of the sample, once for all arms of one per-token norm: it takes as long as a census."""
+        norm = per_token(arm.norm)
+        if norm not in self._medians:
+            self._medians[norm] = sample_median(arm, self.sample)
+        return self._medians[norm]
 
     def census(self, arm: Arm, seed: int, *, counts: bool = False) -> Census:
         """The census of that SAE. counts: with each feature's firings."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.sae.model import SAE
+from bench.statistics.token_norms import ordinary_tokens
 from zoo.errors import BadActivations
 
 # Below this ||mu|| / ||sigma|| there is no mean for the bias to learn, only sampling noise.
@@ -23,11 +24,14 @@ class Quality:
     """Measures on held-out tokens.
 
     fvu: fraction of variance unexplained, squared error over variance about the tokens' own mean.
+    fvu_ordinary: the same on ordinary tokens (`bench.statistics.token_norms`), about the mean of
+        these; None where they do not vary. A few massive tokens hide what `fvu` is of the others.
     l0: mean number of features with a value > 0 per token.
     """
 
     tokens: int
     fvu: float
+    fvu_ordinary: float | None
     l0: float
 
 
@@ -38,24 +42,57 @@ def quality(sae: SAE, x: Tensor) -> Quality:
     Raises:
         BadActivations: the tokens do not vary, so that there is no variance to explain.
     """
-    mean = x.mean(0, dtype=torch.float64)
-    error = variance = torch.zeros((), dtype=torch.float64, device=x.device)
+    ordinary = ordinary_tokens(x)
+    everyone, others = _Unexplained(_mean(x)), _Unexplained(_mean(x, ordinary))
     selected = torch.zeros((), dtype=torch.int64, device=x.device)
     # Some families' codes are an array [tokens, n].
-    for rows in x.split(min(_CHUNK, max(64, _ELEMENTS // sae.n))):
+    chunk = min(_CHUNK, max(64, _ELEMENTS // sae.n))
+    for rows, kept in zip(x.split(chunk), ordinary.split(chunk), strict=True):
         y, taken = sae.transform.apply(rows)
         codes = sae.encode_transformed(y)
         x_hat = sae.transform.invert(sae.decode(codes), taken)
-        error = error + (x_hat.double() - rows).square().sum()
-        variance = variance + (rows.double() - mean).square().sum()
+        error = (x_hat.double() - rows).square().sum(1)
+        everyone.add(rows, error)
+        others.add(rows[kept], error[kept])
         selected += codes.firings(sae.n).sum()
-    if not float(variance) > 0:
+    fvu = everyone.share
+    if fvu is None:
         raise BadActivations("the held-out activations do not vary (sigma = 0)")
     return Quality(
         tokens=len(x),
-        fvu=float(error / variance),
+        fvu=fvu,
+        fvu_ordinary=others.share,
         l0=float(selected) / len(x),
     )
+
+
+def _mean(x: Tensor, which: Tensor | None = None) -> Tensor:
+    """Of the tokens x [tokens, d], or of some, bool [tokens]: float64 [d]; no copy of x."""
+    if which is None:
+        return x.mean(0, dtype=torch.float64)
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for rows, kept in zip(x.split(_CHUNK), which.split(_CHUNK), strict=True):
+        total += rows[kept].sum(0, dtype=torch.float64)
+    return total / which.sum()
+
+
+class _Unexplained:
+    """Squared error over variance about the tokens' mean [d]; float64 sums."""
+
+    def __init__(self, mean: Tensor) -> None:
+        self._mean = mean
+        self._error = torch.zeros((), dtype=torch.float64, device=mean.device)
+        self._variance = torch.zeros_like(self._error)
+
+    def add(self, rows: Tensor, error: Tensor) -> None:
+        """Some of the tokens [m, d], and their squared errors [m]."""
+        self._error += error.sum()
+        self._variance += (rows.double() - self._mean).square().sum()
+
+    @property
+    def share(self) -> float | None:
+        """None where the tokens do not vary."""
+        return float(self._error / self._variance) if float(self._variance) > 0 else None
 
 
 @torch.no_grad()
@@ -81,7 +118,8 @@ def bias_target(sae: SAE, x: Tensor) -> Tensor | None:
     for rows in x.split(_CHUNK):
         total += sae.transform.apply(rows)[0].sum(0, dtype=torch.float64)
     mu = total / len(x)
-    # The transform sets ||sigma|| to the square root of the width.
+    # The transform makes the distance of half the tokens from their middle the root of the width,
+    # about what ||sigma|| is where no token is massive.
     if float(mu.norm()) < LEAST_GAMMA * sae.width**0.5:
         return None
     return mu / mu.square().sum()

@@ -3,10 +3,11 @@
     y = scale * (per_token(x) - center) @ matrix
 
 `center`, `scale` and `matrix` are fitted once, on a sample, and are buffers: never trained.
-`scale` is one number for the whole layer, chosen so that ||sigma|| = sqrt(width) after it (variance
-1 per dimension on average). This is this project's definition, the same in every arm: a learning
-rate then means the same on every model, and gamma = ||mu|| / ||sigma|| is what it was, so that the
-raw arm keeps its mean.
+`scale` is one number for the whole layer, chosen so that half of the tokens are within sqrt(width)
+of their geometric median after it: variance 1 per dimension for a token in the middle. A few
+massive tokens own the variance of a layer, and would shrink all others; they do not move a median.
+This is this project's definition, the same in every arm (the arms that differ by their center have
+the same scale): a learning rate then means the same on every model, and the raw arm keeps its mean.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ from bench.statistics.moments import Moments, check_varies, layernorm_eps, norma
 from bench.statistics.spectrum import whitening
 
 PerTokenNorm = Literal["rms", "layernorm"]
+
+_CHUNK = 4096  # tokens
+
+# Squared distance from the geometric median, over its squared norm, of tokens that are the median:
+# it is found to about a millionth.
+_SAME = 1e-11
 
 
 class PerToken(NamedTuple):
@@ -49,16 +56,16 @@ class Transform:
         return cls(torch.zeros(width), norm=norm)
 
     @classmethod
-    def fit(cls, arm: Arm, sample: Tensor) -> Self:
+    def fit(cls, arm: Arm, sample: Tensor, median: Tensor | None = None) -> Self:
         """The buffers of `arm` for activations like `sample` [tokens, d], found in float64.
+
+        median: `sample_median(arm, sample)`, where it is known.
 
         Raises:
             BadActivations: the sample is not [tokens, d], is not finite, or does not vary.
         """
-        per_token = _per_token(arm.norm)
-        moments = Moments(
-            sample.shape[-1], covariance=arm.norm == "whiten", transform=per_token or "raw"
-        )
+        own = per_token(arm.norm)
+        moments = Moments(sample.shape[-1], covariance=arm.norm == "whiten", transform=own or "raw")
         moments.update(sample)
         mean, variance = moments.mean, moments.variance
         check_varies(float(mean.norm()), float(variance.sum().sqrt()))
@@ -67,12 +74,16 @@ class Transform:
             # Those act on columns, these on rows.
             matrix, inverse = (m.T.contiguous() for m in whitening(mean, moments.covariance))
             variance = (matrix.T @ moments.covariance @ matrix).diagonal()
-        if arm.center == "geometric_median":
-            center = geometric_median(normalise(sample, per_token or "raw")).point
-        else:
-            center = mean if arm.center == "mean" else torch.zeros_like(mean)
-        scale = math.sqrt(sample.shape[1] / float(variance.sum()))
-        return cls(center, scale, matrix, inverse, per_token)
+        if median is None:
+            median = sample_median(arm, sample)
+        centers = {"geometric_median": median, "mean": mean, "none": torch.zeros_like(mean)}
+        center = centers[arm.center]
+        spread = _median_square(sample, median, matrix, own)
+        if spread <= _SAME * float(median.square().sum()):
+            # Most tokens are one and the same vector: what varies at all sets the scale.
+            spread = float(variance.sum())
+        scale = math.sqrt(sample.shape[1] / spread)
+        return cls(center, scale, matrix, inverse, own)
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
         """The same transform with its buffers in `dtype` on `device`."""
@@ -113,7 +124,27 @@ class Transform:
         return (rows if self.inverse is None else rows @ self.inverse) / self.scale
 
 
-def _per_token(norm: Norm) -> PerTokenNorm | None:
+def sample_median(arm: Arm, sample: Tensor) -> Tensor:
+    """The geometric median, float64 [d], of the sample [tokens, d] after the arm's per-token norm.
+
+    A whitening arm's is of the tokens as they are.
+    """
+    return geometric_median(normalise(sample, per_token(arm.norm) or "raw")).point
+
+
+def _median_square(
+    sample: Tensor, median: Tensor, matrix: Tensor | None, norm: PerTokenNorm | None
+) -> float:
+    """The median over tokens of the squared distance from `median`, after the matrix."""
+    distances = []
+    for rows in sample.split(_CHUNK):
+        y = normalise(rows, norm or "raw").double() - median
+        distances.append((y if matrix is None else y @ matrix).square().sum(1))
+    return float(torch.cat(distances).median())
+
+
+def per_token(norm: Norm) -> PerTokenNorm | None:
+    """The norm, where it is one of each token by itself."""
     return norm if norm == "rms" or norm == "layernorm" else None
 
 

@@ -14,18 +14,19 @@ from bench.statistics.geometric_median import geometric_median
 from bench.statistics.moments import BlockBuffer, Moments, gamma
 from bench.statistics.reservoir import Reservoir
 from bench.statistics.spectrum import effective_rank, eigenvalues
+from bench.statistics.token_norms import TokenNorms, energy_share
 
 
 class GammaStatistics:
     """Collects the three gammas of a stream of tokens [*, width]: little beside a forward pass.
 
-    covariance: also keep that of the normalised tokens (8 * width^2 bytes).
+    covariance: also keep those of the normalised tokens (16 * width^2 bytes).
     """
 
     def __init__(self, width: int, *, outliers: int = 8, covariance: bool = False) -> None:
         self.raw = Moments(width)
         self.layernorm = Moments(width, transform="layernorm", covariance=covariance)
-        self.rms = Moments(width, transform="rms")
+        self.rms = Moments(width, transform="rms", covariance=covariance)
         self._outliers = outliers
         self._buffer = BlockBuffer(width)
 
@@ -54,8 +55,8 @@ class GammaStatistics:
 class LayerStatistics:
     """Collects one layer's statistics from a stream of tokens [*, width].
 
-    Memory: the covariance (8 * width^2 bytes), a block of tokens, and a sample of at most
-    `sample_tokens` tokens, on which the geometric median is taken.
+    Memory: two covariances (16 * width^2 bytes), a block of tokens, eight bytes a token for the
+    norms, and a sample of at most `sample_tokens` tokens, on which the geometric median is taken.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class LayerStatistics:
         self.width = width
         self.moments = GammaStatistics(width, outliers=outliers, covariance=True)
         self.reservoir = Reservoir(width, capacity=sample_tokens, seed=seed)
+        self.norms = TokenNorms()
 
     def update(self, x: Tensor) -> None:
         """Add tokens x [tokens, width]. Raises BadActivations on a bad shape, dtype or value."""
         self.moments.update(x)
         self.reservoir.update(x)
+        self.norms.update(x)
 
     def result(self) -> Statistics:
         """Everything of the tokens so far.
@@ -97,6 +100,8 @@ class LayerStatistics:
             median_gap=float(gap) / sigma_norm,
             median_residual=median.residual,
             median_tokens=len(self.reservoir),
+            **self.norms.result()._asdict(),
+            energy_share=energy_share(raw.mean.square() + raw.variance),
         )
 
 

@@ -13,7 +13,7 @@ from leaderboard.columns.readers import (
     with_special_tokens,
     without_special_tokens,
 )
-from leaderboard.text import integer
+from leaderboard.text import integer, percent
 
 COLUMNS = ColumnList()
 
@@ -109,6 +109,36 @@ MEDIAN_GAP = COLUMNS.add(
         "deviations",
         of_statistics(lambda statistics: statistics.median_gap),
         by_row(Table.MODEL_ACTIVATIONS),
+    )
+)
+NORM_RATIO = COLUMNS.add(
+    metric(
+        "Max norm",
+        "the largest norm of a token, in multiples of the median norm: massive tokens, which are "
+        "another thing than a large mean",
+        of_statistics(lambda statistics: statistics.norm_ratio),
+        by_row(Table.DOMAIN_INIT, Table.MODEL_ACTIVATIONS, Table.WEB_CELLS),
+        optional=True,
+    )
+)
+MASSIVE = COLUMNS.add(
+    metric(
+        "Massive %",
+        "tokens of more than ten times the median norm",
+        of_statistics(lambda statistics: statistics.massive_share),
+        by_row(Table.MODEL_ACTIVATIONS, Table.WEB_CELLS),
+        show=percent,
+        optional=True,
+    )
+)
+ENERGY = COLUMNS.add(
+    metric(
+        "Top 10 dims %",
+        "share of the summed squares that the ten largest dimensions hold",
+        of_statistics(lambda statistics: statistics.energy_share),
+        by_row(Table.MODEL_ACTIVATIONS),
+        show=percent,
+        optional=True,
     )
 )
 COLUMNS.add(

@@ -19,33 +19,92 @@ from leaderboard.columns.readers import (
     at_init,
     dead_in_preset,
     gaussian_prediction,
+    of_prediction,
     of_result,
+    prediction_error,
 )
 from leaderboard.groups import CENTERED, RAW, WHITENED
-from leaderboard.text import percent
+from leaderboard.text import number, percent
 
 COLUMNS = ColumnList()
 
 # ------------------------------------------------------------------------- death at initialisation
 
+# Not a count: each title says that it is a prediction, and its error stands beside it.
+PREDICTED = COLUMNS.add(
+    metric(
+        "Prediction %",
+        "not measured: the share of features dead at initialisation without centering that follows "
+        "from the mean, the covariance and the reach of the layer's tokens; too rough where few "
+        "tokens with directions of their own keep features alive, and at a k below 8",
+        of_prediction(lambda prediction: prediction.dead),
+        by_row(
+            Table.BY_DEATH, Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS, Table.WEB_CELLS
+        ),
+        show=percent,
+        optional=True,
+    )
+)
+PREDICTION_ERROR = COLUMNS.add(
+    metric(
+        "Pred. error",
+        "that prediction minus the share that was counted in the raw arm, in points of percent",
+        prediction_error,
+        by_row(
+            Table.BY_DEATH, Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS, Table.WEB_CELLS
+        ),
+        show=percent,
+        optional=True,
+    )
+)
 PREDICTED_RELU = COLUMNS.add(
     metric(
         "Pred. ReLU %",
-        "features predicted to be dead by ReLU at initialisation without centering, in closed form",
+        "the same prediction of features dead by ReLU alone",
+        of_prediction(lambda prediction: prediction.relu),
+        by_row(Table.MODEL_LAYERS),
+        show=percent,
+        optional=True,
+    )
+)
+FROM_MOMENTS = COLUMNS.add(
+    metric(
+        "Moments %",
+        "the prediction without the reach: of independent Gaussian tokens with the layer's mean "
+        "and covariance",
+        of_prediction(lambda prediction: prediction.moments_dead),
+        by_row(Table.MODEL_LAYERS),
+        show=percent,
+        optional=True,
+    )
+)
+EFFECTIVE_TOKENS = COLUMNS.add(
+    metric(
+        "Eff. tokens",
+        "independent Gaussian tokens that reach as far as the layer's do: fewer than there are "
+        "where tokens repeat, more where their distribution has a heavy tail",
+        of_prediction(lambda prediction: prediction.effective_tokens),
+        by_row(Table.MODEL_LAYERS),
+        show=number,
+        optional=True,
+    )
+)
+CLOSED_FORM_RELU = COLUMNS.add(
+    metric(
+        "Closed ReLU %",
+        "the published closed form of death by ReLU at initialisation without centering",
         of_result(lambda result: result.predicted_relu),
         by_row(Table.MODEL_LAYERS),
         show=percent,
     )
 )
-PREDICTED = COLUMNS.add(
+CLOSED_FORM = COLUMNS.add(
     metric(
-        "Pred. dead %",
-        "features predicted to be dead by either path at initialisation without centering, in "
-        "closed form; assumes Gaussian activations of full rank",
+        "Closed form %",
+        "the published closed form of death by either path, from gamma alone: far too low where "
+        "the variance sits in few directions",
         of_result(lambda result: result.predicted_dead),
-        by_row(
-            Table.BY_DEATH, Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS, Table.WEB_CELLS
-        ),
+        by_row(Table.MODEL_LAYERS),
         show=percent,
     )
 )
@@ -56,7 +115,7 @@ GAUSSIAN = COLUMNS.add(
         "project's own integral: the closed form is too low for them below a gamma of 4. Real "
         "layers may be nearer to either",
         gaussian_prediction,
-        by_row(Table.BY_DEATH, Table.MODEL_LAYERS),
+        by_row(Table.MODEL_LAYERS),
         show=percent,
     )
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from bench.death.theory import gaussian_dead, gaussian_relu
 from bench.records.schema import (
     Death,
+    Prediction,
     Record,
     Result,
     Statistics,
@@ -15,6 +16,7 @@ from bench.records.schema import (
     Transitions,
 )
 from bench.sae.families import is_dense
+from leaderboard.groups import RAW
 from leaderboard.metric_intervals import Counted
 
 Value = Callable[[Record], float | None]
@@ -27,7 +29,20 @@ def of_result(read: Callable[[Result], float | None]) -> Value:
     return lambda record: None if record.result is None else read(record.result)
 
 
-def of_statistics(read: Callable[[Statistics], float]) -> Value:
+def of_prediction(read: Callable[[Prediction], float]) -> Value:
+    """A number of the prediction from the moments; older records have none."""
+    return of_result(lambda result: None if result.prediction is None else read(result.prediction))
+
+
+def prediction_error(record: Record) -> float | None:
+    """What is predicted of the raw arm minus what was counted there, of the cell's seed."""
+    counted = dead_in_preset(RAW)(record)
+    if record.result is None or record.result.prediction is None or counted is None:
+        return None
+    return record.result.prediction.dead - counted[0] / counted[1]
+
+
+def of_statistics(read: Callable[[Statistics], float | None]) -> Value:
     """A number of the layer's activations, the same in every arm."""
     return of_result(lambda result: read(result.statistics))
 

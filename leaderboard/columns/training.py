@@ -48,6 +48,27 @@ FVU = COLUMNS.add(
         | by_row(Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
     )
 )
+FVU_ORDINARY = COLUMNS.add(
+    metric(
+        "FVU ord.",
+        "the same on ordinary tokens, of at most ten times the median norm, about their own mean: "
+        "a few massive tokens can hide it",
+        of_training(lambda training: training.fvu_ordinary),
+        each_arm(Table.DOMAIN_TRAINED)
+        | by_row(Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
+        optional=True,
+    )
+)
+MASKED = COLUMNS.add(
+    metric(
+        "Masked %",
+        "training tokens that mask_norm left out; none where it is not set",
+        of_training(lambda training: training.masked),
+        by_row(Table.MODEL_TRAINING),
+        show=percent,
+        optional=True,
+    )
+)
 L0 = COLUMNS.add(
     metric(
         "L0",

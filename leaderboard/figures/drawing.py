@@ -365,10 +365,11 @@ def _profile(figure: Figure, data: dict[str, Any]) -> None:
             bottom.plot(
                 x, _percent(y), color=colour, ls="--", marker="v", ms=4, label=f"{arm}, end"
             )
-    x, y = _xy(data["predicted"])
-    bottom.scatter(
-        x, _percent(y), marker="_", s=160, color=BLACK, label="predicted, init", zorder=3
-    )
+    if data["predicted"]:  # older records have none
+        x, y = _xy(data["predicted"])
+        bottom.scatter(
+            x, _percent(y), marker="_", s=160, color=BLACK, label="predicted, init", zorder=3
+        )
     bottom.set_ylim(-3, 103)
     bottom.set_ylabel("dead features, % of n")
     layers = [layer for layer, _ in data["gammas"]["gamma"]]

@@ -139,7 +139,8 @@ def test_numbers_are_the_records(records: list[Record], pages: dict[str, str]) -
             assert mean(cell) == pytest.approx(value, rel=5e-3)
             checked += 1
         shares = {
-            layer["Pred. dead %"]: result.predicted_dead,
+            layer["Closed form %"]: result.predicted_dead,
+            layer["Prediction %"]: result.prediction.dead,
             death["Init ReLU %"]: result.death_init.dead_relu / n,
             death["Init TopK %"]: result.death_init.dead_topk / n,
             death["Init %"]: (result.death_init.dead_relu + result.death_init.dead_topk) / n,

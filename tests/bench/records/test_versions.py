@@ -28,6 +28,10 @@ def test_there_is_a_lift_from_every_older_version_and_a_stored_record_of_it() ->
     assert {record["version"] for record in STORED.values()} >= set(LIFTS)
 
 
+# Not measured before version 2.
+MASSIVE = ("median_norm", "norm_ratio", "massive_share", "energy_share")
+
+
 @pytest.mark.parametrize("name", STORED)
 def test_a_stored_record_of_version_1_becomes_one_of_version_2(name: str) -> None:
     stored = STORED[name]
@@ -41,7 +45,11 @@ def test_a_stored_record_of_version_1_becomes_one_of_version_2(name: str) -> Non
     assert (first["born"], first["fired"]) == (old["born"], old["revived"])
     assert result["training"]["revival"] is None
     assert "only the first firing" in result["training"]["revival_reason"]
+    unknown = {key: result["statistics"].pop(key) for key in MASSIVE}
+    assert set(unknown.values()) == {None}
     assert result["statistics"] == before["statistics"]
+    assert result["prediction"] is None
+    assert result["training"]["fvu_ordinary"] is None
 
 
 @pytest.mark.parametrize("name", STORED)

@@ -43,6 +43,20 @@ def test_measures_equal_numpy(arm: str) -> None:
     assert got.l0 == pytest.approx((dense > 0).sum(1).mean())
 
 
+def test_massive_tokens_do_not_hide_the_fvu_of_the_others() -> None:
+    x = activations()
+    x[::400] *= 200
+    sae = sae_of("centered", x)
+    got = quality(sae, x)
+    norms = np.linalg.norm(x.numpy(), axis=1)
+    kept = norms <= 10 * np.median(norms)
+    assert (~kept).sum() == 13
+    error = ((sae.reconstruct(x) - x).numpy()[kept] ** 2).sum()
+    assert got.fvu_ordinary == pytest.approx(error / x.numpy()[kept].var(0).sum() / kept.sum())
+    plain = activations()
+    assert quality(sae, plain).fvu == pytest.approx(quality(sae, plain).fvu_ordinary, rel=1e-12)
+
+
 def test_fvu_is_about_the_mean_even_where_the_mean_is_huge() -> None:
     """The mean as reconstruction has an FVU of 1, at gamma 1000 in float32 too."""
     x = activations(gamma=1000.0, dtype=torch.float32)

@@ -33,10 +33,37 @@ def numpy_normalised(x: np.ndarray, norm: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("arm", INPUT_ARMS, ids=ids)
-def test_spread_is_one_per_dimension_in_every_arm(arm: Arm) -> None:
+def test_half_of_the_tokens_are_within_the_root_of_the_width(arm: Arm) -> None:
+    x = sample(tokens=601)
+    fit = Transform.fit(arm, x)
+    normalised = torch.from_numpy(numpy_normalised(x.numpy(), arm.norm))
+    # The geometric median, mapped as a token is after its norm.
+    middle = geometric_median(normalised).point - fit.center
+    middle = fit.scale * (middle if fit.matrix is None else middle @ fit.matrix)
+    distances = (fit.apply(x)[0] - middle).norm(dim=1)
+    assert float(distances.median()) == pytest.approx(WIDTH**0.5, rel=1e-9)
+
+
+def test_the_scale_is_the_same_whatever_the_center() -> None:
     x = sample()
-    y = Transform.fit(arm, x).apply(x)[0].numpy()
-    assert np.linalg.norm(y.std(0)) == pytest.approx(np.sqrt(WIDTH), rel=1e-9)
+    scales = {Transform.fit(parse_arm(arm), x).scale for arm in ("raw", "mean-none", "centered")}
+    assert len(scales) == 1
+
+
+def test_massive_tokens_do_not_set_the_scale() -> None:
+    x = sample(tokens=20_000)
+    scale = Transform.fit(parse_arm("raw"), x).scale
+    x[:15] *= 300
+    assert Transform.fit(parse_arm("raw"), x).scale == pytest.approx(scale, rel=0.01)
+    # What it was by the variance, of which they hold nearly all.
+    assert (WIDTH / float(x.var(0, correction=0).sum())) ** 0.5 < scale / 5
+
+
+def test_where_most_tokens_are_equal_the_variance_sets_the_scale() -> None:
+    x = sample(tokens=100)
+    x[:70] = x[0].clone()
+    transform = Transform.fit(parse_arm("raw"), x)
+    assert transform.scale == pytest.approx((WIDTH / float(x.var(0, correction=0).sum())) ** 0.5)
 
 
 @pytest.mark.parametrize("arm", INPUT_ARMS, ids=ids)
@@ -49,7 +76,7 @@ def test_inverse_gives_the_input_back(arm: Arm) -> None:
 
 @pytest.mark.parametrize("arm", INPUT_ARMS, ids=ids)
 def test_equals_the_formula(arm: Arm) -> None:
-    x = sample()
+    x = sample(tokens=601)  # an odd number has one median
     normalised = numpy_normalised(x.numpy(), arm.norm)
     center = {
         "none": np.zeros(WIDTH),
@@ -58,13 +85,15 @@ def test_equals_the_formula(arm: Arm) -> None:
     }[arm.center]
     shifted = normalised - center
     y = Transform.fit(arm, x).apply(x)[0].numpy()
+    middle = geometric_median(torch.from_numpy(normalised)).point.numpy()
     if arm.norm == "whiten":
-        assert np.allclose(np.cov(y.T, ddof=0), np.eye(WIDTH), atol=1e-8)
+        spread = np.cov(y.T, ddof=0)
+        assert np.allclose(spread, spread[0, 0] * np.eye(WIDTH), atol=1e-8)
         # A linear map of the shifted tokens, hence all of their own projection.
         fitted = shifted @ np.linalg.lstsq(shifted, y, rcond=None)[0]
         assert np.allclose(fitted, y, atol=1e-8)
     else:
-        scale = np.sqrt(WIDTH / shifted.var(0).sum())
+        scale = np.sqrt(WIDTH / np.median(((normalised - middle) ** 2).sum(1)))
         assert np.allclose(y, scale * shifted, rtol=1e-9, atol=1e-9)
 
 
