@@ -79,7 +79,8 @@ class Transform:
         centers = {"geometric_median": median, "mean": mean, "none": torch.zeros_like(mean)}
         center = centers[arm.center]
         spread = _median_square(sample, median, matrix, own)
-        if spread <= _SAME * float(median.square().sum()):
+        point = median if matrix is None else median @ matrix
+        if spread <= _SAME * float(point.square().sum()):
             # Most tokens are one and the same vector: what varies at all sets the scale.
             spread = float(variance.sum())
         scale = math.sqrt(sample.shape[1] / spread)
