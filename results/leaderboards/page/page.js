@@ -266,6 +266,7 @@ function line(place, points, style, dashed) {
 // The cells of a model as one line per arm: the mean over seeds, linked to the first seed's record.
 function byLayer(cells, column) {
   const layers = new Map();
+  if (column < 0) return []; // a column that no cell has a number for
   for (const cell of cells) {
     if (!cell[6] || cell[6][column] === null) continue;
     if (!layers.has(cell[1])) layers.set(cell[1], []);
@@ -310,11 +311,14 @@ function showProfile(chosen) {
         { class: `${armClass(name)}${dashed ? " dashed" : ""}` }), `${name}, ${word}`));
     }
   });
-  for (const [layer, value] of byLayer(cells, place("Pred. dead %"))) {
+  const predicted = byLayer(cells, place("Prediction %")); // older records have none
+  for (const [layer, value] of predicted) {
     lower.group.append(drawn("line", { class: "tick", x1: lower.x(layer) - 8, x2: lower.x(layer) + 8,
       y1: lower.y(value), y2: lower.y(value) }));
   }
-  legend.append(element("li", {}, element("span", { class: "plain" }), "predicted, init"));
+  if (predicted.length) {
+    legend.append(element("li", {}, element("span", { class: "plain" }), "predicted, init"));
+  }
   const every = Math.ceil(layers.length / 24);
   const names = layers.filter((_, i) => i % every === 0).map((layer) =>
     drawn("text", { x: lower.x(layer), y: 455, "text-anchor": "middle" }, String(layer)));
