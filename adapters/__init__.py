@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adapters.base import ActivationBatch, Adapter, Inputs
     from adapters.conformance import CheckResult, check
-    from adapters.registry import adapter_names, missing_packages, open_adapter
+    from adapters.registry import adapter_names, lacking, missing_packages, open_adapter
 
 _HOME = {
     "ActivationBatch": "adapters.base",
@@ -23,6 +23,7 @@ _HOME = {
     "CheckResult": "adapters.conformance",
     "check": "adapters.conformance",
     "adapter_names": "adapters.registry",
+    "lacking": "adapters.registry",
     "missing_packages": "adapters.registry",
     "open_adapter": "adapters.registry",
 }
@@ -34,6 +35,7 @@ __all__ = [
     "Inputs",
     "adapter_names",
     "check",
+    "lacking",
     "missing_packages",
     "open_adapter",
 ]

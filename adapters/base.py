@@ -136,6 +136,8 @@ class Adapter(ABC):
         self.weights = weights
         self.trust_remote_code = trust_remote_code
         self.depth = depth
+        # What a reader of the numbers should know, once the model is loaded.
+        self.notes: list[str] = []
         self._folder: Path | None = None
         self._model: nn.Module | None = None
         self._blocks: list[nn.Module] = []
@@ -243,9 +245,20 @@ class Adapter(ABC):
             if not partial.is_partial(model):
                 model = model.to(self.device)
             model = model.eval().requires_grad_(False)
+            self._note_dtypes(model)
             self._blocks = find_blocks(model, self.card.tap, self.card.id)
             self._model = model
         return self._model
+
+    def _note_dtypes(self, model: nn.Module) -> None:
+        """Notes parameters in another dtype than was asked for: some classes insist on theirs."""
+        found = {p.dtype for p in model.parameters() if p.is_floating_point()} - {self.dtype}
+        if found:
+            names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+            asked = str(self.dtype).removeprefix("torch.")
+            self.notes.append(
+                f"the model keeps weights in {names}, whatever is asked for ({asked})"
+            )
 
     @final
     @property

@@ -21,7 +21,7 @@ from adapters import buffers, compat, coverage, own_code, partial
 from zoo import hub
 from zoo.cards import Card
 from zoo.errors import BadCard, BadWeights, ModelUnavailable, UsageError
-from zoo.weights import weights_folder
+from zoo.weights import unpinned_code, weights_folder
 
 # Buffers that older library versions saved and newer ones compute.
 _COMPUTED = (
@@ -75,13 +75,9 @@ def check_trust(card: Card, trust_remote_code: bool, weights: Path | None = None
     Raises:
         ModelUnavailable: the card says so, and the user did not; or no commit is pinned.
     """
-    pinned = card.checkpoint.source != "hub" or card.checkpoint.revision or weights
-    if card.checkpoint.remote_code and not pinned:
-        raise ModelUnavailable(
-            f"model {card.id!r} runs Python code that comes with {card.checkpoint.hub}, and its "
-            "card pins no commit of it",
-            "Download the repository, read its code, and give the folder as --weights DIR.",
-        )
+    refusal = unpinned_code(card, weights)
+    if refusal is not None:
+        raise refusal
     if card.checkpoint.remote_code and not trust_remote_code:
         raise ModelUnavailable(
             f"model {card.id!r} runs Python code that comes with its weights "

@@ -43,6 +43,11 @@ class DnaLanguage(SequenceModel):
     kind: ClassVar[str] = "a DNA sequence"
     # Long enough for tokenizers of six bases.
     probe: ClassVar[str] = "ACGTACGTACGT"
+    # The latter two are HyenaDNA's and Evo's.
+    position_keys: ClassVar[tuple[str, ...]] = (
+        *SequenceModel.position_keys,
+        *("max_seq_len", "max_seqlen"),
+    )
 
     def sequence(self, example: Any) -> str:
         return dna(example)

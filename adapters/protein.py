@@ -61,6 +61,8 @@ class ProGen2(ProteinModel):
     The termini are special tokens. The tokenizer does not write them, so they are written here.
     """
 
+    position_keys = (*SequenceModel.position_keys, "n_positions")
+
     @functools.cached_property
     def frame(self) -> tuple[list[int], list[int]]:
         return self._encode("1", special=False), self._encode("2", special=False)

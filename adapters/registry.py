@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packaging.requirements import Requirement
+
 from zoo.cards import Card
 from zoo.errors import BadCard, MissingExtra, ModelUnavailable, UnknownName, UsageError
 from zoo.weights import install_line
@@ -103,6 +105,30 @@ def missing_packages(card: Card) -> list[str]:
     return [name for name in entry(card).packages if importlib.util.find_spec(name) is None]
 
 
+def lacking(card: Card) -> MissingExtra | None:
+    """Why the card's model cannot be opened in this environment: a package, or its version.
+
+    Raises:
+        UnknownName: there is no such adapter.
+    """
+    absent = missing_packages(card)
+    if absent:
+        return _missing(card, absent[0])
+    for text in card.requires:
+        wanted = Requirement(text)
+        try:
+            found = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            found = "not installed"
+        if found == "not installed" or not wanted.specifier.contains(found, prereleases=True):
+            state = found if found == "not installed" else f"{found} is installed"
+            return MissingExtra(
+                f"model {card.id!r} needs {text} ({state})",
+                f'Make an environment for it: pip install "{text}"',
+            )
+    return None
+
+
 def open_adapter(
     card: Card,
     *,
@@ -119,7 +145,8 @@ def open_adapter(
 
     Raises:
         UnknownName: the card names no known adapter.
-        MissingExtra: a package of its adapter is not installed; the remedy is the install line.
+        MissingExtra: a package that it needs is not installed, or in another version; the remedy is
+            the install line.
         ModelUnavailable: the model has kernels for CUDA only, and another device is asked for.
         BadCard: the adapter's target is not one.
     """
@@ -130,9 +157,9 @@ def open_adapter(
         raise ModelUnavailable(
             f"model {card.id!r} has kernels for CUDA only", "Run it with --device cuda."
         )
-    absent = missing_packages(card)
-    if absent:
-        raise _missing(card, absent[0])
+    refusal = lacking(card)
+    if refusal is not None:
+        raise refusal
     make = _load(card, chosen)
     return make(
         card,

@@ -34,6 +34,9 @@ class SequenceModel(Adapter):
     probe: ClassVar[str] = "the"
     # Tokens that are special although the tokenizer does not say so.
     extra_special: ClassVar[tuple[str, ...]] = ()
+    # Where a configuration says how many positions there are. Only keys that bind: T5's n_positions
+    # is a number that its relative positions do without.
+    position_keys: ClassVar[tuple[str, ...]] = ("max_position_embeddings",)
     known_options = ("class", "model_type")
 
     def load(self) -> nn.Module:
@@ -48,9 +51,10 @@ class SequenceModel(Adapter):
             depth=self.depth,
             device=self.device,
         )
-        positions = getattr(model.config, "max_position_embeddings", None)
-        if positions is not None and positions < self.card.context:
-            raise self._too_long(positions)
+        for key in self.position_keys:
+            positions = getattr(model.config, key, None)
+            if isinstance(positions, int) and positions < self.card.context:
+                raise self._too_long(positions)
         self._check_tables(model)
         return model
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from zoo.errors import BadCard
 from zoo.files import read_bounded
@@ -45,6 +45,25 @@ HubId = Annotated[str, Field(pattern=HUB_ID)]
 # What may make examples. A name from outside is looked up here, never imported as it is.
 Generator = Literal["genomes:genomes", "images:dead_leaves", "proteins:families", "text:topics"]
 
+
+# How a card was tried: on the published weights; on made weights, by the very code that reads the
+# published ones; or by code of the tests' own with the same modules and outputs.
+Tried = Literal["published weights", "authors' code", "stand-in"]
+
+
+def _requirement(text: str) -> str:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        found = Requirement(text)
+    except InvalidRequirement as error:
+        raise ValueError(f"{text!r} is not a requirement ({error})".splitlines()[0]) from None
+    if found.url or found.marker or found.extras:
+        raise ValueError(f"{text!r} is more than a package and its versions")
+    return text
+
+
+Requirement = Annotated[str, AfterValidator(_requirement)]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -184,6 +203,12 @@ class Card(Strict):
     extra: str | None = Field(default=None, description="dependency extra of gammabench")
     parameters: int = Field(ge=0, le=10**15)
     device: Literal["any", "cuda"] = "any"
+    requires: tuple[Requirement, ...] = Field(
+        default=(), description="packages that the model's code needs, with versions where it must"
+    )
+    tried: Tried | None = Field(
+        default=None, description="what the card was seen to work with; None: nobody said"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="read by the adapter")
     sources: dict[str, str] = Field(
         default_factory=dict, description="where the card's facts were found"

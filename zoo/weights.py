@@ -115,6 +115,18 @@ def _module_folder(card: Card) -> Path:
     return Path(locations[0])
 
 
+def unpinned_code(card: Card, override: Path | None = None) -> ModelUnavailable | None:
+    """The refusal of a checkpoint whose own code could change between reading and running it."""
+    place = card.checkpoint
+    if not place.remote_code or place.source != "hub" or place.revision or override is not None:
+        return None
+    return ModelUnavailable(
+        f"model {card.id!r} runs Python code that comes with {place.hub}, and its card pins no "
+        "commit of it",
+        "Download the repository, read its code, and give the folder as --weights DIR.",
+    )
+
+
 def install_line(extra: str | None) -> str:
     """The command that brings what is missing."""
     return f'pip install "gammabench[{extra}]"' if extra else "pip install gammabench"

@@ -48,7 +48,7 @@ def command(
 
 
 def _row(card: Card, registry: Registry) -> dict[str, Any]:
-    from adapters import missing_packages
+    from adapters import lacking, missing_packages
     from zoo.errors import ModelError
     from zoo.weights import install_line, weights_folder
 
@@ -56,6 +56,8 @@ def _row(card: Card, registry: Registry) -> dict[str, Any]:
     try:
         if missing_packages(card):
             state, remedy = "needs extra", install_line(card.extra)
+        elif refusal := lacking(card):
+            state, remedy = "needs version", refusal.remedy
         elif card.checkpoint.source == "hub":
             state = "gated" if card.checkpoint.gated else "downloads"
         else:
@@ -77,6 +79,7 @@ def _row(card: Card, registry: Registry) -> dict[str, Any]:
         "gated": card.checkpoint.gated,
         "remote_code": card.checkpoint.remote_code,
         "device": card.device,
+        "tried": card.tried,
         "summary": card.summary,
     }
 
@@ -89,6 +92,7 @@ def _needs(card: Card, state: str) -> list[str]:
         "licence accepted": card.checkpoint.gated,
         "--trust-remote-code": card.checkpoint.remote_code,
         "CUDA": card.device == "cuda",
+        **dict.fromkeys(card.requires, state in ("needs extra", "needs version")),
         weights: bool(weights),
     }
     return [text for text, needed in wanted.items() if needed]
@@ -104,6 +108,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             "params": _short(row["parameters"]),
             "suites": ", ".join(row["suites"]),
             "licence": row["licence"][:28],
+            "tried on": row["tried"] or "",
             "needs": ", ".join(row["needs"]) or "nothing",
         }
         for row in rows

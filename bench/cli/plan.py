@@ -52,13 +52,12 @@ def command(cache: Path | None, as_json: bool, **options: Any) -> None:
 
 
 def _missing(item: Any) -> str:
-    from adapters import missing_packages
-    from zoo.weights import install_line
+    from adapters import lacking
+    from zoo.weights import unpinned_code
 
     block = item.block
-    if block.error is not None:
-        return str(block.error)
-    return install_line(block.card.extra) if missing_packages(block.card) else ""
+    reason = block.error or lacking(block.card) or unpinned_code(block.card, block.weights)
+    return str(reason or "")
 
 
 def _cached(block: Any, cache: Path) -> dict[str, Any]:

@@ -98,6 +98,9 @@ def measure_block(
                 found = error
             for spec in block.specs:
                 outcomes.setdefault(spec.hash, found)
+        for text in adapter.notes if adapter else ():
+            if text not in clock.notes:
+                clock.notes.append(text)
         provenance = clock.provenance(
             protocol=block.protocol.name,
             device=settings.device,

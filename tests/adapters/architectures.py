@@ -43,6 +43,8 @@ class Architecture:
     def card(self, card: Card) -> Card:
         """The card, for the tiny checkpoint; kernels for CUDA only are not among the tiny ones."""
         content = card.model_dump(exclude_none=True) | {"context": 16, "device": "any"}
+        if card.checkpoint.remote_code:
+            content["requires"] = ()  # of the code that a stand-in stands for
         content["tap"] = content["tap"] | {"width": self.width, "layers": self.layers}
         content["options"] = content["options"] | self.options
         return Card.model_validate(content | self.changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from adapters import Adapter, check, open_adapter
 from tests.adapters.architectures import ARCHITECTURES
 from tests.adapters.tiny import random_dna
-from zoo.errors import BadCorpus, BadWeights, ModelUnavailable
+from zoo.errors import BadCard, BadCorpus, BadWeights, ModelUnavailable
 from zoo.registry import load_registry
 
 CARDS = load_registry().cards
@@ -138,6 +139,51 @@ def test_models_without_a_mask_get_batches_of_one_length(tiny: Callable[..., Ada
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("architecture", "key"),
+    [("progen2", "n_positions"), ("hyenadna", "max_seq_len"), ("stripedhyena", "max_seqlen")],
+)
+def test_a_context_that_is_longer_than_the_models_is_refused(
+    architecture: str, key: str, tiny: Callable[..., Adapter], tmp_path: Path
+) -> None:
+    """Each configuration has a word of its own for it."""
+    adapter = tiny(architecture)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: 16}))
+    assert len(adapter.blocks) == 3
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: 15}))
+    with pytest.raises(BadCard, match="context is 16, but the model takes 15 tokens at most"):
+        _ = open_adapter(adapter.card, weights=tmp_path, trust_remote_code=True).model
+
+
+def test_a_model_that_keeps_its_own_dtype_says_so(
+    tiny: Callable[..., Adapter], tmp_path: Path
+) -> None:
+    """As Evo 1, which turns itself into bfloat16."""
+    adapter = tiny("stripedhyena")
+    _ = adapter.model
+    assert adapter.notes == []
+    code = tmp_path / "modeling_standin.py"
+    code.write_text(
+        code.read_text() + "\n\nclass Stubborn(StripedHyenaModelForCausalLM):\n"
+        "    def __init__(self, config):\n"
+        "        super().__init__(config)\n"
+        "\n"
+        "    @classmethod\n"
+        "    def from_pretrained(cls, *arguments, **more):\n"
+        "        model, report = super().from_pretrained(*arguments, **more)\n"
+        "        return model.bfloat16(), report\n"
+    )
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"]["AutoModelForCausalLM"] = "modeling_standin.Stubborn"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    stubborn = open_adapter(adapter.card, weights=tmp_path, trust_remote_code=True)
+    _ = stubborn.model
+    assert stubborn.notes == [
+        "the model keeps weights in bfloat16, whatever is asked for (float32)"
+    ]
+
+
 # -------------------------------------------------------------------------------------- vision
 
 
@@ -154,7 +200,5 @@ def test_a_card_that_expects_a_cls_token_of_siglip_is_refused(tiny: Callable[...
 
 
 def test_a_class_that_the_library_has_not_is_named(tiny: Callable[..., Adapter]) -> None:
-    from zoo.errors import BadCard
-
     with pytest.raises(BadCard, match=r"transformers .* has no class 'NoSuchModel'"):
         _ = tiny("clip", options={"class": "NoSuchModel"}).model

