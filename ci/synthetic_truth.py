@@ -1,99 +1,81 @@
 """What is true of training, on made activations with known features: a table and a figure.
 
     out=results/synthetic
-    bench run --suite synthetic --protocol truth --output $out
-    bench run --suite synthetic --protocol truth --set bias=frozen --arm raw --output $out
-    bench run --suite synthetic --protocol truth --arm raw+auxk-relu --output $out
+    gammas="--model synthetic-gamma1 --model synthetic-gamma4 --model synthetic-gamma40"
+    rm -r $out/records
+    bench run $gammas --protocol truth --workers 3 --output $out
+    bench run $gammas --protocol truth --workers 3 --set bias=frozen --arm raw --output $out
     python ci/synthetic_truth.py            write README.md and dynamics.svg beside the records
     python ci/synthetic_truth.py --check    fail if README.md is not what the records give
 
-A number is the mean over seeds with its 95 % interval (Student's t), cut off where a share ends.
+A number is the mean over seeds with its 95 % interval (`ci/seed_intervals.py`). A claim that fails
+is shown as failing: the script itself fails only where the page is not what the records give.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import re
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scipy.stats import t as student
+sys.path.insert(0, str(Path(__file__).parent))
 
-from bench.records.schema import FirstFiring, Record, Result, Training
+import synthetic_figure
+from seed_intervals import (
+    Interval,
+    Verdict,
+    all_or_none,
+    of_differences,
+    of_numbers,
+    of_ratios,
+    of_shares,
+)
+
+from bench.records.schema import Record, Result, Revival, Training
 from bench.records.store import RecordStore
 
 FOLDER = Path(__file__).parents[1] / "results" / "synthetic"
 FROZEN = "raw, b frozen"
 PUBLISHED = "raw+auxk, ReLU"
-ARMS = ("raw", FROZEN, PUBLISHED, "raw+auxk", "centered")
+OURS = "raw+auxk"
+# Our AuxK, which is not of the paper, is shown where it was run.
+NEEDED = ("raw", FROZEN, PUBLISHED, "centered")
+ARMS = ("raw", FROZEN, PUBLISHED, OURS, "centered")
 COLOURS = dict(zip(ARMS, ("#D55E00", "#8c8c8c", "#009E73", "#E69F00", "#0072B2"), strict=True))
 # The arms that train otherwise than the protocol says, by the key that says how; the second of
 # them is an arm of its own now.
 CONTROLS = {"bias": FROZEN, "aux_codes": PUBLISHED}
 NAMES = {"raw+auxk-relu": PUBLISHED}
 
-
-class Mean(NamedTuple):
-    """A mean over seeds and the half width of its 95 % interval; None where it has no meaning."""
-
-    value: float | None
-    half: float = 0.0
-
-    @classmethod
-    def of(cls, values: Sequence[float | None]) -> Mean:
-        known = [value for value in values if value is not None]
-        if len(known) < len(values) or not known:
-            return cls(None)
-        if len(known) == 1:
-            return cls(known[0])
-        spread = statistics.stdev(known) / math.sqrt(len(known))
-        return cls(statistics.mean(known), float(student.ppf(0.975, len(known) - 1)) * spread)
-
-    def text(self) -> str:
-        """To three places."""
-        if self.value is None:
-            return "-"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-    def percent(self) -> str:
-        """Of a share."""
-        if self.value is None:
-            return "-"
-        low, high = (100 * min(max(end, 0.0), 1.0) for end in (self.low, self.high))
-        return f"{100 * self.value:.1f} [{low:.1f}, {high:.1f}]"
-
-    @property
-    def low(self) -> float:
-        return math.nan if self.value is None else self.value - self.half
-
-    @property
-    def high(self) -> float:
-        return math.nan if self.value is None else self.value + self.half
+# The paper's rate at its n of 8192. Adam moves a parameter by at most the rate a step, so that
+# times in training are told in steps times rate.
+PAPER_RATE = 2e-4 * (16384 / 8192) ** 0.5
 
 
 class Cell(NamedTuple):
-    """One gamma and arm: a result per seed."""
+    """One gamma and arm: a result per seed, in the order of the seeds."""
 
     results: list[Result]
     n: int
 
-    def mean(self, measure: Callable[[Result], float | None]) -> Mean:
-        return Mean.of([measure(result) for result in self.results])
+    def each(self, measure: Callable[[Result], float | None]) -> list[float | None]:
+        return [measure(result) for result in self.results]
 
-    def share(self, measure: Callable[[Result], int]) -> Mean:
-        return self.mean(lambda result: measure(result) / self.n)
+    def share(self, measure: Callable[[Result], float | None]) -> Interval:
+        return of_shares(self.each(measure))
 
-    @property
-    def bias(self) -> Mean:
-        """Share of the mean that b has learned at the end."""
-        return self.mean(lambda result: trained(result).checkpoints[-1].bias_progress)
+    def features(self, measure: Callable[[Result], int]) -> Interval:
+        """Numbers of features, as shares of the dictionary."""
+        return self.share(lambda result: measure(result) / self.n)
 
 
 Cells = dict[tuple[int, str], Cell]
+
+
+# ----------------------------------------------------------------------- what is read of a result
 
 
 def trained(result: Result) -> Training:
@@ -102,157 +84,270 @@ def trained(result: Result) -> Training:
     return result.training
 
 
-def never_fired(first: FirstFiring) -> float | None:
-    """The share of the features born dead that had not fired by the end."""
-    return (first.born - first.fired) / first.born if first.born else None
+def learned(result: Result) -> float | None:
+    """Share of the mean that b has learned at the end; below 0, where b points away, as 0."""
+    progress = trained(result).checkpoints[-1].bias_progress
+    return None if progress is None else min(max(progress, 0.0), 1.0)
+
+
+def learned_99(result: Result) -> bool:
+    steps = trained(result).bias_steps
+    return steps is not None and steps.nearly_all is not None
+
+
+def revival(path: str, count: Callable[[Revival], int]) -> Callable[[Result], float | None]:
+    """Features of a kind, as a share of those born dead by a path; None where that is not known."""
+
+    def share(result: Result) -> float | None:
+        found: Revival | None = getattr(trained(result), f"revival_{path}")
+        return count(found) / found.born if found is not None and found.born else None
+
+    return share
+
+
+def durable(path: str) -> Callable[[Result], float | None]:
+    return revival(path, lambda found: found.durable)
+
+
+def by_chance(path: str) -> Callable[[Result], float | None]:
+    return revival(path, lambda found: found.chance.awake if found.chance else 0)
+
+
+def topk_to_relu(result: Result) -> float | None:
+    """Of the features born dead by TopK, the share dead by ReLU at the end."""
+    found = trained(result).transitions
+    born = result.death_init.dead_topk
+    return None if found is None or not born else found.topk_relu / born
+
+
+# ------------------------------------------------------------------------------------------ cells
 
 
 def load(folder: Path) -> Cells:
     """The cells by gamma and arm, in order.
 
     Raises:
-        SystemExit: a gamma lacks an arm, a cell failed, or arms were run with different seeds.
+        SystemExit: a gamma lacks an arm, a cell failed, arms were run with different seeds, or
+            records of several protocols or metric versions lie together.
     """
     found: dict[tuple[int, str], dict[int, Record]] = {}
+    measured = set()
     for record in RecordStore(folder):
         name = re.fullmatch(r"synthetic-gamma(\d+)", record.spec.model)
         if name is None or record.result is None:
             sys.exit(f"synthetic_truth.py: {record.spec.model} {record.hash} does not belong here")
-        controls = [arm for key, arm in CONTROLS.items() if key in record.spec.protocol]
+        protocol = record.spec.protocol
+        measured.add((record.spec.metric_version, protocol["steps"], protocol["lr"]))
+        controls = [arm for key, arm in CONTROLS.items() if key in protocol]
         arm = controls[0] if controls else NAMES.get(record.spec.arm, record.spec.arm)
         found.setdefault((int(name[1]), arm), {})[record.spec.seed] = record
+    if len(measured) > 1:
+        sys.exit(f"synthetic_truth.py: {folder} holds records of several runs; remove the old ones")
     gammas = sorted({gamma for gamma, _ in found})
-    wanted = [(gamma, arm) for gamma in gammas for arm in ARMS]
     seeds = {tuple(sorted(records)) for records in found.values()}
-    if not found or set(wanted) != set(found) or len(seeds) != 1:
+    needed = {(gamma, arm) for gamma in gammas for arm in NEEDED}
+    if not found or not needed <= set(found) or len(seeds) != 1:
         sys.exit(f"synthetic_truth.py: {folder} does not hold every arm with the same seeds")
     return {
         key: Cell(
             [record.result for _, record in sorted(found[key].items()) if record.result],
             next(iter(found[key].values())).spec.protocol["n"],
         )
-        for key in wanted
+        for key in ((gamma, arm) for gamma in gammas for arm in ARMS)
+        if key in found
     }
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def three(number: float) -> str:
+    return f"{number:.3f}"
 
 
 def table(cells: Cells) -> str:
     """Every cell, as markdown; shares in percent."""
     lines = [
         "| gamma | arm | born dead by ReLU | by TopK | at the end by ReLU | by TopK "
-        "| never fired, of those by ReLU | of those by TopK | mean learned by b | recovery | FVU |",
-        "|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| durable, of those by ReLU | by chance | durable, of those by TopK | by chance "
+        "| mean learned by b | recovery | FVU |",
+        "|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for (gamma, arm), cell in cells.items():
-        percent = [
-            cell.share(lambda r: r.death_init.dead_relu),
-            cell.share(lambda r: r.death_init.dead_topk),
-            cell.share(lambda r: r.death_end.dead_relu),
-            cell.share(lambda r: r.death_end.dead_topk),
-            cell.mean(lambda r: never_fired(trained(r).first_firing_relu)),
-            cell.mean(lambda r: never_fired(trained(r).first_firing_topk)),
-            cell.bias,
+        shares = [
+            cell.features(lambda r: r.death_init.dead_relu),
+            cell.features(lambda r: r.death_init.dead_topk),
+            cell.features(lambda r: r.death_end.dead_relu),
+            cell.features(lambda r: r.death_end.dead_topk),
+            *(cell.share(read(path)) for path in ("relu", "topk") for read in (durable, by_chance)),
+            cell.share(learned),
         ]
-        plain = [cell.mean(lambda r: trained(r).recovery), cell.mean(lambda r: trained(r).fvu)]
-        texts = [mean.percent() for mean in percent] + [mean.text() for mean in plain]
+        recovery = cell.share(lambda r: trained(r).recovery)
+        fvu = of_numbers(cell.each(lambda r: trained(r).fvu))
+        texts = [share.text(percent) for share in shares] + [recovery.text(three), fvu.text(three)]
         lines.append(f"| {gamma} | {arm} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
-class Fact(NamedTuple):
-    """Something the paper says, what is found here, and at which gammas that agrees for certain.
+# ------------------------------------------------------------------------------------------ facts
 
-    It agrees where the 95 % interval lies on the right side of a bound that `facts` states.
+
+class Fact(NamedTuple):
+    """Something the paper says, what is found here, and whether that agrees, by gamma.
+
+    Yes where the 95 % interval keeps to the bound, no where it keeps to the other side, open where
+    it does neither, not measured where the records do not hold the number.
     """
 
     claim: str
     found: str
     bound: str
-    holds: dict[int, bool]
+    holds: dict[int, Verdict]
 
     @property
     def verdict(self) -> str:
-        sides = {
-            word: ", ".join(str(gamma) for gamma, held in self.holds.items() if held == side)
-            for word, side in (("yes", True), ("open", False))
-        }
-        if not sides["open"]:
-            return "yes"
-        return "; ".join(f"{word} at gamma {at}" for word, at in sides.items() if at)
-
-
-def facts(cells: Cells) -> list[Fact]:
-    """The training facts of the paper, at the sizes that were run."""
-    gammas = sorted({gamma for gamma, _ in cells})
-    high = [gamma for gamma in gammas if gamma >= 4]
-
-    def never(gamma: int, arm: str, path: str) -> Mean:
-        return cells[gamma, arm].mean(
-            lambda result: never_fired(getattr(trained(result), f"first_firing_{path}"))
+        words: dict[Verdict, list[int]] = {}
+        for gamma, word in self.holds.items():
+            words.setdefault(word, []).append(gamma)
+        shown = {word: f"**{word}**" if word == "no" else word for word in words}
+        if len(words) == 1:
+            return shown[next(iter(words))]
+        return "; ".join(
+            f"{shown[word]} at gamma {', '.join(map(str, at))}" for word, at in words.items()
         )
 
-    def recovered(gamma: int, arm: str) -> Mean:
-        return cells[gamma, arm].mean(lambda result: trained(result).recovery)
 
-    def each(over: Sequence[int], text: Callable[[int], str]) -> str:
-        return "; ".join(f"gamma {gamma}: {text(gamma)}" for gamma in over)
+def facts(cells: Cells, steps: float) -> list[Fact]:
+    """The training facts of the paper, of a run that stands for `steps` of its training steps."""
+    gammas = sorted({gamma for gamma, _ in cells})
+    low = [gamma for gamma in gammas if gamma <= 5]
+    high = [gamma for gamma in gammas if gamma >= 30]
 
-    raw = {gamma: cells[gamma, "raw"].bias for gamma in gammas}
-    auxk = {gamma: cells[gamma, PUBLISHED].bias for gamma in gammas}
-    ours = {gamma: cells[gamma, "raw+auxk"].bias for gamma in gammas}
-    relu = {gamma: never(gamma, "raw", "relu") for gamma in high}
-    topk = {gamma: never(gamma, FROZEN, "topk") for gamma in gammas}
-    born = {
-        gamma: cells[gamma, "centered"].share(lambda result: result.death_init.dead)
-        for gamma in gammas
-    }
-    top = gammas[-1]
-    far = recovered(top, "raw"), recovered(top, "centered")
+    def of(gamma: int, arm: str, measure: Callable[[Result], float | None]) -> Interval:
+        return cells[gamma, arm].share(measure)
+
+    def lasts(arm: str, path: str, over: Sequence[int]) -> dict[int, Interval]:
+        return {gamma: of(gamma, arm, durable(path)) for gamma in over}
+
+    def paired(
+        estimate: Callable[..., Interval],
+        measure: Callable[[Result], float | None],
+        first: str,
+        second: str,
+    ) -> dict[int, Interval]:
+        return {
+            gamma: estimate(*(cells[gamma, arm].each(measure) for arm in (first, second)))
+            for gamma in gammas
+        }
+
+    def shown(found: dict[int, Interval], show: Callable[[float], str] = percent) -> str:
+        return "; ".join(f"gamma {gamma}: {each.text(show)}" for gamma, each in found.items())
+
+    def by_then(holds: dict[int, Verdict]) -> dict[int, Verdict]:
+        """What is said of 200,000 steps, where so many were taken."""
+        return holds if steps >= 0.95 * 200_000 else dict.fromkeys(holds, "not measured")
+
+    dead_topk = [g for g in gammas if cells[g, "raw"].results[0].death_init.dead_topk]
+    dead_relu = [g for g in gammas if cells[g, "raw"].results[0].death_init.dead_relu]
+    bias = {gamma: of(gamma, "raw", learned) for gamma in gammas}
+    dead = {g: cells[g, "raw"].features(lambda r: r.death_end.dead) for g in gammas}
+    topk, frozen = lasts("raw", "topk", dead_topk), lasts(FROZEN, "topk", dead_topk)
+    chance = {gamma: of(gamma, "raw", by_chance("topk")) for gamma in dead_topk}
+    relu = lasts(FROZEN, "relu", dead_relu)
+    slides = paired(of_differences, topk_to_relu, "raw", PUBLISHED)
+    slides = {gamma: slides[gamma] for gamma in dead_relu}
+    speed = paired(of_ratios, learned, PUBLISHED, "raw")
+    born = {g: cells[g, "centered"].features(lambda r: r.death_init.dead) for g in gammas}
+    apart = paired(of_differences, lambda r: trained(r).recovery, "centered", "raw")
+    recovered = {arm: of(gammas[-1], arm, lambda r: trained(r).recovery) for arm in NEEDED}
     return [
         Fact(
-            "At high gamma, raw stays dead by ReLU while the bias lags",
-            "never fired of those born so, and mean learned, %: "
-            + each(high, lambda g: f"{relu[g].percent()}, {raw[g].percent()}"),
-            "over 50 %, under 10 %",
-            {gamma: relu[gamma].low > 0.5 and raw[gamma].high < 0.1 for gamma in high},
+            "At a gamma up to 5 the bias learns 99 % of the mean in 200,000 steps",
+            "mean learned at the end, %: " + shown({g: bias[g] for g in low}),
+            "99 % reached, in every seed",
+            by_then({g: all_or_none(list(map(learned_99, cells[g, "raw"].results))) for g in low}),
         ),
         Fact(
-            "Dead by TopK revives without the bias",
-            "never fired with b frozen at 0, %: " + each(gammas, lambda g: topk[g].percent()),
+            "At a gamma of 30 and more it lags",
+            "mean learned at the end, %: " + shown({g: bias[g] for g in high}),
             "under 50 %",
-            {gamma: topk[gamma].high < 0.5 for gamma in gammas},
+            {g: bias[g].under(0.5) for g in high},
+        ),
+        Fact(
+            "and death stays at 75 to 90 %",
+            "dead at the end, %: " + shown({g: dead[g] for g in high}),
+            "over 75 %",
+            {g: dead[g].over(0.75) for g in high},
+        ),
+        Fact(
+            "Dead by TopK revives in 200,000 steps",
+            "alive at the end for good, of those born so, %: "
+            + shown(topk)
+            + ". By chance at most: "
+            + shown(chance),
+            "over 50 %",
+            by_then({g: each.over(0.5) for g, each in topk.items()}),
+        ),
+        Fact(
+            "also with the bias frozen",
+            "the same with b at 0, %: " + shown(frozen),
+            "over 50 %",
+            by_then({g: each.over(0.5) for g, each in frozen.items()}),
+        ),
+        Fact(
+            "Dead by ReLU revives only as the bias absorbs the mean",
+            "alive at the end for good with b at 0, of those born so, %: " + shown(relu),
+            "under 10 %",
+            {g: each.under(0.1) for g, each in relu.items()},
+        ),
+        Fact(
+            "AuxK keeps features that are dead by TopK from sliding into dead by ReLU",
+            "of those born dead by TopK, dead by ReLU at the end: raw minus AuxK as published, "
+            "paired by seed, in points: " + shown(slides),
+            "over 0",
+            {g: each.over(0.0) for g, each in slides.items()},
         ),
         Fact(
             "AuxK does not speed the bias up",
-            "mean learned, raw and with AuxK as published, %: "
-            + each(gammas, lambda g: f"{raw[g].percent()}, {auxk[g].percent()}"),
-            "under twice raw's mean",
-            {gamma: auxk[gamma].high < 2 * (raw[gamma].value or 0) for gamma in gammas},
-        ),
-        Fact(
-            "At high gamma the bias lags with AuxK too",
-            "mean learned, as above",
-            "under 10 %",
-            {gamma: auxk[gamma].high < 0.1 for gamma in high},
-        ),
-        Fact(
-            "So it does with our AuxK (not of the paper)",
-            "mean learned, %: " + each(high, lambda g: ours[g].percent()),
-            "under 10 %",
-            {gamma: ours[gamma].high < 0.1 for gamma in high},
+            "mean learned at the end, AuxK as published over raw, paired by seed: "
+            + shown(speed, three),
+            "under 1.25; no where it is over 1 for certain and not under 1.25",
+            {g: each.under(1.25, clear=1.0) for g, each in speed.items()},
         ),
         Fact(
             "Centering removes death at the start",
-            "born dead, centered, %: " + each(gammas, lambda g: born[g].percent()),
-            "none",
-            {gamma: born[gamma].value == 0 for gamma in gammas},
+            "born dead, centered, %: " + shown(born),
+            "none, in every seed",
+            {
+                g: all_or_none([r.death_init.dead == 0 for r in cells[g, "centered"].results])
+                for g in gammas
+            },
         ),
         Fact(
             "Recovery lies far apart (the paper at gamma 40: 0.38 raw, 0.97 centered)",
-            f"gamma {top}: {far[0].text()} raw, {far[1].text()} centered",
-            "over 0.4 apart",
-            {top: far[1].low - far[0].high > 0.4},
+            f"gamma {gammas[-1]}: {recovered['raw'].text(three)} raw, "
+            f"{recovered['centered'].text(three)} centered",
+            "over 0.4 apart, paired by seed",
+            {gammas[-1]: apart[gammas[-1]].over(0.4)},
         ),
     ]
+
+
+def factor(protocol: dict[str, Any]) -> float:
+    """The paper's training steps that one step stands for."""
+    return float(protocol["lr"] * (16384 / protocol["n"]) ** 0.5 / PAPER_RATE)
+
+
+def scale(protocol: dict[str, Any]) -> str:
+    """How the steps of the run compare with the paper's."""
+    times = factor(protocol)
+    return (
+        f"Times are at a scale of 1 to {times:.3g}: the rate is {times * PAPER_RATE:.3g} where the "
+        f"paper's is {PAPER_RATE:.3g}, and Adam moves a parameter by at most the rate a step, so "
+        f"that {protocol['steps']:,} steps stand for {round(times * protocol['steps'], -3):,.0f} "
+        "of the paper's. What it says of 2 million steps is not tried."
+    )
 
 
 def page(cells: Cells, folder: Path) -> str:
@@ -262,20 +357,26 @@ def page(cells: Cells, folder: Path) -> str:
     seeds = len(next(iter(cells.values())).results)
     sizes = ", ".join(f"{key} {protocol[key]:,}" for key in ("n", "k", "N", "steps", "batch"))
     rows = "\n".join(
-        f"| {fact.claim} | {fact.found} | {fact.bound} | {fact.verdict} |" for fact in facts(cells)
+        f"| {fact.claim} | {fact.found} | {fact.bound} | {fact.verdict} |"
+        for fact in facts(cells, factor(protocol) * protocol["steps"])
     )
     usage = (__doc__ or "").split("\n\n")[1]
     intro = (
         f"{sizes}; {record.spec.card['options']['features']} true features, fewer than the "
         "dictionary has: those to spare may die late with nothing lost. "
-        f"{seeds} seeds, mean [95 % interval]. A claim holds where the interval keeps to "
-        "the bound. Shares in percent of the features; recovery is the mean over true features of "
-        "the largest cosine with a decoder direction. AuxK (`bench/sae/auxk.py`) comes in two "
-        "kinds: as published its codes pass a ReLU, and a feature that is dead by ReLU gets "
-        "nothing from it; ours gives it a gradient, and through its encoder row the bias too."
+        f"{seeds} seeds, mean [95 % interval]. {scale(protocol)} A claim holds where the interval "
+        "keeps to the bound, fails (**no**) where it keeps to the other side, and is open "
+        "otherwise. Revived for good, or durable: has fired on one of the last N training tokens, "
+        "and is alive on the frozen sample, at the end; beside it stands what sampling alone shows "
+        "at most. Shares in percent of the features; recovery is the mean over true features of "
+        "the largest cosine with a decoder direction. AuxK (`bench/sae/auxk.py`) as published has "
+        "a ReLU on its codes, and a feature that is dead by ReLU gets nothing from it."
     )
     head = "| The paper (arXiv 2605.31518) | Here | Bound | Holds |\n|:--|:--|:--|:--|"
-    shown = "Features dead by ReLU, by either path, and the mean learned by the bias, over training"
+    shown = (
+        "Features dead by ReLU, by either path, the mean learned by the bias, and who revived for "
+        "good of those born dead by TopK, over training"
+    )
     parts = (
         "# Training on known features",
         intro,
@@ -288,61 +389,6 @@ def page(cells: Cells, folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def draw(cells: Cells, path: Path) -> None:
-    """Per gamma: the dead by ReLU, all dead, and the mean learned, over steps; a line per seed."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot as plt
-
-    style: dict[Any, Any] = {"svg.hashsalt": "gammabench", "font.size": 9}
-    style |= {"axes.spines.right": False, "axes.spines.top": False}
-    gammas = sorted({gamma for gamma, _ in cells})
-    with plt.rc_context(style):
-        figure, grid = plt.subplots(
-            3, len(gammas), figsize=(2.6 * len(gammas), 6.4), sharex=True, sharey="row",
-            layout="constrained", squeeze=False,
-        )  # fmt: skip
-        for (gamma, arm), cell in cells.items():
-            column = gammas.index(gamma)
-            for number, result in enumerate(cell.results):
-                points = trained(result).checkpoints
-                steps = [1, *(point.step + 1 for point in points)]
-                born = result.death_init
-                relu = [born.dead_relu, *(point.dead_relu for point in points)]
-                dead = [born.dead, *(point.dead_relu + point.dead_topk for point in points)]
-                lines = [[100 * count / cell.n for count in counts] for counts in (relu, dead)]
-                learned = [point.bias_progress for point in points]
-                if None not in learned:
-                    lines.append([0.0, *(100 * share for share in learned if share is not None)])
-                for row, line in enumerate(lines):
-                    grid[row, column].plot(
-                        steps, line, color=COLOURS[arm], linewidth=1.1, alpha=0.8,
-                        linestyle="--" if arm == FROZEN else "-",
-                        label=arm if number == 0 else None,
-                    )  # fmt: skip
-        for column, gamma in enumerate(gammas):
-            grid[0, column].set_title(f"gamma {gamma}")
-            grid[-1, column].set_xlabel("steps + 1")
-            grid[-1, column].set_xscale("log")
-        for row, label in enumerate(
-            ("dead by ReLU, %", "dead by either path, %", "mean learned, %")
-        ):
-            grid[row, 0].set_ylabel(label)
-            if row < 2:
-                grid[row, 0].set_ylim(-2, 102)
-            for axes in grid[row]:
-                axes.grid(color="#e5e5e5", linewidth=0.6)
-        figure.legend(
-            *grid[0, 0].get_legend_handles_labels(),
-            loc="outside upper center",
-            ncols=len(ARMS),
-            frameon=False,
-        )
-        figure.savefig(path, metadata={"Date": None})
-        plt.close(figure)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
@@ -352,12 +398,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text, readme = page(cells, options.folder), options.folder / "README.md"
     if not options.check:
         readme.write_text(text, encoding="utf-8")
-        draw(cells, options.folder / "dynamics.svg")
+        results = {key: cell.results for key, cell in cells.items()}
+        n = next(iter(cells.values())).n
+        synthetic_figure.draw(results, n, options.folder / "dynamics.svg", COLOURS, dashed=FROZEN)
     elif not readme.is_file() or readme.read_text(encoding="utf-8") != text:
         sys.exit(f"synthetic_truth.py: {readme} is not current; run `python ci/synthetic_truth.py`")
-    broken = [fact.claim for fact in facts(cells) if not any(fact.holds.values())]
-    if broken:
-        sys.exit("synthetic_truth.py: does not hold: " + "; ".join(broken))
 
 
 if __name__ == "__main__":
