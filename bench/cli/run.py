@@ -42,7 +42,11 @@ from zoo.errors import UsageError
     show_default=True,
     help="Where blocks run: here, in what `accelerate launch` started, or on a Ray cluster.",
 )
-@click.option("--save-saes", is_flag=True, help="Keep the trained SAEs, in DIR/saes.")
+@click.option(
+    "--save-saes",
+    is_flag=True,
+    help="Keep the trained SAEs, in DIR/saes, each with a table of its features.",
+)
 @click.option(
     "--checkpoint-every",
     type=click.FloatRange(0),

@@ -30,6 +30,7 @@ from bench.records.schema import Agreement, Record, Result, make_record
 from bench.records.spec import Spec
 from bench.runner.cell import Cell, Layer
 from bench.runner.checkpoints import CheckpointWriter
+from bench.runner.features import write_features
 from bench.runner.loop import restore_conditions, train
 from bench.runner.result import agreements, result
 from bench.runner.settings import NoProgress, Progress, Settings
@@ -242,6 +243,8 @@ def _measure(
         if settings.saes is not None:
             origin = _origin(cell.spec, block, adapter.revision)
             cell.trainer.sae.save(settings.saes / name, origin)
+            if cell.trainer.step_number:
+                write_features(cell, settings.saes / name)
     return agreements([cell for cell in cells if isinstance(outcomes[cell.spec.hash], Result)])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.schema import Training
 from bench.runner.block import _make_cell, _make_layer, measure_block
+from bench.runner.settings import Settings
 from bench.sae.quality import bias_target
 from tests.bench.death.test_firings import Replayed
 from tests.conftest import TINY
@@ -208,3 +211,28 @@ def test_times_in_tokens_are_steps_times_the_batch(trained: dict[str, Training])
     assert first.median_tokens == first.median_steps * 64
     assert first.interval_tokens == tuple(64 * step for step in first.interval)
     assert trained["centered"].first_firing_relu.median_tokens is None
+
+
+def test_a_saved_sae_has_a_table_of_its_features(
+    block: Block, trained: dict[str, Training], tmp_path: Path
+) -> None:
+    (record, *_) = measure_block(block, Settings(saes=tmp_path))
+    found = trained[record.spec.arm]
+    text = (tmp_path / record.hash / "features.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [int(row["feature"]) for row in rows] == list(range(block.protocol.n))
+    for path, revival in (("relu", found.revival_relu), ("topk", found.revival_topk)):
+        assert revival is not None
+        group = [row for row in rows if row["born"] == path]
+        fates = [row["fate"] for row in group]
+        assert [fates.count(name) for name in ("durable", "relapsed", "never")] == [
+            revival.durable,
+            revival.relapsed,
+            revival.never,
+        ]
+        assert sum(int(row["revivals"]) for row in group) == revival.revivals
+        assert all((row["first_firing"] == "") == (row["fate"] == "never") for row in group)
+        assert all(row["end"] == "alive" for row in group if row["fate"] == "durable")
+    assert {row["fate"] for row in rows if row["born"] == "alive"} <= {""}
+    last = found.checkpoints[-1]
+    assert sum(row["end"] == "relu" for row in rows) == last.dead_relu
