@@ -267,7 +267,7 @@ def _protocol_name(record: Record) -> str:
     family = [str(protocol["family"])] if "family" in protocol else []
     bias = [f"{protocol['bias']} bias"] if "bias" in protocol else []
     auxk = [f"{protocol['aux_codes']} auxk"] if "aux_codes" in protocol else []
-    mask = [f"mask_norm {protocol['mask_norm']:g}"] if "mask_norm" in protocol else []
+    mask = [f"masked above {protocol['mask_norm']:g}"] if "mask_norm" in protocol else []
     return " ".join([record.provenance.protocol, *family, *bias, *auxk, *mask])
 
 

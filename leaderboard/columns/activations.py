@@ -126,7 +126,7 @@ MASSIVE = COLUMNS.add(
         "Massive %",
         "tokens of more than ten times the median norm",
         of_statistics(lambda statistics: statistics.massive_share),
-        by_row(Table.MODEL_ACTIVATIONS, Table.WEB_CELLS),
+        by_row(Table.MODEL_ACTIVATIONS),
         show=percent,
         optional=True,
     )

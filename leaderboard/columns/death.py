@@ -50,9 +50,7 @@ PREDICTION_ERROR = COLUMNS.add(
         "Pred. error",
         "that prediction minus the share that was counted in the raw arm, in points of percent",
         prediction_error,
-        by_row(
-            Table.BY_DEATH, Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS, Table.WEB_CELLS
-        ),
+        by_row(Table.BY_DEATH, Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS),
         show=percent,
         optional=True,
     )

@@ -87,12 +87,12 @@ def test_a_wrong_setting_says_what_is_wrong(options: dict, error: type, says: st
 def test_every_key_but_the_axes_is_part_of_the_measurement(family: str) -> None:
     measurement = load_protocol("quick", settings=[f"family={family}"]).measurement()
     others = set(FAMILY_KEYS) - FAMILIES[family].keys.keys()
-    default = {"bias"} | ({"family"} if family == "topk" else set())
+    default = {"bias", "mask_norm"} | ({"family"} if family == "topk" else set())
     assert set(measurement) == set(Protocol.model_fields) - set(AXES) - others - default
     assert None not in measurement.values()
 
 
-@pytest.mark.parametrize("setting", ["family=topk", "bias=trained"])
+@pytest.mark.parametrize("setting", ["family=topk", "bias=trained", "mask_norm=null"])
 def test_defaults_of_later_keys_leave_no_trace_in_a_spec(setting: str) -> None:
     """So that the hashes of cells measured before there were such keys stand."""
     plain = load_protocol("quick")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from leaderboard.text import NOTHING
 from tests.bench.runs import records_of
 from tests.conftest import TINY
 from tests.leaderboard.tables import table
-from tests.made import GAMMAS, write_card
+from tests.made import GAMMAS, write_card, write_made
 
 Bench = Callable[..., tuple[int, str, str]]
 
@@ -148,6 +149,39 @@ def test_seeds_share_the_data_and_differ_in_the_dictionary(bench: Bench, argumen
     assert two is not None
     assert one.statistics == two.statistics
     assert one.training != two.training
+
+
+def test_massive_tokens_are_left_out_of_training_and_counted(bench: Bench, tmp_path: Path) -> None:
+    path = write_made(tmp_path / "made") / "activations" / "layer0.npy"
+    x = np.load(path)
+    x[::50] *= 1000
+    np.save(path, x)
+    common = ["--cards", str(tmp_path / "made"), "--model", "made", "--arm", "centered"]
+    common += [part for setting in TINY for part in ("--set", setting)]
+    common += ["--layer", "0", "--layer", "1"]
+    assert bench("run", *common, "--output", "all")[0] == 0
+    assert bench("run", *common, "--output", "kept", "--set", "mask_norm=10")[0] == 0
+    everyone, kept = records_of(Path("all")), records_of(Path("kept"))
+    sink, plain = (("made", layer, "centered", 0) for layer in (0, 1))
+    trained = {
+        name: found[sink].result.training for name, found in (("all", everyone), ("kept", kept))
+    }
+    assert everyone[sink].result.statistics.massive_share == pytest.approx(0.02, abs=0.01)
+    assert trained["all"].masked is None
+    assert trained["kept"].masked == pytest.approx(0.02, abs=0.01)
+    # In units of the ordinary tokens' variance, what is left of which is below one.
+    worst = {
+        name: max(point.loss for point in found.checkpoints) for name, found in trained.items()
+    }
+    assert worst["kept"] < 2
+    assert worst["all"] > 1000
+    assert kept[plain].result.training.masked == 0.0
+    # Nothing to leave out there: the same training, in a cell of another name.
+    assert kept[plain].result.training.fvu == everyone[plain].result.training.fvu
+    assert kept[plain].hash != everyone[plain].hash
+    page = Path("kept/leaderboards/models/made.md").read_text(encoding="utf-8")
+    assert "masked above 10" in page
+    assert "Masked %" in page
 
 
 def test_a_limited_run_says_so_and_is_another_cell(bench: Bench, arguments: list) -> None:
