@@ -8,6 +8,7 @@ them once.)
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -144,14 +145,21 @@ def _tensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             return {key: _Saved(path, key) for key in file.keys()}  # noqa: SIM118
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # the format before 1.6 cannot be mapped
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _loaded(path)
+    except pickle.UnpicklingError:  # not tensors alone, as training_args.bin beside the weights
+        return {}
     return {
         key: (lambda tensor=tensor: tensor)
-        for key, tensor in content.items()
+        for key, tensor in (content.items() if isinstance(content, dict) else ())
         if isinstance(tensor, Tensor)
     }
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:  # the format before 1.6 cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class _Saved:
