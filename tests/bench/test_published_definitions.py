@@ -80,7 +80,7 @@ def test_gamma_and_effective_rank(gamma: float, seed: int) -> None:
     assert found.gamma_raw == pytest.approx(gamma_of(x), rel=1e-9)
     # Of tokens with next to no variance LayerNorm's eps takes less than the published 1e-5.
     assert found.gamma == pytest.approx(gamma_of(layer_normalised(x)), rel=1e-5)
-    assert found.effective_rank == pytest.approx(effective_rank(layer_normalised(x)), rel=1e-5)
+    assert found.effective_rank == pytest.approx(effective_rank(layer_normalised(x)), rel=1e-4)
 
 
 @pytest.mark.parametrize("arm", ["raw", "centered"])
