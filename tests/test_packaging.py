@@ -73,7 +73,7 @@ def test_in_a_bare_environment_light_commands_work_without_torch(
         check=True,
     )
     # The light dependencies only, lent by this environment; torch is not among them.
-    for name in ("click", "numpy", "pydantic", "PyYAML", "tabulate", "psutil"):
+    for name in ("click", "numpy", "packaging", "pydantic", "PyYAML", "tabulate", "psutil"):
         _lend(name, site)
     write_records(tmp_path / "runs", make_grid())
 
