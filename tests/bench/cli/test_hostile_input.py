@@ -43,8 +43,13 @@ def _one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 )
 @pytest.mark.parametrize("kind", ["hf-causal", "hf-masked", "timm"])
 def test_what_is_no_id_of_the_hub_is_said_so_without_asking_it(
-    kind: str, target: str, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    target: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # `../../etc` is a folder, seen from some checkouts
     _one_line(capsys, "plan", "--model", f"{kind}:{target}")
 
 
