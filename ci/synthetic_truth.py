@@ -374,8 +374,8 @@ def page(cells: Cells, folder: Path) -> str:
     )
     head = "| The paper (arXiv 2605.31518) | Here | Bound | Holds |\n|:--|:--|:--|:--|"
     shown = (
-        "Features dead by ReLU, by either path, the mean learned by the bias, and who revived for "
-        "good of those born dead by TopK, over training"
+        "Death, the mean learned by the bias and, where the records have it, durable revival, over "
+        "training"
     )
     parts = (
         "# Training on known features",
@@ -383,7 +383,7 @@ def page(cells: Cells, folder: Path) -> str:
         f"{head}\n{rows}",
         f"![{shown}](dynamics.svg)",
         table(cells),
-        "Made by:",
+        "To measure again (what is shown above may be of earlier commands):",
         usage,
     )
     return "\n\n".join(parts) + "\n"

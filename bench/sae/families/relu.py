@@ -4,8 +4,9 @@
 
 Bricken et al., "Towards Monosemanticity" (2023); the scale of `l1` and its warm-up over the first
 5 % of training are those of Conerly et al., "Update on how we train SAEs" (Anthropic, April 2024),
-where ||sigma|| = sqrt(d) as here, and whose penalty l1 * code * |decoder row| this is where rows
-have unit norm.
+where ||sigma|| = sqrt(d); here half of the tokens are within sqrt(d) of their geometric median,
+about the same where no token is massive. Their penalty l1 * code * |decoder row| is this one where
+rows have unit norm.
 
 Death: dead by ReLU is never > 0. There is no second path: what is positive fires.
 """
