@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zoo.cards import Card
 from zoo.errors import MissingExtra, ModelUnavailable
+from zoo.files import sha256_of
 from zoo.manifest import MANIFEST, read_manifest
 
 # What decides the numbers: weights, configuration, vocabulary and preprocessing.
@@ -98,8 +99,7 @@ def _content(path: str) -> str:
     if path.endswith(".npz") and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             return " ".join(f"{m.filename} {m.file_size} {m.CRC}" for m in archive.infolist())
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return sha256_of(Path(path))
 
 
 def _module_folder(card: Card) -> Path:

@@ -18,7 +18,6 @@ Nothing here imports torch until rows are read or written: `bench plan` asks wha
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -34,7 +33,7 @@ from bench.records.provenance import package_versions
 from bench.records.schema import SpecialTokens, Statistics
 from bench.records.spec import Spec
 from zoo.errors import OutputError
-from zoo.files import content_hash, write_atomically
+from zoo.files import content_hash, sha256_of, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,8 +49,6 @@ _DATA_KEYS = ("data_seed", "forward_tokens", "dtype")
 
 # Elements of a shard: 256 MiB.
 _SHARD_ELEMENTS = 1 << 26
-
-_READ = 1 << 20
 
 
 def training_rows(block: Block) -> int:
@@ -131,7 +128,7 @@ class Entry:
 
     def is_sound(self) -> bool:
         """Whether every shard's bytes are those that were written."""
-        return all(_digest(self.folder / shard.name) == shard.sha256 for shard in self.shards())
+        return all(sha256_of(self.folder / shard.name) == shard.sha256 for shard in self.shards())
 
 
 def entries(block: Block, root: Path, device: str) -> list[Entry]:
@@ -300,14 +297,6 @@ def _find(shards: Sequence[Shard], row: int) -> tuple[Shard, int]:
     raise IndexError(f"no row {row} after the last shard")
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(_READ):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 # ----------------------------------------------------------------------------------- writing
 
 
@@ -403,5 +392,5 @@ class _Writer:
         save_file({NAME: self._pending[: self._filled].contiguous()}, path)
         with path.open("rb+") as file:
             os.fsync(file.fileno())
-        self._shards.append(Shard(path.name, self._filled, _digest(path)))
+        self._shards.append(Shard(path.name, self._filled, sha256_of(path)))
         self._filled = 0

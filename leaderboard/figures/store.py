@@ -18,7 +18,7 @@ from typing import Any
 
 from leaderboard.figures.drawing import available, draw
 from leaderboard.figures.pictures import Picture
-from zoo.files import remove, write_atomically
+from zoo.files import remove, sha256_of, write_atomically
 
 FOLDER = "figures"
 INDEX = "index.json"
@@ -135,7 +135,7 @@ def _current(folder: Path, picture: Picture, index: dict[str, Any]) -> bool:
 
 def _digest(path: Path) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path)
     except OSError:
         return None
 
