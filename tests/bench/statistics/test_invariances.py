@@ -131,21 +131,25 @@ def test_the_geometric_median_moves_with_its_tokens(seed: int, exponent: int) ->
 def test_births_and_training_do_not_depend_on_the_scale(seed: int, exponent: int, arm: str) -> None:
     """A census of a fresh dictionary, and twelve steps of training, of each arm."""
     x = _tokens(seed % 1000)
-    steps, births = zip(*(_trained(x * 2.0**e, arm) for e in (0, exponent)), strict=True)
-    assert births[0] == pytest.approx(births[1], abs=1)  # of 64
-    # Every arm is scaled about the geometric median, whose tolerance is in the units of x,
-    # as LayerNorm's eps is; a tie that falls otherwise trains on.
-    assert float((steps[1] - steps[0]).abs().mean()) < 1e-3
+    (trained, moved, born), (other, _, other_born) = (
+        _trained(x * 2.0**e, arm) for e in (0, exponent)
+    )
+    assert born == pytest.approx(other_born, abs=1)  # of 64
+    # The geometric median's tolerance and LayerNorm's eps are in the units of x: a selection
+    # by a hair may fall otherwise once, and trains on. It changes a percent of what training does.
+    assert float((other - trained).abs().mean()) < 0.1 * moved
 
 
-def _trained(x: Tensor, arm: str) -> tuple[Tensor, int]:
-    """The encoder after some steps, and how many of its features were born dead."""
+def _trained(x: Tensor, arm: str) -> tuple[Tensor, float, int]:
+    """The encoder after some steps, how far it moved, and how many features were born dead."""
     initial = InitialSAEs(x, 64, 4)
     chosen = parse_arm(arm)
     trainer = Trainer(initial.sae(chosen, 0), Recipe(n=64, k=4, lr=1e-3), aux=False)
+    before = trainer.sae.W_enc.detach().clone()
     for step in range(12):
         trainer.step(x[step * 40 : step * 40 + 40])
-    return trainer.sae.W_enc.detach().clone(), initial.census(chosen, 0).dead
+    after = trainer.sae.W_enc.detach().clone()
+    return after, float((after - before).abs().mean()), initial.census(chosen, 0).dead
 
 
 @pytest.mark.parametrize("tokens", [2, 3, 4, 5])
