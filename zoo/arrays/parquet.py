@@ -31,13 +31,9 @@ class ParquetFile:
             self.headers = [Header(None, (tokens, len(floats)), wide.name)]
         else:
             self.headers = [
-                Header(
-                    field.name,
-                    (tokens, _list_width(path, file, field.name)),
-                    _dtype_name(field.type.value_type),
-                )
+                Header(field.name, (tokens, *shape), dtype)
                 for field in schema
-                if hasattr(field.type, "value_type")
+                for shape, dtype in _rows_of(path, file, field)
             ]
 
     def array(self, key: str | None) -> ParquetArray:
@@ -98,21 +94,48 @@ def _matrix(path: Path, batch: Any, width: int) -> np.ndarray:
     """A batch of rows as [rows, width]."""
     if any(column.null_count for column in batch.columns):
         raise BadActivations(f"{path} has missing values", "Every token needs every dimension.")
-    if batch.num_columns > 1 or not hasattr(batch.column(0).type, "value_type"):
+    column = batch.column(0)
+    if batch.num_columns > 1 or not hasattr(column.type, "value_type"):
         return np.stack([c.to_numpy(zero_copy_only=False) for c in batch.columns], axis=1)
-    values = batch.column(0).flatten().to_numpy(zero_copy_only=False)
+    column = getattr(column, "storage", column)  # of a tensor, its lists
+    values = column.flatten().to_numpy(zero_copy_only=False)
     if values.size != batch.num_rows * width:
         raise BadActivations(f"{path}: its rows are not all {width} wide")
     return values.reshape(batch.num_rows, width)
 
 
-def _list_width(path: Path, file: Any, column: str) -> int:
-    """The length of the column's first list; those of the others are checked when they are read."""
+def _rows_of(path: Path, file: Any, field: Any) -> Iterator[tuple[tuple[int, ...], str]]:
+    """Shape and dtype of a column's rows, where they are lists or tensors of numbers; else none."""
+    pa, _ = _pyarrow()
+    kind = field.type
+    if isinstance(kind, pa.FixedShapeTensorType):
+        yield tuple(kind.shape), _dtype_name(kind.value_type)
+        return
+    depth = 0
+    while _is_list(kind):
+        kind, depth = kind.value_type, depth + 1
+    if depth:
+        yield _list_shape(path, file, field.name, depth), _dtype_name(kind)
+
+
+def _is_list(kind: Any) -> bool:
+    pa, _ = _pyarrow()
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
+
+
+def _list_shape(path: Path, file: Any, column: str, depth: int) -> tuple[int, ...]:
+    """The lengths of the column's first lists, outer first; others are checked when read."""
+    row: Any = None
     with _breakage(path):
         for batch in file.iter_batches(batch_size=1, columns=[column]):
             row = batch.column(0)[0].as_py()
-            return len(row) if row else 0
-    return 0
+            break
+    lengths = []
+    for _ in range(depth):
+        lengths.append(len(row) if row else 0)
+        row = row[0] if row else None
+    return tuple(lengths)
 
 
 def _dtype_name(kind: Any) -> str:

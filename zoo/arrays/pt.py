@@ -1,10 +1,14 @@
-"""`.pt`, `.pth`: a tensor or a dict of tensors by torch.save. Nothing is unpickled but tensors."""
+"""`.pt`, `.pth`: a tensor or a dict of tensors by torch.save. Nothing is unpickled but tensors.
+
+Of dicts within dicts the keys are joined: what `esm-extract` saves is `representations.33`.
+"""
 
 from __future__ import annotations
 
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ class PtFile:
         content = _load(path)
         found: dict[str | None, Any] = {None: content}
         if isinstance(content, dict):
-            found = {str(key): value for key, value in content.items()}
+            found = dict(_flat(content))
         dense = {
             key: value.detach()
             for key, value in found.items()
@@ -41,6 +45,14 @@ class PtFile:
     def array(self, key: str | None) -> Rows:
         """Mapped, where the file is of the kind that torch has written since 1.6."""
         return Rows(self._tensors[key])
+
+
+def _flat(content: dict, depth: int = 3) -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict) and depth:
+            yield from ((f"{key}.{name}", part) for name, part in _flat(value, depth - 1))
+        else:
+            yield str(key), value
 
 
 def _load(path: Path) -> Any:

@@ -324,3 +324,44 @@ def test_bad_parquet(tmp_path):
     path.write_bytes(b"PAR1" + bytes(50))
     with pytest.raises(BadActivations, match="broken or truncated"):
         open_activations(path)
+
+
+def test_tensors_in_parquet_are_read_or_refused_in_words(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    x = np.random.default_rng(0).normal(size=(60, 8)).astype("f4")
+    nested = [[row.tolist() for row in x[i : i + 6]] for i in range(0, 60, 6)]
+    columns = {
+        "vector": (pa.FixedShapeTensorArray.from_numpy_ndarray(x), None),
+        "matrix": (
+            pa.FixedShapeTensorArray.from_numpy_ndarray(x.reshape(10, 6, 8)),
+            r"emb has shape \(10, 6, 8\), not \[tokens, width\]",
+        ),
+        "nested": (
+            pa.array(nested, type=pa.list_(pa.list_(pa.float32()))),
+            r"emb has shape \(10, 6, 8\), not \[tokens, width\]",
+        ),
+        "codes": (pa.array(["a", "b"]).dictionary_encode(), "holds no arrays"),
+    }
+    for name, (column, says) in columns.items():
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"emb": column}), path)
+        if says is None:
+            found = torch.cat(list(open_activations(path).chunks()))
+            np.testing.assert_array_equal(found.numpy(), x)
+        else:
+            with pytest.raises(BadActivations, match=says):
+                open_activations(path)
+
+
+def test_dicts_within_dicts_of_tensors_are_read(tmp_path: Path) -> None:
+    """As esm-extract writes them: a file per protein, its layers by number."""
+    x = torch.randn(30, 8)
+    torch.save({"label": "p0", "representations": {33: x}}, tmp_path / "p0.pt")
+    assert torch.equal(torch.cat(list(open_activations(tmp_path / "p0.pt").chunks())), x)
+    torch.save({"representations": {32: x + 1, 33: x}}, tmp_path / "p1.pt")
+    with pytest.raises(UsageError, match=r"several arrays: representations\.32, representations"):
+        open_activations(tmp_path / "p1.pt")
+    found = open_activations(tmp_path / "p1.pt", key="representations.33")
+    assert torch.equal(torch.cat(list(found.chunks())), x)
