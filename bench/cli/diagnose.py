@@ -158,6 +158,7 @@ def describe_trained(found: TrainedDiagnosis) -> str:
         ("dead if centered", _share(found.dead_if_centered), "b at the geometric median"),
         ("mean learned", learned, "by the bias, a subtracted center included"),
         ("FVU", f"{found.fvu:.4g}", "variance unexplained"),
+        ("FVU ordinary", _number(found.fvu_ordinary), "without massive tokens"),
         ("L0", f"{found.l0:.4g}", "features per token"),
         ("always on", f"{found.always_on:,}", "features, on > 99 % of the tokens"),
     ]
@@ -167,7 +168,20 @@ def describe_trained(found: TrainedDiagnosis) -> str:
 
 def describe(found: Diagnosis) -> str:
     """The diagnosis for a reader."""
-    return "\n\n".join((_statistics(found), _death(found), _causes(found), _verdict(found)))
+    parts = (_massive(found), _statistics(found), _death(found), _causes(found), _verdict(found))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _massive(found: Diagnosis) -> str:
+    """Massive tokens, which everything below is to be read with; nothing where there are none."""
+    stats = found.statistics
+    if not stats.massive_share:
+        return ""
+    ratio = "" if stats.norm_ratio is None else f", the largest {stats.norm_ratio:,.1f} times"
+    return (
+        f"massive tokens: {stats.massive_share:.2%} of them are over ten times the median "
+        f"norm{ratio}"
+    )
 
 
 def _statistics(found: Diagnosis) -> str:
@@ -179,6 +193,8 @@ def _statistics(found: Diagnosis) -> str:
         ("gamma raw", f"{stats.gamma_raw:.4g}", "as they are"),
         ("gamma rms", f"{stats.gamma_rms:.4g}", "over each token's root mean square"),
         ("effective rank", f"{stats.effective_rank:.4g}", f"of {stats.width}"),
+        ("largest norm", _times(stats.norm_ratio), "over the median norm of a token"),
+        ("top 10 dims", _percent(stats.energy_share), "of the summed squares"),
         ("kurtosis", f"{stats.kurtosis_mean:.3g}", f"mean, at most {stats.kurtosis_max:.3g}"),
         ("median gap", f"{stats.median_gap:.3g}", "geometric median to mean, over ||sigma||"),
     ]
@@ -192,28 +208,40 @@ def _statistics(found: Diagnosis) -> str:
 def _death(found: Diagnosis) -> str:
     from tabulate import tabulate
 
-    from bench.diagnosis.diagnose import hides_mean
+    from bench.diagnosis.verdict import hides_mean
 
-    headers = ["dead features", "predicted raw", *(arm.arm for arm in found.arms)]
+    prediction, others = found.prediction, found.without_massive
+    headers = ["dead features", "prediction, raw", *(arm.arm for arm in found.arms)]
     rows = [
-        ("by ReLU", f"{found.predicted_relu:.2%}", *(_share(arm.by_relu) for arm in found.arms)),
+        ("by ReLU", f"{prediction.relu:.2%}", *(_share(arm.by_relu) for arm in found.arms)),
         ("by TopK", "", *(_share(arm.by_topk) for arm in found.arms)),
-        ("either", f"{found.predicted_dead:.2%}", *(_share(arm.dead) for arm in found.arms)),
+        ("either", f"{prediction.dead:.2%}", *(_share(arm.dead) for arm in found.arms)),
     ]
+    if others is not None:
+        rows.append(("without massive", "", *(_share(arm.dead) for arm in others.arms)))
     table = tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
     lines = [
         table,
-        f"n {found.n}, k {found.k}; predicted for {found.tokens:,} tokens, "
-        f"measured on {found.measured_tokens:,} (95 % intervals over features)",
+        f"n {found.n}, k {found.k}; predicted and measured on {found.measured_tokens:,} tokens "
+        "(95 % intervals over features)",
+        f"predicted from mean, covariance and a reach of {prediction.reach:.3g}, which is that of "
+        f"{prediction.effective_tokens:,.0f} Gaussian tokens; from the moments alone "
+        f"{prediction.moments_dead:.2%}",
+        f"closed form for {found.tokens:,} tokens: {found.predicted_relu:.2%} by ReLU, "
+        f"{found.predicted_dead:.2%} either",
+        f"Gaussian activations of full rank at this gamma: {found.gaussian_dead:.2%} either "
+        "(an integral of this project; the closed form is too low for them below gamma 4)",
     ]
-    lines += [
-        f"Gaussian activations of full rank at this gamma: {found.gaussian_dead:.2%} either",
-        "(an integral of this project; the prediction above is too low for them below gamma 4)",
-    ]
+    if others is not None:
+        lines.append(
+            f"without massive tokens {others.measured_tokens:,} are left, of gamma "
+            f"{others.gamma:.3g}"
+        )
     if hides_mean(found.statistics):
         lines.append(
-            f"predicted by gamma, {found.statistics.gamma:.3g}, which leaves out the mean that all "
-            f"dimensions share; raw features meet gamma rms, {found.statistics.gamma_rms:.3g}"
+            f"the closed form goes by gamma, {found.statistics.gamma:.3g}, which leaves out the "
+            "mean that all dimensions share; raw features meet gamma rms, "
+            f"{found.statistics.gamma_rms:.3g}"
         )
     further = found.raw_dead_at_n
     if further is not None:
@@ -233,6 +261,18 @@ def _causes(found: Diagnosis) -> str:
         ("due to neither", _share(shares.rest), "whitened"),
     ]
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def _times(ratio: float | None) -> str:
+    return "none" if ratio is None else f"{ratio:.3g} times"
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.1%}"
 
 
 def _share(estimate: Estimate) -> str:

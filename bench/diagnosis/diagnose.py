@@ -1,15 +1,15 @@
 """Any activations: will a sparse autoencoder die on them, why, and what cures it?
 
-No model card and no training: the statistics, what the closed forms predict from them, and a
-census of a fresh dictionary on the tokens as they are (raw), centered by their geometric median,
-and whitened.
+No model card and no training: the statistics, what follows from them, and a census of a fresh
+dictionary on the tokens as they are (raw), centered by their geometric median, and whitened; and
+where some tokens are massive, the same without these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,33 +19,29 @@ from adapters.tensors import as_tensor
 from bench.death import theory
 from bench.death.census import Census
 from bench.death.extrapolation import dead_rate_at
+from bench.death.prediction import predict
 from bench.death.theory import Attribution
 from bench.diagnosis.files import Activations
+from bench.diagnosis.verdict import Rates, Verdict, judge
 from bench.intervals import Estimate, binomial_interval
-from bench.records.schema import Statistics
+from bench.records.schema import Prediction, Statistics
 from bench.sae.arms import PRESETS
 from bench.sae.initial import InitialSAEs
 from bench.sae.recipe import REFERENCE
-from bench.statistics.layer import LayerStatistics
+from bench.statistics.layer import GammaStatistics, LayerStatistics
+from bench.statistics.mean_error import MeanError, without_chance
 from bench.statistics.reservoir import Reservoir
+from bench.statistics.token_norms import ordinary_tokens
 from zoo.errors import BadActivations, UsageError
 
 Source = Tensor | np.ndarray | Activations | Iterable[Tensor | np.ndarray]
-Action = Literal["nothing to do", "center", "whiten", "no cure found", "more tokens"]
-
-# A share of dead features that needs no cure, above what chance leaves silent.
-_TOLERATED = 0.01
-
-# With more than this share silent by chance alone, the sample is too small to tell.
-_MOST_BY_CHANCE = 0.1
-
-# Below this gamma a mean kills no feature, hidden or not.
-_LEAST_HIDDEN = 0.1
 
 # The share of the spread that rounding to float32 may lose.
 _MOST_ROUNDED = 1e-3
 
 _BATCH = 4096
+
+_COMPARED = ("raw", "centered", "whitened")
 
 
 @dataclass(frozen=True)
@@ -64,11 +60,15 @@ class ArmDeath:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What to do, and why, in a sentence."""
+class WithoutMassive:
+    """The same on ordinary tokens, of at most ten times the median norm; see `token_norms`.
 
-    action: Action
-    reason: str
+    measured_tokens: of the sample. gamma: after a per-token LayerNorm.
+    """
+
+    measured_tokens: int
+    gamma: float
+    arms: tuple[ArmDeath, ...]
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,12 @@ class Diagnosis:
     """Everything `diagnose` found.
 
     measured_tokens: tokens of the census, at most N (`tokens`), a uniform sample of all of them.
+    prediction: of the raw arm on the measured tokens, by `bench.death.prediction`.
     predicted_*: closed forms at N tokens. gaussian_dead: what Gaussian activations of full rank
     with that gamma would show there (`bench.death.theory.gaussian_dead`, not the paper's).
+    gamma_without_chance: gamma less what the mean of so many tokens, in the order in which they
+        came, is off by chance; None of a handful of tokens.
+    without_massive: None where no token is massive, or the others do not vary.
     by_chance: share of features that would stay silent on the measured tokens if all fired
         equally often.
     raw_dead_at_n: the raw arm's death rate at N tokens, estimated from fewer; None where as many
@@ -90,18 +94,22 @@ class Diagnosis:
     seed: int
     measured_tokens: int
     statistics: Statistics
+    gamma_without_chance: float | None
+    prediction: Prediction
     predicted_relu: float
     predicted_dead: float
     gaussian_dead: float
     by_chance: float
     arms: tuple[ArmDeath, ...]
     attribution: Attribution
+    without_massive: WithoutMassive | None
     raw_dead_at_n: Estimate | None
     verdict: Verdict
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self) | {"statistics": self.statistics.model_dump()}
+        parts = {"statistics": self.statistics, "prediction": self.prediction}
+        return asdict(self) | {name: part.model_dump() for name, part in parts.items()}
 
 
 def diagnose(
@@ -128,15 +136,15 @@ def diagnose(
         raise UsageError(f"k = {k} is not between 1 and n = {n}")
     if tokens < 2:
         raise UsageError(f"N = {tokens} tokens are too few", "Death is about many tokens.")
-    stats, sample = read_sample(activations, tokens, seed, device)
+    read = read_sample(activations, tokens, seed, device)
+    stats, sample = read.statistics, read.sample
     initial = InitialSAEs(sample, n, k)
     # Only the raw arm's firings are needed, where they predict those of a larger sample.
     initial.census(PRESETS["raw"], seed, counts=len(sample) < tokens)
     found = initial.presets(seed)
-    by_chance = (1 - k / n) ** len(sample)
+    everyone = _rates(found)
+    others = _without_massive(sample, n, k, seed) if stats.massive_share else None
     arms = {arm: ArmDeath.of(arm, census) for arm, census in found.items()}
-    compared = ("raw", "centered", "whitened")
-    raw, centered, whitened = (found[arm].dead_rate for arm in compared)
     return Diagnosis(
         n=n,
         k=k,
@@ -144,92 +152,86 @@ def diagnose(
         seed=seed,
         measured_tokens=len(sample),
         statistics=stats,
+        gamma_without_chance=read.gamma_without_chance,
+        prediction=predict(read.collected, sample, k, n),
         predicted_relu=theory.predicted_relu(stats.gamma, tokens),
         predicted_dead=theory.predicted_dead(stats.gamma, tokens, k, n),
         gaussian_dead=theory.gaussian_dead(stats.gamma, tokens, k, n),
-        by_chance=by_chance,
+        by_chance=everyone.by_chance,
         arms=tuple(arms.values()),
-        attribution=theory.attribution(*(arms[arm].dead for arm in compared)),
+        attribution=theory.attribution(*(arms[arm].dead for arm in _COMPARED)),
+        without_massive=others[0] if others else None,
         raw_dead_at_n=_at_target(found["raw"], sample, tokens, seed),
-        verdict=judge(raw, centered, whitened, by_chance, len(sample), stats),
+        verdict=judge(
+            everyone,
+            stats,
+            ordinary=others[1] if others else None,
+            gamma_without_chance=read.gamma_without_chance,
+        ),
     )
 
 
-def judge(
-    raw: float,
-    centered: float,
-    whitened: float,
-    by_chance: float,
-    tokens: int,
-    stats: Statistics,
-) -> Verdict:
-    """The verdict from the three arms' death rates on so many tokens."""
-    if by_chance > _MOST_BY_CHANCE:
-        return Verdict(
-            "more tokens",
-            f"On {tokens:,} tokens {by_chance:.0%} of the features would stay silent by chance.",
-        )
-    allowed = by_chance + _TOLERATED
-    about = f"gamma is {stats.gamma:.3g}"
-    if hides_mean(stats):
-        about += f" after a LayerNorm and {stats.gamma_rms:.3g} without, which counts here"
-    if raw <= allowed:
-        return Verdict("nothing to do", f"{raw:.1%} of the features are dead; {about}.")
-    narrow = (
-        f"the variance sits in few directions (effective rank {stats.effective_rank:.3g} "
-        f"of {stats.width})"
-    )
-    if centered <= allowed:
-        return Verdict(
-            "center",
-            f"{raw:.1%} of the features are dead since the mean outweighs the spread ({about}); "
-            f"centered by the geometric median, {centered:.1%} are.",
-        )
-    if whitened <= max(allowed, centered / 2):
-        return Verdict(
-            "whiten",
-            f"{raw:.1%} of the features are dead, and {centered:.1%} after centering: {narrow}; "
-            f"whitened, {whitened:.1%} are.",
-        )
-    return Verdict(
-        "no cure found",
-        f"{raw:.1%} of the features are dead, {centered:.1%} centered and {whitened:.1%} whitened; "
-        f"{about}, {narrow}. A smaller dictionary or a larger k may help.",
-    )
+def _rates(found: dict[str, Census]) -> Rates:
+    raw, centered, whitened = (found[arm] for arm in _COMPARED)
+    by_chance = (1 - raw.k / raw.n) ** raw.tokens
+    return Rates(raw.dead_rate, centered.dead_rate, whitened.dead_rate, raw.tokens, by_chance)
 
 
-def hides_mean(stats: Statistics) -> bool:
-    """Whether LayerNorm takes away much of the mean that decides about death.
+def _without_massive(
+    sample: Tensor, n: int, k: int, seed: int
+) -> tuple[WithoutMassive, Rates] | None:
+    """The census of the same dictionaries on the sample's ordinary tokens."""
+    ordinary = sample[ordinary_tokens(sample)]
+    if len(ordinary) in (0, 1, len(sample)):
+        return None
+    gammas = GammaStatistics(sample.shape[1])
+    gammas.update(ordinary)
+    try:
+        found = InitialSAEs(ordinary, n, k).presets(seed)
+        gamma = gammas.result().gamma
+    except BadActivations:  # they do not vary
+        return None
+    arms = tuple(ArmDeath.of(arm, census) for arm, census in found.items())
+    return WithoutMassive(len(ordinary), gamma, arms), _rates(found)
 
-    Death at birth depends on the tokens' directions, which `gamma_rms` is about; `gamma` leaves out
-    what all dimensions of a token have in common.
-    """
-    return stats.gamma_rms > max(1.5 * stats.gamma, _LEAST_HIDDEN)
+
+class Read(NamedTuple):
+    """What was read: statistics of all tokens, and at most so many of them, [sample, width]."""
+
+    statistics: Statistics
+    sample: Tensor
+    collected: LayerStatistics
+    gamma_without_chance: float | None
 
 
-def read_sample(
-    activations: Source, tokens: int, seed: int, device: str
-) -> tuple[Statistics, Tensor]:
-    """The statistics of all tokens, and at most `tokens` of them, [sample, width]."""
+def read_sample(activations: Source, tokens: int, seed: int, device: str) -> Read:
+    """The statistics of all tokens, and at most `tokens` of them. Raises BadActivations."""
     statistics: LayerStatistics | None = None
     sample: Reservoir | None = None
+    error: MeanError | None = None
     for batch in _batches(activations):
         if batch.ndim != 2:
             raise BadActivations(
                 f"activations have shape {tuple(batch.shape)}, not [tokens, width]",
                 "Flatten to one row per token; leave padding out.",
             )
-        if statistics is None or sample is None:
+        if statistics is None or sample is None or error is None:
             statistics = LayerStatistics(batch.shape[1], seed=seed)
+            error = MeanError(batch.shape[1], "layernorm")
             sample = Reservoir(batch.shape[1], capacity=tokens, seed=seed)
         statistics.update(batch.to(device))
         sample.update(batch)
-    if statistics is None or sample is None:
+        error.update(batch)
+    if statistics is None or sample is None or error is None:
         raise BadActivations("no tokens", "Give at least two.")
     if sample.seen == 1:
         raise BadActivations("one token has no variance", "Give at least two, better thousands.")
     found = statistics.result()
-    return found, _as_float32(sample.rows().to(device), found.sigma_norm)
+    squared = error.squared()
+    variance = float(statistics.moments.layernorm.variance.sum())
+    without = None if squared is None else without_chance(found.gamma, squared, variance)
+    rows = _as_float32(sample.rows().to(device), found.sigma_norm)
+    return Read(found, rows, statistics, without)
 
 
 def _as_float32(sample: Tensor, sigma_norm: float) -> Tensor:

@@ -35,8 +35,9 @@ class TrainedDiagnosis:
         is: what is alive there and dead here is dead because the bias has not learned the mean.
     mean_learned: <b, mu> / ||mu||^2 in the space of the activations, a center that was subtracted
         before training included; 1 is all of the mean, None where there is no mean to learn.
-    fvu: fraction of variance unexplained. l0: features that fire per token. always_on: features
-        that fire on more than 99 % of the tokens.
+    fvu: fraction of variance unexplained. fvu_ordinary: the same on ordinary tokens, see
+        `bench.sae.quality`. l0: features that fire per token. always_on: features that fire on more
+        than 99 % of the tokens.
     """
 
     family: str
@@ -51,6 +52,7 @@ class TrainedDiagnosis:
     dead_if_centered: Estimate
     mean_learned: float | None
     fvu: float
+    fvu_ordinary: float | None
     l0: float
     always_on: int
 
@@ -97,7 +99,7 @@ def diagnose_sae(
     Raises:
         BadActivations: they do not fit the SAE's width, are not finite, or do not vary.
     """
-    statistics, sample = read_sample(activations, tokens, seed, device)
+    statistics, sample, *_ = read_sample(activations, tokens, seed, device)
     if statistics.width != sae.width:
         raise BadActivations(
             f"the activations have width {statistics.width}, the SAE takes {sae.width}",
@@ -121,6 +123,7 @@ def diagnose_sae(
         dead_if_centered=_share(centered.census(sample).dead, found),
         mean_learned=_learned(plain.b, inputs),
         fvu=measured.fvu,
+        fvu_ordinary=measured.fvu_ordinary,
         l0=measured.l0,
         always_on=int(found.always_on or 0),
     )

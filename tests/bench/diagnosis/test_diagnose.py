@@ -9,10 +9,12 @@ import torch
 
 from bench.death.census import census
 from bench.death.theory import gaussian_dead, predicted_dead, predicted_relu
-from bench.diagnosis.diagnose import diagnose, hides_mean, judge
+from bench.diagnosis.diagnose import diagnose
 from bench.diagnosis.files import open_activations
+from bench.diagnosis.verdict import Rates, hides_mean, judge
 from bench.sae.model import SAE
 from bench.statistics.layer import LayerStatistics
+from bench.statistics.token_norms import ordinary_tokens
 from zoo.errors import BadActivations, UsageError
 
 SMALL = {"n": 512, "k": 8}
@@ -39,7 +41,7 @@ def narrow(tokens: int = 3000) -> torch.Tensor:
     ("x", "action", "words"),
     [
         (isotropic(), "nothing to do", "0.0% of the features are dead"),
-        (outlier(), "center", "centered by the geometric median, 0."),
+        (outlier(), "center", "centered by the geometric median: what they die of is the mean"),
         (narrow(), "whiten", "effective rank 2."),
         (isotropic(tokens=40), "more tokens", "On 40 tokens"),
     ],
@@ -138,11 +140,67 @@ def test_no_cure_is_said_so():
     statistics = LayerStatistics(48)
     statistics.update(isotropic())
     stats = statistics.result()
-    found = judge(0.9, 0.6, 0.5, by_chance=0.0, tokens=3000, stats=stats)
+    found = judge(Rates(0.9, 0.6, 0.5, 3000, 0.0), stats)
     assert found.action == "no cure found"
     assert "90.0% of the features are dead, 60.0% centered and 50.0% whitened" in found.reason
-    assert judge(0.9, 0.6, 0.2, by_chance=0.0, tokens=3000, stats=stats).action == "whiten"
-    assert judge(0.06, 0.2, 0.0, by_chance=0.055, tokens=400, stats=stats).action == "nothing to do"
+    assert "is not small" in found.reason
+    assert judge(Rates(0.9, 0.6, 0.2, 3000, 0.0), stats).action == "whiten"
+    assert judge(Rates(0.06, 0.2, 0.0, 400, 0.055), stats).action == "nothing to do"
+
+
+def test_massive_tokens_come_first_and_do_not_hide_that_centering_helps():
+    x = outlier(2000)
+    generator = torch.Generator().manual_seed(6)
+    sinks = torch.randn(2, 48, generator=generator)
+    # As many as in a file of a language model: two sinks, seen over and over.
+    x[::5] = 85 * x[1].norm() * torch.nn.functional.normalize(sinks, dim=1).repeat(200, 1)
+    found = diagnose(x, n=512, k=8, tokens=2000)
+    others = found.without_massive
+    assert others.measured_tokens == 1600
+    assert found.statistics.massive_share == pytest.approx(0.2)
+    raw, centered, _ = (arm.dead.value for arm in others.arms)
+    plain = diagnose(x[ordinary_tokens(x)], n=512, k=8, tokens=2000)
+    assert [raw, centered] == [arm.dead.value for arm in plain.arms[:2]]
+    assert others.gamma == plain.statistics.gamma
+    assert plain.without_massive is None
+    assert found.verdict.action == plain.verdict.action == "center"
+    assert found.verdict.reason.startswith("20.00% of the tokens are massive, over 10 times")
+    assert "mask_norm=10" in found.verdict.reason
+    assert "without them" in found.verdict.reason
+
+
+def test_centering_that_looks_useless_is_named():
+    statistics = LayerStatistics(48)
+    x = isotropic()
+    x[:30] *= 100
+    statistics.update(x)
+    useless, useful = Rates(0.9, 0.69, 0.0, 3000, 0.0), Rates(0.8, 0.06, 0.0, 2970, 0.0)
+    stats = statistics.result()
+    reason = judge(useless, stats, ordinary=useful).reason
+    assert "looks useless because of them: 69.0% of the features are dead centered" in reason
+    assert "6.0% without" in reason
+    assert "useless" not in judge(useful, stats, ordinary=useful).reason
+
+
+def test_no_sentence_says_that_a_small_mean_outweighs_the_spread():
+    statistics = LayerStatistics(48)
+    statistics.update(isotropic() + 0.45)
+    found = judge(Rates(0.2, 0.0, 0.0, 3000, 0.0), statistics.result())
+    assert found.action == "center"
+    assert "outweighs" not in found.reason
+
+
+def test_gamma_of_few_sequences_is_said_to_be_inflated():
+    generator = torch.Generator().manual_seed(0)
+    offsets = torch.randn(6, 48, generator=generator)
+    few = isotropic(1800) + offsets.repeat_interleave(300, 0)
+    found = diagnose(few, **SMALL)
+    assert found.statistics.gamma > 0.25
+    assert found.gamma_without_chance < 0.15
+    assert "Gamma is inflated by few tokens or few sequences" in found.verdict.reason
+    many = diagnose(outlier(), **SMALL)
+    assert many.gamma_without_chance == pytest.approx(many.statistics.gamma, rel=0.01)
+    assert "inflated" not in many.verdict.reason
 
 
 HALF = torch.ones(30, 4, dtype=torch.float16) * 60_000
