@@ -4,6 +4,8 @@ Of N independent tokens the mean is off by ||sigma|| / sqrt(N), which makes gamm
 about 1 / (2 gamma N). Tokens of one sequence are not independent: the mean of a few sequences is
 off by far more. So the error is taken from the means of blocks of consecutive tokens (batch means,
 as of a Markov chain's average; Glynn and Whitt 1991): if the blocks differ, so would another file.
+Blocks shorter than a sequence still understate it. They are joined, two and two, as long as five
+are left, and the largest error counts: it stops to grow once a block holds a sequence.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from bench.statistics.moments import Transform, normalise
 
 # Twice as many blocks at most: then neighbours become one.
 _BLOCKS = 16
+
+# Fewer blocks tell too little of how much they differ.
+_FEWEST = 5
 
 
 class MeanError:
@@ -49,11 +54,20 @@ class MeanError:
 
     def squared(self) -> float | None:
         """E ||mean - true mean||^2 from the full blocks; None of fewer than two of them."""
-        count = len(self._sums)
-        if count < 2:
+        sums, size = self._sums, self._size
+        if len(sums) < 2:
             return None
-        means = self._sums / self._size
-        return float((means - means.mean(0)).square().sum()) / (count * (count - 1))
+        errors = [_squared(sums / size)]
+        while len(sums) // 2 >= _FEWEST:
+            sums, size = sums[: len(sums) // 2 * 2].view(len(sums) // 2, 2, -1).sum(1), 2 * size
+            errors.append(_squared(sums / size))
+        return max(errors)
+
+
+def _squared(means: Tensor) -> float:
+    """The squared error of the average of independent means [blocks, width]."""
+    count = len(means)
+    return float((means - means.mean(0)).square().sum()) / (count * (count - 1))
 
 
 def without_chance(gamma: float, squared_error: float, variance: float) -> float:

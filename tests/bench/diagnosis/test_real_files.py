@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bench.diagnosis.diagnose import diagnose
-from bench.diagnosis.files import open_activations
 
 SMALL = {"n": 512, "k": 16}
 
@@ -24,6 +23,7 @@ def real(name: str) -> Path:
     return found[0]
 
 
+@pytest.mark.slow  # spectra of width 3,584
 @pytest.mark.parametrize(
     ("name", "raw", "layernorm"), [("moon_01", 0.4405, 1.1315), ("ship_02", 0.4072, 1.0725)]
 )
@@ -45,8 +45,10 @@ def test_two_massive_tokens_of_gemma_are_named_first(name, raw, layernorm):
 
 
 def test_proteins_show_no_massive_token_and_each_alone_an_inflated_gamma():
-    pytest.importorskip("h5py")
-    together = diagnose(open_activations(real("prott5_sample.h5")), **SMALL)
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(real("prott5_sample.h5")) as file:
+        proteins = [file[name][...] for name in file]
+    together = diagnose(proteins, **SMALL)
     assert together.statistics.gamma == pytest.approx(0.2015, abs=5e-4)
     assert together.statistics.norm_ratio == pytest.approx(2.05, abs=0.01)
     assert together.without_massive is None
