@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from adapters import checkpoints
 from adapters.base import Adapter, Inputs
 from adapters.tensors import as_tensor
-from zoo.arrays import FORMATS, ArrayFile, Header, RowReader, is_array_file, open_arrays
+from zoo.arrays import ARRAY_FORMATS, ArrayFile, Header, RowReader, is_array_file, open_arrays
 from zoo.dumps import streams_of
 from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights
 
@@ -211,7 +211,8 @@ class ArrayAdapter(Adapter):
         paths = [path for path in sorted(folder.glob(pattern)) if is_array_file(path)]
         if not paths:
             raise BadWeights(
-                f"model {self.card.id!r}: no arrays ({', '.join(FORMATS)}) at {folder}/{pattern}"
+                f"model {self.card.id!r}: no arrays ({', '.join(ARRAY_FORMATS)}) at "
+                f"{folder}/{pattern}"
             )
         key, flatten = self.card.options.get("key"), bool(self.card.options.get("flatten"))
         return [self._checked(StoredArray(path, key), flatten=flatten) for path in paths]

@@ -223,7 +223,7 @@ class Adapter(ABC):
         if self.card.checkpoint.revision:
             return self.card.checkpoint.revision
         _ = self.folder
-        return hub.cached_commit(hub.Place.of(self.card))
+        return hub.cached_commit(hub.HubRepository.of(self.card))
 
     @final
     @property

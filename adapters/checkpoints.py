@@ -115,7 +115,7 @@ def pretrained(
         ModelUnavailable: code that comes with the checkpoint is for another version.
     """
     check_config(card, folder, model_types)
-    files = check_files(card, folder)
+    files = check_weight_files(card, folder)
     with loading_errors(card, folder), _code_of_another_version(card):
         if card.checkpoint.remote_code and trust_remote_code:
             loader = own_code.own_class(card, folder, loader.__name__)
@@ -141,7 +141,7 @@ def pretrained(
         tied = coverage.tie_again(model, keys)
         report = report | {"missing_keys": set(report["missing_keys"]) - tied}
     check_report(card, folder, model, report)
-    coverage.check(card, folder, model, keys)
+    coverage.check_coverage(card, folder, model, keys)
     buffers.restore(card, model)
     return model
 
@@ -207,7 +207,7 @@ def weight_files(card: Card, folder: Path) -> list[Path]:
     return next(filter(None, found), [])
 
 
-def check_files(card: Card, folder: Path) -> list[Path]:
+def check_weight_files(card: Card, folder: Path) -> list[Path]:
     """The files of weights that will be read, safetensors if there are any.
 
     Raises:

@@ -30,7 +30,7 @@ def tie_again(model: nn.Module, keys: Iterable[str]) -> set[str]:
     """Gives parameters that the model's class ties the one of them that the files hold.
 
     A fresh model, built without memory, shows what is tied. Where it cannot be built so, nothing
-    is done: `check` then refuses what is left over.
+    is done: `check_coverage` then refuses what is left over.
 
     Args:
         keys: the names of the tensors in the files.
@@ -112,7 +112,7 @@ def lost(model: nn.Module, keys: dict[str, Path]) -> list[str]:
     return sorted(rest)
 
 
-def check(card: Card, folder: Path, model: nn.Module, keys: dict[str, Path]) -> None:
+def check_coverage(card: Card, folder: Path, model: nn.Module, keys: dict[str, Path]) -> None:
     """Refuses a model with a parameter that no file gives.
 
     Where the library says that it merges or splits tensors for this architecture, its own report

@@ -41,7 +41,7 @@ class StableDiffusion3(Adapter):
         return self._part(AutoencoderKL, folder).to(self.device).eval().requires_grad_(False)
 
     def _part(self, kind: Any, folder: Any) -> Any:
-        checkpoints.check_files(self.card, folder)
+        checkpoints.check_weight_files(self.card, folder)
         with checkpoints.loading_errors(self.card, folder):
             model, report = kind.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
-from adapters.letters import AMINO_ACIDS, check_letters
 from adapters.tokens import consecutive
 from zoo.errors import BadCorpus, BadWeights, UsageError
+from zoo.letters import PROTEIN_LETTERS, check_letters
 
 # B, Z, U and O have no place of their own in the features: they are the unknown residue.
 _RARE = str.maketrans("BZUO", "XXXX")
@@ -77,7 +77,7 @@ class Pairformer(Adapter):
     def windows(self, example: Any) -> list[str]:
         if not isinstance(example, str):
             raise BadCorpus(f"a protein sequence is needed, not {type(example).__name__}")
-        check_letters(example, AMINO_ACIDS, "proteins")
+        check_letters(example, PROTEIN_LETTERS, "proteins")
         sequence = example.translate(_RARE)
         size = math.isqrt(self.card.context) if self.pairs else self.card.context
         return [sequence[cut] for cut in consecutive(len(sequence), size)]
@@ -141,7 +141,7 @@ class OpenFold3(Pairformer):
         config.update({"architecture": self.card.options.get("architecture", {})})
         # A CPU has not these kernels, and they round otherwise.
         config.settings.memory.eval.update({"use_triton_triangle_kernels": False})
-        path = checkpoints.check_files(self.card, self.folder)[0]
+        path = checkpoints.check_weight_files(self.card, self.folder)[0]
         with checkpoints.loading_errors(self.card, path):
             model = Package(config)
             model.load_state_dict(
@@ -194,7 +194,7 @@ class Boltz2(Pairformer):
                 f"model {self.card.id!r} computes in float32 only, not {self.dtype}",
                 "Run it with dtype float32.",
             )
-        path = checkpoints.check_files(self.card, self.folder)[0]
+        path = checkpoints.check_weight_files(self.card, self.folder)[0]
         checkpoints.part(self.card, self.folder, "mols")
         content = self._checkpoint(path)
         with checkpoints.loading_errors(self.card, path):

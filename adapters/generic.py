@@ -33,7 +33,7 @@ LONGEST = 512
 
 
 @dataclass(frozen=True)
-class Source:
+class NamedCheckpoint:
     """A checkpoint that is named without a card.
 
     `folder` holds its configuration and vocabulary, and for a local one its weights too.
@@ -63,7 +63,7 @@ class Source:
         )
 
 
-def find(kind: str, target: str, prefix: str = "") -> Source:
+def find(kind: str, target: str, prefix: str = "") -> NamedCheckpoint:
     """The checkpoint that `kind:target` names; a hub one is pinned to the commit it is at now.
 
     Raises:
@@ -71,9 +71,9 @@ def find(kind: str, target: str, prefix: str = "") -> Source:
     """
     folder = user_path(target)
     if folder.is_dir():
-        place = Checkpoint(source="folder", path=str(folder.resolve()))
+        checkpoint = Checkpoint(source="folder", path=str(folder.resolve()))
         name = f"{kind}.{slug(folder.resolve().name)}"
-        return Source(f"{kind}:{target}", folder.resolve(), place, name)
+        return NamedCheckpoint(f"{kind}:{target}", folder.resolve(), checkpoint, name)
     repository, _, revision = target.partition("@")
     keys = ("the id (a folder of that name is not here either)", "what stands after the @")
     local = f"{kind}:DIR"
@@ -83,12 +83,12 @@ def find(kind: str, target: str, prefix: str = "") -> Source:
             f"{kind}:{target[:100]!r} is no folder here and no id of the hub",
             f"Write {kind}:OWNER/NAME, OWNER/NAME@REVISION or a folder.",
         )
-    wanted = hub.Place(f"{kind}:{target}", repo, revision or None, keys=keys, local=local)
+    wanted = hub.HubRepository(f"{kind}:{target}", repo, revision or None, keys=keys, local=local)
     folder, commit = hub.small_files(wanted)
     checkpoint = Checkpoint(source="hub", hub=wanted.hub, revision=commit)
     version = f".{slug(revision)[:12]}" if revision else ""
     name = f"{kind}.{slug(repository.replace('/', '.'))}{version}"
-    return Source(f"{kind}:{target}", folder, checkpoint, name)
+    return NamedCheckpoint(f"{kind}:{target}", folder, checkpoint, name)
 
 
 # ------------------------------------------------------------------------------- transformers
@@ -133,12 +133,16 @@ def _language(kind: str, target: str) -> Card:
     return card.model_copy(update={"summary": summary})
 
 
-def _origin(source: Source) -> str:
-    place = source.checkpoint
-    return f"{place.hub}@{place.revision}" if place.source == "hub" else source.folder.name
+def _origin(source: NamedCheckpoint) -> str:
+    checkpoint = source.checkpoint
+    return (
+        f"{checkpoint.hub}@{checkpoint.revision}"
+        if checkpoint.source == "hub"
+        else source.folder.name
+    )
 
 
-def _config(source: Source) -> Any:
+def _config(source: NamedCheckpoint) -> Any:
     """The configuration as transformers reads it."""
     transformers = compat.transformers()
     found = source.config
@@ -154,7 +158,7 @@ def _config(source: Source) -> Any:
         raise source.refused(f"its config.json is not understood ({_brief(error)})") from None
 
 
-def _check_task(source: Source, kind: str, config: Any) -> None:
+def _check_task(source: NamedCheckpoint, kind: str, config: Any) -> None:
     """Refuses a model of another kind: what a window's tokens see would be misunderstood."""
     from transformers.models.auto import modeling_auto
 
@@ -173,7 +177,7 @@ def _check_task(source: Source, kind: str, config: Any) -> None:
         )
 
 
-def _empty(source: Source, config: Any) -> nn.Module:
+def _empty(source: NamedCheckpoint, config: Any) -> nn.Module:
     """The base model without weights, on the meta device."""
     transformers = compat.transformers()
     try:
@@ -183,7 +187,7 @@ def _empty(source: Source, config: Any) -> nn.Module:
         raise source.refused(f"it cannot be built from its config.json ({_brief(error)})") from None
 
 
-def _tap(source: Source, model: nn.Module, config: Any) -> Tap:
+def _tap(source: NamedCheckpoint, model: nn.Module, config: Any) -> Tap:
     """The one list of as many blocks as the configuration says there are layers."""
     layers, width = (getattr(config, key, None) for key in ("num_hidden_layers", "hidden_size"))
     if not isinstance(layers, int) or not isinstance(width, int):
@@ -204,7 +208,7 @@ def _tap(source: Source, model: nn.Module, config: Any) -> Tap:
     return Tap(blocks=(f"{outer[0]}.{{i}}",), layers=layers, width=width)
 
 
-def _context(source: Source, model: nn.Module, config: Any) -> int:
+def _context(source: NamedCheckpoint, model: nn.Module, config: Any) -> int:
     """The longest window: what the model and its tokenizer take, and at most `LONGEST`."""
     stated = [LONGEST, _positions(model, config)]
     try:
@@ -232,7 +236,7 @@ def _positions(model: Any, config: Any) -> Any:
     return stated
 
 
-def _begins_with_special(source: Source, card: Card) -> bool:
+def _begins_with_special(source: NamedCheckpoint, card: Card) -> bool:
     """Whether the tokenizer puts a special token in front of a text."""
     try:
         return bool(CausalLanguage(card, weights=source.folder).frame[0])

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
-from adapters.letters import BASES, check_letters
 from adapters.sequence import SequenceModel
 from adapters.tokens import consecutive
 from zoo.errors import BadCard, BadCorpus
+from zoo.letters import DNA_LETTERS, check_letters
 
 
 def dna(example: Any) -> str:
@@ -27,7 +27,7 @@ def dna(example: Any) -> str:
     if not isinstance(example, str):
         raise BadCorpus(f"a DNA sequence is needed, not {type(example).__name__}")
     sequence = example.upper()
-    check_letters(sequence, BASES, "DNA")
+    check_letters(sequence, DNA_LETTERS, "DNA")
     return sequence
 
 
@@ -177,7 +177,7 @@ class Evo2(Adapter):
     def load(self) -> nn.Module:
         from evo2 import Evo2 as Package
 
-        path = checkpoints.check_files(self.card, self.folder)[0]
+        path = checkpoints.check_weight_files(self.card, self.folder)[0]
         return Package(str(self.card.options["name"]), local_path=str(path)).model
 
     @property

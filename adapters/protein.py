@@ -13,10 +13,10 @@ from torch import nn
 
 from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
-from adapters.letters import AMINO_ACIDS, check_letters
 from adapters.sequence import SequenceModel
 from adapters.tokens import consecutive, pad
 from zoo.errors import BadCorpus, BadWeights
+from zoo.letters import DNA_LETTERS, PROTEIN_LETTERS, check_letters
 
 
 class ProteinModel(SequenceModel):
@@ -39,7 +39,7 @@ class ProteinModel(SequenceModel):
 
     def sequence(self, example: Any) -> str:
         sequence = super().sequence(example)
-        check_letters(sequence, AMINO_ACIDS, "proteins")
+        check_letters(sequence, PROTEIN_LETTERS, "proteins")
         return self.written(sequence)
 
     def written(self, sequence: str) -> str:
@@ -87,7 +87,7 @@ class Glm2(SequenceModel):
                 "Write bases in lower case.",
             )
         letters = contig.replace("<+>", "").replace("<->", "")
-        check_letters(letters, AMINO_ACIDS | frozenset("acgtn"), "contigs")
+        check_letters(letters, PROTEIN_LETTERS + DNA_LETTERS.lower(), "contigs")
         return contig if contig.startswith("<") or not contig else f"<+>{contig}"
 
 
@@ -109,7 +109,7 @@ class EsmPackage(ProteinModel):
         return EsmSequenceTokenizer()
 
     def load(self) -> nn.Module:
-        path = checkpoints.check_files(self.card, self.folder)[0]
+        path = checkpoints.check_weight_files(self.card, self.folder)[0]
         with checkpoints.loading_errors(self.card, path):
             weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             model = self._model_without_weights()
@@ -201,7 +201,7 @@ class AnarciiEncoder(Adapter):
 
     @functools.cached_property
     def _path(self) -> Path:
-        return checkpoints.check_files(self.card, self.folder)[0]
+        return checkpoints.check_weight_files(self.card, self.folder)[0]
 
     @functools.cached_property
     def _config(self) -> dict[str, Any]:
@@ -239,7 +239,7 @@ class AnarciiEncoder(Adapter):
     def windows(self, example: Any) -> list[list[int]]:
         if not isinstance(example, str):
             raise BadCorpus(f"a protein sequence is needed, not {type(example).__name__}")
-        check_letters(example, AMINO_ACIDS, "proteins")
+        check_letters(example, PROTEIN_LETTERS, "proteins")
         tokens = self._tokenizer
         start, end = tokens.encode([tokens.start]).tolist(), tokens.encode([tokens.end]).tolist()
         body = tokens.encode(example).tolist()

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from adapters.base import Adapter
 
-ENTRY_POINTS = "gammabench.adapters"
+ADAPTER_ENTRY_POINTS = "gammabench.adapters"
 
 
 @dataclass(frozen=True)
-class Entry:
+class AdapterEntry:
     """One adapter: where its class is, the packages it imports, and who brings it."""
 
     target: str
@@ -38,40 +38,44 @@ class Entry:
 
 
 _OWN = {
-    "array": Entry("adapters.arrays:ArrayAdapter"),
-    "synthetic": Entry("adapters.synthetic:SyntheticAdapter"),
-    "hf-causal": Entry("adapters.language:CausalLanguage", ("transformers",)),
-    "hf-masked": Entry("adapters.language:MaskedLanguage", ("transformers",)),
-    "hf-vit": Entry("adapters.vision:HubVisionTransformer", ("transformers", "PIL")),
-    "timm-vit": Entry("adapters.vision:TimmVisionTransformer", ("timm", "torchvision", "PIL")),
-    "sd3": Entry("adapters.diffusion:StableDiffusion3", ("diffusers", "PIL")),
-    "protein-lm": Entry("adapters.protein:ProteinModel", ("transformers",)),
-    "esm2": Entry("adapters.protein:Esm2", ("transformers",)),
-    "esm-package": Entry("adapters.protein:EsmPackage", ("esm", "transformers")),
-    "progen2": Entry("adapters.protein:ProGen2", ("transformers",)),
-    "glm2": Entry("adapters.protein:Glm2", ("transformers", "einops")),
-    "antiberty": Entry("adapters.protein:AntiBerty", ("transformers",)),
-    "anarcii": Entry("adapters.protein:AnarciiEncoder", ("anarcii",)),
-    "enformer": Entry("adapters.genomic:EnformerTrunk", ("transformers", "enformer_pytorch")),
-    "borzoi": Entry("adapters.genomic:BorzoiTrunk", ("transformers", "borzoi_pytorch")),
-    "spliceai": Entry("adapters.splicing:KerasSpliceAI", ("h5py",)),
-    "openspliceai": Entry("adapters.splicing:OpenSpliceAI", ("openspliceai",)),
-    "dna-lm": Entry("adapters.genomic:DnaLanguage", ("transformers",)),
-    "openfold3": Entry("adapters.folding:OpenFold3", ("openfold3",)),
-    "boltz2": Entry("adapters.folding:Boltz2", ("boltz", "omegaconf", "rdkit")),
-    "evo2": Entry("adapters.genomic:Evo2", ("evo2",)),
+    "array": AdapterEntry("adapters.arrays:ArrayAdapter"),
+    "synthetic": AdapterEntry("adapters.synthetic:SyntheticAdapter"),
+    "hf-causal": AdapterEntry("adapters.language:CausalLanguage", ("transformers",)),
+    "hf-masked": AdapterEntry("adapters.language:MaskedLanguage", ("transformers",)),
+    "hf-vit": AdapterEntry("adapters.vision:HubVisionTransformer", ("transformers", "PIL")),
+    "timm-vit": AdapterEntry(
+        "adapters.vision:TimmVisionTransformer", ("timm", "torchvision", "PIL")
+    ),
+    "sd3": AdapterEntry("adapters.diffusion:StableDiffusion3", ("diffusers", "PIL")),
+    "protein-lm": AdapterEntry("adapters.protein:ProteinModel", ("transformers",)),
+    "esm2": AdapterEntry("adapters.protein:Esm2", ("transformers",)),
+    "esm-package": AdapterEntry("adapters.protein:EsmPackage", ("esm", "transformers")),
+    "progen2": AdapterEntry("adapters.protein:ProGen2", ("transformers",)),
+    "glm2": AdapterEntry("adapters.protein:Glm2", ("transformers", "einops")),
+    "antiberty": AdapterEntry("adapters.protein:AntiBerty", ("transformers",)),
+    "anarcii": AdapterEntry("adapters.protein:AnarciiEncoder", ("anarcii",)),
+    "enformer": AdapterEntry(
+        "adapters.genomic:EnformerTrunk", ("transformers", "enformer_pytorch")
+    ),
+    "borzoi": AdapterEntry("adapters.genomic:BorzoiTrunk", ("transformers", "borzoi_pytorch")),
+    "spliceai": AdapterEntry("adapters.splicing:KerasSpliceAI", ("h5py",)),
+    "openspliceai": AdapterEntry("adapters.splicing:OpenSpliceAI", ("openspliceai",)),
+    "dna-lm": AdapterEntry("adapters.genomic:DnaLanguage", ("transformers",)),
+    "openfold3": AdapterEntry("adapters.folding:OpenFold3", ("openfold3",)),
+    "boltz2": AdapterEntry("adapters.folding:Boltz2", ("boltz", "omegaconf", "rdkit")),
+    "evo2": AdapterEntry("adapters.genomic:Evo2", ("evo2",)),
 }
 
 
 @functools.cache
-def entries() -> dict[str, Entry]:
+def adapter_entries() -> dict[str, AdapterEntry]:
     """All adapters by name: this distribution's, then those of entry points.
 
     Raises:
         UsageError: a name is taken twice.
     """
     table = dict(_OWN)
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    for point in importlib.metadata.entry_points(group=ADAPTER_ENTRY_POINTS):
         origin = point.dist.name if point.dist else point.value
         if point.name in table:
             raise UsageError(
@@ -79,18 +83,18 @@ def entries() -> dict[str, Entry]:
                 f"{table[point.name].origin}",
                 "Rename or uninstall one of them.",
             )
-        table[point.name] = Entry(point.value, origin=origin)
+        table[point.name] = AdapterEntry(point.value, origin=origin)
     return table
 
 
 def adapter_names() -> list[str]:
     """The names that a card may write as `adapter`."""
-    return sorted(entries())
+    return sorted(adapter_entries())
 
 
-def entry(card: Card) -> Entry:
+def entry(card: Card) -> AdapterEntry:
     """The adapter that the card names. Raises `UnknownName`, with near names."""
-    table = entries()
+    table = adapter_entries()
     if card.adapter not in table:
         raise UnknownName("adapter", card.adapter, table, f"There are: {', '.join(table)}.")
     return table[card.adapter]
@@ -171,7 +175,7 @@ def open_adapter(
     )
 
 
-def _load(card: Card, chosen: Entry) -> type[Adapter]:
+def _load(card: Card, chosen: AdapterEntry) -> type[Adapter]:
     from adapters import compat
     from adapters.base import Adapter
 

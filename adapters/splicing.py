@@ -40,7 +40,7 @@ class OpenSpliceAI(SpliceNetwork):
         from openspliceai.train_base.openspliceai import ResidualUnit, SpliceAI
 
         window, dilation = (np.array(self.card.options[key]) for key in ("window", "dilation"))
-        path = checkpoints.check_files(self.card, self.folder)[0]
+        path = checkpoints.check_weight_files(self.card, self.folder)[0]
         model = SpliceAI(self.card.tap.width, window, dilation)
         with checkpoints.loading_errors(self.card, path):
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -58,7 +58,7 @@ class KerasSpliceAI(SpliceNetwork):
     """
 
     def load(self) -> nn.Module:
-        path = checkpoints.check_files(self.card, self.folder)[0]
+        path = checkpoints.check_weight_files(self.card, self.folder)[0]
         with checkpoints.loading_errors(self.card, path):
             return read_keras(path).to(self.dtype)
 

@@ -172,7 +172,7 @@ class TimmVisionTransformer(VisionTransformer):
                 f"model {self.card.id!r}: wrong architecture: {self.folder} holds a timm model of "
                 f"architecture {found!r}, the card expects {stated or 'one'!r}"
             )
-        checkpoints.check_files(self.card, self.folder)
+        checkpoints.check_weight_files(self.card, self.folder)
         with checkpoints.loading_errors(self.card, self.folder):
             model = timm.create_model(f"local-dir:{self.folder}", pretrained=True)
         return model.to(self.dtype)

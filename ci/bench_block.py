@@ -26,7 +26,7 @@ import torch
 from peers.client import PEERS, Peer, PeerFailed, make_peer
 
 from adapters import open_adapter
-from bench.activations.stream import Stream
+from bench.activations.stream import ActivationStream
 from bench.compute.matmul import fast_matmul
 from bench.plan.blocks import Request, make_plan
 from bench.plan.protocol import load_protocol
@@ -54,7 +54,7 @@ def models(threads: int) -> float:
             for layer in block.layers:
                 start = time.perf_counter()
                 adapter = open_adapter(block.card, depth=layer + 1)
-                stream = Stream(adapter, block.corpus, [layer], protocol)
+                stream = ActivationStream(adapter, block.corpus, [layer], protocol)
                 for _ in stream.training().take(protocol.steps * protocol.batch):
                     pass
                 seconds += len(protocol.arms) * (time.perf_counter() - start)

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.records.schema import Record
 from bench.records.store import RecordStore
 from leaderboard.figures.pictures import Picture, pictures
-from leaderboard.figures.store import FOLDER as FIGURES
+from leaderboard.figures.store import FIGURES_FOLDER as FIGURES
 from leaderboard.figures.store import INDEX, figure_problems, listed_figures, paths, update_figures
 from leaderboard.groups import Group, group_records
 from leaderboard.markdown.domain import domain
@@ -25,9 +25,9 @@ from leaderboard.web.page import page_files
 from zoo.errors import UsageError
 from zoo.files import remove, write_atomically
 
-FOLDER = "leaderboards"
-BEGIN = "<!-- gammabench:begin -->"
-END = "<!-- gammabench:end -->"
+BOARDS_FOLDER = "leaderboards"
+BEGIN_MARKER = "<!-- gammabench:begin -->"
+END_MARKER = "<!-- gammabench:end -->"
 
 
 def render(records: Iterable[Record]) -> dict[str, str]:
@@ -58,7 +58,7 @@ def write_boards(output: Path, *, figures: bool = True, processes: int = 1) -> l
         UsageError: the markers of a file are damaged, or it is not UTF-8 text.
         OutputError: the folder cannot be written to.
     """
-    folder = output / FOLDER
+    folder = output / BOARDS_FOLDER
     groups = _groups(output)
     for name in _names(groups):
         # Damaged files are found before anything is written.
@@ -82,13 +82,13 @@ def check_boards(output: Path) -> list[str]:
     Raises:
         BadRecord: a record is broken, edited, or of an unknown version.
     """
-    folder = output / FOLDER
+    folder = output / BOARDS_FOLDER
     groups = _groups(output)
     shown = pictures(groups)
     wanted = _pages(groups, listed_figures(folder, shown))
     problems = []
     for path, text in wanted.items():
-        name = f"{FOLDER}/{path}"
+        name = f"{BOARDS_FOLDER}/{path}"
         try:
             found = _read(folder / path)
             if found is None:
@@ -108,7 +108,7 @@ def board_files(output: Path) -> set[Path]:
     Raises:
         BadRecord: a record is broken, edited, or of an unknown version.
     """
-    folder = output / FOLDER
+    folder = output / BOARDS_FOLDER
     groups = _groups(output)
     figures = {folder / FIGURES / INDEX, *paths(folder, pictures(groups))}
     return figures | {folder / name for name in _pages(groups, ())}
@@ -163,7 +163,7 @@ def _merged(path: Path, text: str) -> str:
     if path.suffix != ".md":
         return text
     found = _read(path)
-    block = f"{BEGIN}\n\n{text}\n\n{END}"
+    block = f"{BEGIN_MARKER}\n\n{text}\n\n{END_MARKER}"
     if found is None or not found.strip():
         return block + "\n"
     before, inside, after = _split(path, found)
@@ -174,14 +174,14 @@ def _merged(path: Path, text: str) -> str:
 
 def _split(path: Path, text: str) -> tuple[str, str | None, str]:
     """What stands before, between and after the markers; between is None where there are none."""
-    if BEGIN not in text and END not in text:
+    if BEGIN_MARKER not in text and END_MARKER not in text:
         return text, None, ""
-    before, _, rest = text.partition(BEGIN)
-    inside, end, after = rest.partition(END)
-    if not end or text.count(BEGIN) != 1 or text.count(END) != 1:
+    before, _, rest = text.partition(BEGIN_MARKER)
+    inside, end, after = rest.partition(END_MARKER)
+    if not end or text.count(BEGIN_MARKER) != 1 or text.count(END_MARKER) != 1:
         raise UsageError(
             f"{path}: its markers are damaged",
-            f"Leave one {BEGIN} and after it one {END}, or delete the file.",
+            f"Leave one {BEGIN_MARKER} and after it one {END_MARKER}, or delete the file.",
         )
     return before, inside, after
 
@@ -216,6 +216,6 @@ def _is_ours(path: Path) -> bool:
 def _clear(path: Path) -> None:
     before, _, after = _split(path, _read(path) or "")
     if before.strip() or after.strip():
-        write_atomically(path, f"{before}{BEGIN}\n{END}{after}")
+        write_atomically(path, f"{before}{BEGIN_MARKER}\n{END_MARKER}{after}")
         return
     remove(path)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.intervals import CONFIDENCE
 from bench.records.schema import Record
 from bench.records.spec import Spec
 from bench.records.store import RecordStore
@@ -23,8 +24,6 @@ from leaderboard.columns.kinds import Column, Table
 from leaderboard.columns.tables import columns_of
 from leaderboard.groups import arm_order, differing
 from leaderboard.text import NOTHING, between, count, escape, percent, table
-
-CONFIDENCE = 0.95
 
 _WORST = 10
 
@@ -50,7 +49,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FolderComparison:
     """Pairs of cells of two folders, and those that have no partner."""
 
     pairs: tuple[tuple[Record, Record], ...]
@@ -78,7 +77,7 @@ class Comparison:
         return [each for each in found if each is not None]
 
 
-def compare_folders(a: Path, b: Path) -> Comparison:
+def compare_folders(a: Path, b: Path) -> FolderComparison:
     """Pairs the cells of two output folders.
 
     Raises:
@@ -87,7 +86,7 @@ def compare_folders(a: Path, b: Path) -> Comparison:
     return pair(RecordStore(a), RecordStore(b))
 
 
-def pair(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
+def pair(a: Iterable[Record], b: Iterable[Record]) -> FolderComparison:
     """Pairs two sets of records; the same for records in any order."""
     left, right = _by_place(a), _by_place(b)
     pairs: list[tuple[Record, Record]] = []
@@ -103,10 +102,10 @@ def pair(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
         else:
             only[0].extend(rest_a)
             only[1].extend(rest_b)
-    return Comparison(tuple(pairs), tuple(only[0]), tuple(only[1]))
+    return FolderComparison(tuple(pairs), tuple(only[0]), tuple(only[1]))
 
 
-def comparison_text(found: Comparison) -> str:
+def comparison_text(found: FolderComparison) -> str:
     """The comparison as markdown."""
     blocks = ["# Comparison of A and B", _counts(found)]
     if keys := found.spec_keys:
@@ -198,7 +197,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | None:
 # ------------------------------------------------------------------------------------------ words
 
 
-def _counts(found: Comparison) -> str:
+def _counts(found: FolderComparison) -> str:
     text = f"{count(len(found.pairs), 'pair')} of cells, of which {found.equal:,} equal to the bit"
     for letter, alone in (("A", found.only_a), ("B", found.only_b)):
         text += f"; only in {letter}: {count(len(alone), 'cell')}"

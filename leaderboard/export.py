@@ -37,8 +37,7 @@ from leaderboard.text import NOTHING, escape, table
 from zoo.errors import UsageError
 from zoo.files import write_atomically
 
-Format = Literal["csv", "json", "parquet"]
-FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")
+ExportFormat = Literal["csv", "json", "parquet"]
 DICTIONARY = "cells.md"
 
 # Shares that are asked for most, beside the numbers of features that records hold.
@@ -61,22 +60,24 @@ _ENDS = {
 # Spreadsheets take text that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
-Kind = Literal["integer", "number", "text", "boolean", "JSON"]
-_KINDS: dict[Any, Kind] = {int: "integer", float: "number", str: "text", bool: "boolean"}
+_Kind = Literal["integer", "number", "text", "boolean", "JSON"]
+_KINDS: dict[Any, _Kind] = {int: "integer", float: "number", str: "text", bool: "boolean"}
 
 
 @dataclass(frozen=True)
-class Column:
+class ExportColumn:
     """One column: where it is in a record, and what the schema says of it."""
 
     name: str
-    kind: Kind
+    kind: _Kind
     nullable: bool
     description: str
     read: Callable[[Mapping[str, Any]], Any]
 
 
-def export_cells(output: Path, folder: Path, formats: Sequence[Format] = ("csv",)) -> list[Path]:
+def export_cells(
+    output: Path, folder: Path, formats: Sequence[ExportFormat] = ("csv",)
+) -> list[Path]:
     """Writes `cells.<format>` and the data dictionary `cells.md` of an output folder's records.
 
     Returns:
@@ -142,7 +143,7 @@ def dictionary() -> str:
 
 
 @cache
-def columns() -> tuple[Column, ...]:
+def columns() -> tuple[ExportColumn, ...]:
     """The columns that the schema gives, in its order."""
     return tuple(_of_model(Record, ()))
 
@@ -172,15 +173,19 @@ def _of_model(model: type[BaseModel], path: tuple[str, ...], nullable: bool = Fa
                 yield from _leaf(str, (*where, key), True, f"In older records only. {instead}")
 
 
-def _leaf(annotation: Any, path: tuple[str, ...], nullable: bool, text: str) -> Iterator[Column]:
+def _leaf(
+    annotation: Any, path: tuple[str, ...], nullable: bool, text: str
+) -> Iterator[ExportColumn]:
     """A column; for a tuple of fixed length a column per item."""
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is tuple and Ellipsis not in arguments:
         for index, kind in enumerate(arguments):
             name = ("low", "high")[index] if len(arguments) == 2 else str(index)
-            yield Column(".".join((*path, name)), _kind(kind), nullable, text, _reader(path, index))
+            yield ExportColumn(
+                ".".join((*path, name)), _kind(kind), nullable, text, _reader(path, index)
+            )
         return
-    yield Column(".".join(path), _kind(annotation), nullable, text, _reader(path))
+    yield ExportColumn(".".join(path), _kind(annotation), nullable, text, _reader(path))
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:
@@ -190,7 +195,7 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
-def _kind(annotation: Any) -> Kind:
+def _kind(annotation: Any) -> _Kind:
     if typing.get_origin(annotation) is Literal:
         annotation = type(typing.get_args(annotation)[0])
     return _KINDS.get(annotation, "JSON")
@@ -209,9 +214,9 @@ def _reader(path: tuple[str, ...], index: int | None = None) -> Callable[[Mappin
     return read
 
 
-def _derived_columns() -> list[Column]:
-    def column(name: str, text: str) -> Column:
-        return Column(name, "number", True, text, lambda document: None)
+def _derived_columns() -> list[ExportColumn]:
+    def column(name: str, text: str) -> ExportColumn:
+        return ExportColumn(name, "number", True, text, lambda document: None)
 
     return [
         column(name + end, prefix + metric.meaning)
@@ -271,7 +276,7 @@ def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-_WRITERS: dict[Format, Callable[[Sequence[dict[str, Any]]], str | bytes]] = {
+_WRITERS: dict[ExportFormat, Callable[[Sequence[dict[str, Any]]], str | bytes]] = {
     "csv": csv_text,
     "json": _json,
     "parquet": _parquet,

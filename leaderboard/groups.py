@@ -56,7 +56,7 @@ class Spread:
         return cls(mean, low, high)
 
 
-Place = tuple[int, str, int]
+CellKey = tuple[int, str, int]
 Value = Callable[[Record], float | None]
 
 
@@ -73,7 +73,7 @@ class Group:
     domain: str
     label: str
     spec: Spec
-    cells: dict[Place, Record | None]
+    cells: dict[CellKey, Record | None]
 
     @property
     def key(self) -> str:
@@ -120,7 +120,7 @@ class Group:
         return [record for record in self.records if record.status == "failed"]
 
     @property
-    def missing(self) -> list[Place]:
+    def missing(self) -> list[CellKey]:
         return [place for place, record in self.cells.items() if record is None]
 
     def at(self, layer: int, arm: str | None = None) -> list[Record | None]:

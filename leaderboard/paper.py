@@ -11,8 +11,9 @@ from typing import Any
 from bench.intervals import RESAMPLES, Estimate, spearman
 from bench.records.schema import Record
 from bench.sae.recipe import REFERENCE
+from leaderboard.columns.activations import GAMMA
 from leaderboard.groups import RAW
-from leaderboard.paper_tables import BORN, BORN_BY_RELU, GAMMA, PaperRow, Quantity, Source, arm_of
+from leaderboard.paper_tables import BORN, BORN_BY_RELU, PaperRow, Quantity, RecordSource, arm_of
 from zoo.errors import UnknownName, UsageError
 from zoo.registry import load_registry
 from zoo.suites import plain_name
@@ -56,7 +57,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ColumnAgreement:
     """One column over all matched layers: differences are ours minus theirs."""
 
     column: str
@@ -67,7 +68,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PaperComparison:
     """A table held against our records.
 
     unmatched: the rows without a pair. empty: the table's columns without a pair though rows are
@@ -76,7 +77,7 @@ class Comparison:
 
     layer_offset: int
     pairs: tuple[Pair, ...]
-    agreements: tuple[Agreement, ...]
+    agreements: tuple[ColumnAgreement, ...]
     unmatched: tuple[Unmatched, ...]
     empty: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -110,14 +111,14 @@ def our_names(
     return names
 
 
-def compare(
+def compare_with_paper(
     records: Iterable[Record],
     rows: Iterable[PaperRow],
     quantities: Sequence[Quantity],
     *,
     names: Mapping[str, str] | None = None,
     layer_offset: int | None = None,
-) -> Comparison:
+) -> PaperComparison:
     """Hold the records beside the rows. Failed records are left out; seeds are averaged.
 
     names: as `our_names` gives them, for models that the suite `paper` does not match.
@@ -160,7 +161,7 @@ def compare(
             unmatched.append(Unmatched(row.model, row.layer, reason, model))
     agreements = tuple(_agreement(q.column, pairs) for q in quantities if _of(q.column, pairs))
     filled = {each.column for each in agreements}
-    return Comparison(
+    return PaperComparison(
         naming.layer_offset,
         tuple(pairs),
         agreements,
@@ -171,7 +172,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class Cell:
+class LayerDeath:
     """Gamma and shares of dead features at initialisation of one layer."""
 
     domain: str
@@ -190,7 +191,9 @@ class Correlation:
     estimate: Estimate
 
 
-def gamma_correlations(cells: Sequence[Cell], *, resamples: int = RESAMPLES) -> list[Correlation]:
+def gamma_correlations(
+    cells: Sequence[LayerDeath], *, resamples: int = RESAMPLES
+) -> list[Correlation]:
     """Gamma against death in total, by TopK alone and by ReLU; of all cells, then by domain.
 
     resamples: of the bootstrap that gives each correlation its interval.
@@ -199,7 +202,7 @@ def gamma_correlations(cells: Sequence[Cell], *, resamples: int = RESAMPLES) -> 
     groups = {"all": list(cells)}
     if len(domains) > 1:
         groups |= {d: [cell for cell in cells if cell.domain == d] for d in domains}
-    paths: dict[str, Callable[[Cell], float]] = {
+    paths: dict[str, Callable[[LayerDeath], float]] = {
         "total": lambda cell: cell.total,
         "by TopK": lambda cell: cell.total - cell.relu,
         "by ReLU": lambda cell: cell.relu,
@@ -211,18 +214,20 @@ def gamma_correlations(cells: Sequence[Cell], *, resamples: int = RESAMPLES) -> 
     ]
 
 
-def _spearman(cells: Sequence[Cell], death: Callable[[Cell], float], resamples: int) -> Estimate:
+def _spearman(
+    cells: Sequence[LayerDeath], death: Callable[[LayerDeath], float], resamples: int
+) -> Estimate:
     gammas, deaths = [cell.gamma for cell in cells], [death(cell) for cell in cells]
     return spearman(gammas, deaths, resamples=resamples)
 
 
-def cells_of_records(records: Iterable[Record]) -> list[Cell]:
+def layers_of_records(records: Iterable[Record]) -> list[LayerDeath]:
     """One cell per model and layer: the raw arm, averaged over seeds."""
     groups = [found[RAW] for found in _by_layer(records).values() if RAW in found]
     return [
-        Cell(
+        LayerDeath(
             found[0].spec.domain,
-            fmean(_known(GAMMA(record)) for record in found),
+            fmean(_known(GAMMA.value(record)) for record in found),
             fmean(_known(BORN_BY_RELU(record)) for record in found),
             fmean(_known(BORN(record)) for record in found),
         )
@@ -230,14 +235,14 @@ def cells_of_records(records: Iterable[Record]) -> list[Cell]:
     ]
 
 
-def cells_of_rows(rows: Iterable[PaperRow]) -> list[Cell]:
+def layers_of_rows(rows: Iterable[PaperRow]) -> list[LayerDeath]:
     """One cell per row of the `init_stats` table that has all three numbers."""
     columns = ("gamma", "dead_pct_init_relu", "dead_pct_init_topk")
     cells = []
     for row in rows:
         values = [v for v in (row.values.get(column) for column in columns) if v is not None]
         if len(values) == len(columns):
-            cells.append(Cell(row.domain, *values))
+            cells.append(LayerDeath(row.domain, *values))
     return cells
 
 
@@ -321,7 +326,7 @@ class _Naming:
         return self.names.get(plain_name(row.model), called), row.layer + offset
 
 
-def _read(quantity: Quantity, arms: _Arms) -> tuple[Source | None, list[float]]:
+def _read(quantity: Quantity, arms: _Arms) -> tuple[RecordSource | None, list[float]]:
     """The first source that has the number, and its values; None where none has."""
     for source in quantity.sources:
         values = [source.value(record) for record in arms.get(source.arm, ())]
@@ -338,9 +343,9 @@ def _of(column: str, pairs: Iterable[Pair]) -> list[Pair]:
     return [pair for pair in pairs if pair.column == column]
 
 
-def _agreement(column: str, pairs: Iterable[Pair]) -> Agreement:
+def _agreement(column: str, pairs: Iterable[Pair]) -> ColumnAgreement:
     chosen = _of(column, pairs)
-    return Agreement(
+    return ColumnAgreement(
         column,
         len(chosen),
         fmean(pair.difference for pair in chosen),

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.records.schema import Record, Result
+from leaderboard.columns.activations import EFFECTIVE_RANK, GAMMA, GAMMA_RAW
 from leaderboard.columns.readers import (
-    Value,
     at_init,
     dead_in_preset,
     of_dictionary,
-    of_statistics,
 )
-from leaderboard.groups import CENTERED, RAW, WHITENED
+from leaderboard.groups import CENTERED, RAW, WHITENED, Value
 from leaderboard.metric_intervals import Counted
 from zoo.errors import UsageError
 
@@ -36,7 +35,7 @@ class PaperRow:
 
 
 @dataclass(frozen=True)
-class Source:
+class RecordSource:
     """Where a number of ours is from: an arm's records, or any arm's where None stands.
 
     note: what keeps it from being the number that the column has.
@@ -52,7 +51,7 @@ class Quantity:
     """A column of a table, and where the same number of ours is from: the first that has one."""
 
     column: str
-    sources: tuple[Source, ...]
+    sources: tuple[RecordSource, ...]
 
     @property
     def arm(self) -> str:
@@ -75,22 +74,18 @@ def _dead_at_end(result: Result) -> int | None:
     return None if result.training is None else result.death_end.dead
 
 
-# Of the layer, whatever the arm.
-GAMMA = of_statistics(lambda statistics: statistics.gamma)
-GAMMA_RAW = of_statistics(lambda statistics: statistics.gamma_raw)
-RANK = of_statistics(lambda statistics: statistics.effective_rank)
 BORN_BY_RELU = _percent(at_init(lambda death: death.dead_relu))
 BORN = _percent(at_init(lambda death: death.dead))
 _END = _percent(of_dictionary(_dead_at_end))
 
 
-def _born(*arms: str) -> tuple[Source, ...]:
+def _born(*arms: str) -> tuple[RecordSource, ...]:
     """Dead at birth in the first of the arms, which are all born alike.
 
     Of a preset every record knows it, whether it was run or not.
     """
-    measured = (Source(arm, BORN) for arm in arms)
-    return (*measured, Source(None, _percent(dead_in_preset(arms[-1]))))
+    measured = (RecordSource(arm, BORN) for arm in arms)
+    return (*measured, RecordSource(None, _percent(dead_in_preset(arms[-1]))))
 
 
 _AUXK = f"{RAW}+auxk-relu"
@@ -98,10 +93,10 @@ _OTHER_AUXK = f"{RAW}+auxk"
 _NO_RELU = "AuxK has no ReLU on its codes here and one in the paper (arm raw+auxk-relu)"
 
 INIT_QUANTITIES = (
-    Quantity("gamma", (Source(None, GAMMA),)),
-    Quantity("gamma_raw", (Source(None, GAMMA_RAW),)),
-    Quantity("effective_rank", (Source(None, RANK),)),
-    Quantity("dead_pct_init_relu", (Source(RAW, BORN_BY_RELU),)),
+    Quantity("gamma", (RecordSource(None, GAMMA.value),)),
+    Quantity("gamma_raw", (RecordSource(None, GAMMA_RAW.value),)),
+    Quantity("effective_rank", (RecordSource(None, EFFECTIVE_RANK.value),)),
+    Quantity("dead_pct_init_relu", (RecordSource(RAW, BORN_BY_RELU),)),
     Quantity("dead_pct_init_topk", _born(RAW)),
     Quantity("dead_pct_init_centered", _born(CENTERED)),
     Quantity("dead_pct_init_ln_centered", _born("geometric_median-layernorm")),
@@ -109,14 +104,14 @@ INIT_QUANTITIES = (
 )
 TRAINED_QUANTITIES = (
     Quantity("dead_pct_init_baseline", _born(RAW)),
-    Quantity("dead_pct_final_baseline", (Source(RAW, _END),)),
+    Quantity("dead_pct_final_baseline", (RecordSource(RAW, _END),)),
     Quantity("dead_pct_init_auxk", _born(_AUXK, _OTHER_AUXK, RAW)),
     Quantity(
         "dead_pct_final_auxk",
-        (Source(_AUXK, _END), Source(_OTHER_AUXK, _END, _NO_RELU)),
+        (RecordSource(_AUXK, _END), RecordSource(_OTHER_AUXK, _END, _NO_RELU)),
     ),
     Quantity("dead_pct_init_centered", _born(CENTERED)),
-    Quantity("dead_pct_final_centered", (Source(CENTERED, _END),)),
+    Quantity("dead_pct_final_centered", (RecordSource(CENTERED, _END),)),
 )
 
 # The tables by the option that takes them.

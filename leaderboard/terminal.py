@@ -10,7 +10,7 @@ from leaderboard.columns.tables import ArmColumn, arm_columns
 from leaderboard.groups import CENTERED, RAW, Group, arms_of, by_setting, group_records
 from leaderboard.text import plain
 
-WIDTH = 100
+_WIDTH = 100
 _ABSENT = "-"
 
 
@@ -43,7 +43,7 @@ def _section(groups: list[Group]) -> str:
     headers = _headers(columns)
     rows = [_row(group, columns) for group in groups]
     numbers = [max(map(len, column)) for column in list(zip(*headers, *rows, strict=True))[1:]]
-    room = WIDTH - sum(numbers) - 2 * len(numbers)
+    room = _WIDTH - sum(numbers) - 2 * len(numbers)
     for row in rows:
         row[0] = plain(row[0], max(room, 10))
     text = tabulate(
@@ -57,7 +57,7 @@ def _section(groups: list[Group]) -> str:
     lines = [_title(groups[0]), first, second, rule, *body]
     if more := [arm for arm in arms_of(groups) if arm not in arms]:
         lines.append(f"not shown here: {', '.join(plain(arm, 20) for arm in more)}")
-    return "\n".join(line[:WIDTH] for line in lines)
+    return "\n".join(line[:_WIDTH] for line in lines)
 
 
 def _title(group: Group) -> str:

@@ -17,7 +17,6 @@ from bench.death.theory import predicted_dead, predicted_relu
 from bench.plan.protocol import Protocol
 from bench.records.schema import (
     Chance,
-    Checkpoint,
     Death,
     Fates,
     FirstFiring,
@@ -31,6 +30,7 @@ from bench.records.schema import (
     SpecialTokens,
     Statistics,
     Training,
+    TrainingCheckpoint,
 )
 from bench.records.spec import METRIC_VERSION, Spec
 from bench.records.store import RecordStore
@@ -254,7 +254,7 @@ def _training(spec: Spec, init: Death, draw: random.Random) -> Training:
         **{name: getattr(relu, name) + getattr(topk, name) for name in Fates.model_fields}
     )
     checkpoints = tuple(
-        Checkpoint(
+        TrainingCheckpoint(
             step=step,
             tokens=step * batch,
             dead_relu=round(init.dead_relu * keep_relu ** (step / steps)),

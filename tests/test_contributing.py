@@ -83,8 +83,8 @@ def test_the_family_templates_pass_the_checks(
 ) -> None:
     (tmp_path / f"my_{name}.py").write_text(template(name), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    entries = registry.entries() | {"mine": registry.Entry(f"my_{name}:{adapter}")}
-    monkeypatch.setattr(registry, "entries", lambda: entries)
+    entries = registry.adapter_entries() | {"mine": registry.AdapterEntry(f"my_{name}:{adapter}")}
+    monkeypatch.setattr(registry, "adapter_entries", lambda: entries)
     card = yaml.safe_load(template("card")) | {"adapter": "mine", "id": "my-own"} | more
     card["checkpoint"]["path"] = "weights"
     card["tap"] |= tap

@@ -1,4 +1,4 @@
-"""The order of the rooms: which room may import which, and how large a file may be."""
+"""The rooms: which may import which, how large a file may be, and that a name means one thing."""
 
 from __future__ import annotations
 
@@ -29,16 +29,28 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # `bench/__main__.py` starts the command.
 FACES = {"bench", "bench.__main__"}
 LONGEST_FILE = 450
+# Names that each file of a room offers, as the file is chosen by name when the program runs.
+INTERFACES = {
+    "bench/cli": {"command"},
+    "leaderboard/commands": {"command"},
+    "bench/sae/interop": {"matches", "read", "write"},  # `Library`
+    "zoo/generators": {"VERSION"},
+}
+
+
+def production_files(root: Path) -> list[Path]:
+    """The Python files of the rooms below `root`."""
+    tops = ("zoo", "adapters", "bench", "leaderboard")
+    return [path for top in tops for path in sorted((root / top).rglob("*.py"))]
 
 
 def modules(root: Path) -> dict[str, ast.Module]:
     """Every module of the rooms below `root`, parsed."""
     found = {}
-    for top in ("zoo", "adapters", "bench", "leaderboard"):
-        for path in sorted((root / top).rglob("*.py")):
-            parts = path.relative_to(root).with_suffix("").parts
-            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    for path in production_files(root):
+        parts = path.relative_to(root).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
     return found
 
 
@@ -137,3 +149,49 @@ def test_files_stay_short() -> None:
         for path in paths
     }
     assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def public_names(tree: ast.Module) -> Iterator[str]:
+    """Classes, functions and constants that a module defines for others to import."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            inner = (each for target in targets for each in ast.walk(target))
+            names = [each.id for each in inner if isinstance(each, ast.Name)]
+        else:
+            continue
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def defined_twice(root: Path) -> dict[str, list[str]]:
+    """Public names that two files or more define, with the files."""
+    files: dict[str, set[str]] = {}
+    for path in production_files(root):
+        folder = path.parent.relative_to(root).as_posix()
+        for name in public_names(ast.parse(path.read_text(encoding="utf-8"))):
+            if name not in INTERFACES.get(folder, ()):
+                files.setdefault(name, set()).add(path.relative_to(root).as_posix())
+    return {name: sorted(found) for name, found in files.items() if len(found) > 1}
+
+
+def test_a_public_name_is_defined_in_one_file() -> None:
+    assert defined_twice(ROOT) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("class Place: ...", "Place"),
+        ("def place() -> None: ...", "place"),
+        ("PLACE, OTHER = 1, 2", "PLACE"),
+        ("Place: type = int", "Place"),
+    ],
+)
+def test_a_name_defined_twice_is_found(tmp_path: Path, text: str, name: str) -> None:
+    for file in ("zoo/hub.py", "bench/activations/shuffle.py"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text(f"{text}\n_PLACE = 1\nfrom zoo.cards import Card\n")
+    assert defined_twice(tmp_path)[name] == ["bench/activations/shuffle.py", "zoo/hub.py"]
+    assert not {"_PLACE", "Card"} & set(defined_twice(tmp_path))

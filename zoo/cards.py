@@ -13,13 +13,13 @@ from zoo.errors import BadCard
 from zoo.files import read_bounded
 from zoo.plain_yaml import MAX_BYTES, NotPlain, parse
 
-Kind = Literal["text", "image", "protein", "dna", "synthetic"]
+CorpusKind = Literal["text", "image", "protein", "dna", "synthetic"]
 Domain = Literal["language", "vision", "protein", "genomic", "synthetic"]
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
 
 # Of what kind the examples of a domain's models are (`CorpusCard.kind`). A new domain is a name in
 # `Domain`, its kind here, and a colour in `leaderboard/figures/drawing.py`.
-KIND_OF_DOMAIN: dict[Domain, Kind] = {
+KIND_OF_DOMAIN: dict[Domain, CorpusKind] = {
     "language": "text",
     "vision": "image",
     "protein": "protein",
@@ -36,7 +36,7 @@ Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 # A module without parent: finding a submodule imports the package above it.
 Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 
 # `owner/name` as the hub allows it, or `name` for its oldest repositories.
 HUB_ID = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,95}$"
@@ -189,14 +189,14 @@ class TokenRule(Strict):
 class Card(Strict):
     """One model of the zoo: what it is, where it comes from, how to tap it. One YAML file each."""
 
-    id: Name
+    id: Identifier
     summary: str
     domain: Domain
     adapter: str
     checkpoint: Checkpoint
     tap: Tap
     tokens: TokenRule = TokenRule()
-    corpus: Name
+    corpus: Identifier
     context: int = Field(
         ge=1, le=10**9, description="longest example, in tokens (bins for DNA trunks)"
     )
@@ -238,9 +238,9 @@ class CorpusCard(Strict):
     is a BED file beside a genome.
     """
 
-    id: Name
+    id: Identifier
     summary: str
-    kind: Kind
+    kind: CorpusKind
     source: Literal["generator", "file", "hub", "none"]
     generator: Generator | None = Field(
         default=None, description="module:function below zoo.generators"

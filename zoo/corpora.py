@@ -197,10 +197,10 @@ def hub_corpus(card: CorpusCard) -> Corpus:
     """
     from zoo import hub
 
-    place = hub.Place(
+    repository = hub.HubRepository(
         card.id, str(card.hub), card.revision, keys=("hub", "revision"), kind="dataset"
     )
-    folder = hub.dataset(place, str(card.path))
+    folder = hub.dataset(repository, str(card.path))
     if not any(folder.glob(str(card.path))):
         raise BadCorpus(
             f"corpus {card.id!r}: {card.hub} has no file {card.path} at {card.revision}",

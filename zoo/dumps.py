@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from zoo.cards import Card, Checkpoint, Domain, Tap
-from zoo.manifest import MANIFEST, Manifest, Stream, checked_manifest, described, read_manifest
+from zoo.manifest import MANIFEST, DumpStream, Manifest, checked_manifest, described, read_manifest
 from zoo.scan import alphafold_files, scan
 
 # Tokens of one chunk, which is read, batched and shuffled as one example.
@@ -47,7 +47,7 @@ def dump_cards(folder: Path) -> list[Card]:
     ]
 
 
-def streams_of(folder: Path) -> tuple[Stream, ...]:
+def streams_of(folder: Path) -> tuple[DumpStream, ...]:
     """The streams of a dump that was checked when its card was made."""
     if (folder / MANIFEST).exists():
         return read_manifest(folder).streams
@@ -60,7 +60,7 @@ def slug(text: str) -> str:
 
 
 def _card(
-    name: str, folder: Path, stream: Stream, *, domain: Domain, summary: str, options: dict
+    name: str, folder: Path, stream: DumpStream, *, domain: Domain, summary: str, options: dict
 ) -> Card:
     numbers = tuple(layer.layer for layer in stream.layers)
     whole = numbers == tuple(range(len(numbers)))

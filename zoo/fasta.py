@@ -28,7 +28,7 @@ _SMALL_BYTES = 1 << 26
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-class Row(NamedTuple):
+class SequenceRow(NamedTuple):
     """What a file gives as one example: where it stands, for messages, and its characters.
 
     `reverse`: the other strand is meant.
@@ -39,14 +39,14 @@ class Row(NamedTuple):
     reverse: bool = False
 
 
-def read_fasta(path: Path) -> Iterator[Row]:
+def read_fasta(path: Path) -> Iterator[SequenceRow]:
     """The records of a FASTA file, gzipped or not.
 
     Raises:
         BadCorpus: the file is not FASTA, cannot be read, or is not text.
     """
     for name, letters in _records(path):
-        yield Row(f"{path}, {name or 'a record without a name'}", letters)
+        yield SequenceRow(f"{path}, {name or 'a record without a name'}", letters)
 
 
 def _records(path: Path) -> Iterator[tuple[str, str]]:
@@ -141,7 +141,7 @@ class _Region(NamedTuple):
         return f"{self.name}:{self.start}-{self.stop}"
 
 
-def read_regions(files: Iterable[Path], bed: Path) -> list[Row]:
+def read_regions(files: Iterable[Path], bed: Path) -> list[SequenceRow]:
     """The regions of a BED file, in its order, out of a genome in one or several FASTA files.
 
     Raises:
@@ -151,7 +151,7 @@ def read_regions(files: Iterable[Path], bed: Path) -> list[Row]:
     by_name: dict[str, list[int]] = {}
     for number, region in enumerate(wanted):
         by_name.setdefault(region.name, []).append(number)
-    rows: dict[int, Row] = {}
+    rows: dict[int, SequenceRow] = {}
     found: dict[str, Path] = {}
     for path in files:
         for name, letters in _records(path):
@@ -173,14 +173,14 @@ def read_regions(files: Iterable[Path], bed: Path) -> list[Row]:
     return [rows[number] for number in sorted(rows)]
 
 
-def _row(region: _Region, letters: str, path: Path, bed: Path) -> Row:
+def _row(region: _Region, letters: str, path: Path, bed: Path) -> SequenceRow:
     if region.stop > len(letters):
         raise BadCorpus(
             f"{bed}: {region} is after the end of {region.name}, {len(letters)}",
             "Give the reference that the regions are of.",
         )
     text = letters[region.start : region.stop]
-    return Row(f"{path}, {region}", text, reverse=region.strand == "-")
+    return SequenceRow(f"{path}, {region}", text, reverse=region.strand == "-")
 
 
 def _read_bed(path: Path) -> list[_Region]:

@@ -34,7 +34,7 @@ _unreachable: set[str] = set()
 
 
 @dataclass(frozen=True)
-class Place:
+class HubRepository:
     """A repository on the hub at a revision, and what its user calls it.
 
     `keys` says where the id and the revision were written, and `local` how a local copy is given,
@@ -59,7 +59,7 @@ class Place:
         return (self.subfolder, *self.parts)
 
     @classmethod
-    def of(cls, card: Card) -> Place:
+    def of(cls, card: Card) -> HubRepository:
         """Where a card's checkpoint is."""
         checkpoint = card.checkpoint
         return cls(
@@ -109,7 +109,7 @@ def pinned(card: Card) -> Card:
     checkpoint = card.checkpoint
     if checkpoint.source != "hub" or checkpoint.revision is not None or checkpoint.remote_code:
         return card  # code is not run at whatever commit it is at now
-    commit = resolve(Place.of(card))
+    commit = resolve(HubRepository.of(card))
     found = card.model_copy(
         update={"checkpoint": checkpoint.model_copy(update={"revision": commit})}
     )
@@ -117,8 +117,8 @@ def pinned(card: Card) -> Card:
     return found
 
 
-def resolve(place: Place) -> str:
-    """The commit, 40 hexadecimal digits, that the place's branch or tag is at.
+def resolve(repo: HubRepository) -> str:
+    """The commit, 40 hexadecimal digits, that the branch or tag is at.
 
     The hub is asked; where it cannot be reached, the local cache says what it was at last.
 
@@ -126,25 +126,28 @@ def resolve(place: Place) -> str:
         ModelUnavailable: there is no such repository or revision, or neither the hub nor
             the cache can tell.
     """
-    if place.revision is not None and re.fullmatch(r"[0-9a-f]{40}", place.revision):
-        return place.revision
+    if repo.revision is not None and re.fullmatch(r"[0-9a-f]{40}", repo.revision):
+        return repo.revision
     hub = client()
     try:
-        with hub_errors(place):
+        with hub_errors(repo):
             if hub.constants.ENDPOINT in _unreachable:
                 raise ConnectionError(f"{hub.constants.ENDPOINT} could not be reached a moment ago")
             info = hub.HfApi().repo_info(
-                place.hub, revision=place.revision, repo_type=place.kind, timeout=_SECONDS
+                repo.hub,
+                revision=repo.revision,
+                repo_type=repo.kind,
+                timeout=_SECONDS,
             )
             return str(info.sha)
     except HubUnreachable:
-        known = cached_commit(place)
+        known = cached_commit(repo)
         if known is None:
             raise
         return known
 
 
-def cached_commit(place: Place) -> str | None:
+def cached_commit(repo: HubRepository) -> str | None:
     """The commit at which the local cache last saw the branch or tag; None where it never did.
 
     What was fetched at a commit leaves no note of the branch: then it is the only commit there is.
@@ -152,24 +155,24 @@ def cached_commit(place: Place) -> str | None:
     from huggingface_hub.errors import CacheNotFound, LocalEntryNotFoundError
 
     hub = client()
-    with hub_errors(place):
+    with hub_errors(repo):
         try:
             snapshot = hub.snapshot_download(
-                place.hub,
-                repo_type=place.kind,
-                revision=place.revision,
+                repo.hub,
+                repo_type=repo.kind,
+                revision=repo.revision,
                 allow_patterns=[],
                 local_files_only=True,
             )
             return Path(snapshot).name
         except LocalEntryNotFoundError:
-            if place.revision not in (None, "main"):
+            if repo.revision not in (None, "main"):
                 return None
     try:
         repositories = hub.scan_cache_dir(hub.constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return None
-    wanted = (place.hub, place.kind)
+    wanted = (repo.hub, repo.kind)
     commits = [
         revision.commit_hash
         for found in repositories
@@ -179,42 +182,42 @@ def cached_commit(place: Place) -> str | None:
     return commits[0] if len(commits) == 1 else None
 
 
-def small_files(place: Place) -> tuple[Path, str]:
+def small_files(repo: HubRepository) -> tuple[Path, str]:
     """The folder with a repository's configuration and vocabulary, without weights; its commit.
 
     Raises:
         ModelUnavailable: they cannot be fetched and are not in the cache.
     """
-    commit = resolve(place)
+    commit = resolve(repo)
     try:
         # By the name of the branch or tag, so that the client notes its commit in the cache.
-        snapshot = _snapshot(place, SMALL_FILES)
+        snapshot = _snapshot(repo, SMALL_FILES)
     except HubUnreachable:
-        snapshot = _snapshot(replace(place, revision=commit), SMALL_FILES)
-    return snapshot / place.subfolder, snapshot.name
+        snapshot = _snapshot(replace(repo, revision=commit), SMALL_FILES)
+    return snapshot / repo.subfolder, snapshot.name
 
 
-def files(place: Place) -> list[RemoteFile]:
+def files(repo: HubRepository) -> list[RemoteFile]:
     """The files that `snapshot` fetches, in the format of weights it prefers.
 
     Raises:
         ModelUnavailable: the hub cannot say.
     """
     hub = client()
-    with hub_errors(place):
+    with hub_errors(repo):
         sizes = {
             entry.path: entry.size
-            for folder in place.folders
+            for folder in repo.folders
             for entry in hub.HfApi().list_repo_tree(
-                place.hub,
+                repo.hub,
                 path_in_repo=folder or None,
-                revision=place.revision,
-                repo_type=place.kind,
+                revision=repo.revision,
+                repo_type=repo.kind,
             )
             if hasattr(entry, "size")
         }
     names = {path: path.rsplit("/", 1)[-1] for path in sizes}
-    known = weight_patterns(place.file)
+    known = weight_patterns(repo.file)
     weights = next((w for w in known if fnmatch.filter(names.values(), w)), known[0])
     wanted = [
         p for p in sizes if any(fnmatch.fnmatch(names[p], g) for g in (*SMALL_FILES, weights))
@@ -222,7 +225,7 @@ def files(place: Place) -> list[RemoteFile]:
 
     def is_cached(path: str) -> bool:
         found = hub.try_to_load_from_cache(
-            place.hub, path, revision=place.revision, repo_type=place.kind
+            repo.hub, path, revision=repo.revision, repo_type=repo.kind
         )
         return isinstance(found, str)
 
@@ -237,36 +240,39 @@ def snapshot(card: Card) -> Path:
     Raises:
         ModelUnavailable: the remedy says how to get it.
     """
-    place = Place.of(card)
-    for pattern in weight_patterns(place.file):
-        folder = _snapshot(place, (*SMALL_FILES, pattern))
-        if any((folder / place.subfolder).glob(pattern)):
+    repo = HubRepository.of(card)
+    for pattern in weight_patterns(repo.file):
+        folder = _snapshot(repo, (*SMALL_FILES, pattern))
+        if any((folder / repo.subfolder).glob(pattern)):
             break
     return folder
 
 
-def dataset(place: Place, pattern: str) -> Path:
+def dataset(repo: HubRepository, pattern: str) -> Path:
     """A dataset's files that the glob means, in the local cache; gives the folder of the snapshot.
 
     Raises:
         ModelUnavailable: it is unavailable.
     """
-    with hub_errors(place):
+    with hub_errors(repo):
         return Path(
             client().snapshot_download(
-                place.hub, repo_type="dataset", revision=place.revision, allow_patterns=[pattern]
+                repo.hub,
+                repo_type="dataset",
+                revision=repo.revision,
+                allow_patterns=[pattern],
             )
         )
 
 
-def _snapshot(place: Place, patterns: Iterable[str]) -> Path:
-    folders = [f"{name}/" if name else "" for name in place.folders]
-    with hub_errors(place):
+def _snapshot(repo: HubRepository, patterns: Iterable[str]) -> Path:
+    folders = [f"{name}/" if name else "" for name in repo.folders]
+    with hub_errors(repo):
         return Path(
             client().snapshot_download(
-                place.hub,
-                repo_type=place.kind,
-                revision=place.revision,
+                repo.hub,
+                repo_type=repo.kind,
+                revision=repo.revision,
                 allow_patterns=[below + name for below in folders for name in patterns],
                 ignore_patterns=[f"{below}*/*" for below in folders],
             )
@@ -274,27 +280,27 @@ def _snapshot(place: Place, patterns: Iterable[str]) -> Path:
 
 
 @contextmanager
-def hub_errors(place: Place) -> Iterator[None]:
+def hub_errors(repo: HubRepository) -> Iterator[None]:
     """Turns what the hub's client raises into `ModelUnavailable` with the remedy."""
     from huggingface_hub.errors import HFValidationError
 
     try:
         yield
     except HFValidationError as error:
-        raise BadCard(f"card {place.name!r}: not a hub id: {place.hub!r} ({error})") from None
+        raise BadCard(f"card {repo.name!r}: not a hub id: {repo.hub!r} ({error})") from None
     except Exception as error:  # the client lets through whatever its HTTP library raises
-        failure = _explain(place, error)
+        failure = _explain(repo, error)
         if failure is None:
             raise
         raise failure from error
 
 
-def _explain(place: Place, error: Exception) -> ModelUnavailable | None:
+def _explain(repo: HubRepository, error: Exception) -> ModelUnavailable | None:
     """The error in our words; None where it is not the hub's doing."""
     from huggingface_hub import errors
 
-    hub, page = place.hub, place.licence_page
-    name = f"{'corpus' if place.kind == 'dataset' else 'model'} {place.name!r}"
+    hub, page = repo.hub, repo.licence_page
+    name = f"{'corpus' if repo.kind == 'dataset' else 'model'} {repo.name!r}"
     chain = list(_causes(error))
     status = {
         response.status_code
@@ -305,7 +311,7 @@ def _explain(place: Place, error: Exception) -> ModelUnavailable | None:
     def raised(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in chain)
 
-    if raised(errors.GatedRepoError) or (place.gated and status & {401, 403}):
+    if raised(errors.GatedRepoError) or (repo.gated and status & {401, 403}):
         return ModelUnavailable(
             f"{name} is gated: the hub gives {hub} only to those who accepted its licence",
             f"Accept it at {page or f'https://huggingface.co/{hub}'}, then log in with "
@@ -314,22 +320,22 @@ def _explain(place: Place, error: Exception) -> ModelUnavailable | None:
     if raised(errors.RepositoryNotFoundError):
         return ModelUnavailable(
             f"{name}: no repository {hub!r} on the hub, or it is private",
-            f"Check {place.keys[0]}, or log in with `huggingface-cli login` (or `hf auth login`).",
+            f"Check {repo.keys[0]}, or log in with `huggingface-cli login` (or `hf auth login`).",
         )
     if raised(errors.RevisionNotFoundError):
         return ModelUnavailable(
-            f"{name}: {hub} has no revision {place.revision}",
-            f"Check {place.keys[1]}: it may have been removed.",
+            f"{name}: {hub} has no revision {repo.revision}",
+            f"Check {repo.keys[1]}: it may have been removed.",
         )
     if raised(errors.OfflineModeIsEnabled):
         return HubUnreachable(
             f"{name}: {hub} is not in the local cache, and the hub is switched off",
-            f"Unset HF_HUB_OFFLINE, or give a local copy with {place.local}.",
+            f"Unset HF_HUB_OFFLINE, or give a local copy with {repo.local}.",
         )
     if status:
         return ModelUnavailable(
             f"{name}: the hub answered {', '.join(map(str, sorted(status)))} for {hub}",
-            f"Try again later, or give a local copy with {place.local}.",
+            f"Try again later, or give a local copy with {repo.local}.",
         )
     disk = next((cause for cause in chain if getattr(cause, "errno", None) in _DISK_ERRORS), None)
     if disk is not None:
@@ -349,7 +355,7 @@ def _explain(place: Place, error: Exception) -> ModelUnavailable | None:
         return HubUnreachable(
             f"{name}: the hub cannot be reached for {hub}, which is not in the local cache",
             "Check the network (and HF_ENDPOINT, HTTPS_PROXY), or give a local copy with "
-            f"{place.local}.",
+            f"{repo.local}.",
         )
     return None
 

@@ -24,7 +24,7 @@ from zoo.files import read_bounded, sha256_of
 MANIFEST = "manifest.json"
 
 
-class Part(Strict):
+class DumpArray(Strict):
     """One array of a layer. Its last axis is the width; the others count tokens."""
 
     path: str
@@ -38,19 +38,19 @@ class Part(Strict):
         return math.prod(self.shape[:-1])
 
 
-class Layer(Strict):
+class DumpLayer(Strict):
     """The arrays of one layer, in order."""
 
     layer: int = Field(ge=0)
-    parts: tuple[Part, ...] = Field(min_length=1)
+    parts: tuple[DumpArray, ...] = Field(min_length=1)
 
 
-class Stream(Strict):
+class DumpStream(Strict):
     """Layers of one width over the same tokens."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     width: int = Field(ge=1)
-    layers: tuple[Layer, ...] = Field(min_length=1)
+    layers: tuple[DumpLayer, ...] = Field(min_length=1)
 
     @property
     def tokens(self) -> int:
@@ -73,7 +73,7 @@ class Manifest(Strict):
     format: Literal["gammabench-dump-1"] = "gammabench-dump-1"
     summary: str
     domain: Domain
-    streams: tuple[Stream, ...] = Field(min_length=1)
+    streams: tuple[DumpStream, ...] = Field(min_length=1)
     files: tuple[File, ...] = Field(min_length=1)
 
     def identity(self) -> str:
@@ -83,7 +83,7 @@ class Manifest(Strict):
 
 
 def make_manifest(
-    folder: Path, streams: tuple[Stream, ...], domain: Domain, summary: str = ""
+    folder: Path, streams: tuple[DumpStream, ...], domain: Domain, summary: str = ""
 ) -> Manifest:
     """The manifest of a folder; reads its files once, to hash them."""
     paths = sorted({part.path for part in _parts(streams)})
@@ -173,7 +173,7 @@ def _other_arrays(folder: Path, manifest: Manifest, sound: set[str]) -> Iterator
     from zoo.arrays import read_headers
 
     listed = {file.path for file in manifest.files}
-    by_file: dict[str, list[Part]] = {}
+    by_file: dict[str, list[DumpArray]] = {}
     for part in _parts(manifest.streams):
         by_file.setdefault(part.path, []).append(part)
     for path, parts in by_file.items():
@@ -215,7 +215,7 @@ def checked_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def described(streams: Iterable[Stream]) -> str:
+def described(streams: Iterable[DumpStream]) -> str:
     """The streams in a line."""
     return "; ".join(
         f"{stream.name}: {len(stream.layers)} layer{'s' if len(stream.layers) > 1 else ''} x "
@@ -224,7 +224,7 @@ def described(streams: Iterable[Stream]) -> str:
     )
 
 
-def _parts(streams: Iterable[Stream]) -> Iterator[Part]:
+def _parts(streams: Iterable[DumpStream]) -> Iterator[DumpArray]:
     for stream in streams:
         for layer in stream.layers:
             yield from layer.parts

@@ -13,7 +13,7 @@ profiles     An embedded ICC profile or gamma is not applied: the numbers are re
              preprocessing of models does.
 frames       Of an animation, a burst or several pages, the first; the others are counted.
 size         At most `MOST_PIXELS`; a larger one is refused before it is decoded.
-format       What the file's first bytes say, whatever its name; one of `FORMATS`.
+format       What the file's first bytes say, whatever its name; PNG, JPEG, BMP, TIFF, WEBP or GIF.
 
 Every refusal names the file.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 
 # Where Pillow itself refuses; as RGB it is half a gigabyte.
 MOST_PIXELS = 178_956_970
@@ -96,14 +96,14 @@ def _opened(path: Path) -> Iterator[Image]:
         try:
             # Not opened by its name: Pillow would map a TIFF that is turned with its sides swapped.
             check_regular(path)
-            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
                 yield image
         except (BadCorpus, MemoryError):
             raise
         except Image.DecompressionBombError:
             raise _too_large(path) from None
         except UnidentifiedImageError:
-            raise BadCorpus(f"{path} is not an image ({', '.join(FORMATS)})", remedy) from None
+            raise BadCorpus(f"{path} is not an image ({', '.join(_FORMATS)})", remedy) from None
         except Exception as error:  # decoders raise whatever a broken file makes them stumble over
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BadCorpus(f"{path} cannot be decoded ({reason})", remedy) from None

@@ -21,7 +21,7 @@ from zoo.cards import DOMAINS, Card, CorpusCard, read_model
 from zoo.errors import BadCard, UnknownName, UsageError
 from zoo.suites import Suite
 
-ENTRY_POINTS = "gammabench.cards"
+_ENTRY_POINTS = "gammabench.cards"
 DEFAULT_SUITE = "embedded"
 
 
@@ -158,7 +158,7 @@ def load_registry(folders: Iterable[Path] = ()) -> Registry:
 
 def _distributed() -> Iterator[tuple[str, Path]]:
     """The folders that other installed distributions offer, without importing them."""
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    for entry in importlib.metadata.entry_points(group=_ENTRY_POINTS):
         spec = importlib.util.find_spec(entry.module)
         for location in (spec and spec.submodule_search_locations) or ():
             yield f"entry point {entry.name!r}", Path(location)

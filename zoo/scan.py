@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from zoo.arrays import FORMATS, Header, is_array_file, read_headers
+from zoo.arrays import ARRAY_FORMATS, Header, is_array_file, read_headers
 from zoo.errors import BadActivations, BadManifest
 from zoo.files import natural_order
-from zoo.manifest import Layer, Manifest, Part, Stream
+from zoo.manifest import DumpArray, DumpLayer, DumpStream, Manifest
 
 # AlphaFold 3: `<job>/seed-<n>_embeddings/<job>_seed-<n>_embeddings.npz` by run_alphafold.py
 # --save_embeddings. [tokens, 384] and [tokens, tokens, 128], half precision.
@@ -36,7 +36,7 @@ _MOST_STREAMS = 8
 
 def scan(
     folder: Path, *, pattern: str | None = None, key: str | None = None, flatten: bool = False
-) -> tuple[Stream, ...]:
+) -> tuple[DumpStream, ...]:
     """The streams that the arrays of a folder make, from their headers.
 
     Args:
@@ -60,7 +60,7 @@ def scan(
         return _alphafold(folder, jobs)
     wanted = _matcher(pattern or "**/*")
     named = _matcher(key) if key is not None else None
-    found: dict[tuple[str, int], dict[int, list[Part]]] = {}
+    found: dict[tuple[str, int], dict[int, list[DumpArray]]] = {}
     unnumbered: list[str] = []
     for path in _array_files(folder):
         relative = path.relative_to(folder).as_posix()
@@ -85,7 +85,7 @@ def scan(
     numbered = sum(len(parts) for layers in found.values() for parts in layers.values())
     if not numbered:
         raise BadManifest(
-            f"{folder} holds no activations ({', '.join(FORMATS)})"
+            f"{folder} holds no activations ({', '.join(ARRAY_FORMATS)})"
             + (f" that {pattern or key!r} names" if pattern or key else ""),
             "Arrays are real floating point, [tokens, width].",
         )
@@ -109,7 +109,7 @@ def layer_number(name: str) -> int | None:
 
 def shared_name(name: str) -> str:
     """What the names of a stream's arrays have in common: without layers' and shards' numbers."""
-    name = re.sub(rf"({'|'.join(map(re.escape, FORMATS))})(?=/|$)", "", name)
+    name = re.sub(rf"({'|'.join(map(re.escape, ARRAY_FORMATS))})(?=/|$)", "", name)
     name = _LAYER.sub(lambda match: match[0].removesuffix(match[1]), name)
     return re.sub(r"[\W_]+", "-", _SHARD_NUMBER.sub("", name)).strip("-").lower()
 
@@ -171,7 +171,7 @@ def _headers(path: Path) -> list[Header]:
         raise BadManifest(error.message, error.remedy) from None
 
 
-def _part(path: str, header: Header, where: str, flatten: bool) -> Part:
+def _part(path: str, header: Header, where: str, flatten: bool) -> DumpArray:
     shape = header.shape
     if not header.is_float:
         raise BadManifest(f"{where} holds {header.dtype}, not real floating point numbers")
@@ -180,15 +180,15 @@ def _part(path: str, header: Header, where: str, flatten: bool) -> Part:
             f"{where} has shape {shape}, not [tokens, width]",
             "If no padding is among its tokens, give --flatten." if len(shape) > 2 else "",
         )
-    return Part(path=path, key=header.key, shape=shape, dtype=header.dtype)
+    return DumpArray(path=path, key=header.key, shape=shape, dtype=header.dtype)
 
 
-def _stream(name: str, width: int, layers: dict[int, list[Part]]) -> Stream:
+def _stream(name: str, width: int, layers: dict[int, list[DumpArray]]) -> DumpStream:
     """The stream, if its layers are divided into the same runs of tokens."""
-    stream = Stream(
+    stream = DumpStream(
         name=name,
         width=width,
-        layers=tuple(Layer(layer=i, parts=tuple(parts)) for i, parts in sorted(layers.items())),
+        layers=tuple(DumpLayer(layer=i, parts=tuple(parts)) for i, parts in sorted(layers.items())),
     )
     runs = {layer.layer: [part.tokens for part in layer.parts] for layer in stream.layers}
     first = stream.layers[0].layer
@@ -216,8 +216,8 @@ def alphafold_files(folder: Path) -> list[Path]:
     return files if all(path.parent.parent in jobs for path in others) else []
 
 
-def _alphafold(folder: Path, files: Iterable[Path]) -> tuple[Stream, ...]:
-    found: dict[str, dict[int, list[Part]]] = {}
+def _alphafold(folder: Path, files: Iterable[Path]) -> tuple[DumpStream, ...]:
+    found: dict[str, dict[int, list[DumpArray]]] = {}
     for path in files:
         relative = path.relative_to(folder).as_posix()
         headers = {header.key: header for header in _headers(path)}

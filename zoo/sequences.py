@@ -21,7 +21,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from zoo.errors import BadCorpus
-from zoo.fasta import Row
+from zoo.fasta import SequenceRow
+from zoo.letters import DNA_LETTERS, PROTEIN_LETTERS
 
 # Longer than what any trunk of the zoo takes at once (Borzoi: 524,288), so a piece fills a window.
 PIECE = 1 << 20
@@ -29,18 +30,17 @@ PIECE = 1 << 20
 # The share of N beyond which a piece of DNA is left out.
 MOST_N = 0.1
 
-_AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWYXBZUO"
 _TO_PROTEIN = str.maketrans("J", "X")
 _TO_DNA = str.maketrans("URYSWKMBDHV", "TNNNNNNNNNN")
 _FOREIGN = {
-    "protein": re.compile(f"[^{_AMINO_ACIDS}]"),
-    "dna": re.compile("[^ACGTN]"),
-    "contig": re.compile(f"[^{_AMINO_ACIDS}acgtn]"),
+    "protein": re.compile(f"[^{PROTEIN_LETTERS}]"),
+    "dna": re.compile(f"[^{DNA_LETTERS}]"),
+    "contig": re.compile(f"[^{PROTEIN_LETTERS}acgtn]"),
 }
 _STRANDS = re.compile(r"<[+-]>")
 
 
-def read_sequences(rows: Iterable[Row], kind: str) -> tuple[list[str], list[str]]:
+def read_sequences(rows: Iterable[SequenceRow], kind: str) -> tuple[list[str], list[str]]:
     """The sequences that rows of letters give, and what the rules did, in words.
 
     Args:

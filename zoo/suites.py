@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from zoo.cards import Card, Name, Strict
+from zoo.cards import Card, Identifier, Strict
 from zoo.errors import UsageError
 
 # One number, a range (`1-11`), or several of these with commas.
@@ -25,8 +25,8 @@ class Published(Strict):
     """
 
     layer_offset: int
-    layer_offsets: dict[Name, int] = Field(default_factory=dict)
-    names: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
+    layer_offsets: dict[Identifier, int] = Field(default_factory=dict)
+    names: dict[Identifier, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class Suite(Strict):
@@ -36,10 +36,10 @@ class Suite(Strict):
     published: of suites whose layers are in published tables.
     """
 
-    id: Name
+    id: Identifier
     summary: str
-    models: tuple[Name, ...] = Field(min_length=1)
-    layers: dict[Name, Numbers] = Field(default_factory=dict)
+    models: tuple[Identifier, ...] = Field(min_length=1)
+    layers: dict[Identifier, Numbers] = Field(default_factory=dict)
     protocol: str | None = None
     published: Published | None = None
 

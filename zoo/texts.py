@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import BadCorpus, MissingExtra, UsageError
-from zoo.fasta import FASTA_SUFFIXES, Row, open_text, read_fasta, read_regions
+from zoo.fasta import FASTA_SUFFIXES, SequenceRow, open_text, read_fasta, read_regions
 from zoo.files import check_regular
 from zoo.sequences import read_sequences
 
 _TABLES = (".jsonl", ".parquet")
-SUFFIXES = {
+CORPUS_SUFFIXES = {
     "text": (*_TABLES, ".txt"),
     "protein": (*FASTA_SUFFIXES, *_TABLES),
     "dna": (*FASTA_SUFFIXES, *_TABLES),
@@ -52,7 +52,7 @@ def files_of(path: Path, kind: str, glob: str = "*") -> list[Path]:
     return [
         file
         for file in sorted(path.rglob("*"))
-        if suffix_of(file) in SUFFIXES[kind]
+        if suffix_of(file) in CORPUS_SUFFIXES[kind]
         and file.is_file()
         and file.name[0] != "."
         and fnmatch.fnmatch(file.relative_to(path).as_posix(), glob)
@@ -61,15 +61,15 @@ def files_of(path: Path, kind: str, glob: str = "*") -> list[Path]:
 
 def check_suffix(path: Path, kind: str) -> None:
     """Raises `BadCorpus` where a file of this name cannot hold this kind."""
-    if suffix_of(path) not in SUFFIXES[kind]:
+    if suffix_of(path) not in CORPUS_SUFFIXES[kind]:
         raise BadCorpus(
             f"corpus {path}: a {kind} corpus is not read from a file named like this",
-            f"Give a file ending in {', '.join(sorted(SUFFIXES[kind]))}.",
+            f"Give a file ending in {', '.join(sorted(CORPUS_SUFFIXES[kind]))}.",
         )
 
 
 def check_options(path: Path, kind: str, column: str | None, regions: Path | None) -> None:
-    """Refuses what a corpus of this kind would not hear: see `check_files` for its files.
+    """Refuses what a corpus of this kind would not hear: see `check_file_options` for its files.
 
     Raises:
         UsageError: naming the option and why it means nothing here.
@@ -85,7 +85,7 @@ def check_options(path: Path, kind: str, column: str | None, regions: Path | Non
         )
 
 
-def check_files(files: list[Path], column: str | None, regions: Path | None) -> None:
+def check_file_options(files: list[Path], column: str | None, regions: Path | None) -> None:
     """Refuses options that one of the files would not hear.
 
     Raises:
@@ -115,14 +115,14 @@ def read_examples(
         UsageError: a file would not hear an option.
     """
     files = files_of(path, kind, glob)
-    check_files(files, column, regions)
+    check_file_options(files, column, regions)
     for file in files:
         try:
             check_regular(file)
         except OSError as error:
             raise BadCorpus(f"{file} cannot be read ({error.strerror})") from None
     if regions is not None:
-        rows: Iterator[Row] = iter(read_regions(files, regions))
+        rows: Iterator[SequenceRow] = iter(read_regions(files, regions))
     else:
         rows = itertools.chain.from_iterable(_rows(file, kind, column) for file in files)
     if kind == "text":
@@ -130,12 +130,12 @@ def read_examples(
     return Examples(*read_sequences(rows, kind))
 
 
-def _rows(path: Path, kind: str, column: str | None) -> Iterator[Row]:
+def _rows(path: Path, kind: str, column: str | None) -> Iterator[SequenceRow]:
     key = column or ("text" if kind == "text" else "sequence")
     suffix = suffix_of(path)
     if suffix in FASTA_SUFFIXES:
         return read_fasta(path)
-    readers: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+    readers: dict[str, Callable[[Path, str], Iterator[SequenceRow]]] = {
         ".txt": _read_txt,
         ".jsonl": _read_jsonl,
         ".parquet": _read_parquet,
@@ -143,14 +143,14 @@ def _rows(path: Path, kind: str, column: str | None) -> Iterator[Row]:
     return readers[suffix](path, key)
 
 
-def _read_txt(path: Path, key: str) -> Iterator[Row]:
+def _read_txt(path: Path, key: str) -> Iterator[SequenceRow]:
     with open_text(path) as file:
         text = file.read()
     for number, passage in enumerate(text.split("\n\n"), 1):
-        yield Row(f"{path}, passage {number}", passage.strip())
+        yield SequenceRow(f"{path}, passage {number}", passage.strip())
 
 
-def _read_jsonl(path: Path, key: str) -> Iterator[Row]:
+def _read_jsonl(path: Path, key: str) -> Iterator[SequenceRow]:
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -162,14 +162,14 @@ def _read_jsonl(path: Path, key: str) -> Iterator[Row]:
                 raise _no_text(where, key) from None
             if value is not None and not isinstance(value, str):
                 raise _no_text(where, key)
-            yield Row(where, value or "")
+            yield SequenceRow(where, value or "")
 
 
 def _no_text(where: str, key: str) -> BadCorpus:
     return BadCorpus(f"{where}: not a JSON object with a text at the key {key!r}")
 
 
-def _read_parquet(path: Path, key: str) -> Iterator[Row]:
+def _read_parquet(path: Path, key: str) -> Iterator[SequenceRow]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -193,6 +193,6 @@ def _read_parquet(path: Path, key: str) -> Iterator[Row]:
         for batch in file.iter_batches(columns=[key]):
             for value in batch.column(0).to_pylist():
                 number += 1
-                yield Row(f"{path}, row {number}", value or "")
+                yield SequenceRow(f"{path}, row {number}", value or "")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadCorpus(f"{path} cannot be read ({' '.join(str(error).split())[:200]})") from None

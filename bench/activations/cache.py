@@ -38,11 +38,11 @@ from zoo.files import content_hash, sha256_of, write_atomically
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.activations.shuffle import Place, Shuffled
-    from bench.activations.stream import Notify, Stream
+    from bench.activations.shuffle import Shuffled, StreamPosition
+    from bench.activations.stream import ActivationStream, Notify
 
-FORMAT = 1
-MANIFEST, SPECIAL, NAME = "manifest.json", "special.json", "activations"
+_FORMAT = 1
+_MANIFEST, _SPECIAL, _NAME = "manifest.json", "special.json", "activations"
 
 # Keys of a protocol that decide which rows there are and how they are computed.
 _DATA_KEYS = ("data_seed", "forward_tokens", "dtype")
@@ -60,7 +60,7 @@ def training_rows(block: Block) -> int:
     return protocol.buffer + (block.steps - 1) // per_cycle * per_cycle * protocol.batch
 
 
-def size(block: Block) -> int:
+def cache_bytes(block: Block) -> int:
     """Bytes that the cache of a block takes on disk."""
     rows = block.tokens + training_rows(block)
     return 4 * block.card.tap.width * rows * len(block.layers)
@@ -75,13 +75,13 @@ class Shard:
     sha256: str
 
 
-class Entry:
+class CachedLayer:
     """One layer's folder, there or not."""
 
     def __init__(self, root: Path, block: Block, spec: Spec, device: str) -> None:
         self.layer = spec.layer
         self.identity: dict[str, Any] = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "metric_version": spec.metric_version,
             "model": spec.model,
             "weights": spec.weights,
@@ -101,7 +101,7 @@ class Entry:
     def shards(self) -> list[Shard]:
         """The shards, if the folder holds rows enough; else none."""
         try:
-            manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
             shards = [Shard(**each) for each in manifest["shards"]]
             whole = manifest["identity"] == self.identity and all(
                 (self.folder / each.name).is_file() for each in shards
@@ -113,7 +113,7 @@ class Entry:
     def special_tokens(self) -> SpecialTokens | None:
         """What special tokens do to the layer, if it was stored and is whole."""
         try:
-            stored = json.loads((self.folder / SPECIAL).read_text(encoding="utf-8"))
+            stored = json.loads((self.folder / _SPECIAL).read_text(encoding="utf-8"))
             found = SpecialTokens.model_validate(stored["special"])
             whole = stored["hash"] == content_hash(stored["special"])
         except (OSError, ValueError, TypeError, KeyError):
@@ -124,33 +124,35 @@ class Entry:
         """Writes it beside the shards."""
         special = found.model_dump()
         text = json.dumps({"special": special, "hash": content_hash(special)}, indent=1)
-        write_atomically(self.folder / SPECIAL, text)
+        write_atomically(self.folder / _SPECIAL, text)
 
     def is_sound(self) -> bool:
         """Whether every shard's bytes are those that were written."""
         return all(sha256_of(self.folder / shard.name) == shard.sha256 for shard in self.shards())
 
 
-def entries(block: Block, root: Path, device: str) -> list[Entry]:
+def cached_layers(block: Block, root: Path, device: str) -> list[CachedLayer]:
     """The folders of a block's layers, in the order of the layers."""
     first = {spec.layer: spec for spec in reversed(block.specs)}
-    return [Entry(root, block, first[layer], device) for layer in block.layers]
+    return [CachedLayer(root, block, first[layer], device) for layer in block.layers]
 
 
 def hits(block: Block, root: Path) -> int:
     """How many of a block's layers are stored, computed on any kind of device."""
     kinds = ("cpu", "cuda", "mps")
-    found = {e.layer for kind in kinds for e in entries(block, root, kind) if e.shards()}
+    found = {e.layer for kind in kinds for e in cached_layers(block, root, kind) if e.shards()}
     return len(found)
 
 
-def cached(block: Block, stream: Stream, root: Path, device: str, notify: Notify) -> CachedStream:
+def cached(
+    block: Block, stream: ActivationStream, root: Path, device: str, notify: Notify
+) -> CachedStream:
     """The block's stream from the cache; what is not there is computed and stored first.
 
     Raises:
         OutputError: the folder cannot be written to, or the disk has too little room.
     """
-    wanted = entries(block, root, device)
+    wanted = cached_layers(block, root, device)
     with _alone(wanted, notify):
         missing = []
         for entry in wanted:
@@ -167,7 +169,7 @@ def cached(block: Block, stream: Stream, root: Path, device: str, notify: Notify
 
 
 @contextmanager
-def _alone(entries: Sequence[Entry], notify: Notify) -> Iterator[None]:
+def _alone(entries: Sequence[CachedLayer], notify: Notify) -> Iterator[None]:
     """While this holds, no other process looks for these entries: it waits, and finds them there.
 
     Raises:
@@ -196,9 +198,11 @@ def _alone(entries: Sequence[Entry], notify: Notify) -> Iterator[None]:
 
 
 class CachedStream:
-    """What `bench.activations.stream.Stream` gives, out of files."""
+    """What `bench.activations.stream.ActivationStream` gives, out of files."""
 
-    def __init__(self, stream: Stream, entries: Sequence[Entry], sampled: int) -> None:
+    def __init__(
+        self, stream: ActivationStream, entries: Sequence[CachedLayer], sampled: int
+    ) -> None:
         self._stream = stream
         self._entries = entries
         self._sampled = sampled
@@ -219,20 +223,20 @@ class CachedStream:
         self, tokens: int, sample: Mapping[int, Statistics]
     ) -> dict[int, SpecialTokens]:
         """As the function; the model is asked only for layers that were never stored."""
-        from bench.activations.special_tokens import special_tokens
+        from bench.activations.special_tokens import measure_special_tokens
 
         stored = {entry.layer: entry for entry in self._entries if entry.layer in sample}
         known = {layer: entry.special_tokens() for layer, entry in stored.items()}
         found = {layer: special for layer, special in known.items() if special is not None}
         if missing := {layer: sample[layer] for layer in sample.keys() - found.keys()}:
-            new = special_tokens(self._stream, tokens, missing)
+            new = measure_special_tokens(self._stream, tokens, missing)
             for layer, special in new.items():
                 stored[layer].store_special_tokens(special)
             found |= new
         return found
 
     def shuffled(self, batch: int) -> Shuffled:
-        """As `Stream.shuffled`."""
+        """As `ActivationStream.shuffled`."""
         from bench.activations.shuffle import Shuffled
 
         protocol = self._stream.protocol
@@ -247,22 +251,22 @@ class CachedStream:
 
 class CachedSource:
     """Rows of several layers' files in order, from row `first` on; takes the place of
-    `bench.activations.stream.Source`."""
+    `bench.activations.stream.CorpusRows`."""
 
-    def __init__(self, entries: Sequence[Entry], first: int, device: str) -> None:
+    def __init__(self, entries: Sequence[CachedLayer], first: int, device: str) -> None:
         self._files = {entry.layer: (entry.folder, entry.shards()) for entry in entries}
         self._first = first
         self._device = device
         self._taken = 0
 
     @property
-    def place(self) -> Place:
+    def place(self) -> StreamPosition:
         """Where the next row comes from: a number of rows."""
-        from bench.activations.shuffle import Place
+        from bench.activations.shuffle import StreamPosition
 
-        return Place(rows=self._taken)
+        return StreamPosition(rows=self._taken)
 
-    def go_to(self, place: Place) -> None:
+    def go_to(self, place: StreamPosition) -> None:
         """Go on at `place`."""
         self._taken = place.rows
 
@@ -284,7 +288,7 @@ class CachedSource:
         from safetensors import safe_open
 
         with safe_open(path, framework="pt", device=self._device) as file:
-            rows: Tensor = file.get_slice(NAME)[start : start + count]
+            rows: Tensor = file.get_slice(_NAME)[start : start + count]
         return rows
 
 
@@ -300,7 +304,7 @@ def _find(shards: Sequence[Shard], row: int) -> tuple[Shard, int]:
 # ----------------------------------------------------------------------------------- writing
 
 
-def _fill(stream: Stream, missing: Sequence[Entry], block: Block) -> None:
+def _fill(stream: ActivationStream, missing: Sequence[CachedLayer], block: Block) -> None:
     """Computes the rows of the entries and stores them."""
     root = missing[0].folder.parent
     needed = sum(4 * entry.width * entry.rows for entry in missing)
@@ -337,7 +341,7 @@ def _write(writers: dict[int, _Writer], pieces: Iterator[dict[int, Tensor]]) -> 
 class _Writer:
     """Writes one entry into a scratch folder, shard by shard."""
 
-    def __init__(self, entry: Entry, scratch: Path) -> None:
+    def __init__(self, entry: CachedLayer, scratch: Path) -> None:
         import torch
 
         self.entry = entry
@@ -372,12 +376,12 @@ class _Writer:
             "shards": [asdict(shard) for shard in self._shards],
         }
         text = json.dumps(manifest, indent=1) + "\n"
-        (self.folder / MANIFEST).write_text(text, encoding="utf-8")
+        (self.folder / _MANIFEST).write_text(text, encoding="utf-8")
         place = self.entry.folder
         if not place.is_dir():
             os.replace(self.folder, place)
             return
-        names = [*(shard.name for shard in self._shards), MANIFEST]
+        names = [*(shard.name for shard in self._shards), _MANIFEST]
         for name in names:
             os.replace(self.folder / name, place / name)
         for left in set(place.glob("*.safetensors")) - {place / name for name in names}:
@@ -389,7 +393,7 @@ class _Writer:
         if not self._filled:
             return
         path = self.folder / f"{len(self._shards):05}.safetensors"
-        save_file({NAME: self._pending[: self._filled].contiguous()}, path)
+        save_file({_NAME: self._pending[: self._filled].contiguous()}, path)
         with path.open("rb+") as file:
             os.fsync(file.fileno())
         self._shards.append(Shard(path.name, self._filled, sha256_of(path)))

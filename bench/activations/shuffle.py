@@ -13,7 +13,7 @@ from zoo.errors import BadCorpus
 
 
 @dataclass(frozen=True)
-class Place:
+class StreamPosition:
     """Examples used up, windows used of the next one, and rows used of what follows there."""
 
     example: int = 0
@@ -21,14 +21,14 @@ class Place:
     rows: int = 0
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """Rows of activations by layer, in order, taken in any number and from any place on."""
 
     @property
-    def place(self) -> Place:
+    def place(self) -> StreamPosition:
         """Where the next row comes from."""
 
-    def go_to(self, place: Place) -> None:
+    def go_to(self, place: StreamPosition) -> None:
         """Go on at `place`."""
 
     def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
@@ -42,7 +42,7 @@ class Shuffled:
     `protocol.buffer` tokens per layer.
     """
 
-    def __init__(self, source: Rows, buffer: dict[int, Tensor], batch: int, seed: int) -> None:
+    def __init__(self, source: RowSource, buffer: dict[int, Tensor], batch: int, seed: int) -> None:
         self._source = source
         self._buffer = buffer
         self._batch = batch
@@ -81,7 +81,7 @@ class Shuffled:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after `state_dict()` of the same stream; it may hold more layers."""
-        self._source.go_to(Place(*state["place"]))
+        self._source.go_to(StreamPosition(*state["place"]))
         for layer, x in self._buffer.items():
             x.copy_(state["buffer"][layer])
         self._random.set_state(state["random"])

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.tokens import measured
-from bench.activations.stream import Stream
+from bench.activations.stream import ActivationStream
 from bench.records.schema import SpecialTokens, Statistics, TokenGammas
 from bench.statistics.layer import GammaStatistics
 from zoo.cards import TokenRule
@@ -25,8 +25,8 @@ _WINDOWS = 4
 _NONE = "the model has no special tokens, and the card skips none"
 
 
-def special_tokens(
-    stream: Stream, tokens: int, sample: Mapping[int, Statistics]
+def measure_special_tokens(
+    stream: ActivationStream, tokens: int, sample: Mapping[int, Statistics]
 ) -> dict[int, SpecialTokens]:
     """By layer, the gammas of the first `tokens` tokens that are not padding, and of those among
     them that are neither special nor skipped.
@@ -57,11 +57,11 @@ def _rules(rule: TokenRule) -> dict[str, TokenRule]:
     }
 
 
-def _examples(stream: Stream) -> Any:
+def _examples(stream: ActivationStream) -> Any:
     return stream.corpus.examples(stream.protocol.data_seed)
 
 
-def _counts(stream: Stream, rule: TokenRule) -> list[int]:
+def _counts(stream: ActivationStream, rule: TokenRule) -> list[int]:
     """How many tokens of each of the first windows the rule measures."""
     adapter = stream.adapter
     windows = (item for example in _examples(stream) for item in adapter.windows(example))
@@ -71,7 +71,7 @@ def _counts(stream: Stream, rule: TokenRule) -> list[int]:
 
 
 def _measure(
-    stream: Stream, rule: TokenRule, tokens: int, layers: list[int]
+    stream: ActivationStream, rule: TokenRule, tokens: int, layers: list[int]
 ) -> dict[int, TokenGammas | str]:
     """The gammas by layer, or why there are none."""
     measuring = stream.measuring(rule, layers)

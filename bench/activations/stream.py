@@ -1,7 +1,7 @@
 """One stream of activations for a block: the frozen evaluation sample, then shuffled batches.
 
-Everything here can be left at any row and resumed there: a `Place` says where the source is,
-and the shuffling buffer gives and takes its state.
+Everything here can be left at any row and resumed there: a `StreamPosition` says where it is in the
+corpus, and the shuffling buffer gives and takes its state.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adapters import Adapter
-from bench.activations.shuffle import Place, Shuffled, row_count
+from bench.activations.shuffle import Shuffled, StreamPosition, row_count
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.plan.protocol import Protocol
 from zoo.cards import TokenRule
@@ -26,7 +26,7 @@ _PATIENCE = 100_000
 Notify = Callable[[str], None]
 
 
-class Stream:
+class ActivationStream:
     """The activations of some layers of one model on one corpus.
 
     Nothing here depends on which layers are asked for, only on the protocol: a layer measured
@@ -79,32 +79,32 @@ class Stream:
         self.sampled_examples = source.examples_read()
         return kept
 
-    def unshuffled(self) -> Source:
+    def unshuffled(self) -> CorpusRows:
         """The activations of the corpus from its beginning."""
         seed = self.protocol.data_seed
-        return Source(
+        return CorpusRows(
             self,
             lambda start: _from(self.corpus.examples(seed), start),
             patience=self._patience(0),
         )
 
-    def training(self) -> Source:
+    def training(self) -> CorpusRows:
         """The activations after the evaluation sample's examples, without end."""
         seed, skip = self.protocol.data_seed, self.sampled_examples
-        return Source(
+        return CorpusRows(
             self,
             lambda start: self.corpus.training(seed, skip, start),
             patience=self._patience(skip),
         )
 
-    def only(self, layers: Sequence[int]) -> Stream:
+    def only(self, layers: Sequence[int]) -> ActivationStream:
         """The same stream of some of the layers, from its beginning."""
-        return Stream(self.adapter, self._given, layers, self.protocol, self.notify)
+        return ActivationStream(self.adapter, self._given, layers, self.protocol, self.notify)
 
-    def measuring(self, rule: TokenRule, layers: Sequence[int]) -> Stream:
+    def measuring(self, rule: TokenRule, layers: Sequence[int]) -> ActivationStream:
         """The same stream of some of the layers, of the tokens that another rule measures."""
         adapter = self.adapter.measuring(rule)
-        twin = Stream(adapter, self._given, layers, self.protocol, self.notify)
+        twin = ActivationStream(adapter, self._given, layers, self.protocol, self.notify)
         twin.windows_per_pass = self.windows_per_pass
         return twin
 
@@ -132,7 +132,7 @@ class Stream:
         return (len(self.corpus.items) - skip) * (self.batch_size + 1)
 
 
-class Source:
+class CorpusRows:
     """Rows of activations in the order of a corpus, taken in any number.
 
     Args:
@@ -142,22 +142,22 @@ class Source:
     """
 
     def __init__(
-        self, stream: Stream, examples: Callable[[int], Iterator[Any]], *, patience: int
+        self, stream: ActivationStream, examples: Callable[[int], Iterator[Any]], *, patience: int
     ) -> None:
         self._stream = stream
         self._examples = examples
         self._patience = patience
         self._unproductive = 0  # examples since the last token
-        self.go_to(Place())
+        self.go_to(StreamPosition())
 
-    def go_to(self, place: Place) -> None:
+    def go_to(self, place: StreamPosition) -> None:
         """Go on at `place`: what lies before its batch is not computed again."""
         stream = self._stream
-        self._after = Place(place.example, place.window)
+        self._after = StreamPosition(place.example, place.window)
         self._used = 0  # rows used after that place
         self._to_skip = place.rows
         self._rest: dict[int, Tensor] = {}
-        self._end: Place | None = self._after
+        self._end: StreamPosition | None = self._after
         self._batches = stream.adapter.activations(
             stream.layers,
             self._watched(self._examples(place.example)),
@@ -168,9 +168,9 @@ class Source:
         self._base = place.example
 
     @property
-    def place(self) -> Place:
+    def place(self) -> StreamPosition:
         """Where the next row comes from."""
-        return Place(self._after.example, self._after.window, self._used + self._to_skip)
+        return StreamPosition(self._after.example, self._after.window, self._used + self._to_skip)
 
     def examples_read(self) -> int:
         """Examples that went into the batches so far, the one under way included."""
@@ -225,7 +225,7 @@ class Source:
         self._end = None
         if batch.end is not None:
             last, windows = batch.end
-            self._end = Place(self._base + last, windows)
+            self._end = StreamPosition(self._base + last, windows)
         return True
 
     def _watched(self, examples: Iterator[Any]) -> Iterator[Any]:

@@ -28,7 +28,7 @@ def command(sae: str, out: Path, to: str) -> None:
     bench convert hub:somebody/saes/layer_3 out --to gammabench
     """
     from bench.sae.interop import library, read_sae
-    from bench.sae.interop.check import compare
+    from bench.sae.interop.check import compare_codes
     from bench.sae.interop.hub import sae_path
 
     place = sae_path(sae)
@@ -38,4 +38,4 @@ def command(sae: str, out: Path, to: str) -> None:
     click.echo(f"{out}: {name} to {to}, {found.family.name}, n {found.n:,}, width {found.width:,}")
     for remark in remarks:
         click.echo(f"note: {remark}")
-    click.echo(str(compare(found, again)))
+    click.echo(str(compare_codes(found, again)))

@@ -98,7 +98,7 @@ def command(
         click.echo(json.dumps({"source": source.name} | found.to_dict(), indent=1))
     else:
         click.echo(f"{source.name}: {source.tokens:,} tokens, width {source.width}\n")
-        click.echo(describe(found))
+        click.echo(_describe(found))
 
 
 def _trained(
@@ -166,7 +166,7 @@ def describe_trained(found: TrainedDiagnosis) -> str:
     return f"{found.family}, n {found.n:,}, k {found.k}\n\n{table}\n\n{found.verdict}"
 
 
-def describe(found: Diagnosis) -> str:
+def _describe(found: Diagnosis) -> str:
     """The diagnosis for a reader."""
     parts = (_massive(found), _statistics(found), _death(found), _causes(found), _verdict(found))
     return "\n\n".join(part for part in parts if part)

@@ -77,7 +77,7 @@ def _row(card: Card) -> dict[str, Any]:
             weights_folder(card)
             return row
         row["card"] = card = hub.pinned(card)
-        files = hub.files(hub.Place.of(card))
+        files = hub.files(hub.HubRepository.of(card))
     except ModelError as error:
         return row | {"error": str(error)}
     return row | {
@@ -107,14 +107,14 @@ def _table(rows: list[dict[str, Any]]) -> str:
         {
             "model": row["model"],
             "files": row["files"] or "",
-            "size": size(row["bytes"]) if row["files"] else "",
+            "size": _decimal_size(row["bytes"]) if row["files"] else "",
             "to fetch": _state(row),
             "revision": (row["revision"] or "")[:12],
         }
         for row in rows
     ]
     lines = [tabulate(shown, headers="keys", disable_numparse=True)]
-    lines.append(f"{size(sum(row['missing'] for row in rows))} to fetch")
+    lines.append(f"{_decimal_size(sum(row['missing'] for row in rows))} to fetch")
     return "\n".join(lines)
 
 
@@ -122,11 +122,11 @@ def _state(row: dict[str, Any]) -> str:
     if row["error"]:
         return "unavailable"
     if row["missing"]:
-        return size(row["missing"])
+        return _decimal_size(row["missing"])
     return "is here"
 
 
-def size(count: int) -> str:
+def _decimal_size(count: int) -> str:
     """Bytes for a reader, in decimal units as the hub shows them."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:

@@ -15,7 +15,7 @@ import click
 
 from zoo.errors import BenchError, ModelError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Command(NamedTuple):
@@ -154,7 +154,7 @@ def run_cli(arguments: list[str] | None = None) -> int:
         _discard_output()
         return 1
     except OSError as error:
-        log.debug("failed", exc_info=True)
+        _log.debug("failed", exc_info=True)
         click.echo(f"bench: {' '.join(str(error).split())[:500]}", err=True)
         _discard_output()
         return 2

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+FOLDER_PATH = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 
 
@@ -68,14 +68,14 @@ def _options(*options: Callable[[Function], Function]) -> Callable[[Function], F
 cards_option = click.option(
     "--cards",
     multiple=True,
-    type=FOLDER,
+    type=FOLDER_PATH,
     metavar="DIR",
     envvar="GAMMABENCH_CARDS",
     help="Also read cards from this folder; GAMMABENCH_CARDS may name some.",
 )
 output_option = click.option(
     "--output",
-    type=FOLDER,
+    type=FOLDER_PATH,
     default=Path("runs"),
     show_default=True,
     metavar="DIR",
@@ -84,7 +84,7 @@ output_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 cache_option = click.option(
     "--cache",
-    type=FOLDER,
+    type=FOLDER_PATH,
     metavar="DIR",
     help="Keep activations in this folder; with them a second run needs no model.",
 )
@@ -98,7 +98,7 @@ remote_code_option = click.option(
 )
 
 weights_option = click.option(
-    "--weights", type=FOLDER, metavar="DIR", help="Load the model from this folder instead."
+    "--weights", type=FOLDER_PATH, metavar="DIR", help="Load the model from this folder instead."
 )
 corpus_option = click.option(
     "--corpus", type=ANY_PATH, metavar="PATH", help="Read this file or folder instead."

@@ -61,9 +61,9 @@ def _missing(item: Any) -> str:
 
 
 def _cached(block: Any, cache: Path) -> dict[str, Any]:
-    from bench.activations.cache import hits, size
+    from bench.activations.cache import cache_bytes, hits
 
-    return {"cache_size": size(block), "cached_layers": hits(block, cache)}
+    return {"cache_size": cache_bytes(block), "cached_layers": hits(block, cache)}
 
 
 def _cache_columns(row: dict[str, Any]) -> dict[str, str]:

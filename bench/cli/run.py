@@ -18,7 +18,7 @@ from bench.cli.options import (
     remote_code_option,
     which_cells,
 )
-from bench.runner.engines import NAMES, Name
+from bench.runner.engines import ENGINE_NAMES, EngineName
 from zoo.errors import UsageError
 
 
@@ -37,7 +37,7 @@ from zoo.errors import UsageError
 )
 @click.option(
     "--engine",
-    type=click.Choice(NAMES),
+    type=click.Choice(ENGINE_NAMES),
     default="local",
     show_default=True,
     help="Where blocks run: here, in what `accelerate launch` started, or on a Ray cluster.",
@@ -63,7 +63,7 @@ def command(
     force: bool,
     failed: bool,
     workers: int | None,
-    engine: Name,
+    engine: EngineName,
     save_saes: bool,
     checkpoint_every: float,
     as_json: bool,

@@ -25,7 +25,7 @@ from bench.compute.matmul import fast_matmul
 from bench.compute.topk import exact_topk, kth_largest
 from bench.statistics.moments import check_finite
 
-ALWAYS_ON = 0.99
+_ALWAYS_ON = 0.99
 
 # Float32 elements of a chunk's pre-activations: within a processor's cache; large on a GPU.
 _CPU_CHUNK_ELEMENTS = 1 << 22
@@ -87,7 +87,7 @@ class Census:
         """Features that fire on more than 99 % of the tokens; None if firings were not counted."""
         if self.counts is None:
             return None
-        return int((self.counts > ALWAYS_ON * self.tokens).sum())
+        return int((self.counts > _ALWAYS_ON * self.tokens).sum())
 
 
 def census(

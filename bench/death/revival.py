@@ -25,11 +25,10 @@ from scipy.stats import CensoredData, ecdf
 from torch import Tensor
 
 from bench.death.firings import NEVER, FiringClock
+from bench.intervals import CONFIDENCE
 
-CONFIDENCE = 0.95
 
-
-class Fates(NamedTuple):
+class FateMasks(NamedTuple):
     """What became of features that were born dead: disjoint masks, bool [n], on the CPU."""
 
     durable: Tensor
@@ -41,17 +40,17 @@ class Fates(NamedTuple):
         return {name: int(mask.sum()) for name, mask in self._asdict().items()}
 
 
-def fates(clock: FiringClock, born_dead: Tensor, dead: Tensor, steps: int) -> Fates:
+def fates(clock: FiringClock, born_dead: Tensor, dead: Tensor, steps: int) -> FateMasks:
     """Of the features `born_dead` after `steps` steps, where `dead` are dead on the frozen sample.
 
     born_dead, dead: bool [n], on the CPU.
     """
     fired = clock.fired.cpu()
     gone = dead | clock.silent(steps).cpu()
-    return Fates(born_dead & fired & ~gone, born_dead & fired & gone, born_dead & ~fired)
+    return FateMasks(born_dead & fired & ~gone, born_dead & fired & gone, born_dead & ~fired)
 
 
-def durable_times(clock: FiringClock, found: Fates) -> Tensor:
+def durable_times(clock: FiringClock, found: FateMasks) -> Tensor:
     """int64 [n], the step of each feature's durable revival; -1 where there was none."""
     return clock.last_revived.cpu().masked_fill(~found.durable, NEVER)
 

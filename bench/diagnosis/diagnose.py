@@ -34,7 +34,7 @@ from bench.statistics.reservoir import Reservoir
 from bench.statistics.token_norms import ordinary_tokens
 from zoo.errors import BadActivations, UsageError
 
-Source = Tensor | np.ndarray | Activations | Iterable[Tensor | np.ndarray]
+ActivationSource = Tensor | np.ndarray | Activations | Iterable[Tensor | np.ndarray]
 
 # The share of the spread that rounding to float32 may lose.
 _MOST_ROUNDED = 1e-3
@@ -113,7 +113,7 @@ class Diagnosis:
 
 
 def diagnose(
-    activations: Source,
+    activations: ActivationSource,
     *,
     n: int = REFERENCE.n,
     k: int = REFERENCE.k,
@@ -204,7 +204,7 @@ class Read(NamedTuple):
     gamma_without_chance: float | None
 
 
-def read_sample(activations: Source, tokens: int, seed: int, device: str) -> Read:
+def read_sample(activations: ActivationSource, tokens: int, seed: int, device: str) -> Read:
     """The statistics of all tokens, and at most `tokens` of them. Raises BadActivations."""
     statistics: LayerStatistics | None = None
     sample: Reservoir | None = None
@@ -259,7 +259,7 @@ def _as_float32(sample: Tensor, sigma_norm: float) -> Tensor:
     return rounded
 
 
-def _batches(activations: Source) -> Iterator[Tensor]:
+def _batches(activations: ActivationSource) -> Iterator[Tensor]:
     if isinstance(activations, Activations):
         parts: Iterable[Tensor | np.ndarray] = activations.chunks()
     elif isinstance(activations, Tensor | np.ndarray):

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from adapters.tensors import as_tensor
-from zoo.arrays import FORMATS, Header, is_array_file, open_arrays
+from zoo.arrays import ARRAY_FORMATS, Header, is_array_file, open_arrays
 from zoo.errors import BadActivations, UsageError
 from zoo.files import natural_order
 from zoo.scan import ALPHAFOLD_FILES, ALPHAFOLD_STREAMS, layer_number, shared_name
@@ -60,7 +60,7 @@ def open_activations(path: Path, key: str | None = None) -> Activations:
     if not is_array_file(path):
         raise UsageError(
             f"{path}: the format {path.suffix or 'without a suffix'} is not known",
-            f"Known are {', '.join(FORMATS)} and folders of them.",
+            f"Known are {', '.join(ARRAY_FORMATS)} and folders of them.",
         )
     try:
         return _open_file(path, key)
@@ -102,7 +102,8 @@ def _open_folder(path: Path, key: str | None) -> Activations:
 def _opened_together(path: Path, files: Sequence[Path], key: str | None) -> Activations:
     if not files:
         raise UsageError(
-            f"{path} holds no activations", f"Known are files that end in {', '.join(FORMATS)}."
+            f"{path} holds no activations",
+            f"Known are files that end in {', '.join(ARRAY_FORMATS)}.",
         )
     shards = [open_activations(f, key) for f in sorted(files, key=natural_order)]
     widths = {shard.width: shard.name for shard in shards}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.death.census import Census
-from bench.diagnosis.diagnose import Source, read_sample
+from bench.diagnosis.diagnose import ActivationSource, read_sample
 from bench.intervals import Estimate, binomial_interval
 from bench.records.schema import Statistics
 from bench.sae.model import SAE
@@ -84,7 +84,7 @@ class TrainedDiagnosis:
 
 @torch.no_grad()
 def diagnose_sae(
-    activations: Source,
+    activations: ActivationSource,
     sae: SAE,
     *,
     origin: Origin | None = None,

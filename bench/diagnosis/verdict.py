@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from bench.records.schema import Statistics
-from bench.statistics.token_norms import MASSIVE
+from bench.statistics.token_norms import MASSIVE_RATIO
 
 Action = Literal["nothing to do", "center", "whiten", "no cure found", "more tokens"]
 
@@ -119,7 +119,7 @@ def _about_massive(everyone: Rates, ordinary: Rates, stats: Statistics) -> list[
     assert share is not None
     largest = f", the largest {ratio:,.0f} times" if ratio is not None else ""
     said = [
-        f"{share:.2%} of the tokens are massive, over {MASSIVE:.0f} times the median norm"
+        f"{share:.2%} of the tokens are massive, over {MASSIVE_RATIO:.0f} times the median norm"
         f"{largest}: leave them out of training (bench run --set mask_norm=10)."
     ]
     if everyone.centered > everyone.allowed and ordinary.centered <= everyone.centered / 2:

@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bench.sae.arms import parse_arm
-from bench.sae.recipe import FAMILY_KEYS, LATER, MOST, REFERENCE, Recipe
+from bench.sae.recipe import FAMILY_KEYS, LATER_KEY, MOST, REFERENCE, Recipe
 from zoo.cards import read_model, validate
 from zoo.errors import UnknownName, UsageError
 from zoo.plain_yaml import NotPlain, parse
 
-PRESETS = Path(__file__).parent / "protocols"
+PROTOCOLS = Path(__file__).parent / "protocols"
 DEFAULT_PROTOCOL = "quick"
 
 # Keys that say which cells there are, not how one is measured: no part of a cell's hash.
@@ -61,7 +61,7 @@ class Protocol(Recipe):
     data_seed: Seed = Field(
         default=0, description="order of the corpus and of the shuffling buffer"
     )
-    mask_norm: Annotated[float | None, LATER] = Field(
+    mask_norm: Annotated[float | None, LATER_KEY] = Field(
         default=None,
         gt=1,
         le=1e9,
@@ -100,7 +100,7 @@ class Protocol(Recipe):
         """
         others = {key for key in FAMILY_KEYS if getattr(self, key) is None}
         fields = type(self).model_fields.items()
-        later = {key: field.default for key, field in fields if LATER in field.metadata}
+        later = {key: field.default for key, field in fields if LATER_KEY in field.metadata}
         default = {key for key, value in later.items() if getattr(self, key) == value}
         return self.model_dump(exclude=set(AXES) | others | default)
 
@@ -115,7 +115,7 @@ class Protocol(Recipe):
 
 def presets() -> list[str]:
     """The names of the presets."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    return sorted(path.stem for path in PROTOCOLS.glob("*.yaml"))
 
 
 def load_protocol(
@@ -132,7 +132,7 @@ def load_protocol(
         BadCard: the file, or a value, does not validate; names the key and the reason.
         UsageError: a setting that is not KEY=VALUE.
     """
-    path = PRESETS / f"{name}.yaml"
+    path = PROTOCOLS / f"{name}.yaml"
     if not path.is_file():
         path = Path(name)
         if path.suffix not in (".yaml", ".yml") or not path.is_file():

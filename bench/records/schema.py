@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.records.spec import Spec
-from bench.records.versions import VERSION
+from bench.records.versions import SCHEMA_VERSION
 from zoo.errors import BenchError
 
 Count = Annotated[int, Field(ge=0)]
@@ -128,7 +128,7 @@ class Prediction(_Part):
     dead: float
 
 
-class Checkpoint(_Part):
+class TrainingCheckpoint(_Part):
     """The state after a number of training steps."""
 
     step: int
@@ -257,7 +257,7 @@ class Training(_Part):
     steps: int = Field(description="training steps taken")
     tokens: int = Field(description="tokens trained on")
     path: Literal["sparse", "dense"] = Field(description="how the step was computed")
-    checkpoints: tuple[Checkpoint, ...] = Field(description="censuses on the way")
+    checkpoints: tuple[TrainingCheckpoint, ...] = Field(description="censuses on the way")
     silence: Silence | None = Field(description="absent from older records")
     first_firing_relu: FirstFiring = Field(description="of features born dead by ReLU")
     first_firing_topk: FirstFiring = Field(description="of features born dead by TopK")
@@ -362,7 +362,7 @@ class Agreement(_Part):
 class Record(_Part):
     """One cell (model, layer, arm, seed): what was asked, what came out, and where."""
 
-    version: int = Field(ge=VERSION, le=VERSION)
+    version: int = Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
     hash: str
     spec: Spec
     published_layer: int | None = Field(
@@ -406,7 +406,7 @@ def make_record(
     """The record of a measured or failed cell."""
     ok = isinstance(outcome, Result)
     return Record(
-        version=VERSION,
+        version=SCHEMA_VERSION,
         hash=spec.hash,
         spec=spec,
         published_layer=published_layer,

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from zoo.cards import Domain, Name
+from zoo.cards import Domain, Identifier
 from zoo.files import content_hash
 
 # To be raised whenever the same Spec would give other numbers.
@@ -24,7 +24,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     metric_version: int = Field(description="raised whenever the same Spec gives other numbers")
-    model: Name = Field(description="id of the card")
+    model: Identifier = Field(description="id of the card")
     domain: Domain = Field(description="the card's domain")
     weights: str = Field(description="what identifies the weights: a digest, or hub id@revision")
     corpus: str = Field(description="name of the corpus")

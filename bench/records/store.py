@@ -14,7 +14,7 @@ import pydantic
 
 from bench.records.schema import Record
 from bench.records.spec import Spec
-from bench.records.versions import LIFTS, VERSION, lift
+from bench.records.versions import LIFTS, SCHEMA_VERSION, lift
 from zoo.errors import BadRecord
 from zoo.files import content_hash, read_bounded, write_atomically
 
@@ -72,10 +72,10 @@ def read_record(path: Path) -> Record:
         raise BadRecord(f"{path} is not a record ({error})", remedy) from None
     if not isinstance(data, dict) or "version" not in data:
         raise BadRecord(f"{path} is not a record (no version)", remedy)
-    if data["version"] not in [*LIFTS, VERSION]:
+    if data["version"] not in [*LIFTS, SCHEMA_VERSION]:
         raise BadRecord(
             f"{path} has version {data['version']!r}; "
-            f"this gammabench reads versions {min(LIFTS)} to {VERSION}",
+            f"this gammabench reads versions {min(LIFTS)} to {SCHEMA_VERSION}",
             "Update gammabench, or run the cell again.",
         )
     digest = data.pop("digest", None)

@@ -7,8 +7,8 @@ what was written, lifts it, and validates the result. Files on disk stay as they
 To change the schema
 - within an unreleased version (one that no stored record has yet): change `schema.py`, and extend
   the lift that leads to this version, so that older records get the new keys.
-- otherwise: write `lift_i_to_j` below, name it in `LIFTS`; `VERSION` follows. Store a record of the
-  version left, as it was written, in `tests/bench/records/old_records`.
+- otherwise: write `lift_i_to_j` below, name it in `LIFTS`; `SCHEMA_VERSION` follows. Store a record
+  of the version left, as it was written, in `tests/bench/records/old_records`.
 
 A lift gets a copy it may change, of a record that may have failed (`result` is null). What an older
 record did not measure becomes null; nothing is invented. Lifts see JSON, not the classes of
@@ -73,13 +73,13 @@ def _lift_training(training: Document) -> None:
 LIFTS: dict[int, Callable[[Document], Document]] = {1: lift_1_to_2}
 
 # What new records are written as.
-VERSION = max(LIFTS) + 1
+SCHEMA_VERSION = max(LIFTS) + 1
 
 
 def lift(record: Document) -> Document:
     """The record as one of the newest version; a copy. Raises KeyError on an unknown version."""
     record = copy.deepcopy(record)
-    while record["version"] != VERSION:
+    while record["version"] != SCHEMA_VERSION:
         version = record["version"]
         record = LIFTS[version](record) | {"version": version + 1}
     return record

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from adapters import Adapter, open_adapter
 from bench.activations.cache import CachedStream, cached
-from bench.activations.special_tokens import special_tokens
-from bench.activations.stream import Stream
+from bench.activations.special_tokens import measure_special_tokens
+from bench.activations.stream import ActivationStream
 from bench.compute.heap import trim_heap
 from bench.compute.matmul import fast_matmul
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
@@ -28,7 +28,7 @@ from bench.plan.protocol import Protocol
 from bench.records.provenance import Clock
 from bench.records.schema import Agreement, Record, Result, make_record
 from bench.records.spec import Spec
-from bench.runner.cell import Cell, Layer
+from bench.runner.cell import BlockLayer, Cell
 from bench.runner.checkpoints import CheckpointWriter
 from bench.runner.features import write_features
 from bench.runner.loop import restore_conditions, train
@@ -42,7 +42,7 @@ from bench.sae.trainer import Trainer
 from bench.statistics.layer import LayerStatistics
 from zoo.errors import ModelError, OutOfMemory, OutputError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Outcomes = dict[str, Result | BaseException]
 
@@ -91,7 +91,7 @@ def measure_block(
             raise
         except Exception as error:
             # One model's failure, whatever it is, must not take the other models down with it.
-            log.debug("%s failed", block.card.id, exc_info=True)
+            _log.debug("%s failed", block.card.id, exc_info=True)
             if is_out_of_memory(error):
                 parts = block.halves()
                 found: BaseException = _too_large(block, error)
@@ -208,8 +208,8 @@ def _measure(
         tell(text)
 
     writer = CheckpointWriter(block, settings.states, settings.save_every, tell)
-    model = Stream(adapter, block.corpus, block.layers, block.protocol, note)
-    stream: Stream | CachedStream = model
+    model = ActivationStream(adapter, block.corpus, block.layers, block.protocol, note)
+    stream: ActivationStream | CachedStream = model
     if settings.cache is not None:
         stream = cached(block, model, settings.cache, settings.device, tell)
     state = writer.load()
@@ -264,12 +264,12 @@ def _origin(spec: Spec, block: Block, revision: str | None) -> Origin:
     )
 
 
-def _make_layer(sample: Tensor, protocol: Protocol) -> Layer:
+def _make_layer(sample: Tensor, protocol: Protocol) -> BlockLayer:
     statistics = LayerStatistics(sample.shape[1])
     statistics.update(sample)
     stats = statistics.result()
     family = make_family(protocol.family, protocol.family_settings(), steps=protocol.steps)
-    return Layer(
+    return BlockLayer(
         sample,
         stats,
         InitialSAEs(sample, protocol.n, protocol.k, family),
@@ -278,18 +278,20 @@ def _make_layer(sample: Tensor, protocol: Protocol) -> Layer:
     )
 
 
-def _add_special_tokens(cells: Sequence[Cell], stream: Stream | CachedStream, tokens: int) -> None:
+def _add_special_tokens(
+    cells: Sequence[Cell], stream: ActivationStream | CachedStream, tokens: int
+) -> None:
     layers = {cell.spec.layer: cell.layer for cell in cells}
     stats = {number: layer.stats for number, layer in layers.items()}
     if isinstance(stream, CachedStream):
         found = stream.special_tokens(tokens, stats)
     else:
-        found = special_tokens(stream, tokens, stats)
+        found = measure_special_tokens(stream, tokens, stats)
     for number, special in found.items():
         layers[number].special = special
 
 
-def _make_cell(spec: Spec, layer: Layer, block: Block) -> Cell:
+def _make_cell(spec: Spec, layer: BlockLayer, block: Block) -> Cell:
     arm, protocol, initial = parse_arm(spec.arm), block.protocol, layer.initial
     sae, born = initial.sae(arm, spec.seed), initial.census(arm, spec.seed)
     silence = silence_steps(born.tokens, protocol.batch)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.death import revival
 from bench.death.census import Census
-from bench.records.schema import Checkpoint, Fates, Prediction, SpecialTokens, Statistics
+from bench.records.schema import Fates, Prediction, SpecialTokens, Statistics, TrainingCheckpoint
 from bench.records.spec import Spec
 from bench.sae.initial import InitialSAEs
 from bench.sae.model import SAE
@@ -21,7 +21,7 @@ from bench.statistics.token_norms import stand_in
 
 
 @dataclass
-class Layer:
+class BlockLayer:
     """What the cells of one layer share."""
 
     sample: Tensor
@@ -46,13 +46,13 @@ class Cell:
     """One SAE on its way through the block."""
 
     spec: Spec
-    layer: Layer
+    layer: BlockLayer
     trainer: Trainer
     born: Census
     attribution: dict[str, int]  # dead features at birth, by preset arm
     untrained: Untrained | None  # None where no feature was born dead
     last: Census | None = None
-    checkpoints: list[Checkpoint] = field(default_factory=list)
+    checkpoints: list[TrainingCheckpoint] = field(default_factory=list)
     was_topk: Tensor = field(init=False)  # bool [n], dead by TopK at some census so far
     bias: BiasClock = field(init=False)
 
@@ -74,7 +74,7 @@ class Cell:
         found = self.count_last() if last else self.trainer.sae.census(self.layer.sample)
         self.was_topk |= found.never_selected
         self.checkpoints.append(
-            Checkpoint(
+            TrainingCheckpoint(
                 step=step,
                 tokens=self.trainer.tokens,
                 dead_relu=found.dead_relu,
@@ -86,7 +86,7 @@ class Cell:
             )
         )
 
-    def fates(self, born_dead: Tensor, found: Census) -> revival.Fates:
+    def fates(self, born_dead: Tensor, found: Census) -> revival.FateMasks:
         """What has become of features born dead, bool [n], by a census taken now."""
         clock, steps = self.trainer.clock, self.trainer.step_number
         return revival.fates(clock, born_dead, found.dead_mask, steps)
@@ -109,7 +109,9 @@ class Cell:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()` of the same cell."""
         self.trainer.load_state_dict(state["trainer"])
-        self.checkpoints = [Checkpoint.model_validate(point) for point in state["checkpoints"]]
+        self.checkpoints = [
+            TrainingCheckpoint.model_validate(point) for point in state["checkpoints"]
+        ]
         self.was_topk.copy_(state["was_topk"])
         self.bias.reached.copy_(state["bias_reached"])
         if self.untrained is not None:

@@ -25,7 +25,7 @@ from bench.records.store import RecordStore, read_record
 from zoo.errors import BenchError, WorkerFailed
 from zoo.files import content_hash, open_atomically, write_atomically
 
-FORMAT = 2
+_FORMAT = 2
 SUMMARY, STATE = "block.json", "state.pt"
 
 # Saving takes at most this share of the time, whatever the interval asked for.
@@ -51,7 +51,7 @@ class Saved:
 
 def made_with() -> dict[str, str]:
     """What a state depends on besides its cells."""
-    return {"format": str(FORMAT), **package_versions()}
+    return {"format": str(_FORMAT), **package_versions()}
 
 
 def saved_states(states: Path) -> list[Saved]:

@@ -13,7 +13,7 @@ from bench.runner.cell import Cell
 from zoo.files import write_atomically
 
 FEATURES_FILE = "features.csv"
-COLUMNS = (
+_COLUMNS = (
     "feature",
     "born",  # alive, or dead by relu or topk, on the frozen sample before training
     "end",  # the same after it
@@ -49,7 +49,7 @@ def write_features(cell: Cell, folder: Path) -> None:
     )
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(_COLUMNS)
     writer.writerows(zip(*columns, strict=True))
     write_atomically(folder / FEATURES_FILE, buffer.getvalue())
 

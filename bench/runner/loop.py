@@ -8,7 +8,7 @@ from typing import Any
 
 import zoo.errors
 from bench.activations.cache import CachedStream
-from bench.activations.stream import Stream
+from bench.activations.stream import ActivationStream
 from bench.plan.blocks import Block
 from bench.records.provenance import Clock
 from bench.runner.cell import Cell
@@ -22,7 +22,7 @@ Failures = dict[str, ModelError]
 
 def train(
     block: Block,
-    stream: Stream | CachedStream,
+    stream: ActivationStream | CachedStream,
     cells: Sequence[Cell],
     *,
     writer: CheckpointWriter,
@@ -96,7 +96,7 @@ def _state(
     batches: dict[str, Any],
     cells: Sequence[Cell],
     failed: Failures,
-    stream: Stream | CachedStream,
+    stream: ActivationStream | CachedStream,
     clock: Clock,
 ) -> dict[str, Any]:
     return {
@@ -131,7 +131,9 @@ def _restore(cells: Sequence[Cell], state: dict[str, Any]) -> Failures:
     return failed
 
 
-def restore_conditions(state: dict[str, Any], stream: Stream | CachedStream, clock: Clock) -> None:
+def restore_conditions(
+    state: dict[str, Any], stream: ActivationStream | CachedStream, clock: Clock
+) -> None:
     """The size of a forward pass and the clock, as they were when the state was saved."""
     stream.windows_per_pass = state["windows_per_pass"]
     clock.started = state["started"]

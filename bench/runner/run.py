@@ -23,7 +23,7 @@ from bench.runner.engines import Engine, make_engine
 from bench.runner.interrupts import interrupt_on_terminate
 from bench.runner.settings import Settings
 
-State = Literal["done", "failed", "missing"]
+CellState = Literal["done", "failed", "missing"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Todo:
     """A planned block, and those of its cells that are still to be measured."""
 
     block: Block
-    states: dict[str, State]
+    states: dict[str, CellState]
     pending: tuple[Spec, ...]
 
-    def count(self, state: State) -> int:
+    def count(self, state: CellState) -> int:
         """How many of the block's cells are in that state."""
         return sum(found == state for found in self.states.values())
 
@@ -56,7 +56,7 @@ def todo(
     """
     found = []
     for block in blocks:
-        states: dict[str, State] = {}
+        states: dict[str, CellState] = {}
         for spec in block.specs:
             record = None if force else store.load(spec)
             states[spec.hash] = "missing" if record is None else _state(record)
@@ -114,7 +114,7 @@ def check_writable(store: RecordStore) -> None:
     probe.unlink()
 
 
-def _state(record: Record) -> State:
+def _state(record: Record) -> CellState:
     return "done" if record.status == "ok" else "failed"
 
 

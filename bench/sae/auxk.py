@@ -28,7 +28,7 @@ _DENSE_BELOW = 10
 
 
 @dataclass(frozen=True)
-class Aux:
+class AuxLoss:
     """The auxiliary loss of one step: the dead features (int64 indices), aux_k and its weight.
 
     relu: whether negative auxiliary codes become 0.
@@ -44,11 +44,11 @@ class AuxPicker:
     """Takes the auxiliary codes from the pre-activations while they are at hand."""
 
     @classmethod
-    def of(cls, aux: Aux | None) -> Self | None:
+    def of(cls, aux: AuxLoss | None) -> Self | None:
         """None where there is no auxiliary loss, or nothing is dead."""
         return None if aux is None or not len(aux.dead) else cls(aux)
 
-    def __init__(self, aux: Aux) -> None:
+    def __init__(self, aux: AuxLoss) -> None:
         self.dead = aux.dead
         self.alpha = aux.alpha
         self.relu = aux.relu

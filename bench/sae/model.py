@@ -36,7 +36,7 @@ from bench.sae.origin import Origin
 from bench.sae.transform import PerTokenNorm, Transform
 from zoo.errors import BadWeights, OutputError
 
-FORMAT = "gammabench-sae-1"
+SAE_FORMAT = "gammabench-sae-1"
 WEIGHTS_FILE, CONFIG_FILE = "sae.safetensors", "sae.json"
 
 
@@ -190,7 +190,7 @@ class SAE:
         if self.transform.matrix is not None and self.transform.inverse is not None:
             tensors |= {"matrix": self.transform.matrix, "inverse": self.transform.inverse}
         config = {
-            "format": FORMAT,
+            "format": SAE_FORMAT,
             "architecture": self.family.name,
             "n": self.n,
             "k": self.k,
@@ -305,6 +305,6 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadWeights(f"{path}: cannot be read ({error})") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise BadWeights(f"{path}: not an SAE of format {FORMAT}")
+    if not isinstance(config, dict) or config.get("format") != SAE_FORMAT:
+        raise BadWeights(f"{path}: not an SAE of format {SAE_FORMAT}")
     return config

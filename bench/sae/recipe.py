@@ -27,7 +27,7 @@ REFERENCE = Size(n=8192, k=64, N=100_000)
 
 # Marks a key that came after records were made: a Spec holds it only where it is not what it is by
 # default, so that the hashes of older records stand.
-LATER = "later"
+LATER_KEY = "later"
 
 # More tokens than anybody measures or trains on: an upper bound of every count of them.
 MOST = 10**12
@@ -60,7 +60,7 @@ class Recipe(FamilyKeys):
 
     n: int = Field(default=REFERENCE.n, ge=2, le=2**30, description="dictionary size (features)")
     k: int = Field(default=REFERENCE.k, ge=1, le=2**30, description="features active per token")
-    family: Annotated[str, LATER] = Field(
+    family: Annotated[str, LATER_KEY] = Field(
         default=DEFAULT, description="which pre-activations become codes"
     )
 
@@ -77,7 +77,7 @@ class Recipe(FamilyKeys):
     clip: float = Field(
         default=1.0, gt=0, description="largest norm of the gradient, over all tensors at once"
     )
-    bias: Annotated[Literal["trained", "frozen"], LATER] = Field(
+    bias: Annotated[Literal["trained", "frozen"], LATER_KEY] = Field(
         default="trained",
         description="of the decoder; frozen, at 0, is a control: who revives without it",
     )

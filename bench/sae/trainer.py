@@ -22,7 +22,7 @@ from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
 from bench.death.firings import FiringClock
 from bench.sae import arms
-from bench.sae.auxk import Aux
+from bench.sae.auxk import AuxLoss
 from bench.sae.codes import StepMethod
 from bench.sae.families.base import Family
 from bench.sae.gradients import Backward
@@ -211,14 +211,14 @@ class Trainer:
         if len(x) != self.batch:
             raise ValueError(f"a batch of {len(x)} tokens after batches of {self.batch}")
 
-    def _aux(self) -> Aux | None:
+    def _aux(self) -> AuxLoss | None:
         """The dead features: none while fewer than `dead_after` tokens have been seen."""
         recipe = self.recipe
         if self.aux == "none" or self.tokens < recipe.dead_after:
             return None
         silent = (self.step_number - 1 - self.clock.last_fired) * (self.batch or 0)
         dead = (silent >= recipe.dead_after).nonzero().view(-1)
-        return Aux(dead, recipe.aux_k, recipe.aux_alpha, self.aux == "auxk-relu")
+        return AuxLoss(dead, recipe.aux_k, recipe.aux_alpha, self.aux == "auxk-relu")
 
     def _update(self, result: Backward) -> Tensor:
         """Project, clip, Adam, unit norm; the global norm of the projected gradient."""

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from bench.statistics.moments import Transform, normalise
+from bench.statistics.moments import Normalisation, normalise
 
 # Twice as many blocks at most: then neighbours become one.
 _BLOCKS = 16
@@ -27,8 +27,8 @@ _FEWEST = 5
 class MeanError:
     """The squared error of the mean of tokens [*, width] after a per-token transform."""
 
-    def __init__(self, width: int, transform: Transform = "raw") -> None:
-        self._transform: Transform = transform
+    def __init__(self, width: int, transform: Normalisation = "raw") -> None:
+        self._transform: Normalisation = transform
         self._size = 1  # tokens of a block
         self._sums = torch.zeros(0, width, dtype=torch.float64)
         self._open = torch.zeros(width, dtype=torch.float64)  # of the block that is not full

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zoo.errors import BadActivations
 
-Transform = Literal["raw", "layernorm", "rms"]
+Normalisation = Literal["raw", "layernorm", "rms"]
 LAYERNORM_EPS = 1e-5
 _LARGEST_EPS = 1e-2
 
@@ -34,7 +34,7 @@ _PART_ELEMENTS = 1 << 15
 _CONSTANT = 1e-12
 
 
-def normalise(x: Tensor, transform: Transform) -> Tensor:
+def normalise(x: Tensor, transform: Normalisation) -> Tensor:
     """Rescale each token (row of x [tokens, width]) on its own; the input's dtype is kept.
 
     raw: as it is. layernorm: minus the token's mean, over sqrt(variance + eps), biased variance, no
@@ -42,8 +42,8 @@ def normalise(x: Tensor, transform: Transform) -> Tensor:
     the tokens are multiplied by decides nothing. rms: over the token's root mean square, no
     epsilon, so that only the token's direction is left; an all-zero token stays zero.
     """
-    if transform not in get_args(Transform):
-        raise ValueError(f"transform must be one of {get_args(Transform)}, not {transform!r}")
+    if transform not in get_args(Normalisation):
+        raise ValueError(f"transform must be one of {get_args(Normalisation)}, not {transform!r}")
     if transform == "raw":
         return x
     x, exponent = scaled(x)
@@ -184,12 +184,14 @@ class Moments:
     """
 
     def __init__(
-        self, width: int, *, covariance: bool = False, transform: Transform = "raw"
+        self, width: int, *, covariance: bool = False, transform: Normalisation = "raw"
     ) -> None:
-        if transform not in get_args(Transform):
-            raise ValueError(f"transform must be one of {get_args(Transform)}, not {transform!r}")
+        if transform not in get_args(Normalisation):
+            raise ValueError(
+                f"transform must be one of {get_args(Normalisation)}, not {transform!r}"
+            )
         self.width = width
-        self.transform: Transform = transform
+        self.transform: Normalisation = transform
         self._buffer = BlockBuffer(width)
         self._keeps_covariance = covariance
         self._count = 0
@@ -281,7 +283,7 @@ class _Sums:
     cross: Tensor | None
 
     @classmethod
-    def of(cls, block: Tensor, transform: Transform, covariance: bool) -> _Sums:
+    def of(cls, block: Tensor, transform: Normalisation, covariance: bool) -> _Sums:
         """The sums of one float64 block of tokens, after the transform."""
         on_cpu = block.device.type == "cpu"
         rows = max(1, _PART_ELEMENTS // block.shape[1]) if on_cpu else len(block)

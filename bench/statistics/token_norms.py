@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 # A token is massive where its norm exceeds so many times the median norm; else it is ordinary.
-MASSIVE = 10.0
+MASSIVE_RATIO = 10.0
 
 # Dimensions that `energy_share` is of.
 ENERGY_DIMENSIONS = 10
 
 
 class TokenOutliers(NamedTuple):
-    """The median norm, the largest over it, and the share of tokens over `MASSIVE` times it.
+    """The median norm, the largest over it, and the share of tokens over `MASSIVE_RATIO` times it.
 
     norm_ratio is None where the median norm is 0.
     """
@@ -45,7 +45,7 @@ class TokenNorms:
         norms = torch.cat(self._norms)
         median = float(norms.median())
         ratio = float(norms.max()) / median if median > 0 else None
-        massive = (norms > MASSIVE * median).double().mean()
+        massive = (norms > MASSIVE_RATIO * median).double().mean()
         return TokenOutliers(median, ratio, float(massive))
 
 
@@ -56,7 +56,7 @@ def token_norms(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=1, dtype=dtype)
 
 
-def ordinary_tokens(x: Tensor, times: float = MASSIVE) -> Tensor:
+def ordinary_tokens(x: Tensor, times: float = MASSIVE_RATIO) -> Tensor:
     """bool [tokens]: whose norm is at most `times` the median norm of x [tokens, width]."""
     norms = token_norms(x)
     return norms <= times * norms.median()

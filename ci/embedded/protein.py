@@ -18,6 +18,7 @@ from embedded.common import (
     write_report,
 )
 from zoo.generators import proteins
+from zoo.letters import AMINO_ACIDS
 
 STEPS = 1200
 BATCH = 24
@@ -81,7 +82,7 @@ def _masked_batches(
 ) -> Iterator[Batch]:
     """BERT's masking: of a share of the residues, 80 % are masked, 10 % random, 10 % left."""
     generator = torch.Generator().manual_seed(seed)
-    residues = torch.tensor(tokenizer.convert_tokens_to_ids(list(proteins.AMINO_ACIDS)))
+    residues = torch.tensor(tokenizer.convert_tokens_to_ids(list(AMINO_ACIDS)))
     for batch in in_batches(proteins.families(count, seed), BATCH):
         encoded = tokenizer(batch, padding=True, return_tensors="pt")
         ids = encoded["input_ids"]

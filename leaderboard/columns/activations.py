@@ -15,11 +15,11 @@ from leaderboard.columns.readers import (
 )
 from leaderboard.text import integer, percent
 
-COLUMNS = ColumnList()
+ACTIVATION_COLUMNS = ColumnList()
 
 # ------------------------------------------------------------------------- the layer's activations
 
-TOKENS = COLUMNS.add(
+TOKENS = ACTIVATION_COLUMNS.add(
     metric(
         "Tokens",
         "tokens of the frozen evaluation sample",
@@ -28,7 +28,7 @@ TOKENS = COLUMNS.add(
         show=integer,
     )
 )
-WIDTH = COLUMNS.add(
+WIDTH = ACTIVATION_COLUMNS.add(
     metric(
         "Width",
         "dimensions of the layer",
@@ -37,7 +37,7 @@ WIDTH = COLUMNS.add(
         show=integer,
     )
 )
-GAMMA = COLUMNS.add(
+GAMMA = ACTIVATION_COLUMNS.add(
     metric(
         "gamma",
         "outlier severity: length of the mean over length of the standard deviations, after a "
@@ -54,8 +54,8 @@ GAMMA = COLUMNS.add(
         ),
     )
 )
-COLUMNS.add(LargestLayer(of=GAMMA, tables=by_row(Table.BY_GAMMA)))
-GAMMA_RAW = COLUMNS.add(
+ACTIVATION_COLUMNS.add(LargestLayer(of=GAMMA, tables=by_row(Table.BY_GAMMA)))
+GAMMA_RAW = ACTIVATION_COLUMNS.add(
     metric(
         "gamma raw",
         "the same on the activations as they are; a few huge tokens can hide the mean",
@@ -63,7 +63,7 @@ GAMMA_RAW = COLUMNS.add(
         by_row(Table.MODEL_LAYERS, Table.WEB_CELLS),
     )
 )
-GAMMA_RMS = COLUMNS.add(
+GAMMA_RMS = ACTIVATION_COLUMNS.add(
     metric(
         "gamma rms",
         "the same after dividing each token by its root mean square",
@@ -71,7 +71,7 @@ GAMMA_RMS = COLUMNS.add(
         by_row(Table.MODEL_LAYERS, Table.WEB_CELLS),
     )
 )
-RANK = COLUMNS.add(
+EFFECTIVE_RANK = ACTIVATION_COLUMNS.add(
     metric(
         "Eff. rank",
         "effective rank: exp of the entropy of the covariance's eigenvalues, in dimensions",
@@ -86,7 +86,7 @@ RANK = COLUMNS.add(
         ),
     )
 )
-KURTOSIS = COLUMNS.add(
+KURTOSIS = ACTIVATION_COLUMNS.add(
     metric(
         "Kurtosis",
         "of each dimension over the tokens, mean over the dimensions",
@@ -94,7 +94,7 @@ KURTOSIS = COLUMNS.add(
         by_row(Table.MODEL_ACTIVATIONS),
     )
 )
-KURTOSIS_MAX = COLUMNS.add(
+KURTOSIS_MAX = ACTIVATION_COLUMNS.add(
     metric(
         "Kurt. max",
         "the same, of the dimension where it is largest",
@@ -102,7 +102,7 @@ KURTOSIS_MAX = COLUMNS.add(
         by_row(Table.MODEL_ACTIVATIONS),
     )
 )
-MEDIAN_GAP = COLUMNS.add(
+MEDIAN_GAP = ACTIVATION_COLUMNS.add(
     metric(
         "Median gap",
         "distance of the geometric median from the mean, over the length of the standard "
@@ -111,7 +111,7 @@ MEDIAN_GAP = COLUMNS.add(
         by_row(Table.MODEL_ACTIVATIONS),
     )
 )
-NORM_RATIO = COLUMNS.add(
+NORM_RATIO = ACTIVATION_COLUMNS.add(
     metric(
         "Max norm",
         "the largest norm of a token, in multiples of the median norm: massive tokens, which are "
@@ -121,7 +121,7 @@ NORM_RATIO = COLUMNS.add(
         optional=True,
     )
 )
-MASSIVE = COLUMNS.add(
+MASSIVE = ACTIVATION_COLUMNS.add(
     metric(
         "Massive %",
         "tokens of more than ten times the median norm",
@@ -131,7 +131,7 @@ MASSIVE = COLUMNS.add(
         optional=True,
     )
 )
-ENERGY = COLUMNS.add(
+ENERGY = ACTIVATION_COLUMNS.add(
     metric(
         "Top 10 dims %",
         "share of the summed squares that the ten largest dimensions hold",
@@ -141,7 +141,7 @@ ENERGY = COLUMNS.add(
         optional=True,
     )
 )
-COLUMNS.add(
+ACTIVATION_COLUMNS.add(
     Dimensions(
         title="Top dims",
         meaning="dimensions that carry most of the mean, each with its share of ||mu||^2 in "
@@ -162,7 +162,7 @@ _GAMMAS: dict[str, Callable[[TokenGammas], float]] = {
     "gamma raw": lambda part: part.gamma_raw,
     "gamma rms": lambda part: part.gamma_rms,
 }
-COLUMNS.extend(
+ACTIVATION_COLUMNS.extend(
     metric(
         f"{which}: {name.removeprefix('gamma ')}",
         f"{name} {meaning}",
@@ -182,7 +182,7 @@ def _dimensions(part: TokenPart) -> Callable[[Record], tuple[OutlierDimension, .
     return read
 
 
-COLUMNS.extend(
+ACTIVATION_COLUMNS.extend(
     Dimensions(
         title=f"{which}: top dims",
         meaning="dimensions that carry most of the mean there, each with its share in percent",

@@ -26,12 +26,12 @@ from leaderboard.columns.readers import (
 from leaderboard.groups import CENTERED, RAW, WHITENED
 from leaderboard.text import number, percent
 
-COLUMNS = ColumnList()
+DEATH_COLUMNS = ColumnList()
 
 # ------------------------------------------------------------------------- death at initialisation
 
 # Not a count: each title says that it is a prediction, and its error stands beside it.
-PREDICTED = COLUMNS.add(
+PREDICTED = DEATH_COLUMNS.add(
     metric(
         "Prediction %",
         "not measured: the share of features dead at initialisation without centering that follows "
@@ -45,7 +45,7 @@ PREDICTED = COLUMNS.add(
         optional=True,
     )
 )
-PREDICTION_ERROR = COLUMNS.add(
+PREDICTION_ERROR = DEATH_COLUMNS.add(
     metric(
         "Pred. error",
         "that prediction minus the share that was counted in the raw arm, in points of percent",
@@ -55,7 +55,7 @@ PREDICTION_ERROR = COLUMNS.add(
         optional=True,
     )
 )
-PREDICTED_RELU = COLUMNS.add(
+PREDICTED_RELU = DEATH_COLUMNS.add(
     metric(
         "Pred. ReLU %",
         "the same prediction of features dead by ReLU alone",
@@ -65,7 +65,7 @@ PREDICTED_RELU = COLUMNS.add(
         optional=True,
     )
 )
-FROM_MOMENTS = COLUMNS.add(
+FROM_MOMENTS = DEATH_COLUMNS.add(
     metric(
         "Moments %",
         "the prediction without the reach: of independent Gaussian tokens with the layer's mean "
@@ -76,7 +76,7 @@ FROM_MOMENTS = COLUMNS.add(
         optional=True,
     )
 )
-EFFECTIVE_TOKENS = COLUMNS.add(
+EFFECTIVE_TOKENS = DEATH_COLUMNS.add(
     metric(
         "Eff. tokens",
         "independent Gaussian tokens that reach as far as the layer's do: fewer than there are "
@@ -87,7 +87,7 @@ EFFECTIVE_TOKENS = COLUMNS.add(
         optional=True,
     )
 )
-CLOSED_FORM_RELU = COLUMNS.add(
+CLOSED_FORM_RELU = DEATH_COLUMNS.add(
     metric(
         "Closed ReLU %",
         "the published closed form of death by ReLU at initialisation without centering",
@@ -96,7 +96,7 @@ CLOSED_FORM_RELU = COLUMNS.add(
         show=percent,
     )
 )
-CLOSED_FORM = COLUMNS.add(
+CLOSED_FORM = DEATH_COLUMNS.add(
     metric(
         "Closed form %",
         "the published closed form of death by either path, from gamma alone: far too low where "
@@ -106,7 +106,7 @@ CLOSED_FORM = COLUMNS.add(
         show=percent,
     )
 )
-GAUSSIAN = COLUMNS.add(
+GAUSSIAN = DEATH_COLUMNS.add(
     metric(
         "Gauss. dead %",
         "the same from the whole distribution of Gaussian activations of full rank, by this "
@@ -117,7 +117,7 @@ GAUSSIAN = COLUMNS.add(
         show=percent,
     )
 )
-INIT_RELU = COLUMNS.add(
+INIT_RELU = DEATH_COLUMNS.add(
     rate(
         "Init ReLU %",
         "features dead by ReLU at initialisation: their pre-activation is never > 0",
@@ -125,7 +125,7 @@ INIT_RELU = COLUMNS.add(
         in_raw(Table.BY_DEATH, Table.DOMAIN_INIT) | by_row(Table.MODEL_DEATH, Table.WEB_CELLS),
     )
 )
-INIT_TOPK = COLUMNS.add(
+INIT_TOPK = DEATH_COLUMNS.add(
     rate(
         "Init TopK %",
         "features dead by TopK at initialisation: > 0 somewhere, but never among the k largest",
@@ -133,7 +133,7 @@ INIT_TOPK = COLUMNS.add(
         in_raw(Table.BY_DEATH, Table.DOMAIN_INIT) | by_row(Table.MODEL_DEATH, Table.WEB_CELLS),
     )
 )
-INIT = COLUMNS.add(
+INIT = DEATH_COLUMNS.add(
     rate(
         "Init %",
         "features dead at initialisation, by either path",
@@ -145,13 +145,13 @@ INIT = COLUMNS.add(
         short=("dead %", "at init"),
     )
 )
-COLUMNS.add(LargestLayer(of=INIT, arm=RAW, tables=by_row(Table.BY_DEATH)))
+DEATH_COLUMNS.add(LargestLayer(of=INIT, arm=RAW, tables=by_row(Table.BY_DEATH)))
 
 # ------------------------------------------------------------------------------------- attribution
 
 # Older records have none: the table is left out where no cell knows.
 _NEGATIVE = "negative where the cure makes death worse"
-INIT_RAW = COLUMNS.add(
+INIT_RAW = DEATH_COLUMNS.add(
     rate(
         "Raw %",
         "features dead at initialisation in the raw arm, whether it was run or not",
@@ -160,7 +160,7 @@ INIT_RAW = COLUMNS.add(
         optional=True,
     )
 )
-DUE_TO_MEAN = COLUMNS.add(
+DUE_TO_MEAN = DEATH_COLUMNS.add(
     rate_difference(
         "Mean %",
         "death at initialisation due to the mean: features dead in the raw arm minus those "
@@ -171,7 +171,7 @@ DUE_TO_MEAN = COLUMNS.add(
         optional=True,
     )
 )
-DUE_TO_SPECTRUM = COLUMNS.add(
+DUE_TO_SPECTRUM = DEATH_COLUMNS.add(
     rate_difference(
         "Spectrum %",
         "death due to the spectrum: features dead after centering minus those dead after "
@@ -182,7 +182,7 @@ DUE_TO_SPECTRUM = COLUMNS.add(
         optional=True,
     )
 )
-DUE_TO_NEITHER = COLUMNS.add(
+DUE_TO_NEITHER = DEATH_COLUMNS.add(
     rate(
         "Neither %",
         "death that neither cures: features dead at initialisation after whitening",
@@ -194,7 +194,7 @@ DUE_TO_NEITHER = COLUMNS.add(
 
 # ---------------------------------------------------------------------------- death after training
 
-END_RELU = COLUMNS.add(
+END_RELU = DEATH_COLUMNS.add(
     rate(
         "End ReLU %",
         "features dead by ReLU at the end of training",
@@ -202,7 +202,7 @@ END_RELU = COLUMNS.add(
         by_row(Table.MODEL_DEATH),
     )
 )
-END_TOPK = COLUMNS.add(
+END_TOPK = DEATH_COLUMNS.add(
     rate(
         "End TopK %",
         "features dead by TopK at the end of training",
@@ -210,7 +210,7 @@ END_TOPK = COLUMNS.add(
         by_row(Table.MODEL_DEATH),
     )
 )
-END = COLUMNS.add(
+END = DEATH_COLUMNS.add(
     rate(
         "End %",
         "features dead at the end of training, by either path",
@@ -221,7 +221,7 @@ END = COLUMNS.add(
         short=("dead %", "at end"),
     )
 )
-ALWAYS_ON = COLUMNS.add(
+ALWAYS_ON = DEATH_COLUMNS.add(
     rate(
         "Always on %",
         "features that fire on more than 99 % of the tokens at the end of training",

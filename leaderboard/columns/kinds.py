@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from bench.intervals import Estimate
 from bench.records.schema import OutlierDimension, Record, TimeToEvent, Training
-from leaderboard.columns.readers import Value, of_training, share
-from leaderboard.groups import CENTERED, RAW, Group
+from leaderboard.columns.readers import of_training, share
+from leaderboard.groups import CENTERED, RAW, Group, Value
 from leaderboard.metric_intervals import Counted, difference_interval, share_interval
 from leaderboard.text import Show, integer, number, percent
 

@@ -16,10 +16,9 @@ from bench.records.schema import (
     Transitions,
 )
 from bench.sae.families import is_dense
-from leaderboard.groups import RAW
+from leaderboard.groups import RAW, Value
 from leaderboard.metric_intervals import Counted
 
-Value = Callable[[Record], float | None]
 # What special tokens do to a layer: the numbers with them or those without.
 TokenPart = Callable[[Record], TokenGammas | None]
 

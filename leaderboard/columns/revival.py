@@ -24,7 +24,7 @@ from leaderboard.columns.readers import of_training
 from leaderboard.metric_intervals import Counted
 from leaderboard.text import percent
 
-COLUMNS = ColumnList()
+REVIVAL_COLUMNS = ColumnList()
 
 ReadRevival = Callable[[Training], Revival | None]
 
@@ -85,7 +85,7 @@ class RevivalColumns:
 
         durable = born_dead(revival, lambda found: found.durable)
         chance = born_dead(revival, _awake_by_chance)
-        self.durable: Rate = COLUMNS.add(
+        self.durable: Rate = REVIVAL_COLUMNS.add(
             rate(
                 title("Durable", "%"),
                 f"of the features {of}, those that revived in training and were alive at the end: "
@@ -96,7 +96,7 @@ class RevivalColumns:
                 short=("durable", "%"),
             )
         )
-        self.chance: Rate = COLUMNS.add(
+        self.chance: Rate = REVIVAL_COLUMNS.add(
             rate(
                 title("Chance", "%"),
                 "what sampling alone shows of the same features, at most: in the same dictionary "
@@ -106,7 +106,7 @@ class RevivalColumns:
                 optional=True,
             )
         )
-        self.beyond: Metric = COLUMNS.add(
+        self.beyond: Metric = REVIVAL_COLUMNS.add(
             rate_difference(
                 title("Beyond chance", "%"),
                 "durable minus chance: what training revived at least",
@@ -116,7 +116,7 @@ class RevivalColumns:
                 optional=True,
             )
         )
-        self.relapsed: Rate = COLUMNS.add(
+        self.relapsed: Rate = REVIVAL_COLUMNS.add(
             rate(
                 title("Relapsed", "%"),
                 f"of the features {of}, those that fired in training and were silent or dead at "
@@ -126,7 +126,7 @@ class RevivalColumns:
                 optional=True,
             )
         )
-        self.never: Rate = COLUMNS.add(
+        self.never: Rate = REVIVAL_COLUMNS.add(
             rate(
                 title("Never", "%"),
                 f"of the features {of}, those that had not fired by the end of training",
@@ -134,7 +134,7 @@ class RevivalColumns:
                 tables("never"),
             )
         )
-        self.never_by_chance: Metric = COLUMNS.add(
+        self.never_by_chance: Metric = REVIVAL_COLUMNS.add(
             metric(
                 title("Never by chance", "%"),
                 "the same features in the same dictionary without training, on as many training "
@@ -146,7 +146,7 @@ class RevivalColumns:
                 optional=True,
             )
         )
-        self.step: EventStep = COLUMNS.add(
+        self.step: EventStep = REVIVAL_COLUMNS.add(
             event_step(
                 title("Durable after"),
                 f"step by which half of the features {of} had revived durably (Kaplan-Meier "
@@ -156,7 +156,7 @@ class RevivalColumns:
                 optional=True,
             )
         )
-        self.first: EventStep = COLUMNS.add(
+        self.first: EventStep = REVIVAL_COLUMNS.add(
             event_step(
                 title("First firing"),
                 f"step by which half of the features {of} had fired for the first time, whatever "

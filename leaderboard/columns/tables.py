@@ -11,7 +11,14 @@ from leaderboard.columns.kinds import Column, ColumnList, Table
 from leaderboard.columns.training import SAVED_END, SAVED_INIT
 from leaderboard.groups import Group, arms_of
 
-COLUMNS = ColumnList([*activations.COLUMNS, *death.COLUMNS, *revival.COLUMNS, *training.COLUMNS])
+COLUMNS = ColumnList(
+    [
+        *activations.ACTIVATION_COLUMNS,
+        *death.DEATH_COLUMNS,
+        *revival.REVIVAL_COLUMNS,
+        *training.TRAINING_COLUMNS,
+    ]
+)
 
 # Where a table does not follow the order of the list: what comes first.
 _FIRST: dict[Table, tuple[Column, ...]] = {

@@ -22,11 +22,11 @@ from leaderboard.columns.readers import (
 )
 from leaderboard.text import integer, percent
 
-COLUMNS = ColumnList()
+TRAINING_COLUMNS = ColumnList()
 
 # ---------------------------------------------------------------------------------------- training
 
-BIAS = COLUMNS.add(
+BIAS = TRAINING_COLUMNS.add(
     metric(
         "Bias %",
         "share of the mean that the bias had learned by the end of training; none where the arm "
@@ -37,7 +37,7 @@ BIAS = COLUMNS.add(
         show=percent,
     )
 )
-FVU = COLUMNS.add(
+FVU = TRAINING_COLUMNS.add(
     metric(
         "FVU",
         "fraction of variance unexplained at the end of training; 0 is perfect, 1 is no better "
@@ -48,7 +48,7 @@ FVU = COLUMNS.add(
         | by_row(Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
     )
 )
-FVU_ORDINARY = COLUMNS.add(
+FVU_ORDINARY = TRAINING_COLUMNS.add(
     metric(
         "FVU ord.",
         "the same on ordinary tokens, of at most ten times the median norm, about their own mean: "
@@ -59,7 +59,7 @@ FVU_ORDINARY = COLUMNS.add(
         optional=True,
     )
 )
-MASKED = COLUMNS.add(
+MASKED = TRAINING_COLUMNS.add(
     metric(
         "Masked %",
         "training tokens that mask_norm left out; none where it is not set",
@@ -69,7 +69,7 @@ MASKED = COLUMNS.add(
         optional=True,
     )
 )
-L0 = COLUMNS.add(
+L0 = TRAINING_COLUMNS.add(
     metric(
         "L0",
         "features with a value > 0 per token at the end of training",
@@ -84,7 +84,7 @@ def _bias_steps(training: Training) -> int | None:
 
 
 # Older records lack some of these.
-LATER = COLUMNS.add(
+LATER = TRAINING_COLUMNS.add(
     metric(
         "Later %",
         "features that were alive at initialisation and are dead at the end of training",
@@ -94,7 +94,7 @@ LATER = COLUMNS.add(
         optional=True,
     )
 )
-COLLATERAL = COLUMNS.add(
+COLLATERAL = TRAINING_COLUMNS.add(
     metric(
         "Collateral %",
         "features dead by ReLU at the end of training that were dead by TopK at an earlier census",
@@ -104,7 +104,7 @@ COLLATERAL = COLUMNS.add(
         optional=True,
     )
 )
-BIAS_STEPS = COLUMNS.add(
+BIAS_STEPS = TRAINING_COLUMNS.add(
     metric(
         "Bias 90 %",
         "training step by which the bias had learned 90 % of the mean; none where it had not, or "
@@ -115,7 +115,7 @@ BIAS_STEPS = COLUMNS.add(
         optional=True,
     )
 )
-RECOVERY = COLUMNS.add(
+RECOVERY = TRAINING_COLUMNS.add(
     metric(
         "Recovery",
         "mean over the true features of the largest cosine to a learned one; only where the true "
@@ -129,7 +129,7 @@ RECOVERY = COLUMNS.add(
 # ---------------------------------------------------------------------------- what centering saves
 
 _SAVED = "raw minus centered, in points of percent, paired by layer and seed"
-SAVED_INIT = COLUMNS.add(
+SAVED_INIT = TRAINING_COLUMNS.add(
     Saving(
         title="Saved at init",
         meaning=f"features dead at initialisation, {_SAVED}",
@@ -138,7 +138,7 @@ SAVED_INIT = COLUMNS.add(
         tables=by_row(Table.BY_SAVING, Table.WEB_MODELS),
     )
 )
-SAVED_END = COLUMNS.add(
+SAVED_END = TRAINING_COLUMNS.add(
     Saving(
         title="Saved at end",
         meaning=f"features dead at the end of training, {_SAVED}",

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import FOLDER
+from bench.cli.options import FOLDER_PATH
 
 
 @click.command("compare")
-@click.argument("a", type=FOLDER)
-@click.argument("b", type=FOLDER)
+@click.argument("a", type=FOLDER_PATH)
+@click.argument("b", type=FOLDER_PATH)
 @click.option("--check", is_flag=True, help="Exit with 1 unless all cells pair and are equal.")
 def command(a: Path, b: Path, check: bool) -> int:
     """Pair the cells of the output folders A and B and say what differs, with intervals."""

@@ -13,11 +13,11 @@ from bench.cli.options import ANY_PATH, json_option, output_option
 from bench.cli.plan import ranges
 from zoo.errors import UsageError
 
-INIT, TRAINED = "at initialisation", "trained"
+_INIT, _TRAINED = "at initialisation", "trained"
 
 if TYPE_CHECKING:
     from bench.intervals import Estimate
-    from leaderboard.paper import Comparison, Correlation
+    from leaderboard.paper import Correlation, PaperComparison
 
 
 @click.command("compare-paper")
@@ -65,8 +65,8 @@ def command(
     tables = {
         label: (quantities, read_table(path, quantities))
         for label, path, quantities in (
-            (INIT, init_stats, INIT_QUANTITIES),
-            (TRAINED, trained, TRAINED_QUANTITIES),
+            (_INIT, init_stats, INIT_QUANTITIES),
+            (_TRAINED, trained, TRAINED_QUANTITIES),
         )
         if path is not None
     }
@@ -74,14 +74,16 @@ def command(
     every_row = [row for _, rows in tables.values() for row in rows]
     names = paper.our_names(pairs, every_row, records)
     found = {
-        label: paper.compare(records, rows, quantities, names=names, layer_offset=layer_offset)
+        label: paper.compare_with_paper(
+            records, rows, quantities, names=names, layer_offset=layer_offset
+        )
         for label, (quantities, rows) in tables.items()
     }
     correlations: dict[str, list[Correlation]] = {}
-    if INIT in tables:
-        _, rows = tables[INIT]
-        correlations["ours"] = paper.gamma_correlations(paper.cells_of_records(records))
-        correlations["theirs"] = paper.gamma_correlations(paper.cells_of_rows(rows))
+    if _INIT in tables:
+        _, rows = tables[_INIT]
+        correlations["ours"] = paper.gamma_correlations(paper.layers_of_records(records))
+        correlations["theirs"] = paper.gamma_correlations(paper.layers_of_rows(rows))
     if as_json:
         document = {
             "tables": {label: comparison.to_dict() for label, comparison in found.items()},
@@ -90,7 +92,7 @@ def command(
         }
         click.echo(json.dumps(document, indent=1))
         return
-    parts = [describe(label, comparison) for label, comparison in found.items()]
+    parts = [_describe(label, comparison) for label, comparison in found.items()]
     if correlations:
         parts.append(_correlations(correlations))
     click.echo("\n\n".join(parts))
@@ -103,7 +105,7 @@ def _pair(match: str) -> tuple[str, str]:
     return theirs, ours
 
 
-def describe(label: str, comparison: Comparison) -> str:
+def _describe(label: str, comparison: PaperComparison) -> str:
     """One table's comparison for a reader."""
     from tabulate import tabulate
 
@@ -137,7 +139,7 @@ def describe(label: str, comparison: Comparison) -> str:
     return "\n".join([*lines, *_unmatched(comparison)])
 
 
-def _unmatched(comparison: Comparison) -> list[str]:
+def _unmatched(comparison: PaperComparison) -> list[str]:
     """Every row without a number of ours, by reason and model."""
     layers: dict[str, dict[str, list[int]]] = {}
     for row in comparison.unmatched:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import FOLDER, output_option
+from bench.cli.options import FOLDER_PATH, output_option
 
 
 @click.command("export")
 @output_option
-@click.option("--to", type=FOLDER, metavar="DIR", help="Where the files go [DIR/export].")
+@click.option("--to", type=FOLDER_PATH, metavar="DIR", help="Where the files go [DIR/export].")
 @click.option(
     "--format",
     "formats",

@@ -14,7 +14,7 @@ from functools import partial
 from statistics import median, quantiles
 from typing import Any, Literal, TypeVar
 
-from bench.records.schema import Checkpoint, Fates, Record, Revival, Training
+from bench.records.schema import Fates, Record, Revival, Training, TrainingCheckpoint
 from leaderboard.columns.activations import GAMMA, GAMMA_RAW, GAMMA_RMS
 from leaderboard.columns.death import END, INIT, INIT_RELU, PREDICTED
 from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting
@@ -26,7 +26,7 @@ from zoo.files import content_hash
 # To be raised whenever the same data would be drawn in another way.
 DRAWING_VERSION = 4
 
-Kind = Literal["gamma_death", "death_training", "fates", "revival", "bias", "heat", "profile"]
+FigureKind = Literal["gamma_death", "death_training", "fates", "revival", "bias", "heat", "profile"]
 
 _PATHS = {"relu": "ReLU", "topk": "TopK"}
 
@@ -42,7 +42,7 @@ class Picture:
     """
 
     name: str
-    kind: Kind
+    kind: FigureKind
     title: str
     caption: str
     setting: Setting
@@ -248,7 +248,7 @@ def _profile(setting: Setting, group: Group) -> Picture | None:
 
 
 def _picture(
-    kind: Kind,
+    kind: FigureKind,
     setting: Setting,
     groups: Sequence[Group],
     title: str,
@@ -289,7 +289,7 @@ def _measured(group: Group) -> list[Record]:
     return [record for record in group.records if record.result is not None]
 
 
-def _checkpoints(record: Record) -> Sequence[Checkpoint]:
+def _checkpoints(record: Record) -> Sequence[TrainingCheckpoint]:
     training = record.result.training if record.result else None
     return training.checkpoints if training else ()
 
@@ -299,14 +299,14 @@ def _training_steps(record: Record) -> int:
     return training.steps if training else 0
 
 
-Part = TypeVar("Part")
+_Part = TypeVar("_Part")
 
 
 def _by_domain_and_arm(
-    groups: Sequence[Group], read: Callable[[Training], Part | None]
-) -> dict[tuple[str, str], list[Part]]:
+    groups: Sequence[Group], read: Callable[[Training], _Part | None]
+) -> dict[tuple[str, str], list[_Part]]:
     """A part of each trained cell that has it."""
-    found: dict[tuple[str, str], list[Part]] = defaultdict(list)
+    found: dict[tuple[str, str], list[_Part]] = defaultdict(list)
     for group in groups:
         for record in _measured(group):
             training = record.result.training if record.result else None

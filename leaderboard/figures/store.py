@@ -20,9 +20,9 @@ from leaderboard.figures.drawing import available, draw
 from leaderboard.figures.pictures import Picture
 from zoo.files import remove, sha256_of, write_atomically
 
-FOLDER = "figures"
+FIGURES_FOLDER = "figures"
 INDEX = "index.json"
-SUFFIXES = ("svg", "png")
+_SUFFIXES = ("svg", "png")
 
 # A process of its own takes as long to start as this many pictures take to draw.
 _WORTH_A_PROCESS = 5
@@ -40,7 +40,7 @@ def update_figures(
     Raises:
         OutputError: the folder cannot be written to.
     """
-    folder = boards / FOLDER
+    folder = boards / FIGURES_FOLDER
     old = _index(folder)
     current = {each.name: old[each.name] for each in pictures if _current(folder, each, old)}
     if len(current) == len(pictures):
@@ -51,7 +51,7 @@ def update_figures(
     else:
         index = {}
     for name in old.keys() - index.keys():
-        for suffix in SUFFIXES:
+        for suffix in _SUFFIXES:
             remove(folder / f"{name}.{suffix}")
     if index != old:
         text = json.dumps(index, indent=1, sort_keys=True)
@@ -64,13 +64,13 @@ def update_figures(
 
 def listed_figures(boards: Path, pictures: Sequence[Picture]) -> list[Picture]:
     """The pictures that the folder's index names, drawn from whatever data."""
-    index = _index(boards / FOLDER)
+    index = _index(boards / FIGURES_FOLDER)
     return [picture for picture in pictures if picture.name in index]
 
 
 def figure_problems(boards: Path, pictures: Sequence[Picture]) -> list[str]:
     """What differs between the figures in the folder and the pictures; nothing without figures."""
-    folder = boards / FOLDER
+    folder = boards / FIGURES_FOLDER
     index = _index(folder)
     if not index:
         return []
@@ -96,7 +96,7 @@ def figure_problems(boards: Path, pictures: Sequence[Picture]) -> list[str]:
 def paths(boards: Path, pictures: Sequence[Picture]) -> list[Path]:
     """The files of drawn pictures."""
     names = [f"{picture.name}.{suffix}" for picture in pictures for suffix in picture.suffixes]
-    return [boards / FOLDER / name for name in names]
+    return [boards / FIGURES_FOLDER / name for name in names]
 
 
 def _draw(

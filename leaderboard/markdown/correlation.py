@@ -10,7 +10,7 @@ from leaderboard.columns.activations import GAMMA
 from leaderboard.columns.death import INIT, INIT_RELU
 from leaderboard.groups import RAW, Group
 from leaderboard.markdown.layout import Page
-from leaderboard.paper import ABSTRACT, TABLE, TABLE_ROWS, Cell, gamma_correlations
+from leaderboard.paper import ABSTRACT, TABLE, TABLE_ROWS, LayerDeath, gamma_correlations
 from leaderboard.text import NOTHING, escape, table
 
 # Enough for a percentile's second digit; of very many layers fewer do.
@@ -51,13 +51,13 @@ def correlation(page: Page, groups: Sequence[Group]) -> str:
     return table(headers, rows)
 
 
-def _cells(group: Group) -> Iterator[Cell]:
+def _cells(group: Group) -> Iterator[LayerDeath]:
     for layer in group.layers:
         gamma, relu, dead = (
             group.at_layer(metric.value, layer, RAW) for metric in (GAMMA, INIT_RELU, INIT)
         )
         if gamma is not None and relu is not None and dead is not None:
-            yield Cell(group.domain, gamma.mean, relu.mean, dead.mean)
+            yield LayerDeath(group.domain, gamma.mean, relu.mean, dead.mean)
 
 
 def _by(path: str) -> str:

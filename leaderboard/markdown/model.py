@@ -10,7 +10,7 @@ from leaderboard.columns.kinds import Table
 from leaderboard.figures.pictures import Picture, image
 from leaderboard.groups import Group
 from leaderboard.markdown.layout import Page, counts, setting_details, setting_line, setting_title
-from leaderboard.markdown.special_tokens import special_tokens
+from leaderboard.markdown.special_tokens import special_tokens_section
 from leaderboard.markdown.tables import ARM, LAYERS, arm_rows, column_table, layer_rows
 from leaderboard.markdown.values import MISSING
 from leaderboard.page_names import domain_page
@@ -42,7 +42,7 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
             page.add("### Training", training)
         activations = column_table(page, Table.MODEL_ACTIVATIONS, LAYERS, layers)
         page.add("### Activations", activations)
-        if special := special_tokens(page, group):
+        if special := special_tokens_section(page, group):
             page.add("### With and without special tokens", special)
         page.add("### Provenance", _provenance(group))
         page.add("### Cells", _cells(page, group))

@@ -23,7 +23,7 @@ from leaderboard.markdown.tables import (
     COVERAGE,
     DOMAIN,
     MODEL,
-    RANK,
+    RANKING,
     column_table,
     ranked_rows,
 )
@@ -79,7 +79,7 @@ def _domains(groups: Sequence[Group]) -> str:
     return "Domains: " + f" {DOT} ".join(link(escape(name), domain_page(name)) for name in names)
 
 
-_LEADS = (RANK, MODEL, DOMAIN)
+_LEADS = (RANKING, MODEL, DOMAIN)
 
 
 def _by_gamma(page: Page, groups: Sequence[Group]) -> str:

@@ -9,7 +9,7 @@ from leaderboard.markdown.tables import LAYERS, column_table, layer_rows
 from leaderboard.text import escape
 
 
-def special_tokens(page: Page, group: Group) -> str:
+def special_tokens_section(page: Page, group: Group) -> str:
     """A row per layer; a sentence where the model has no such tokens, nothing where none knows."""
     found = [record.result.special_tokens for record in group.records if record.result]
     known = [each for each in found if each is not None]

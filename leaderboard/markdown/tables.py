@@ -9,7 +9,7 @@ from leaderboard.columns.kinds import Table
 from leaderboard.columns.tables import arm_columns
 from leaderboard.groups import Group
 from leaderboard.markdown.layout import Page, model_link
-from leaderboard.markdown.values import Row, cell_text
+from leaderboard.markdown.values import BoardRow, cell_text
 from leaderboard.page_names import domain_page
 from leaderboard.text import NOTHING, escape, link, table
 
@@ -22,13 +22,13 @@ class Lead:
     """
 
     title: str
-    cell: Callable[[Row], str]
+    cell: Callable[[BoardRow], str]
     meaning: str | None = None
     words: bool = True
-    where: Callable[[Row], bool] = lambda row: True
+    where: Callable[[BoardRow], bool] = lambda row: True
 
 
-RANK = Lead("#", lambda row: row.rank)
+RANKING = Lead("#", lambda row: row.rank)
 MODEL = Lead("Model", lambda row: model_link(row.group))
 DOMAIN = Lead("Domain", lambda row: link(escape(row.group.domain), domain_page(row.group.domain)))
 LAYER = Lead("Layer", lambda row: str(row.layer), words=False)
@@ -49,7 +49,7 @@ COVERAGE = Lead(
 )
 
 
-def column_table(page: Page, which: Table, leads: Sequence[Lead], rows: Sequence[Row]) -> str:
+def column_table(page: Page, which: Table, leads: Sequence[Lead], rows: Sequence[BoardRow]) -> str:
     """A table of rows; empty where none of its columns has a number to show."""
     groups = list({id(row.group): row.group for row in rows}.values())
     columns = arm_columns(which, groups)
@@ -71,22 +71,22 @@ def column_table(page: Page, which: Table, leads: Sequence[Lead], rows: Sequence
     return table(headers, body, left=left)
 
 
-def model_rows(groups: Sequence[Group]) -> list[Row]:
+def model_rows(groups: Sequence[Group]) -> list[BoardRow]:
     """A row per model."""
-    return [Row(group) for group in groups]
+    return [BoardRow(group) for group in groups]
 
 
-def layer_rows(groups: Sequence[Group]) -> list[Row]:
+def layer_rows(groups: Sequence[Group]) -> list[BoardRow]:
     """A row per model and layer."""
-    return [Row(group, layer) for group in groups for layer in group.layers]
+    return [BoardRow(group, layer) for group in groups for layer in group.layers]
 
 
-def arm_rows(group: Group) -> list[Row]:
+def arm_rows(group: Group) -> list[BoardRow]:
     """A row per layer and arm of a model."""
-    return [Row(group, layer, arm) for layer in group.layers for arm in group.arms]
+    return [BoardRow(group, layer, arm) for layer in group.layers for arm in group.arms]
 
 
-def ranked_rows(groups: Sequence[Group], number: Callable[[Group], float | None]) -> list[Row]:
+def ranked_rows(groups: Sequence[Group], number: Callable[[Group], float | None]) -> list[BoardRow]:
     """A row per model by falling number; equal ones share a rank, models without one come last."""
     found = {id(group): number(group) for group in groups}
 
@@ -94,7 +94,7 @@ def ranked_rows(groups: Sequence[Group], number: Callable[[Group], float | None]
         value = found[id(group)]
         return value is None, -(value or 0.0), group.label, group.key
 
-    rows: list[Row] = []
+    rows: list[BoardRow] = []
     for position, group in enumerate(sorted(groups, key=order), 1):
         value = found[id(group)]
         if value is None:
@@ -103,5 +103,5 @@ def ranked_rows(groups: Sequence[Group], number: Callable[[Group], float | None]
             rank = rows[-1].rank
         else:
             rank = str(position)
-        rows.append(Row(group, rank=rank))
+        rows.append(BoardRow(group, rank=rank))
     return rows

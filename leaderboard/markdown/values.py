@@ -26,7 +26,7 @@ MISSING = "missing"
 
 
 @dataclass(frozen=True)
-class Row:
+class BoardRow:
     """What a row of a table is about: a model, one of its layers, or a layer in one arm."""
 
     group: Group
@@ -50,7 +50,7 @@ class Row:
 
 
 @singledispatch
-def cell_text(column: Column, page: Page, row: Row, arm: str | None) -> str:
+def cell_text(column: Column, page: Page, row: BoardRow, arm: str | None) -> str:
     """A column's cell in a row, of an arm where one is given; or why there is no number."""
     raise TypeError(f"no way of writing a cell of {type(column).__name__}")
 
@@ -59,7 +59,7 @@ def cell_text(column: Column, page: Page, row: Row, arm: str | None) -> str:
 
 
 @cell_text.register
-def _metric(column: Metric, page: Page, row: Row, arm: str | None) -> str:
+def _metric(column: Metric, page: Page, row: BoardRow, arm: str | None) -> str:
     group, layer = row.group, row.layer
     if layer is None:
         spread = group.over_layers(column.value, arm)
@@ -75,7 +75,7 @@ def _metric(column: Metric, page: Page, row: Row, arm: str | None) -> str:
 
 
 @cell_text.register
-def _saving(column: Saving, page: Page, row: Row, arm: str | None) -> str:
+def _saving(column: Saving, page: Page, row: BoardRow, arm: str | None) -> str:
     rate = column.rate
     spread = row.group.saved(rate.value, row.layers)
     if spread is not None:
@@ -85,7 +85,7 @@ def _saving(column: Saving, page: Page, row: Row, arm: str | None) -> str:
 
 
 @cell_text.register
-def _largest_layer(column: LargestLayer, page: Page, row: Row, arm: str | None) -> str:
+def _largest_layer(column: LargestLayer, page: Page, row: BoardRow, arm: str | None) -> str:
     """The layer and its number; the first of equals."""
     values = row.group.by_layer(column.of.value, column.arm)
     if not values:
@@ -95,7 +95,7 @@ def _largest_layer(column: LargestLayer, page: Page, row: Row, arm: str | None) 
 
 
 @cell_text.register
-def _dimensions(column: Dimensions, page: Page, row: Row, arm: str | None) -> str:
+def _dimensions(column: Dimensions, page: Page, row: BoardRow, arm: str | None) -> str:
     """Those of the first cell that has them: they are the layer's, whatever the arm or seed."""
     if row.layer is None:
         return NOTHING  # A model has none of its own.
@@ -132,7 +132,7 @@ def _layer_interval(group: Group, metric: Metric, layer: int, arm: str | None) -
 
 
 @cell_text.register
-def _event(column: EventStep, page: Page, row: Row, arm: str | None) -> str:
+def _event(column: EventStep, page: Page, row: BoardRow, arm: str | None) -> str:
     records = row.cells(arm)
     found = column.events(records)
     if not found:

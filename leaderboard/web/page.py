@@ -13,23 +13,23 @@ from typing import Any
 
 from leaderboard.columns.kinds import Column, Table
 from leaderboard.columns.tables import ArmColumn, arm_columns
-from leaderboard.groups import Group, Place, Setting, arms_of, by_setting
+from leaderboard.groups import CellKey, Group, Setting, arms_of, by_setting
 from leaderboard.page_names import model_page
 from leaderboard.text import count, plain, url_part
 
-FOLDER = "page"
+PAGE_FOLDER = "page"
 STATIC = Path(__file__).parent / "static"
 
 
 def page_files(groups: Sequence[Group]) -> dict[str, str]:
     """The page's files: path below the boards' folder -> content."""
     static = {
-        f"{FOLDER}/{path.name}": path.read_text(encoding="utf-8")
+        f"{PAGE_FOLDER}/{path.name}": path.read_text(encoding="utf-8")
         for path in sorted(STATIC.iterdir())
         if path.suffix in (".html", ".css", ".js")
     }
     text = json.dumps(page_data(groups), separators=(",", ":"), allow_nan=False)
-    return static | {f"{FOLDER}/data.js": f"const GAMMABENCH = {text};\n"}
+    return static | {f"{PAGE_FOLDER}/data.js": f"const GAMMABENCH = {text};\n"}
 
 
 def page_data(groups: Sequence[Group]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _cell(
     index: int,
     group: Group,
     arms: Sequence[str],
-    place: Place,
+    place: CellKey,
     columns: Sequence[ArmColumn],
 ) -> list[Any]:
     """[model, layer, arm, seed, state, link to the record, numbers, reason]."""

@@ -46,7 +46,7 @@ def test_a_tied_parameter_needs_to_be_there_once(tmp_path: Path) -> None:
     model = Pair()
     keys = _saved(tmp_path, model, one__weight="one.weight", own__weight="own.weight")
     assert coverage.lost(model, keys) == []
-    coverage.check(make_card(), tmp_path, model, keys)
+    coverage.check_coverage(make_card(), tmp_path, model, keys)
 
 
 def test_a_parameter_whose_tie_was_broken_is_refused(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_parameter_whose_tie_was_broken_is_refused(tmp_path: Path) -> None:
     keys = _saved(tmp_path, model, one__weight="one.weight", own__weight="own.weight")
     assert coverage.lost(model, keys) == ["two.weight"]
     with pytest.raises(BadWeights) as failure:
-        coverage.check(make_card(), tmp_path, model, keys)
+        coverage.check_coverage(make_card(), tmp_path, model, keys)
     assert "leaves the parameter two.weight without its values" in str(failure.value)
 
 

@@ -274,18 +274,18 @@ def test_without_network_each_branch_is_at_the_commit_it_was_last_seen_at(
 def test_without_network_what_was_fetched_at_one_commit_is_the_branch(
     hub: Hub, client: Callable[[str], None], checkpoint: Callable[[str], Path]
 ) -> None:
-    from zoo.hub import Place, resolve, small_files
+    from zoo.hub import HubRepository, resolve, small_files
 
     hub.repositories["some/tiny"] = Repository(checkpoint("gpt2"))
     for commit in (COMMIT, "b" * 40):
         hub.repositories["some/tiny"].commit = commit
-        small_files(Place("tiny", "some/tiny", commit))
+        small_files(HubRepository("tiny", "some/tiny", commit))
         client("http://127.0.0.1:1")
         if commit == COMMIT:
-            assert resolve(Place("tiny", "some/tiny")) == COMMIT
+            assert resolve(HubRepository("tiny", "some/tiny")) == COMMIT
         else:  # two commits, and no word of which is the newer
             with pytest.raises(HubUnreachable):
-                resolve(Place("tiny", "some/tiny"))
+                resolve(HubRepository("tiny", "some/tiny"))
         client(hub.endpoint)
         zoo.hub._unreachable.clear()
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from adapters import Adapter, check, open_adapter
-from adapters.letters import AMINO_ACIDS, check_letters
 from tests.adapters.tiny import FAMILIES, PROTEINS, WIDTH, make_card
 from zoo.errors import BadCorpus, BadWeights
+from zoo.letters import PROTEIN_LETTERS, check_letters
 
 
 @pytest.mark.parametrize("sequence", PROTEINS)
@@ -42,8 +42,8 @@ def test_other_letters_are_named_with_their_place(
 
 
 def test_alphabet_has_25_letters() -> None:
-    assert len(AMINO_ACIDS) == 25
-    check_letters("".join(AMINO_ACIDS), AMINO_ACIDS, "proteins")
+    assert len(PROTEIN_LETTERS) == 25
+    check_letters(PROTEIN_LETTERS, PROTEIN_LETTERS, "proteins")
 
 
 def test_another_architecture_is_told_by_its_type(checkpoint: Callable[[str], Path]) -> None:

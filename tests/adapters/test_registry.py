@@ -20,18 +20,20 @@ def entry_points(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     def offer(**targets: str) -> None:
         points = [
-            importlib.metadata.EntryPoint(name.replace("_", "-"), value, registry.ENTRY_POINTS)
+            importlib.metadata.EntryPoint(
+                name.replace("_", "-"), value, registry.ADAPTER_ENTRY_POINTS
+            )
             for name, value in targets.items()
         ]
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
-        registry.entries.cache_clear()
+        registry.adapter_entries.cache_clear()
 
     yield offer
-    registry.entries.cache_clear()
+    registry.adapter_entries.cache_clear()
 
 
 def test_every_own_adapter_is_an_adapter() -> None:
-    for name, entry in registry.entries().items():
+    for name, entry in registry.adapter_entries().items():
         assert issubclass(registry._load(make_card(adapter=name), entry), Adapter)
 
 
@@ -105,7 +107,7 @@ def test_other_distribution_whose_package_is_absent(entry_points: Any) -> None:
         open_adapter(make_card(adapter="mine"))
 
 
-@pytest.mark.parametrize("target", ["adapters.language:Nothing", "adapters.letters:BASES"])
+@pytest.mark.parametrize("target", ["adapters.language:Nothing", "zoo.letters:BASES"])
 def test_target_that_is_not_an_adapter(target: str, entry_points: Any) -> None:
     entry_points(mine=target)
     with pytest.raises(BadCard) as failure:

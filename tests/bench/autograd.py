@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.sae.auxk import Aux
+from bench.sae.auxk import AuxLoss
 from bench.sae.families.base import Family
 from bench.sae.families.jumprelu import JumpReLU
 from bench.sae.families.relu import ReLU
@@ -35,7 +35,7 @@ def losses(
     *,
     number: int = 0,
     indices: Tensor | None = None,
-    aux: Aux | None = None,
+    aux: AuxLoss | None = None,
     aux_indices: Tensor | None = None,
 ) -> Losses:
     """`weights` holds the family's own tensors too, `number` steps were taken before.

@@ -13,7 +13,7 @@ import leaderboard
 from bench.records.schema import Record
 from bench.records.store import RecordStore
 from leaderboard import check_boards, render
-from leaderboard.boards import BEGIN, END, FOLDER
+from leaderboard.boards import BEGIN_MARKER, BOARDS_FOLDER, END_MARKER
 from tests.records import make_grid, make_record, write_records
 from zoo.errors import BadCorpus, BadRecord, OutputError, UsageError
 
@@ -56,7 +56,7 @@ def test_any_missing_record_still_gives_the_same_text_in_any_order(records: list
 
 def test_pages_are_written_with_the_overview_first(output: Path) -> None:
     paths = write_boards(output)
-    names = [path.relative_to(output / FOLDER).as_posix() for path in paths]
+    names = [path.relative_to(output / BOARDS_FOLDER).as_posix() for path in paths]
     assert names == [
         "README.md",
         "language.md",
@@ -70,8 +70,10 @@ def test_pages_are_written_with_the_overview_first(output: Path) -> None:
 def test_written_pages_are_the_rendered_ones(output: Path, records: list[Record]) -> None:
     write_boards(output)
     for name, text in render(records).items():
-        written = (output / FOLDER / name).read_text(encoding="utf-8")
-        assert written == (f"{BEGIN}\n\n{text}\n\n{END}\n" if name.endswith(".md") else text)
+        written = (output / BOARDS_FOLDER / name).read_text(encoding="utf-8")
+        assert written == (
+            f"{BEGIN_MARKER}\n\n{text}\n\n{END_MARKER}\n" if name.endswith(".md") else text
+        )
 
 
 def test_writing_again_touches_nothing(output: Path) -> None:
@@ -88,33 +90,42 @@ def test_no_records_give_an_overview_that_says_so(tmp_path: Path) -> None:
 
 
 def test_text_outside_the_markers_is_kept(output: Path) -> None:
-    readme = output / FOLDER / "README.md"
+    readme = output / BOARDS_FOLDER / "README.md"
     readme.parent.mkdir()
-    readme.write_bytes(f"# Mine\r\n\r\n{BEGIN}\r\nOUTDATED{END}\r\nBelow\r\n".encode())
+    readme.write_bytes(
+        f"# Mine\r\n\r\n{BEGIN_MARKER}\r\nOUTDATED{END_MARKER}\r\nBelow\r\n".encode()
+    )
     write_boards(output)
     written = readme.read_bytes().decode()
-    assert written.startswith(f"# Mine\r\n\r\n{BEGIN}\n\n# Leaderboards\n")
-    assert written.endswith(f"\n\n{END}\r\nBelow\r\n")
+    assert written.startswith(f"# Mine\r\n\r\n{BEGIN_MARKER}\n\n# Leaderboards\n")
+    assert written.endswith(f"\n\n{END_MARKER}\r\nBelow\r\n")
     assert "OUTDATED" not in written
     assert check_boards(output) == []
 
 
 def test_text_without_markers_is_kept_and_the_board_put_after_it(output: Path) -> None:
-    readme = output / FOLDER / "README.md"
+    readme = output / BOARDS_FOLDER / "README.md"
     readme.parent.mkdir()
     readme.write_text("My notes\n", encoding="utf-8")
     write_boards(output)
     first = readme.read_text(encoding="utf-8")
     write_boards(output)
     assert readme.read_text(encoding="utf-8") == first
-    assert first.startswith(f"My notes\n\n{BEGIN}\n")
+    assert first.startswith(f"My notes\n\n{BEGIN_MARKER}\n")
 
 
 @pytest.mark.parametrize(
-    "text", [BEGIN, END, f"{END} {BEGIN}", f"{BEGIN} {BEGIN} {END}", f"{BEGIN} {END} {END}"]
+    "text",
+    [
+        BEGIN_MARKER,
+        END_MARKER,
+        f"{END_MARKER} {BEGIN_MARKER}",
+        f"{BEGIN_MARKER} {BEGIN_MARKER} {END_MARKER}",
+        f"{BEGIN_MARKER} {END_MARKER} {END_MARKER}",
+    ],
 )
 def test_damaged_markers_are_refused(output: Path, text: str) -> None:
-    readme = output / FOLDER / "README.md"
+    readme = output / BOARDS_FOLDER / "README.md"
     write_boards(output)
     readme.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=r"README\.md: its markers are damaged"):
@@ -124,7 +135,7 @@ def test_damaged_markers_are_refused(output: Path, text: str) -> None:
 
 
 def test_a_file_that_is_not_text_is_refused(output: Path) -> None:
-    readme = output / FOLDER / "README.md"
+    readme = output / BOARDS_FOLDER / "README.md"
     readme.parent.mkdir()
     readme.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="is not UTF-8 text"):
@@ -132,12 +143,12 @@ def test_a_file_that_is_not_text_is_refused(output: Path) -> None:
 
 
 def test_nothing_is_written_where_one_page_cannot_be(output: Path) -> None:
-    page = output / FOLDER / "models" / "tiny-b.md"
+    page = output / BOARDS_FOLDER / "models" / "tiny-b.md"
     page.parent.mkdir(parents=True)
-    page.write_text(BEGIN, encoding="utf-8")
+    page.write_text(BEGIN_MARKER, encoding="utf-8")
     with pytest.raises(UsageError):
         write_boards(output)
-    assert not (output / FOLDER / "README.md").exists()
+    assert not (output / BOARDS_FOLDER / "README.md").exists()
 
 
 def test_check_is_silent_about_current_boards(output: Path) -> None:
@@ -147,14 +158,14 @@ def test_check_is_silent_about_current_boards(output: Path) -> None:
 
 def test_check_notices_an_edited_file(output: Path) -> None:
     write_boards(output)
-    page = output / FOLDER / "language.md"
+    page = output / BOARDS_FOLDER / "language.md"
     page.write_text(page.read_text(encoding="utf-8").replace("0", "1", 1), encoding="utf-8")
     assert check_boards(output) == ["leaderboards/language.md differs from what the records give"]
 
 
 def test_check_notices_a_missing_file(output: Path) -> None:
     write_boards(output)
-    (output / FOLDER / "models" / "tiny-b.md").unlink()
+    (output / BOARDS_FOLDER / "models" / "tiny-b.md").unlink()
     assert check_boards(output) == ["leaderboards/models/tiny-b.md is missing"]
 
 
@@ -169,7 +180,7 @@ def test_check_notices_a_stale_file(output: Path, records: list[Record]) -> None
         "leaderboards/vision.md belongs to no record",
     ]
     write_boards(output)
-    assert not (output / FOLDER / "models" / "tiny-b.md").exists()
+    assert not (output / BOARDS_FOLDER / "models" / "tiny-b.md").exists()
     assert check_boards(output) == []
 
 
@@ -186,11 +197,11 @@ def test_check_notices_a_new_record(output: Path) -> None:
 
 def test_check_writes_nothing(output: Path) -> None:
     check_boards(output)
-    assert not (output / FOLDER).exists()
+    assert not (output / BOARDS_FOLDER).exists()
 
 
 def test_foreign_files_stay(output: Path) -> None:
-    folder = output / FOLDER
+    folder = output / BOARDS_FOLDER
     (folder / "models").mkdir(parents=True)
     mine = [folder / "notes.md", folder / "models" / "other.md", folder / "models" / "data.csv"]
     for path in mine:
@@ -201,11 +212,11 @@ def test_foreign_files_stay(output: Path) -> None:
 
 
 def test_a_stale_page_with_other_text_is_emptied_not_removed(output: Path) -> None:
-    page = output / FOLDER / "models" / "gone.md"
+    page = output / BOARDS_FOLDER / "models" / "gone.md"
     page.parent.mkdir(parents=True)
-    page.write_text(f"keep me\n{BEGIN}\nold\n{END}\n", encoding="utf-8")
+    page.write_text(f"keep me\n{BEGIN_MARKER}\nold\n{END_MARKER}\n", encoding="utf-8")
     write_boards(output)
-    assert page.read_text(encoding="utf-8") == f"keep me\n{BEGIN}\n{END}\n"
+    assert page.read_text(encoding="utf-8") == f"keep me\n{BEGIN_MARKER}\n{END_MARKER}\n"
     assert check_boards(output) == []
 
 
@@ -225,7 +236,7 @@ def test_a_bad_record_stops_the_boards(output: Path, change: str, act: object) -
 
 
 def test_an_unwritable_folder_is_an_output_error(output: Path) -> None:
-    (output / FOLDER).write_text("a file where the folder should be", encoding="utf-8")
+    (output / BOARDS_FOLDER).write_text("a file where the folder should be", encoding="utf-8")
     with pytest.raises((OutputError, UsageError), match="leaderboards"):
         write_boards(output)
 

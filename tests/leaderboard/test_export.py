@@ -11,7 +11,7 @@ import pytest
 
 from bench.intervals import binomial_interval
 from bench.records.store import RecordStore
-from leaderboard.export import Format, columns, dictionary, export_cells, flat_cells
+from leaderboard.export import ExportFormat, columns, dictionary, export_cells, flat_cells
 from tests.leaderboard.tables import tables
 from tests.records import make_grid, make_record, write_records
 from zoo.errors import BadWeights, UsageError
@@ -135,7 +135,9 @@ def test_without_pyarrow_the_remedy_is_named(
 
 
 @pytest.mark.parametrize("name", ["csv", "json"])
-def test_the_same_records_give_the_same_bytes(output: Path, tmp_path: Path, name: Format) -> None:
+def test_the_same_records_give_the_same_bytes(
+    output: Path, tmp_path: Path, name: ExportFormat
+) -> None:
     first, _ = export_cells(output, tmp_path / "a", [name])
     second, _ = export_cells(output, tmp_path / "b", [name])
     assert first.read_bytes() == second.read_bytes()

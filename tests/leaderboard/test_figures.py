@@ -22,7 +22,7 @@ from bench.records.store import RecordStore
 from leaderboard import boards, check_boards, write_boards
 from leaderboard.figures import store as figures
 from leaderboard.figures.drawing import compose, draw
-from leaderboard.figures.pictures import Kind, Picture, pictures
+from leaderboard.figures.pictures import FigureKind, Picture, pictures
 from leaderboard.groups import group_records
 from tests.records import make_grid, make_record, make_unchecked_spec, write_records
 from zoo.errors import BadCorpus
@@ -199,7 +199,7 @@ def test_what_is_drawn_lies_inside_its_axes(name: str) -> None:
                 where = f"{picture.name}, {axes.get_title()}"
                 assert values.min() >= low - slack, where
                 assert values.max() <= high + slack, where
-    assert kinds == set(get_args(Kind))
+    assert kinds == set(get_args(FigureKind))
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -276,7 +276,10 @@ def test_several_processes_draw_the_same_bytes(
     ]
     assert drawn == [profiles, profiles]
     files = [
-        {path.name: path.read_bytes() for path in (tmp_path / name / figures.FOLDER).iterdir()}
+        {
+            path.name: path.read_bytes()
+            for path in (tmp_path / name / figures.FIGURES_FOLDER).iterdir()
+        }
         for name, _ in PROCESSES
     ]
     assert files[0] == files[1]
@@ -284,7 +287,7 @@ def test_several_processes_draw_the_same_bytes(
 
 
 def test_pages_show_the_figures(drawn: Path) -> None:
-    folder = drawn / boards.FOLDER
+    folder = drawn / boards.BOARDS_FOLDER
     readme = (folder / "README.md").read_text(encoding="utf-8")
     page = (folder / "models" / "tiny-a.md").read_text(encoding="utf-8")
     assert readme.count("](figures/") == 7
@@ -308,7 +311,7 @@ def test_only_what_changed_is_drawn_again(drawn: Path, monkeypatch: pytest.Monke
 
 
 def test_check_notices_edited_missing_and_stale_figures(drawn: Path) -> None:
-    folder = drawn / boards.FOLDER / figures.FOLDER
+    folder = drawn / boards.BOARDS_FOLDER / figures.FIGURES_FOLDER
     index = json.loads((folder / figures.INDEX).read_text(encoding="utf-8"))
     first, second, *_ = sorted(index)
     (folder / f"{first}.svg").write_text("<svg/>", encoding="utf-8")
@@ -327,7 +330,7 @@ def test_figures_of_no_record_are_removed_and_foreign_files_are_not(
     drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _instead_of_drawing(monkeypatch)
-    folder = drawn / boards.FOLDER / figures.FOLDER
+    folder = drawn / boards.BOARDS_FOLDER / figures.FIGURES_FOLDER
     (folder / "mine.svg").write_text("mine", encoding="utf-8")
     before = set(folder.iterdir())
     write_records(drawn, make_grid(models=["tiny-b"], layers=[0]))
@@ -344,7 +347,7 @@ def test_figures_of_no_record_are_removed_and_foreign_files_are_not(
 
 
 def test_an_index_cannot_lead_out_of_its_folder(drawn: Path) -> None:
-    folder = drawn / boards.FOLDER / figures.FOLDER
+    folder = drawn / boards.BOARDS_FOLDER / figures.FIGURES_FOLDER
     victim = drawn / "victim.svg"
     victim.write_text("keep", encoding="utf-8")
     index = json.loads((folder / figures.INDEX).read_text(encoding="utf-8"))
@@ -358,12 +361,12 @@ def test_without_matplotlib_current_figures_stay_and_others_go(
     drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures, "available", lambda: False)
-    before = (drawn / boards.FOLDER / "README.md").read_bytes()
+    before = (drawn / boards.BOARDS_FOLDER / "README.md").read_bytes()
     write_boards(drawn)
-    assert (drawn / boards.FOLDER / "README.md").read_bytes() == before
+    assert (drawn / boards.BOARDS_FOLDER / "README.md").read_bytes() == before
     write_records(drawn, make_grid(models=["tiny-b"], layers=[0]))
     write_boards(drawn)
-    readme = (drawn / boards.FOLDER / "README.md").read_text(encoding="utf-8")
+    readme = (drawn / boards.BOARDS_FOLDER / "README.md").read_text(encoding="utf-8")
     assert "](figures/" not in readme
     assert check_boards(drawn) == []
 

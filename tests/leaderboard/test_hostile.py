@@ -13,7 +13,7 @@ import pytest
 
 from bench.records.schema import Record
 from leaderboard import comparison_text, summary
-from leaderboard.boards import BEGIN, END
+from leaderboard.boards import BEGIN_MARKER, END_MARKER
 from leaderboard.compare import pair
 from leaderboard.export import csv_text, flat_cells
 from leaderboard.figures.drawing import draw
@@ -41,7 +41,7 @@ HOSTILE = [
     "\u202egnp.exe \u200f\u061c\u2066",
     "\u05e9\u05dc\u05d5\u05dd",
     "[link](http://example.org) ![img](x)",
-    f"{END} text {BEGIN}",
+    f"{END_MARKER} text {BEGIN_MARKER}",
     "# heading\n- list\n[^1]: note",
     "\x1b[31mred\x1b[0m\x00\x07",
     "**bold** _it_ ~~gone~~ $x$ \\",
@@ -208,8 +208,8 @@ def _check(page: str) -> None:
     """No markup of its own survives: only our tags, links, headings and footnotes are left."""
     tables(page)
     assert not re.search(r"<(?!0\.1|-99\.9)", page)
-    assert BEGIN not in page
-    assert END not in page
+    assert BEGIN_MARKER not in page
+    assert END_MARKER not in page
     assert all(line.isprintable() for line in page.split("\n"))
     assert "http:" + "//" not in page
     for line in page.splitlines():

@@ -17,7 +17,7 @@ import pytest
 from bench.records.schema import Record
 from bench.records.store import RecordStore
 from leaderboard import check_boards, write_boards
-from leaderboard.boards import FOLDER
+from leaderboard.boards import BOARDS_FOLDER
 from leaderboard.groups import group_records
 from leaderboard.text import number, percent
 from leaderboard.web.page import STATIC, page_data, page_files
@@ -90,9 +90,9 @@ def test_check_notices_an_edited_page(tmp_path: Path) -> None:
     write_records(tmp_path, make_records())
     write_boards(tmp_path, figures=False)
     assert check_boards(tmp_path) == []
-    script = tmp_path / FOLDER / "page" / "page.js"
+    script = tmp_path / BOARDS_FOLDER / "page" / "page.js"
     script.write_text(script.read_text(encoding="utf-8") + "//", encoding="utf-8")
-    (tmp_path / FOLDER / "page" / "data.js").unlink()
+    (tmp_path / BOARDS_FOLDER / "page" / "data.js").unlink()
     assert check_boards(tmp_path) == [
         "leaderboards/page/data.js is missing",
         "leaderboards/page/page.js differs from what the records give",
@@ -228,7 +228,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def browser(driver: Any, output: Path) -> Iterator[Browser]:
     """The page, freshly opened; afterwards, nothing may have been complained about or fetched."""
-    browser = Browser(driver, output / FOLDER / "page" / "index.html")
+    browser = Browser(driver, output / BOARDS_FOLDER / "page" / "index.html")
     driver.get_log("performance")
     browser.emulate("light", 1400)
     browser.open()

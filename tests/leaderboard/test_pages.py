@@ -12,7 +12,7 @@ from bench.intervals import binomial_interval
 from bench.records.schema import FirstFiring, Record, Training
 from bench.records.store import RecordStore
 from leaderboard import write_boards
-from leaderboard.boards import FOLDER
+from leaderboard.boards import BOARDS_FOLDER
 from tests.leaderboard.tables import Table, label, links, mean, render, table, tables
 from tests.records import make_grid, make_record, make_result, make_spec, write_records
 from zoo.errors import BadCorpus
@@ -331,7 +331,7 @@ def test_a_record_s_link_is_where_the_store_keeps_it(records: list[Record]) -> N
     record = records[0]
     stored = RecordStore(Path("out")).path(record.spec).as_posix()
     page = render(records)[f"models/{record.spec.model}.md"]
-    folder = f"out/{FOLDER}/models"
+    folder = f"out/{BOARDS_FOLDER}/models"
     assert stored in {posixpath.normpath(f"{folder}/{target}") for target in links(page)}
 
 

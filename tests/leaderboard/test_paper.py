@@ -12,12 +12,12 @@ from leaderboard.paper import (
     NOT_MEASURED,
     OTHER_ARMS,
     UNKNOWN,
-    Cell,
+    LayerDeath,
     Unmatched,
-    cells_of_records,
-    cells_of_rows,
-    compare,
+    compare_with_paper,
     gamma_correlations,
+    layers_of_records,
+    layers_of_rows,
     our_names,
 )
 from leaderboard.paper_tables import INIT_QUANTITIES, TRAINED_QUANTITIES, PaperRow, read_table
@@ -55,7 +55,9 @@ def test_the_same_quantity_of_the_right_arm_is_compared():
     records = make_grid(models=["gpt2"], layers=[3], arms=arms)
     results = {record.spec.arm: record.result for record in records}
     columns = [quantity.column for quantity in INIT_QUANTITIES]
-    init = compare(records, [row("GPT-2", 4, **dict.fromkeys(columns, 2.0))], INIT_QUANTITIES)
+    init = compare_with_paper(
+        records, [row("GPT-2", 4, **dict.fromkeys(columns, 2.0))], INIT_QUANTITIES
+    )
     raw = results["raw"]
     assert only(init, "gamma").difference == raw.statistics.gamma - 2.0
     assert only(init, "gamma_raw").ours == raw.statistics.gamma_raw
@@ -71,7 +73,9 @@ def test_the_same_quantity_of_the_right_arm_is_compared():
     assert len(init.pairs) == 7
     assert init.empty == (("dead_pct_init_ln_centered", "geometric_median-layernorm"),)
     columns = [quantity.column for quantity in TRAINED_QUANTITIES]
-    trained = compare(records, [row("GPT-2", 4, **dict.fromkeys(columns, 5.0))], TRAINED_QUANTITIES)
+    trained = compare_with_paper(
+        records, [row("GPT-2", 4, **dict.fromkeys(columns, 5.0))], TRAINED_QUANTITIES
+    )
     for column, arm in (("baseline", "raw"), ("auxk", "raw+auxk-relu"), ("centered", "centered")):
         for when, death in (
             ("init", results[arm].death_init),
@@ -86,7 +90,9 @@ def test_the_same_quantity_of_the_right_arm_is_compared():
 def test_a_record_of_any_arm_has_what_every_record_holds():
     (record,) = make_grid(models=["gpt2"], layers=[0], arms=["centered"])
     columns = [quantity.column for quantity in INIT_QUANTITIES]
-    found = compare([record], [row("gpt2", 1, **dict.fromkeys(columns, 1.0))], INIT_QUANTITIES)
+    found = compare_with_paper(
+        [record], [row("gpt2", 1, **dict.fromkeys(columns, 1.0))], INIT_QUANTITIES
+    )
     assert only(found, "gamma").ours == record.result.statistics.gamma
     assert only(found, "dead_pct_init_topk").ours == percent_born(record, "raw")
     assert only(found, "dead_pct_init_pca").ours == percent_born(record, "whitened")
@@ -97,10 +103,10 @@ def test_auxk_as_published_is_known_in_older_records_and_another_one_is_noted():
     rows = [row("gpt2", 1, dead_pct_final_auxk=1.0)]
     old = make_record(model="gpt2", arm="raw+auxk", protocol={"aux_codes": "relu"})
     other = make_record(model="gpt2", arm="raw+auxk")
-    found = compare([other, old], rows, TRAINED_QUANTITIES)
+    found = compare_with_paper([other, old], rows, TRAINED_QUANTITIES)
     assert only(found, "dead_pct_final_auxk").ours == percent(old, old.result.death_end.dead)
     assert not any("AuxK" in note for note in found.notes)
-    found = compare([other], rows, TRAINED_QUANTITIES)
+    found = compare_with_paper([other], rows, TRAINED_QUANTITIES)
     assert only(found, "dead_pct_final_auxk").ours == percent(other, other.result.death_end.dead)
     assert any("AuxK has no ReLU on its codes here" in note for note in found.notes)
 
@@ -108,14 +114,14 @@ def test_auxk_as_published_is_known_in_older_records_and_another_one_is_noted():
 def test_an_untrained_cell_has_no_end():
     record = make_record(model="gpt2", protocol={"steps": 0})
     rows = [row("gpt2", 1, dead_pct_init_baseline=1.0, dead_pct_final_baseline=1.0)]
-    found = compare([record], rows, TRAINED_QUANTITIES)
+    found = compare_with_paper([record], rows, TRAINED_QUANTITIES)
     assert [pair.column for pair in found.pairs] == ["dead_pct_init_baseline"]
     assert found.empty == (("dead_pct_final_baseline", "raw"),)
 
 
 def test_seeds_are_averaged():
     records = make_grid(models=["gpt2"], layers=[0], arms=["raw"], seeds=[0, 1, 2])
-    found = compare(records, [row("gpt2", 1, dead_pct_init_topk=10.0)], INIT_QUANTITIES)
+    found = compare_with_paper(records, [row("gpt2", 1, dead_pct_init_topk=10.0)], INIT_QUANTITIES)
     expected = [percent(r, r.result.death_init.dead) for r in records]
     assert only(found, "dead_pct_init_topk").ours == pytest.approx(sum(expected) / 3)
     assert only(found, "dead_pct_init_topk").seeds == 3
@@ -125,10 +131,10 @@ def test_protocols_are_not_mixed_and_the_papers_goes_first():
     quick = make_record(model="gpt2", arm="raw")
     full = make_record(model="gpt2", arm="raw", protocol=PAPER)
     rows = [row("gpt2", 1, dead_pct_init_topk=10.0)]
-    both = compare([quick, full], rows, INIT_QUANTITIES)
+    both = compare_with_paper([quick, full], rows, INIT_QUANTITIES)
     assert only(both, "dead_pct_init_topk").ours == percent(full, full.result.death_init.dead)
     assert both.notes == ()
-    alone = compare([quick], rows, INIT_QUANTITIES)
+    alone = compare_with_paper([quick], rows, INIT_QUANTITIES)
     n = quick.spec.protocol["n"]
     assert f"n is {n} here and 8192 in the paper" in alone.notes
 
@@ -147,7 +153,7 @@ def test_protocols_are_not_mixed_and_the_papers_goes_first():
 )
 def test_names_are_matched(theirs, ours):
     records = make_grid(models=[ours, "other"], layers=[1], arms=["raw"])
-    found = compare(records, [row(theirs, 2, gamma=1.0)], INIT_QUANTITIES)
+    found = compare_with_paper(records, [row(theirs, 2, gamma=1.0)], INIT_QUANTITIES)
     assert [(p.model, p.paper_model) for p in found.pairs] == [(ours, theirs)]
 
 
@@ -155,7 +161,7 @@ def test_the_only_layer_of_alphafold_3_is_matched_whatever_the_offset():
     records = make_grid(models=["alphafold3"], layers=[0], arms=["raw"])
     for offset in (None, 0, -1):
         rows = [row("af3", 0, gamma=1.0)]
-        (pair,) = compare(records, rows, INIT_QUANTITIES, layer_offset=offset).pairs
+        (pair,) = compare_with_paper(records, rows, INIT_QUANTITIES, layer_offset=offset).pairs
         assert (pair.layer, pair.paper_layer) == (0, 0)
 
 
@@ -163,7 +169,7 @@ def test_names_and_layers_can_be_given():
     records = make_grid(models=["mine", "gpt2"], layers=[4], arms=["raw"])
     rows = [row("GPT-2", 4, gamma=1.0)]
     names = our_names([("gpt2", "mine")], rows, records)
-    found = compare(records, rows, INIT_QUANTITIES, names=names, layer_offset=0)
+    found = compare_with_paper(records, rows, INIT_QUANTITIES, names=names, layer_offset=0)
     assert [(p.model, p.layer, p.paper_layer) for p in found.pairs] == [("mine", 4, 4)]
     assert found.unmatched == ()
 
@@ -194,7 +200,7 @@ def test_every_row_is_matched_or_named():
         row("gpt5", 1, gamma=1.0),
     ]
     for quantities in (INIT_QUANTITIES, TRAINED_QUANTITIES):
-        found = compare([failed, centered], rows, quantities)
+        found = compare_with_paper([failed, centered], rows, quantities)
         assert found.pairs == found.agreements == ()
         assert found.unmatched == (
             Unmatched("gpt2", 1, NOT_MEASURED, "gpt2"),
@@ -208,7 +214,7 @@ def test_two_rows_of_one_layer_are_refused():
     records = make_grid(models=["gpt2"], layers=[0], arms=["raw"])
     for other in (row("GPT-2", 1, gamma=2.0), row("gpt2", 1, gamma=1.0)):
         with pytest.raises(UsageError, match=r"gpt2 layer 1 and .* are both gpt2 layer 0 here"):
-            compare(records, [row("gpt2", 1, gamma=1.0), other], INIT_QUANTITIES)
+            compare_with_paper(records, [row("gpt2", 1, gamma=1.0), other], INIT_QUANTITIES)
 
 
 def published(name: str) -> Path:
@@ -232,7 +238,7 @@ def test_every_row_of_the_published_tables_is_a_layer_of_the_paper_suite(name, q
         for arm in load_protocol("paper").arms
     ]
     rows = read_table(published(name), quantities)
-    found = compare(records, rows, quantities)
+    found = compare_with_paper(records, rows, quantities)
     assert found.unmatched == ()
     places = {(pair.model, pair.layer) for pair in found.pairs}
     assert len(places) == len(rows)
@@ -244,7 +250,7 @@ def test_every_row_of_the_published_tables_is_a_layer_of_the_paper_suite(name, q
 def test_agreement_over_layers():
     records = make_grid(models=["gpt2"], layers=list(range(8)), arms=["raw"])
     rows = [row("gpt2", r.spec.layer + 1, gamma=2 * r.result.statistics.gamma + 1) for r in records]
-    (agreement,) = compare(records, rows, INIT_QUANTITIES).agreements
+    (agreement,) = compare_with_paper(records, rows, INIT_QUANTITIES).agreements
     ours = [r.result.statistics.gamma for r in records]
     assert agreement.layers == 8
     assert agreement.mean_difference == pytest.approx(sum(-g - 1 for g in ours) / 8)
@@ -255,7 +261,9 @@ def test_agreement_over_layers():
 def test_correlations_by_path_and_domain():
     draw = random.Random(0)
     cells = [
-        Cell(domain, gamma, relu=draw.random(), total=2 + gamma * (1 if domain == "a" else -1))
+        LayerDeath(
+            domain, gamma, relu=draw.random(), total=2 + gamma * (1 if domain == "a" else -1)
+        )
         for domain in "ab"
         for gamma in (draw.uniform(0.1, 9) for _ in range(20))
     ]
@@ -269,14 +277,14 @@ def test_correlations_by_path_and_domain():
 
 def test_cells_of_records_and_rows():
     records = make_grid(models=["gpt2"], layers=[0, 1], arms=["raw", "centered"], seeds=[0, 1])
-    cells = cells_of_records(records)
+    cells = layers_of_records(records)
     assert len(cells) == 2
     raw = [r for r in records if r.spec.layer == 0 and r.spec.arm == "raw"]
     assert cells[0].gamma == pytest.approx(raw[0].result.statistics.gamma)
     expected = sum(percent(r, r.result.death_init.dead) for r in raw) / 2
     assert cells[0].total == pytest.approx(expected)
     full = row("a", 0, gamma=1.0, dead_pct_init_relu=2.0, dead_pct_init_topk=3.0)
-    assert cells_of_rows([full, row("b", 0, gamma=1.0)]) == [Cell("language", 1.0, 2.0, 3.0)]
+    assert layers_of_rows([full, row("b", 0, gamma=1.0)]) == [LayerDeath("language", 1.0, 2.0, 3.0)]
 
 
 def write_table(folder: Path, *lines: str) -> Path:

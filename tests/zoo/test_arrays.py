@@ -13,8 +13,8 @@ import torch
 from safetensors.numpy import save_file
 
 from adapters.tensors import as_tensor
-from zoo.arrays import FORMATS, Header, formats, open_arrays, read_headers
-from zoo.arrays.header import Rows
+from zoo.arrays import ARRAY_FORMATS, Header, formats, open_arrays, read_headers
+from zoo.arrays.header import ArrayRows
 from zoo.errors import BadActivations
 
 TOKENS, WIDTH = 300, 8
@@ -102,7 +102,7 @@ def test_rows_of_parquet_in_order_are_decoded_once(
     assert sum(decoded) <= 70
 
 
-@pytest.mark.parametrize("suffix", [*FORMATS, ".csv"])
+@pytest.mark.parametrize("suffix", [*ARRAY_FORMATS, ".csv"])
 def test_what_is_no_array_file_is_told(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"hello, this is text")
@@ -120,8 +120,8 @@ class CsvFile:
         self.numbers = np.loadtxt(path, delimiter=",", dtype=np.float32, ndmin=2)
         self.headers = [Header(None, self.numbers.shape, "float32")]
 
-    def array(self, key: str | None) -> Rows:
-        return Rows(self.numbers)
+    def array(self, key: str | None) -> ArrayRows:
+        return ArrayRows(self.numbers)
 
 
 def test_a_format_is_added_in_one_place(
@@ -135,7 +135,7 @@ def test_a_format_is_added_in_one_place(
     (tmp_path / "acts").mkdir()
     np.savetxt(tmp_path / "acts" / "layer0.csv", x, delimiter=",")
     assert bench("diagnose", "acts/layer0.csv")[0] == 2
-    monkeypatch.setitem(FORMATS, ".csv", formats.Format(CsvFile))
+    monkeypatch.setitem(ARRAY_FORMATS, ".csv", formats.ArrayFormat(CsvFile))
     code, out, err = bench("diagnose", "acts/layer0.csv", "-n", "64", "-k", "4", "--json")
     assert code == 0, err
     found = json.loads(out)

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from zoo.dumps import dump_cards
 from zoo.errors import BadManifest
 from zoo.manifest import (
-    Stream,
+    DumpStream,
     checked_manifest,
     make_manifest,
     read_manifest,
@@ -43,7 +43,7 @@ def _written(folder: Path) -> Path:
     return folder
 
 
-def _layers(streams: tuple[Stream, ...]) -> dict[int, list[tuple[str, str | None]]]:
+def _layers(streams: tuple[DumpStream, ...]) -> dict[int, list[tuple[str, str | None]]]:
     (stream,) = streams
     return {layer.layer: [(p.path, p.key) for p in layer.parts] for layer in stream.layers}
 

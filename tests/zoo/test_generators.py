@@ -16,6 +16,7 @@ import pytest
 
 from zoo.errors import BadCorpus
 from zoo.generators import TRAINING_SEEDS, genomes, images, proteins, text
+from zoo.letters import AMINO_ACIDS
 
 HELD_OUT = TRAINING_SEEDS.stop
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
@@ -191,7 +192,7 @@ def test_relatives_are_alike_and_strangers_are_not() -> None:
 
 def test_proteins_use_the_twenty_letters_and_begin_with_methionine() -> None:
     drawn = list(proteins.families(300, HELD_OUT))
-    assert set("".join(drawn)) == set(proteins.AMINO_ACIDS)
+    assert set("".join(drawn)) == set(AMINO_ACIDS)
     assert {sequence[0] for sequence in drawn} == {"M"}
     assert 50 < min(map(len, drawn)) < max(map(len, drawn)) < 250
 
@@ -215,14 +216,14 @@ def test_transition_probabilities_are_the_matrix_exponential_of_the_rates() -> N
 
 
 def test_grantham_distances_are_the_published_ones() -> None:
-    distance, at = proteins.grantham_distance(), proteins.AMINO_ACIDS.index
+    distance, at = proteins.grantham_distance(), AMINO_ACIDS.index
     published = {"LI": 5, "FY": 22, "KR": 26, "DE": 45, "RS": 110, "CW": 215, "AV": 64, "GW": 184}
     for pair, value in published.items():
         assert distance[at(pair[0]), at(pair[1])] == pytest.approx(value, abs=1.0)
 
 
 def test_hydropathy_turns_with_the_helix() -> None:
-    scale = dict(zip(proteins.AMINO_ACIDS, proteins._HYDROPATHY, strict=True))
+    scale = dict(zip(AMINO_ACIDS, proteins._HYDROPATHY, strict=True))
     power = dict.fromkeys((60, 100, 140), 0.0)  # degrees per residue
     for sequence in proteins.families(300, HELD_OUT):
         values = np.array([scale[letter] for letter in sequence])

@@ -21,26 +21,26 @@ from zoo.errors import BadActivations
 from zoo.files import check_regular
 
 
-class Format(NamedTuple):
+class ArrayFormat(NamedTuple):
     """How files of a suffix are opened, and which `beginnings` they may have; () for any."""
 
     open: Callable[[Path], ArrayFile]
     kinds: tuple[str, ...] = ()
 
 
-FORMATS = {
-    ".npy": Format(NpyFile, (".npy",)),
-    ".npz": Format(NpzFile, (".npz",)),
-    ".safetensors": Format(SafetensorsFile, (".safetensors",)),
-    ".pt": Format(PtFile, (".pt", "pickle")),
-    ".pth": Format(PtFile, (".pt", "pickle")),
-    ".parquet": Format(ParquetFile, (".parquet",)),
+ARRAY_FORMATS = {
+    ".npy": ArrayFormat(NpyFile, (".npy",)),
+    ".npz": ArrayFormat(NpzFile, (".npz",)),
+    ".safetensors": ArrayFormat(SafetensorsFile, (".safetensors",)),
+    ".pt": ArrayFormat(PtFile, (".pt", "pickle")),
+    ".pth": ArrayFormat(PtFile, (".pt", "pickle")),
+    ".parquet": ArrayFormat(ParquetFile, (".parquet",)),
 }
 
 
 def is_array_file(path: Path) -> bool:
     """Whether the file's name says a format of the table."""
-    return path.suffix.lower() in FORMATS
+    return path.suffix.lower() in ARRAY_FORMATS
 
 
 def open_arrays(path: Path) -> ArrayFile:
@@ -54,9 +54,9 @@ def open_arrays(path: Path) -> ArrayFile:
     if not is_array_file(path):
         raise BadActivations(
             f"{path}: no arrays are read from files of that kind",
-            f"Known are {', '.join(FORMATS)}.",
+            f"Known are {', '.join(ARRAY_FORMATS)}.",
         )
-    form = FORMATS[path.suffix.lower()]
+    form = ARRAY_FORMATS[path.suffix.lower()]
     check_regular(path)
     _check_beginning(path, form.kinds)
     with breakage(path):

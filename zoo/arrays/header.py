@@ -66,7 +66,7 @@ class ArrayFile(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
+class ArrayRows:
     """The rows of an array that is in memory, or mapped."""
 
     whole: np.ndarray | Tensor

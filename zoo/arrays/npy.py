@@ -7,7 +7,7 @@ from typing import IO
 
 import numpy as np
 
-from zoo.arrays.header import Header, Rows, broken
+from zoo.arrays.header import ArrayRows, Header, broken
 
 
 class NpyFile:
@@ -23,9 +23,9 @@ class NpyFile:
             raise broken(path, f"{found} bytes where its header says {expected}")
         self.headers = [Header(None, shape, dtype_name(dtype))]
 
-    def array(self, key: str | None) -> Rows:
+    def array(self, key: str | None) -> ArrayRows:
         """Mapped: only the rows that are used are read."""
-        return Rows(np.load(self.path, mmap_mode="r"))
+        return ArrayRows(np.load(self.path, mmap_mode="r"))
 
 
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.arrays.header import Header, RowReader, Rows, breakage, broken
+from zoo.arrays.header import ArrayRows, Header, RowReader, breakage, broken
 from zoo.arrays.npy import dtype_name, nbytes, npy_header
 from zoo.arrays.zip_arrays import DeflatedArray, MappedArray
 
@@ -37,7 +37,7 @@ class NpzFile:
                 if not deflated.fortran:
                     return deflated
             with np.load(self.path) as arrays:
-                return Rows(arrays[name])
+                return ArrayRows(arrays[name])
 
 
 def _header(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:

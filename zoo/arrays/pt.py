@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.arrays.header import Header, Rows, broken
+from zoo.arrays.header import ArrayRows, Header, broken
 from zoo.errors import BadActivations
 
 
@@ -42,9 +42,9 @@ class PtFile:
             for key, tensor in dense.items()
         ]
 
-    def array(self, key: str | None) -> Rows:
+    def array(self, key: str | None) -> ArrayRows:
         """Mapped, where the file is of the kind that torch has written since 1.6."""
-        return Rows(self._tensors[key])
+        return ArrayRows(self._tensors[key])
 
 
 def _flat(content: dict, depth: int = 3) -> Iterator[tuple[str, Any]]:

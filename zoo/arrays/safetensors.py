@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.arrays.header import Header, RowReader, Rows, broken
+from zoo.arrays.header import ArrayRows, Header, RowReader, broken
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ class SafetensorsFile:
         if len(header.shape) == 2:
             return _Matrix(self.path, str(key))
         with _opened(self.path, "pt") as file:
-            return Rows(file.get_tensor(key))
+            return ArrayRows(file.get_tensor(key))
 
 
 class _Matrix:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zoo.arrays.header import Rows, broken
+from zoo.arrays.header import ArrayRows, broken
 from zoo.arrays.npy import npy_header
 from zoo.errors import BadActivations
 
@@ -123,7 +123,7 @@ class MappedArray:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """See `zoo.arrays.header.RowReader`."""
-        found = np.asarray(Rows(self.array).rows(start, stop))
+        found = np.asarray(ArrayRows(self.array).rows(start, stop))
         if self._checksum is not None and not self._checksum.agrees(
             self._header + start * self._row, found.view(np.uint8).reshape(-1).data
         ):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoo.generators.seeds import draw_generator, world_generator
+from zoo.letters import BASES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
-BASES = "ACGT"  # in this order the complement of base b is 3 - b
 _CODON_BASES = "TCAG"
 GENETIC_CODE = dict(
     zip(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoo.generators.seeds import draw_generator, world_generator
+from zoo.letters import AMINO_ACIDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
-AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
 # Per amino acid, in the order of AMINO_ACIDS: percent of Swiss-Prot; Kyte and Doolittle's
 # hydropathy; Chou and Fasman's helix, strand and turn propensities; Grantham's composition,

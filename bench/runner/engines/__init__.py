@@ -17,8 +17,8 @@ from bench.plan.blocks import Block, available_memory
 from bench.records.schema import Record
 from bench.runner.settings import Progress, Settings
 
-Name = Literal["local", "accelerate", "ray"]
-NAMES: tuple[Name, ...] = get_args(Name)
+EngineName = Literal["local", "accelerate", "ray"]
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 class Engine(Protocol):
@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Waits until every process of the run is done."""
 
 
-def make_engine(name: Name, *, workers: int = 1) -> Engine:
+def make_engine(name: EngineName, *, workers: int = 1) -> Engine:
     """The engine of that name.
 
     Raises:

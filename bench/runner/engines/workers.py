@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _COPIES = sys.platform == "linux"
 
 # What a worker is after a message: at work, through with its block, or ended.
-State = Literal["busy", "idle", "gone"]
+WorkerState = Literal["busy", "idle", "gone"]
 
 # Seconds between two messages about steps: a bar needs no more.
 _TELL_EVERY = 0.1
@@ -173,7 +173,7 @@ def _settings_of(slot: int, settings: Settings) -> Settings:
     return settings
 
 
-def _hear(worker: _Worker, progress: Progress) -> Generator[Record, None, State]:
+def _hear(worker: _Worker, progress: Progress) -> Generator[Record, None, WorkerState]:
     """One message of a worker. Returns what the worker is from now on."""
     try:
         kind, content = worker.connection.recv()

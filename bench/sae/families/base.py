@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.death.census import Census
-from bench.sae.auxk import Aux
+from bench.sae.auxk import AuxLoss
 from bench.sae.codes import Codes, DenseCodes, StepMethod
 from bench.sae.families import is_dense
 from bench.sae.gradients import Backward, Weights
@@ -65,7 +65,7 @@ class Family(ABC):
         *,
         path: StepMethod,
         number: int = 0,
-        aux: Aux | None = None,
+        aux: AuxLoss | None = None,
     ) -> Backward:
         """Loss and gradients on one batch y [tokens, d]; the auxiliary loss if there are dead.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
-from bench.sae.auxk import Aux, AuxPicker
+from bench.sae.auxk import AuxLoss, AuxPicker
 from bench.sae.codes import ArrayPairs, DenseCodes, RaggedPairs, StepMethod
 from bench.sae.families.base import Family, FamilyTensors
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
@@ -59,7 +59,7 @@ class BatchTopK(Family):
         *,
         path: StepMethod,
         number: int = 0,
-        aux: Aux | None = None,
+        aux: AuxLoss | None = None,
     ) -> Backward:
         centered = y - weights.b
         picker = AuxPicker.of(aux)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
-from bench.sae.auxk import Aux, AuxPicker
+from bench.sae.auxk import AuxLoss, AuxPicker
 from bench.sae.codes import ArrayPairs, DenseCodes, StepMethod
 from bench.sae.families.base import Family, FamilyTensors, warm
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
@@ -69,7 +69,7 @@ class JumpReLU(Family):
         *,
         path: StepMethod,
         number: int = 0,
-        aux: Aux | None = None,
+        aux: AuxLoss | None = None,
     ) -> Backward:
         tokens, width = y.shape
         centered = y - weights.b

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.compute.topk import exact_topk
 from bench.death.census import Census, census
-from bench.sae.auxk import Aux, AuxPicker
+from bench.sae.auxk import AuxLoss, AuxPicker
 from bench.sae.codes import PAIRS, Codes, StepMethod
 from bench.sae.families.base import Family, FamilyTensors
 from bench.sae.gradients import Backward, Weights, backward, pre_activations, row_slices
@@ -40,7 +40,7 @@ class TopK(Family):
         *,
         path: StepMethod,
         number: int = 0,
-        aux: Aux | None = None,
+        aux: AuxLoss | None = None,
     ) -> Backward:
         centered = y - weights.b
         picker = AuxPicker.of(aux)

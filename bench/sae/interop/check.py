@@ -11,11 +11,11 @@ from bench.sae.codes import Codes
 from bench.sae.model import SAE
 
 # Random tokens on which two SAEs are compared.
-TOKENS = 4096
+_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Difference:
+class CodeDifference:
     """How far two SAEs differ on `tokens` random tokens.
 
     selections: (token, feature) pairs that fire in one of them only, of `codes` that fire in the
@@ -42,7 +42,7 @@ class Difference:
 
 
 @torch.no_grad()
-def compare(one: SAE, other: SAE, *, tokens: int = TOKENS, seed: int = 0) -> Difference:
+def compare_codes(one: SAE, other: SAE, *, tokens: int = _TOKENS, seed: int = 0) -> CodeDifference:
     """The codes of both on the same random activations, spread around the center of `one`.
 
     Rows of other norms are not a difference: codes are compared as what they add to x_hat, code
@@ -60,7 +60,9 @@ def compare(one: SAE, other: SAE, *, tokens: int = TOKENS, seed: int = 0) -> Dif
         codes += int((ours > 0).sum())
         largest = max(largest, float(ours.max()))
         difference = max(difference, float((ours - theirs).abs().max()))
-    return Difference(tokens, codes, selections, difference / largest if largest else difference)
+    return CodeDifference(
+        tokens, codes, selections, difference / largest if largest else difference
+    )
 
 
 def contributions(sae: SAE, x: Tensor) -> Tensor:

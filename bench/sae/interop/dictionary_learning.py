@@ -34,7 +34,7 @@ from bench.sae.model import SAE
 from bench.sae.origin import Origin
 from zoo.errors import BadWeights
 
-CONFIG, WEIGHTS = "config.json", "ae.pt"
+_CONFIG, _WEIGHTS = "config.json", "ae.pt"
 
 _CLASSES = (
     "AutoEncoder",
@@ -46,24 +46,24 @@ _CLASSES = (
 
 
 def matches(place: Path) -> bool:
-    return (place / WEIGHTS).is_file() and "trainer" in peek_json(place / CONFIG)
+    return (place / _WEIGHTS).is_file() and "trainer" in peek_json(place / _CONFIG)
 
 
 # ------------------------------------------------------------------------------------- reading
 
 
 def read(place: Path) -> tuple[SAE, Origin]:
-    trainer = read_json(place / CONFIG).get("trainer")
+    trainer = read_json(place / _CONFIG).get("trainer")
     if not isinstance(trainer, dict):
-        raise BadWeights(f"{place / CONFIG}: trainer is not an object")
+        raise BadWeights(f"{place / _CONFIG}: trainer is not an object")
     name = trainer.get("dict_class")
     if name not in _CLASSES:
         raise BadWeights(
-            f"{place / CONFIG}: dictionaries of the class {name!r} are not known",
+            f"{place / _CONFIG}: dictionaries of the class {name!r} are not known",
             f"Known are {', '.join(_CLASSES)}.",
         )
-    tensors = read_torch(place / WEIGHTS)
-    where = place / WEIGHTS
+    tensors = read_torch(place / _WEIGHTS)
+    where = place / _WEIGHTS
     W_enc, b_enc, W_dec, b = _weights(name, tensors, where)
     family, extra, k = _family(name, tensors, trainer, len(W_enc), where)
     sae = make_sae(W_enc, b_enc, W_dec, b, family, k=k, family_tensors=extra, where=where)
@@ -143,8 +143,8 @@ def write(sae: SAE, place: Path, origin: Origin) -> list[str]:
     }
 
     def fill(folder: Path) -> None:
-        torch.save({name: t.contiguous() for name, t in tensors.items()}, folder / WEIGHTS)
-        write_json(folder / CONFIG, config)
+        torch.save({name: t.contiguous() for name, t in tensors.items()}, folder / _WEIGHTS)
+        write_json(folder / _CONFIG, config)
 
     write_folder(place, fill)
     return remarks

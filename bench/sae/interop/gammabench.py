@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.sae.interop.files import peek_json, write_folder
-from bench.sae.model import CONFIG_FILE, FORMAT, SAE, load_sae
+from bench.sae.model import CONFIG_FILE, SAE, SAE_FORMAT, load_sae
 from bench.sae.origin import Origin
 
 
 def matches(place: Path) -> bool:
-    return peek_json(place / CONFIG_FILE).get("format") == FORMAT
+    return peek_json(place / CONFIG_FILE).get("format") == SAE_FORMAT
 
 
 def read(place: Path) -> tuple[SAE, Origin]:

@@ -29,8 +29,10 @@ def sae_path(address: str) -> Path:
     name, _, folder = rest.partition("/")
     _check(address, f"{owner}/{name}", folder)
     keys = ("the id", "what stands after the @")
-    place = hub.Place(address, f"{owner}/{name}", revision or None, folder, keys=keys, local="DIR")
-    pinned = replace(place, revision=hub.resolve(place))
+    repo = hub.HubRepository(
+        address, f"{owner}/{name}", revision or None, folder, keys=keys, local="DIR"
+    )
+    pinned = replace(repo, revision=hub.resolve(repo))
     below = f"{folder}/" if folder else ""
     with hub.hub_errors(pinned):
         snapshot = hub.client().snapshot_download(

@@ -41,7 +41,7 @@ from bench.sae.origin import Origin
 from bench.sae.transform import PerTokenNorm, Transform
 from zoo.errors import BadWeights
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+_CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 
 # Files of an older version are read by other rules.
@@ -58,23 +58,23 @@ _NORMS: dict[str, PerTokenNorm | None] = {
 
 
 def matches(place: Path) -> bool:
-    return (place / WEIGHTS).is_file() and (place / CONFIG).is_file()
+    return (place / _WEIGHTS).is_file() and (place / _CONFIG).is_file()
 
 
 # ------------------------------------------------------------------------------------- reading
 
 
 def read(place: Path) -> tuple[SAE, Origin]:
-    config = read_json(place / CONFIG)
-    tensors = read_safetensors(place / WEIGHTS)
-    where = place / WEIGHTS
+    config = read_json(place / _CONFIG)
+    tensors = read_safetensors(place / _WEIGHTS)
+    where = place / _WEIGHTS
     take(tensors, where, W_enc=(None, None))
     width, n = tensors["W_enc"].shape
     take(tensors, where, W_dec=(n, width), b_enc=(n,), b_dec=(width,))
     architecture = str(config.get("architecture", "standard")).removesuffix("_training")
     if architecture not in _ARCHITECTURES:
         raise BadWeights(
-            f"{place / CONFIG}: SAEs of the architecture {architecture!r} are not known",
+            f"{place / _CONFIG}: SAEs of the architecture {architecture!r} are not known",
             f"Known are {', '.join(_ARCHITECTURES)}.",
         )
     W_enc, b_enc, W_dec, b = (
@@ -108,10 +108,10 @@ def _family(
     # BatchTopK is saved as JumpReLU when training ends; on the way its threshold is a scalar.
     name = "threshold" if architecture == "jumprelu" else "topk_threshold"
     if name not in tensors:
-        raise BadWeights(f"{place / WEIGHTS}: {name} is missing")
+        raise BadWeights(f"{place / _WEIGHTS}: {name} is missing")
     threshold = tensors[name]
     if threshold.ndim:
-        take(tensors, place / WEIGHTS, **{name: (n,)})
+        take(tensors, place / _WEIGHTS, **{name: (n,)})
     return thresholded(threshold, int(config.get("k", NO_K)))
 
 
@@ -119,7 +119,7 @@ def _transform(config: dict[str, Any], place: Path, width: int) -> tuple[Transfo
     """What is done to the activations first, and by how much a deviation is larger than ours."""
     name = config.get("normalize_activations", "none")
     if name not in _NORMS:
-        raise BadWeights(f"{place / CONFIG}: normalize_activations {name!r} is not known")
+        raise BadWeights(f"{place / _CONFIG}: normalize_activations {name!r} is not known")
     if name == "expected_average_only_in":
         scale = read_json(place / SCALER).get("scaling_factor")
         if not isinstance(scale, float | int) or not 0 < scale < math.inf:
@@ -185,8 +185,8 @@ def write(sae: SAE, place: Path, origin: Origin) -> list[str]:
         tensors["threshold"] = thresholds_of(plain)
 
     def fill(folder: Path) -> None:
-        save_file({k: t.float().contiguous() for k, t in tensors.items()}, folder / WEIGHTS)
-        write_json(folder / CONFIG, config)
+        save_file({k: t.float().contiguous() for k, t in tensors.items()}, folder / _WEIGHTS)
+        write_json(folder / _CONFIG, config)
 
     write_folder(place, fill)
     return _remarks(plain)

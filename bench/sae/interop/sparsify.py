@@ -28,22 +28,22 @@ from bench.sae.model import SAE
 from bench.sae.origin import Origin
 from zoo.errors import BadWeights
 
-CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+_CONFIG, _WEIGHTS = "cfg.json", "sae.safetensors"
 
 
 def matches(place: Path) -> bool:
-    return (place / WEIGHTS).is_file() and "d_in" in peek_json(place / CONFIG)
+    return (place / _WEIGHTS).is_file() and "d_in" in peek_json(place / _CONFIG)
 
 
 def read(place: Path) -> tuple[SAE, Origin]:
-    config = read_json(place / CONFIG)
-    tensors = read_safetensors(place / WEIGHTS)
-    where = place / WEIGHTS
+    config = read_json(place / _CONFIG)
+    tensors = read_safetensors(place / _WEIGHTS)
+    where = place / _WEIGHTS
     for key in ("transcode", "skip_connection"):
         if config.get(key):
-            raise BadWeights(f"{place / CONFIG}: {key} is on: a transcoder is not an autoencoder")
+            raise BadWeights(f"{place / _CONFIG}: {key} is on: a transcoder is not an autoencoder")
     if config.get("activation", "topk") != "topk":
-        raise BadWeights(f"{place / CONFIG}: the activation {config['activation']!r} is not known")
+        raise BadWeights(f"{place / _CONFIG}: the activation {config['activation']!r} is not known")
     take(tensors, where, encoder__weight=(None, None))
     n, width = tensors["encoder.weight"].shape
     take(tensors, where, encoder__bias=(n,), W_dec=(n, width), b_dec=(width,))
@@ -97,8 +97,8 @@ def write(sae: SAE, place: Path, origin: Origin) -> list[str]:
     }
 
     def fill(folder: Path) -> None:
-        save_file({k: t.float().contiguous() for k, t in tensors.items()}, folder / WEIGHTS)
-        write_json(folder / CONFIG, config)
+        save_file({k: t.float().contiguous() for k, t in tensors.items()}, folder / _WEIGHTS)
+        write_json(folder / _CONFIG, config)
 
     write_folder(place, fill)
     return []

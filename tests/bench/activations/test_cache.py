@@ -19,13 +19,13 @@ from bench.activations import cache as module
 from bench.activations.cache import (
     CachedSource,
     CachedStream,
+    cache_bytes,
     cached,
-    entries,
+    cached_layers,
     hits,
-    size,
     training_rows,
 )
-from bench.activations.stream import Stream
+from bench.activations.stream import ActivationStream
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.store import RecordStore
@@ -83,7 +83,7 @@ def test_damaged_gammas_of_special_tokens_are_measured_again(
     tmp_path: Path, expected: dict[str, dict]
 ) -> None:
     measured(plan(), tmp_path)
-    stored = [entry.folder / "special.json" for entry in entries(plan(), tmp_path, "cpu")]
+    stored = [entry.folder / "special.json" for entry in cached_layers(plan(), tmp_path, "cpu")]
     before = [path.read_text() for path in stored]
     stored[0].write_text(before[0].replace('"gamma": ', '"gamma": 1'))
     stored[1].write_text("{")
@@ -111,7 +111,7 @@ def test_passes_for_special_tokens_are_not_repeated(
 def test_the_format_is_what_is_written_down(tmp_path: Path) -> None:
     block = plan()
     measured(block, tmp_path)
-    (first, _) = entries(block, tmp_path, "cpu")
+    (first, _) = cached_layers(block, tmp_path, "cpu")
     manifest = json.loads((first.folder / "manifest.json").read_text())
     assert manifest["identity"]["layer"] == 0
     assert manifest["sample"] == 512
@@ -121,19 +121,19 @@ def test_the_format_is_what_is_written_down(tmp_path: Path) -> None:
     assert sum(map(len, shards)) == manifest["rows"] == 512 + training_rows(block)
     assert {x.shape[1] for x in shards} == {manifest["width"]} == {block.card.tap.width}
     on_disk = sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
-    assert size(block) <= on_disk < size(block) + 1000
+    assert cache_bytes(block) <= on_disk < cache_bytes(block) + 1000
     assert {path.suffix for path in tmp_path.glob(".*")} == {".lock"}, "no scratch is left"
 
 
 @pytest.mark.parametrize("setting", ["N=500", "data_seed=1", "dtype=bfloat16", "forward_tokens=64"])
 def test_what_decides_the_activations_is_in_the_key(tmp_path: Path, setting: str) -> None:
-    ours, other = (entries(block, tmp_path, "cpu")[0] for block in (plan(), plan(setting)))
+    ours, other = (cached_layers(block, tmp_path, "cpu")[0] for block in (plan(), plan(setting)))
     assert ours.folder != other.folder
 
 
 @pytest.mark.parametrize("setting", ["n=128", "k=2", "lr=1e-3", "steps=3"])
 def test_what_only_decides_the_training_is_not(tmp_path: Path, setting: str) -> None:
-    ours, other = (entries(block, tmp_path, "cpu")[0] for block in (plan(), plan(setting)))
+    ours, other = (cached_layers(block, tmp_path, "cpu")[0] for block in (plan(), plan(setting)))
     assert ours.folder == other.folder
 
 
@@ -141,10 +141,10 @@ def test_another_device_or_version_is_another_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = plan()
-    here = entries(block, tmp_path, "cpu")[0].folder
-    assert entries(block, tmp_path, "cuda:1")[0].folder != here
+    here = cached_layers(block, tmp_path, "cpu")[0].folder
+    assert cached_layers(block, tmp_path, "cuda:1")[0].folder != here
     monkeypatch.setattr(module, "package_versions", lambda: {"torch": "1.0"})
-    assert entries(block, tmp_path, "cpu")[0].folder != here
+    assert cached_layers(block, tmp_path, "cpu")[0].folder != here
 
 
 def test_fewer_steps_are_a_hit_and_more_are_computed_anew(
@@ -172,7 +172,7 @@ def test_a_damaged_shard_is_noticed_and_computed_again(
     assert {r.hash: r.comparable() for r in records} == expected
     assert len(listener.notes) == 1
     assert "is damaged; computed again" in listener.notes[0]
-    assert all(entry.is_sound() for entry in entries(plan(), tmp_path, "cpu"))
+    assert all(entry.is_sound() for entry in cached_layers(plan(), tmp_path, "cpu"))
 
 
 def test_killed_while_it_reads_the_cache_it_goes_on_to_the_same_bits(
@@ -210,7 +210,7 @@ def test_plan_says_the_size_and_whether_it_is_there(bench: Bench, tiny: list[str
     document = json.loads(bench("plan", *options, "--json")[1])
     (row,) = document["blocks"]
     assert row["cached_layers"] == 1
-    assert row["cache_size"] == size(plan(layers=[1]))
+    assert row["cache_size"] == cache_bytes(plan(layers=[1]))
     assert {r.status for r in RecordStore(Path("runs"))} == {"ok"}
 
 
@@ -231,7 +231,7 @@ def test_processes_that_want_the_same_layer_store_it_once(
     def look() -> CachedStream:
         adapter = open_adapter(block.card)
         assert block.corpus is not None
-        stream = Stream(adapter, block.corpus, block.layers, block.protocol)
+        stream = ActivationStream(adapter, block.corpus, block.layers, block.protocol)
         return cached(block, stream, tmp_path, "cpu", notes.append)
 
     block = plan()
@@ -251,13 +251,13 @@ def test_a_longer_run_replaces_what_a_shorter_one_reads(
     short, long = plan(), plan("steps=40")
     measured(short, tmp_path)
     rows = short.tokens + training_rows(short)
-    reader = CachedSource(entries(short, tmp_path, "cpu"), 0, "cpu")
+    reader = CachedSource(cached_layers(short, tmp_path, "cpu"), 0, "cpu")
     first = next(reader.take(100))
     measured(long, tmp_path)
-    (entry, _) = entries(long, tmp_path, "cpu")
+    (entry, _) = cached_layers(long, tmp_path, "cpu")
     assert sum(shard.rows for shard in entry.shards()) >= long.tokens + training_rows(long)
     assert entry.is_sound()
-    again = CachedSource(entries(short, tmp_path, "cpu"), 0, "cpu")
+    again = CachedSource(cached_layers(short, tmp_path, "cpu"), 0, "cpu")
     assert torch.equal(next(again.take(100))[0], first[0])
     rest = [
         torch.cat([piece[0] for piece in source.take(rows - 100)]) for source in (reader, again)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from adapters import Adapter, Inputs
 from adapters.tokens import consecutive, pad
-from bench.activations.special_tokens import special_tokens
-from bench.activations.stream import Stream
+from bench.activations.special_tokens import measure_special_tokens
+from bench.activations.stream import ActivationStream
 from bench.records.schema import SpecialTokens
 from bench.statistics.layer import GammaStatistics, LayerStatistics
 from tests.adapters.tiny import make_card
@@ -73,13 +73,13 @@ def measure(
     """
     card = make_card(tap={"blocks": "h.{i}", "layers": 2, "width": WIDTH}, context=10, tokens=rule)
     corpus = FiniteCorpus("ids", "text", lambda: sequences(start))
-    stream = Stream(Sinks(card), corpus, [1], PROTOCOL_HERE)
+    stream = ActivationStream(Sinks(card), corpus, [1], PROTOCOL_HERE)
     sample = stream.sample(TOKENS)[1]
     statistics = LayerStatistics(WIDTH)
     statistics.update(sample)
     Sinks.passes, Sinks.most_windows = 0, most_windows
     try:
-        return special_tokens(stream, TOKENS, {1: statistics.result()})[1], sample
+        return measure_special_tokens(stream, TOKENS, {1: statistics.result()})[1], sample
     finally:
         Sinks.most_windows = None
 

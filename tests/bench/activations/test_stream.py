@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from adapters.base import Adapter, Inputs
 from adapters.tokens import consecutive, pad
-from bench.activations.shuffle import Place
-from bench.activations.stream import Stream
+from bench.activations.shuffle import StreamPosition
+from bench.activations.stream import ActivationStream
 from bench.plan.protocol import load_protocol
 from tests.made import MADE_CARD
 from zoo.cards import Card
@@ -68,11 +68,13 @@ def words(count: int) -> list[str]:
     return [chr(97 + i % 26) * (1 + (7 * i) % 23) for i in range(count)]
 
 
-def stream(model: Adapter, examples: list[str], notes: list[str] | None = None) -> Stream:
+def stream(model: Adapter, examples: list[str], notes: list[str] | None = None) -> ActivationStream:
     settings = ["batch=8", "buffer=48", "forward_tokens=32"]
     protocol = load_protocol("quick", settings=settings)
     corpus = FiniteCorpus("words", "text", lambda: examples)
-    return Stream(model, corpus, [0, 1], protocol, (notes if notes is not None else []).append)
+    return ActivationStream(
+        model, corpus, [0, 1], protocol, (notes if notes is not None else []).append
+    )
 
 
 def rows(pieces: Iterator[dict[int, Tensor]]) -> Tensor:
@@ -135,7 +137,7 @@ def test_a_buffer_goes_on_at_any_batch() -> None:
         assert all(map(torch.equal, rest, whole[stopped:]))
 
 
-def _batches(ours: Stream, count: int) -> list[dict[int, Tensor]]:
+def _batches(ours: ActivationStream, count: int) -> list[dict[int, Tensor]]:
     shuffled = ours.shuffled(8)
     return [shuffled.next() for _ in range(count)]
 
@@ -247,7 +249,7 @@ def test_a_corpus_that_is_used_up_says_so() -> None:
 
 
 def test_a_place_is_plain_numbers() -> None:
-    assert Place(*(3, 1, 7)) == Place(example=3, window=1, rows=7)
+    assert StreamPosition(*(3, 1, 7)) == StreamPosition(example=3, window=1, rows=7)
 
 
 def test_training_examples_start_anywhere(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.sae.interop import library, read_sae
-from bench.sae.interop.check import compare
+from bench.sae.interop.check import compare_codes
 from bench.sae.model import load_sae
 from tests.bench.sae.interop.test_interop import ORIGIN, TopK, trained
 from tests.hub import Hub, Repository
@@ -74,7 +74,7 @@ def test_a_published_sae_is_read_from_the_hub_at_its_commit(
     assert hub.fetched("huge.bin") == 0
     found, origin, _ = read_sae(Path("out"))
     assert origin.model == "gpt2"
-    assert compare(sae, found).selections == 0
+    assert compare_codes(sae, found).selections == 0
     code, _, err = bench("convert", "hub:lab/saes/layer_4", "out4", "--to", "gammabench")
     assert code == 2
     assert "no folder 'layer_4'" in err

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import norm
 
 from adapters import open_adapter
-from bench.activations.stream import Stream
+from bench.activations.stream import ActivationStream
 from bench.death.census import census
 from bench.death.prediction import (
     MOST_TOKENS,
@@ -174,7 +174,7 @@ def embedded_layers() -> list[tuple[str, torch.Tensor]]:
         (block,) = make_plan(Request([registry.card(name)], protocol), registry)
         assert block.corpus is not None
         adapter = open_adapter(block.card, device="cpu", dtype=torch.float32)
-        sample = Stream(adapter, block.corpus, block.layers, protocol).sample(protocol.N)
+        sample = ActivationStream(adapter, block.corpus, block.layers, protocol).sample(protocol.N)
         found += [(f"{name} {number}", x) for number, x in sample.items()]
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.plan.protocol import AXES, PRESETS, Protocol, load_protocol, presets
+from bench.plan.protocol import AXES, PROTOCOLS, Protocol, load_protocol, presets
 from bench.sae.families import FAMILIES
 from bench.sae.recipe import FAMILY_KEYS
 from zoo.cards import read_yaml
@@ -18,7 +18,7 @@ def test_presets_validate_and_bear_their_files_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", presets())
 def test_a_preset_names_only_what_differs_from_the_defaults(name: str) -> None:
-    named = read_yaml(PRESETS / f"{name}.yaml")
+    named = read_yaml(PROTOCOLS / f"{name}.yaml")
     defaults = {key: field.default for key, field in Protocol.model_fields.items()}
     as_read = Protocol(**named).model_dump()
     assert [key for key in named if as_read[key] == defaults[key]] == []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.records.store import RecordStore, read_record
-from bench.records.versions import VERSION
+from bench.records.versions import SCHEMA_VERSION
 from leaderboard import export_cells, render, write_boards
 
 FOLDER = Path(__file__).parent / "old_records"
@@ -40,7 +40,7 @@ def test_an_old_record_loads_with_all_its_numbers(path: Path) -> None:
     training["checkpoints"] = [
         each | {"fates_relu": None, "fates_topk": None} for each in training["checkpoints"]
     ]
-    assert _holds(record.content(), stored | {"version": VERSION}) == []
+    assert _holds(record.content(), stored | {"version": SCHEMA_VERSION}) == []
 
 
 def test_old_and_new_records_make_boards_and_tables_together(tmp_path: Path) -> None:

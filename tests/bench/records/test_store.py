@@ -10,7 +10,7 @@ import pytest
 
 from bench.records.schema import Failure, make_record
 from bench.records.store import RecordStore, read_record
-from bench.records.versions import VERSION
+from bench.records.versions import SCHEMA_VERSION
 from tests.records import make_record as example
 from zoo.errors import BadCorpus, BadRecord, OutputError
 
@@ -128,4 +128,4 @@ def test_what_is_compared_leaves_out_when_and_where() -> None:
     )
     assert one.comparable() == later.comparable()
     assert one.content() != later.content()
-    assert one.version == VERSION
+    assert one.version == SCHEMA_VERSION

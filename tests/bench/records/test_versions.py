@@ -11,7 +11,7 @@ import pytest
 import bench.records.versions as versions
 from bench.records.schema import Record, make_record
 from bench.records.store import RecordStore, read_record
-from bench.records.versions import LIFTS, VERSION, lift
+from bench.records.versions import LIFTS, SCHEMA_VERSION, lift
 from tests.records import make_record as example
 from zoo.errors import BadCorpus, BadRecord
 from zoo.files import content_hash
@@ -24,7 +24,7 @@ STORED = {
 
 
 def test_there_is_a_lift_from_every_older_version_and_a_stored_record_of_it() -> None:
-    assert list(LIFTS) == list(range(1, VERSION))
+    assert list(LIFTS) == list(range(1, SCHEMA_VERSION))
     assert {record["version"] for record in STORED.values()} >= set(LIFTS)
 
 
@@ -61,7 +61,7 @@ def test_a_lifted_record_has_every_key_of_the_newest_and_no_other(name: str) -> 
 def test_lifting_leaves_what_was_read_as_it_was() -> None:
     stored = STORED["tiny-first"]
     before = copy.deepcopy(stored)
-    assert lift(stored)["version"] == VERSION
+    assert lift(stored)["version"] == SCHEMA_VERSION
     assert stored == before
 
 
@@ -79,7 +79,7 @@ def test_a_record_that_no_lift_understands_is_refused(tmp_path: Path) -> None:
 
 def test_steps_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LIFTS, 2, lambda record: record | {"new": record["version"]})
-    monkeypatch.setattr(versions, "VERSION", 3)
+    monkeypatch.setattr(versions, "SCHEMA_VERSION", 3)
     lifted = lift(STORED["tiny-first"])
     assert (lifted["version"], lifted["new"]) == (3, 2)
 

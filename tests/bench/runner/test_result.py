@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapters import open_adapter
-from bench.activations.stream import Stream
+from bench.activations.stream import ActivationStream
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.schema import Training
@@ -51,7 +51,7 @@ def test_transitions_and_bias_steps_equal_a_training_looked_at_every_step(
     block: Block, trained: dict[str, Training], arm: str
 ) -> None:
     assert block.corpus is not None
-    stream = Stream(open_adapter(block.card), block.corpus, [1], block.protocol)
+    stream = ActivationStream(open_adapter(block.card), block.corpus, [1], block.protocol)
     sample = stream.sample(block.tokens)[1]
     (spec,) = (spec for spec in block.specs if spec.arm == arm)
     cell = _make_cell(spec, _make_layer(sample, block.protocol), block)
@@ -118,7 +118,7 @@ def test_fates_are_those_of_a_replay_of_every_firing(
 ) -> None:
     """By the definitions, feature by feature: who fired when, who was silent or dead at the end."""
     assert block.corpus is not None
-    stream = Stream(open_adapter(block.card), block.corpus, [1], block.protocol)
+    stream = ActivationStream(open_adapter(block.card), block.corpus, [1], block.protocol)
     sample = stream.sample(block.tokens)[1]
     (spec,) = (spec for spec in block.specs if spec.arm == arm)
     cell = _make_cell(spec, _make_layer(sample, block.protocol), block)

@@ -222,7 +222,7 @@ def test_plan_and_status_say_what_is_done(bench: Bench, arguments: list) -> None
 def test_saved_saes_are_those_of_the_records(bench: Bench, arguments: list) -> None:
     import bench as package
     from adapters import open_adapter
-    from bench.activations.stream import Stream
+    from bench.activations.stream import ActivationStream
     from bench.plan.protocol import load_protocol
     from bench.sae.quality import quality
     from zoo.corpora import open_corpus
@@ -234,7 +234,9 @@ def test_saved_saes_are_those_of_the_records(bench: Bench, arguments: list) -> N
     card = registry.card("made")
     found = records_of(Path("runs"))
     corpus = open_corpus(registry.corpus(card.corpus))
-    stream = Stream(open_adapter(card), corpus, [1], load_protocol("quick", settings=TINY))
+    stream = ActivationStream(
+        open_adapter(card), corpus, [1], load_protocol("quick", settings=TINY)
+    )
     x = stream.sample(512)[1]
     assert len(found) == 3
     for record in found.values():

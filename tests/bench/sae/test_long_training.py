@@ -81,7 +81,7 @@ def by_autograd(arm: Arm) -> Trained:
         aux = None
         if arm.aux != "none" and step * BATCH >= RECIPE.dead_after:
             dead = (silent >= RECIPE.dead_after).nonzero().view(-1)
-            aux = bench.sae.auxk.Aux(
+            aux = bench.sae.auxk.AuxLoss(
                 dead, RECIPE.aux_k, RECIPE.aux_alpha, relu=arm.aux == "auxk-relu"
             )
         found = losses(TopK(), dict(parameters), y, K, aux=aux)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.sae.arms import Arm, all_arms, parse_arm
-from bench.sae.auxk import Aux
+from bench.sae.auxk import AuxLoss
 from bench.sae.codes import StepMethod
 from bench.sae.families import make_family
 from bench.sae.families.base import Family
@@ -74,7 +74,7 @@ def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict
         aux = None
         if arm.aux != "none" and number * BATCH >= recipe.dead_after:
             relu = arm.aux == "auxk-relu"
-            aux = Aux(dead.nonzero().view(-1), recipe.aux_k, recipe.aux_alpha, relu)
+            aux = AuxLoss(dead.nonzero().view(-1), recipe.aux_k, recipe.aux_alpha, relu)
         found = losses(family, dict(parameters), transform.apply(x)[0], K, number=number, aux=aux)
         last_fired[(found.codes > 0).any(0)] = number
         adam.zero_grad()

@@ -18,7 +18,7 @@ from bench.sae.families import make_family
 from bench.sae.families.base import Family
 from bench.sae.families.topk import TopK
 from bench.sae.interop import LIBRARIES, CannotSay, library, library_of, read_sae
-from bench.sae.interop.check import compare
+from bench.sae.interop.check import compare_codes
 from bench.sae.interop.files import thresholds_of
 from bench.sae.model import SAE
 from bench.sae.origin import Origin
@@ -107,7 +107,7 @@ def test_what_is_written_and_read_is_the_same_sae(
     assert int(dead.sum()) > 0, "a test in which nothing fires shows nothing"
     assert torch.equal(again.census(x).dead_mask, sae.census(x).dead_mask)
     exact = name == "gammabench" or (arm == "raw" and family.name in ("topk", "relu"))
-    difference = compare(sae, again)
+    difference = compare_codes(sae, again)
     assert difference.selections <= (0 if exact else 1e-4 * difference.codes)
     assert difference.value < 1e-5
     if name != "saev":
@@ -118,7 +118,7 @@ def test_what_is_written_and_read_is_the_same_sae(
 def test_plain_topk_is_equal_bit_for_bit(name: str, tmp_path: Path) -> None:
     sae = trained(TopK(), "centered").folded()
     library(name).write(sae, tmp_path / "out", Origin())
-    difference = compare(sae, read_sae(tmp_path / "out")[0])
+    difference = compare_codes(sae, read_sae(tmp_path / "out")[0])
     assert difference.none
     assert "bit for bit" in str(difference)
 
