@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adapters import buffers, compat, open_adapter
-from tests.adapters.architectures import ARCHITECTURES, REMOTE
+from tests.adapters.architectures import ARCHITECTURES
 from tests.adapters.tiny import make_card
+from tests.adapters.tiny_remote import REMOTE
 from zoo.errors import BadWeights
 from zoo.registry import load_registry
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from adapters import Adapter, open_adapter, own_code
-from tests.adapters.architectures import ARCHITECTURES, letters
+from tests.adapters.architectures import ARCHITECTURES
 from tests.adapters.tiny import make_card
+from tests.adapters.tiny_remote import letters
 from tests.hub import Hub, Repository
 from zoo.cards import Card
 from zoo.errors import BadWeights, MissingExtra, ModelUnavailable

@@ -1,0 +1,360 @@
+"""The static page in a headless browser, opened from `file://`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from bench.records.store import RecordStore
+from leaderboard import write_boards
+from leaderboard.boards import BOARDS_FOLDER
+from leaderboard.groups import group_records
+from leaderboard.text import number, percent
+from leaderboard.web.page import page_files
+from tests.leaderboard.page_records import make_records
+from tests.records import make_grid, write_records
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+browser_only = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER and importlib.util.find_spec("selenium")),
+    reason="chromium, chromedriver or the package selenium is not installed",
+)
+
+
+class Browser:
+    """A headless Chromium on one page."""
+
+    def __init__(self, driver: Any, page: Path) -> None:
+        self.driver = driver
+        self.page = page
+
+    def open(self, fragment: str = "") -> None:
+        self.driver.get("about:blank")
+        self.driver.get(self.page.as_uri() + fragment)
+        # On a busy machine the driver may return before the script has run.
+        ready = "return document.readyState === 'complete' && !!document.querySelector('#cells tr')"
+        deadline = time.monotonic() + 30
+        while not self.run(ready):
+            assert time.monotonic() < deadline, self.driver.get_log("browser")
+            time.sleep(0.05)
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def column(self, table: str, title: str) -> list[str]:
+        """The texts of a column as they stand."""
+        return self.run(
+            "const rows = [...document.querySelectorAll(`#${arguments[0]} tr`)];"
+            "const place = [...rows[0].children].findIndex(th => th.textContent === arguments[1]);"
+            "return rows.slice(1).map(row => row.children[place].textContent);",
+            table,
+            title,
+        )
+
+    def click(self, selector: str, text: str) -> None:
+        """Clicks the element that matches and has that text."""
+        for found in self.driver.find_elements("css selector", selector):
+            if found.get_attribute("textContent") == text:
+                self.run("arguments[0].scrollIntoView({block: 'center'})", found)
+                found.click()
+                return
+        raise AssertionError(f"no {selector} reads {text!r}")
+
+    def set(self, control: str, value: str) -> None:
+        """Chooses an option or types a text, and lets the page know."""
+        self.run(
+            "const it = document.getElementById(arguments[0]); it.value = arguments[1];"
+            "it.dispatchEvent(new Event(it.tagName === 'SELECT' ? 'change' : 'input'))",
+            control,
+            value,
+        )
+
+    def press(self, key: str) -> None:
+        """A key, to whatever has the focus."""
+        self.driver.switch_to.active_element.send_keys(key)
+
+    def emulate(self, scheme: str, width: int) -> None:
+        """A colour scheme and a window's width, until the next test."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        size = {"width": width, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    @property
+    def fragment(self) -> str:
+        return urlsplit(self.driver.current_url).fragment
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.add_argument("--window-size=1400,1600")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("output with space")
+    write_records(output, make_records())
+    write_boards(output, figures=False)
+    return output
+
+
+@pytest.fixture
+def browser(driver: Any, output: Path) -> Iterator[Browser]:
+    """The page, freshly opened; afterwards, nothing may have been complained about or fetched."""
+    browser = Browser(driver, output / BOARDS_FOLDER / "page" / "index.html")
+    driver.get_log("performance")
+    browser.emulate("light", 1400)
+    browser.open()
+    yield browser
+    assert driver.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    urls = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert len(urls) >= 4
+    assert {urlsplit(url).scheme for url in urls} <= {"file", "data", "about"}
+
+
+@browser_only
+def test_models_are_shown_by_gamma_and_sort_by_any_column(browser: Browser) -> None:
+    assert browser.column("models", "Model")[-1] == "tiny-d"
+    for title in ("gamma", "Init % raw"):
+        if title != "gamma":
+            browser.click("#models thead button", title)
+        falling = [float(text.lstrip("<>")) for text in browser.column("models", title)[:-1]]
+        assert falling == sorted(falling, reverse=True)
+        browser.click("#models thead button", title)
+        rising = [float(text.lstrip("<>")) for text in browser.column("models", title)[:-1]]
+        assert rising == sorted(rising)
+        # What has no number comes last either way.
+        assert browser.column("models", title)[-1] == "\N{EM DASH}"
+    browser.click("#models thead button", "Model")
+    names = browser.column("models", "Model")
+    assert names == sorted(names)
+    order = "th[aria-sort=ascending], th[aria-sort=descending]"
+    assert browser.run(f"return document.querySelectorAll('#models :is({order})').length") == 1
+
+
+@browser_only
+def test_the_page_writes_numbers_as_the_boards_do(browser: Browser) -> None:
+    values = [0, 0.5, 1, -1, 0.00001, 0.99999, 0.123456, -0.25, 1.5, 123.456, 999.6, 45678.9, 1e-7]
+    for function, expected in (("number", number), ("percent", percent)):
+        shown = browser.run(f"return arguments[0].map({function})", values)
+        normal = [re.sub(r"e([+-])0?(\d)$", r"e\g<1>\2", expected(value)) for value in values]
+        assert shown == normal
+
+
+@browser_only
+def test_filters_narrow_both_tables(browser: Browser) -> None:
+    browser.set("domain", "language")
+    assert set(browser.column("models", "Domain")) == {"language"}
+    assert set(browser.column("cells", "Model")) == {"tiny-a", "tiny-c"}
+    browser.set("query", "NY-A")
+    assert browser.column("models", "Model") == ["tiny-a"]
+    browser.set("arm", "raw")
+    assert set(browser.column("cells", "Arm")) == {"raw"}
+    browser.click("#reset", "Reset")
+    browser.set("state", "failed")
+    assert browser.column("cells", "Model") == ["tiny-d"]
+    assert "4 of 5 models, 1 of 21 cells" in browser.run("return document.body.innerText")
+
+
+@browser_only
+def test_protocols_are_apart(browser: Browser) -> None:
+    names = browser.run("return [...document.querySelectorAll('#setting option')].map(o => o.text)")
+    assert len(names) == 2
+    assert "LIMITED to 100 tokens" in names[1]
+    key = browser.run("return document.querySelectorAll('#setting option')[1].value")
+    browser.set("setting", key)
+    assert browser.column("models", "Model") == ["tiny-a"]
+    assert len(browser.column("cells", "Model")) == 2
+
+
+@browser_only
+def test_a_model_opens_its_layers_and_every_point_leads_to_a_record(browser: Browser) -> None:
+    browser.click("#models tbody button", "tiny-a")
+    assert "Layers of tiny-a" in browser.run("return document.getElementById('profile').innerText")
+    links = browser.run(
+        "return [...document.querySelectorAll('#profile svg a')].map(a => a.href.baseVal)"
+    )
+    # Gamma once, death at init and at the end for two arms, in three layers.
+    assert len(links) == 15
+    folder = browser.page.parent
+    for link in links:
+        assert (folder / unquote(link)).resolve().is_file(), link
+    assert set(browser.column("cells", "Model")) == {"tiny-a"}
+    browser.click("#close", "Close")
+    assert browser.run("return document.getElementById('profile').hidden")
+
+
+@browser_only
+def test_every_row_leads_to_its_record(browser: Browser, output: Path) -> None:
+    links = browser.run("return [...document.querySelectorAll('#cells a')].map(a => a.href)")
+    records = {path.resolve() for path in RecordStore(output).paths()}
+    found = {Path(unquote(urlsplit(link).path)).resolve() for link in links}
+    assert found <= records
+    assert len(found) == 18
+    pages = browser.run("return [...document.querySelectorAll('#models a')].map(a => a.href)")
+    assert all(Path(unquote(urlsplit(page).path)).is_file() for page in pages)
+
+
+@browser_only
+def test_a_link_keeps_the_view(browser: Browser) -> None:
+    browser.set("domain", "language")
+    browser.click("#models thead button", "End % raw")
+    browser.click("#models tbody button", "tiny-c")
+    before = browser.run("return document.body.innerText")
+    fragment = browser.fragment
+    assert "domain=language" in fragment
+    browser.open("#" + fragment)
+    assert browser.run("return document.body.innerText") == before
+
+
+@browser_only
+def test_a_broken_address_opens_the_page_all_the_same(browser: Browser) -> None:
+    browser.open("#setting=nope&model=%00&modelSort=99&cellSort=x&__proto__=1&state=other")
+    assert "models" in browser.run("return document.getElementById('count').textContent")
+
+
+@browser_only
+def test_the_keyboard_sorts_and_opens(browser: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    head = browser.driver.find_element("css selector", "#models thead button")
+    head.send_keys(Keys.ENTER)
+    names = browser.column("models", "Model")
+    assert names == sorted(names)
+    # The focus is where it was, though the table is new.
+    assert browser.run("return document.activeElement.textContent") == "Model"
+    browser.driver.find_element("css selector", "#models tbody button").send_keys(Keys.SPACE)
+    assert not browser.run("return document.getElementById('profile').hidden")
+
+
+@browser_only
+def test_controls_and_tables_have_names(browser: Browser) -> None:
+    assert browser.run(
+        "return [...document.querySelectorAll('select, input')].every(it => it.labels.length)"
+    )
+    assert browser.run("return [...document.querySelectorAll('table')].every(it => it.caption)")
+    assert browser.run("return [...document.querySelectorAll('th')].every(it => it.scope)")
+    assert browser.run("return document.documentElement.lang") == "en"
+
+
+AXE = importlib.util.find_spec("axe_core_python")
+
+
+@browser_only
+@pytest.mark.skipif(AXE is None, reason="the package axe-core-python is not installed")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_axe_finds_nothing_to_mend(browser: Browser, scheme: str, width: int) -> None:
+    """Roles, names, order of headings, contrast and the rest of axe's rules, with layers open."""
+    assert AXE is not None
+    assert AXE.submodule_search_locations is not None
+    script = Path(AXE.submodule_search_locations[0]) / "axe.min.js"
+    browser.emulate(scheme, width)
+    browser.click("#models tbody button", "tiny-a")
+    browser.run(script.read_text(encoding="utf-8"))
+    found = browser.driver.execute_async_script(
+        "const done = arguments[arguments.length - 1]; axe.run().then(done)"
+    )
+    assert len(found["passes"]) > 25
+    assert "color-contrast" in {rule["id"] for rule in found["passes"]}
+    violations = [(each["id"], [n["html"] for n in each["nodes"]]) for each in found["violations"]]
+    assert violations == []
+    # The contrast of what it cannot judge, such as drawn text, follows from the colours.
+    assert {rule["id"] for rule in found["incomplete"]} <= {"color-contrast"}
+
+
+@browser_only
+def test_the_focus_goes_down_the_page(browser: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.run("document.body.focus()")
+    order = []
+    for _ in range(9):
+        browser.press(Keys.TAB)
+        order.append(browser.run("return document.activeElement.id"))
+    filters = ["setting", "domain", "query", "arm", "state", "reset"]
+    assert order == ["skip", "", *filters, "models-region"]
+
+
+@browser_only
+def test_the_skip_link_keeps_the_view(browser: Browser) -> None:
+    browser.set("domain", "language")
+    before = browser.fragment
+    browser.run("document.getElementById('skip').click()")
+    assert browser.run("return document.activeElement.id") == "models-region"
+    assert browser.fragment == before
+    assert set(browser.column("models", "Domain")) == {"language"}
+
+
+@browser_only
+def test_the_focus_stays_with_what_was_used(browser: Browser) -> None:
+    """Though opening and closing a model's layers makes the tables anew."""
+    from selenium.webdriver.common.keys import Keys
+
+    focus = "return document.activeElement.textContent"
+    browser.run("document.querySelector('#models tbody button').focus()")
+    name = browser.run(focus)
+    browser.press(Keys.ENTER)
+    assert browser.run("return document.activeElement.ariaExpanded") == "true"
+    assert browser.run(focus) == name
+    browser.run("document.getElementById('close').focus()")
+    browser.press(Keys.ENTER)
+    assert browser.run(focus) == name
+    assert browser.run("return document.activeElement.ariaExpanded") == "false"
+
+
+@browser_only
+def test_hostile_text_is_shown_not_run(browser: Browser) -> None:
+    browser.set("state", "failed")
+    (reason,) = browser.column("cells", "Reason")
+    assert reason.startswith("</script><script>document.title='owned'")
+    assert browser.run("return document.title") == "gammabench: leaderboards"
+    assert browser.run("return document.querySelectorAll('img').length") == 0
+
+
+@browser_only
+def test_five_thousand_cells_are_there_in_a_second(driver: Any, tmp_path: Path) -> None:
+    models = [f"model-{i:02}" for i in range(26)]
+    arms = ["raw", "raw+auxk", "centered", "whitened"]
+    records = make_grid(models=models, layers=range(16), arms=arms, seeds=[0, 1, 2])
+    folder = tmp_path / "page"
+    folder.mkdir()
+    for name, text in page_files(group_records(records)).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    browser = Browser(driver, folder / "index.html")
+    browser.open()
+    took = browser.run("return performance.getEntriesByType('navigation')[0].domComplete")
+    assert "4992 of 4992 cells" in browser.run("return document.body.innerText")
+    assert took < 1000
+    start = time.monotonic()
+    browser.click("#cells thead button", "FVU")
+    assert time.monotonic() - start < 1
+    falling = [float(text) for text in browser.column("cells", "FVU")]
+    assert len(falling) == 100
+    assert falling == sorted(falling, reverse=True)
