@@ -1,4 +1,4 @@
-"""Intervals: over features (binomial), over seeds (paired bootstrap), over cells (Spearman)."""
+"""Intervals: over features (binomial), over seeds (paired bootstrap), over models (Spearman)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+
+# A rank correlation of fewer layers, or an interval of fewer models, says nothing.
+FEWEST_LAYERS, FEWEST_MODELS = 10, 5
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,14 @@ def paired_bootstrap(
     value = float(difference.mean())
     if len(difference) == 1:
         return Estimate(value, None, None, confidence, method, "one seed has no interval")
+    pairs = len(difference)
     low, high = _percentiles(
-        lambda pick: difference[pick].mean(axis=1), len(difference), confidence, resamples, seed
+        lambda pick: difference[pick].mean(axis=1),
+        lambda generator, rows: generator.integers(0, pairs, (rows, pairs)),
+        pairs,
+        confidence,
+        resamples,
+        seed,
     )
     return Estimate(value, low, high, confidence, method)
 
@@ -105,72 +114,100 @@ def paired_bootstrap(
 def spearman(
     x: Sequence[float],
     y: Sequence[float],
+    models: Sequence[str],
     *,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """Spearman's rank correlation over cells, ties at their mean rank, with a bootstrap interval.
+    """Spearman's rank correlation over layers, ties at their mean rank, with a bootstrap interval.
 
-    Resamples whose x or y are all equal have no correlation and are left out of the interval.
+    models: whose each layer is. The layers of a model are much alike, so that the bootstrap draws
+    models, each with all its layers, and not layers (Davison and Hinkley 1997, section 3.8).
+
+    There is no value from fewer than ten layers or from one model, and no interval from fewer than
+    five models, or where all resamples agree; `reason` says so. Resamples whose x or y are all
+    equal have no correlation and are left out of the interval.
     """
     import numpy as np
 
-    if len(x) != len(y):
-        raise ValueError(f"x and y differ in length: {len(x)} and {len(y)}")
-    method = "Spearman, percentile bootstrap"
-    if len(x) < 3:
-        return Estimate(None, None, None, confidence, method, "fewer than three cells")
-    cells = np.arange(len(x))[None]
-    levels = [np.unique(np.asarray(each), return_inverse=True)[1] for each in (x, y)]
-    value = float(_rank_correlation(levels, cells)[0])
+    if not len(x) == len(y) == len(models):
+        raise ValueError(f"x, y and models differ in length: {len(x)}, {len(y)}, {len(models)}")
+    method = "Spearman, percentile bootstrap over models"
+    names, model = np.unique(np.asarray(models, dtype=str), return_inverse=True)
+    if len(x) < FEWEST_LAYERS:
+        return Estimate(None, None, None, confidence, method, "fewer than ten layers")
+    if len(names) < 2:
+        return Estimate(None, None, None, confidence, method, "layers of one model")
+    order_x, order_y = (_Levels(np.asarray(each, dtype=np.float64)) for each in (x, y))
+    value = float(_rank_correlation(order_x, order_y, np.ones((1, len(x))))[0])
     if math.isnan(value):
         return Estimate(None, None, None, confidence, method, "all values are equal")
+    if len(names) < FEWEST_MODELS:
+        return Estimate(value, None, None, confidence, method, "an interval needs five models")
     low, high = _percentiles(
-        lambda pick: _rank_correlation(levels, pick), len(x), confidence, resamples, seed
+        lambda counts: _rank_correlation(order_x, order_y, counts[:, model]),
+        lambda generator, rows: generator.multinomial(
+            len(names), np.full(len(names), 1 / len(names)), rows
+        ),
+        len(x),
+        confidence,
+        resamples,
+        seed,
     )
+    if not low < high:
+        return Estimate(value, None, None, confidence, method, "every resample gives the same")
     return Estimate(value, low, high, confidence, method)
 
 
-def _rank_correlation(levels: Sequence[np.ndarray], pick: np.ndarray) -> np.ndarray:
-    """Correlation of the ranks of two numbers of the cells picked [resamples, cells], NaN where
-    undefined. `levels`: for each number the cells' places among its distinct values."""
+class _Levels:
+    """Numbers of cells in ascending order, and where equal ones begin."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        import numpy as np
+
+        self.order = np.argsort(values, kind="stable")
+        distinct, self.level = np.unique(values, return_inverse=True)
+        self.starts = np.searchsorted(values[self.order], distinct)
+
+    def ranks(self, weights: np.ndarray) -> np.ndarray:
+        """Ranks of the cells [resamples, cells] that occur so often each, ties at their mean."""
+        import numpy as np
+
+        counts = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+        ranks: np.ndarray = counts.cumsum(axis=1) - (counts - 1) / 2
+        return ranks[:, self.level]
+
+
+def _rank_correlation(x: _Levels, y: _Levels, weights: np.ndarray) -> np.ndarray:
+    """Correlation of the ranks of two numbers of cells that occur so often each [resamples, cells],
+    NaN where undefined."""
     import numpy as np
 
-    a, b = (_ranks(level, pick) - (pick.shape[1] + 1) / 2 for level in levels)
-    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    middle = (weights.sum(axis=1, keepdims=True) + 1) / 2
+    a, b = (each.ranks(weights) - middle for each in (x, y))
+    scale = np.sqrt((weights * a**2).sum(axis=1) * (weights * b**2).sum(axis=1))
     undefined = np.full_like(scale, np.nan)
-    return np.divide((a * b).sum(axis=1), scale, out=undefined, where=scale > 0)
-
-
-def _ranks(level: np.ndarray, pick: np.ndarray) -> np.ndarray:
-    """Ranks within each row of `pick`, ties at their mean: by counting, for levels sort nothing."""
-    import numpy as np
-
-    resamples, distinct = len(pick), int(level.max()) + 1
-    found = level[pick]
-    places = found + distinct * np.arange(resamples)[:, None]
-    counts = np.bincount(places.ravel(), minlength=resamples * distinct)
-    counts = counts.reshape(resamples, distinct)
-    ranks: np.ndarray = counts.cumsum(axis=1) - (counts - 1) / 2
-    return np.take_along_axis(ranks, found, axis=1)
+    return np.divide((weights * a * b).sum(axis=1), scale, out=undefined, where=scale > 0)
 
 
 def _percentiles(
     statistic: Callable[[np.ndarray], np.ndarray],
+    draw: Callable[[np.random.Generator, int], np.ndarray],
     size: int,
     confidence: float,
     resamples: int,
     seed: int,
 ) -> tuple[float, float]:
-    """Percentile bootstrap of a statistic of picked indices [resamples, size]."""
+    """Percentile bootstrap of a statistic of what `draw` gives of resamples, a row each; `size`
+    numbers of a resample are worked on."""
     import numpy as np
 
     generator = np.random.default_rng(seed)
     batch = max(1, 1_000_000 // size)
     values = np.concatenate(
         [
-            statistic(generator.integers(0, size, (min(batch, resamples - done), size)))
+            statistic(draw(generator, min(batch, resamples - done)))
             for done in range(0, resamples, batch)
         ]
     )

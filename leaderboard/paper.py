@@ -173,8 +173,9 @@ def compare_with_paper(
 
 @dataclass(frozen=True)
 class LayerDeath:
-    """Gamma and shares of dead features at initialisation of one layer."""
+    """Gamma and shares of dead features at initialisation of one layer of a model."""
 
+    model: str
     domain: str
     gamma: float
     relu: float
@@ -188,6 +189,7 @@ class Correlation:
     domain: str
     path: str
     layers: int
+    models: int
     estimate: Estimate
 
 
@@ -208,7 +210,13 @@ def gamma_correlations(
         "by ReLU": lambda cell: cell.relu,
     }
     return [
-        Correlation(domain, path, len(group), _spearman(group, death, resamples))
+        Correlation(
+            domain,
+            path,
+            len(group),
+            len({cell.model for cell in group}),
+            _spearman(group, death, resamples),
+        )
         for domain, group in groups.items()
         for path, death in paths.items()
     ]
@@ -218,7 +226,7 @@ def _spearman(
     cells: Sequence[LayerDeath], death: Callable[[LayerDeath], float], resamples: int
 ) -> Estimate:
     gammas, deaths = [cell.gamma for cell in cells], [death(cell) for cell in cells]
-    return spearman(gammas, deaths, resamples=resamples)
+    return spearman(gammas, deaths, [cell.model for cell in cells], resamples=resamples)
 
 
 def layers_of_records(records: Iterable[Record]) -> list[LayerDeath]:
@@ -226,6 +234,7 @@ def layers_of_records(records: Iterable[Record]) -> list[LayerDeath]:
     groups = [found[RAW] for found in _by_layer(records).values() if RAW in found]
     return [
         LayerDeath(
+            found[0].spec.model,
             found[0].spec.domain,
             fmean(_known(GAMMA.value(record)) for record in found),
             fmean(_known(BORN_BY_RELU(record)) for record in found),
@@ -242,7 +251,7 @@ def layers_of_rows(rows: Iterable[PaperRow]) -> list[LayerDeath]:
     for row in rows:
         values = [v for v in (row.values.get(column) for column in columns) if v is not None]
         if len(values) == len(columns):
-            cells.append(LayerDeath(row.domain, *values))
+            cells.append(LayerDeath(plain_name(row.model), row.domain, *values))
     return cells
 
 
@@ -350,7 +359,11 @@ def _agreement(column: str, pairs: Iterable[Pair]) -> ColumnAgreement:
         len(chosen),
         fmean(pair.difference for pair in chosen),
         fmean(abs(pair.difference) for pair in chosen),
-        spearman([pair.ours for pair in chosen], [pair.theirs for pair in chosen]),
+        spearman(
+            [pair.ours for pair in chosen],
+            [pair.theirs for pair in chosen],
+            [pair.model for pair in chosen],
+        ),
     )
 
 

@@ -26,12 +26,16 @@ from zoo.errors import UsageError
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of a table: who it is about, and its numbers; an empty field is None."""
+    """A row of a table: who it is about, and its numbers; an empty field is None.
+
+    width: of the residual stream, where the table has it.
+    """
 
     model: str
     layer: int
     domain: str
     values: Mapping[str, float | None]
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,11 +162,22 @@ def _row(path: Path, line: int, raw: Mapping[str, str | None], columns: list[str
 
     if not (raw.get("model") or "").strip():
         raise UsageError(f"{path}, line {line}: no model is named")
-    layer = number("layer")
-    if layer is None or layer != int(layer):
-        raise UsageError(f"{path}, line {line}: layer is {raw.get('layer')!r}, not a whole number")
+
+    def whole(column: str) -> int | None:
+        value = number(column)
+        if value is not None and value != int(value):
+            raise _not_whole(path, line, column, raw)
+        return None if value is None else int(value)
+
+    layer, width = whole("layer"), whole("hidden_dim")
+    if layer is None:
+        raise _not_whole(path, line, "layer", raw)
     values = {column: number(column) for column in columns}
-    return PaperRow(raw["model"] or "", int(layer), raw.get("domain") or "", values)
+    return PaperRow(raw["model"] or "", layer, raw.get("domain") or "", values, width)
+
+
+def _not_whole(path: Path, line: int, column: str, raw: Mapping[str, str | None]) -> UsageError:
+    return UsageError(f"{path}, line {line}: {column} is {raw.get(column)!r}, not a whole number")
 
 
 def _check_header(path: Path, header: set[str], quantities: Sequence[Quantity]) -> None:

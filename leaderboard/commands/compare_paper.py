@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,8 @@ _INIT, _TRAINED = "at initialisation", "trained"
 if TYPE_CHECKING:
     from bench.intervals import Estimate
     from leaderboard.paper import Correlation, PaperComparison
+    from leaderboard.paper_prediction import Predicted, PredictionError
+    from leaderboard.paper_tables import PaperRow
 
 
 @click.command("compare-paper")
@@ -54,6 +58,7 @@ def command(
     """
     from bench.records.store import RecordStore
     from leaderboard import paper as paper
+    from leaderboard.paper_prediction import LEGEND, prediction_errors
     from leaderboard.paper_tables import INIT_QUANTITIES, TRAINED_QUANTITIES, read_table
 
     if init_stats is None and trained is None:
@@ -80,8 +85,10 @@ def command(
         for label, (quantities, rows) in tables.items()
     }
     correlations: dict[str, list[Correlation]] = {}
+    predicted: list[Predicted] = []
     if _INIT in tables:
         _, rows = tables[_INIT]
+        predicted = _predicted(rows)
         correlations["ours"] = paper.gamma_correlations(paper.layers_of_records(records))
         correlations["theirs"] = paper.gamma_correlations(paper.layers_of_rows(rows))
     if as_json:
@@ -89,10 +96,20 @@ def command(
             "tables": {label: comparison.to_dict() for label, comparison in found.items()},
             "correlations": {who: [asdict(c) for c in cs] for who, cs in correlations.items()},
             "published": {"abstract": paper.ABSTRACT, "table": paper.TABLE},
+            "prediction": {
+                "rows": [asdict(each) for each in predicted],
+                "errors": [asdict(each) for each in prediction_errors(predicted)],
+                "legend": LEGEND,
+            },
         }
         click.echo(json.dumps(document, indent=1))
         return
-    parts = [_describe(label, comparison) for label, comparison in found.items()]
+    parts = [
+        _describe(label, comparison, predicted if label == _INIT else ())
+        for label, comparison in found.items()
+    ]
+    if predicted:
+        parts.append(_predictions(prediction_errors(predicted)))
     if correlations:
         parts.append(_correlations(correlations))
     click.echo("\n\n".join(parts))
@@ -105,10 +122,21 @@ def _pair(match: str) -> tuple[str, str]:
     return theirs, ours
 
 
-def _describe(label: str, comparison: PaperComparison) -> str:
-    """One table's comparison for a reader."""
+def _predicted(rows: Sequence[PaperRow]) -> list[Predicted]:
+    """What two numbers of each row predict, with a bar on a terminal's stderr."""
+    from leaderboard.paper_prediction import predict_rows
+
+    if not sys.stderr.isatty():
+        return predict_rows(rows)
+    with click.progressbar(length=len(rows), label="predicts rows", file=sys.stderr) as bar:
+        return predict_rows(rows, lambda: bar.update(1))
+
+
+def _describe(label: str, comparison: PaperComparison, predicted: Sequence[Predicted] = ()) -> str:
+    """One table's comparison for a reader; with what is predicted of its rows, where that is."""
     from tabulate import tabulate
 
+    foretold = {(each.model, each.layer, each.column): each for each in predicted}
     lines = [f"{label}: {len({(p.model, p.layer) for p in comparison.pairs})} layers matched"]
     offset = f"{comparison.layer_offset:+d}" if comparison.layer_offset else ""
     lines.append(f"note: their layer l is read as our layer l{offset}")
@@ -118,10 +146,12 @@ def _describe(label: str, comparison: PaperComparison) -> str:
             (
                 *(p.model, p.layer, p.paper_layer, p.column),
                 *(f"{p.ours:.4g}", f"{p.theirs:.4g}", f"{p.difference:+.4g}"),
+                *_foretold(foretold.get((p.paper_model, p.paper_layer, p.column))),
             )
             for p in comparison.pairs
         ]
         headers = ["model", "layer", "their layer", "column", "ours", "theirs", "difference"]
+        headers += ["predicted", "its error"] if foretold else []
         lines.append(tabulate(rows, headers, disable_numparse=True))
         summary = [
             (
@@ -137,6 +167,32 @@ def _describe(label: str, comparison: PaperComparison) -> str:
         lines += ["", tabulate(summary, headers, disable_numparse=True)]
     lines += [f"no number of ours for {column}: run arm {arm}" for column, arm in comparison.empty]
     return "\n".join([*lines, *_unmatched(comparison)])
+
+
+def _foretold(found: Predicted | None) -> tuple[str, ...]:
+    if found is None:
+        return ()
+    return f"{found.predicted:.4g}", f"{found.predicted - found.theirs:+.4g}"
+
+
+def _predictions(errors: Sequence[PredictionError]) -> str:
+    from tabulate import tabulate
+
+    from leaderboard.paper_prediction import LEGEND
+
+    rows = [
+        (
+            each.column,
+            each.rows,
+            f"{each.mean_difference:+.4g}",
+            f"{each.mean_absolute_difference:.4g}",
+            f"{each.closed_form_absolute_difference:.4g}",
+        )
+        for each in errors
+    ]
+    headers = ["column", "rows", "mean error", "mean |error|", "closed form's mean |error|"]
+    table = tabulate(rows, headers, disable_numparse=True)
+    return f"predicted from two numbers of a row, against the row\n{table}\n{LEGEND}"
 
 
 def _unmatched(comparison: PaperComparison) -> list[str]:
@@ -160,21 +216,26 @@ def _correlations(found: dict[str, list[Correlation]]) -> str:
     from leaderboard.paper import ABSTRACT, TABLE, TABLE_ROWS
 
     rows = [
-        (who, c.domain, c.path, str(c.layers), _estimate(c.estimate))
+        (who, c.domain, c.path, str(c.layers), str(c.models), _estimate(c.estimate))
         for who, correlations in found.items()
         for c in correlations
     ]
-    rows += [("paper's abstract", "all", path, "", f"{v:.2f}") for path, v in ABSTRACT.items()]
+    rows += [("paper's abstract", "all", path, "", "", f"{v:.2f}") for path, v in ABSTRACT.items()]
     rows += [
-        ("paper's table", "all", path, str(TABLE_ROWS), f"{v:.3f}") for path, v in TABLE.items()
+        ("paper's table", "all", path, str(TABLE_ROWS), "", f"{v:.3f}") for path, v in TABLE.items()
     ]
-    headers = ["whose", "domain", "death", "layers", "Spearman with gamma"]
-    return "gamma against death at initialisation\n" + tabulate(
-        rows, headers, disable_numparse=True
+    headers = ["whose", "domain", "death", "layers", "models", "Spearman with gamma"]
+    return (
+        "gamma against death at initialisation\n"
+        + tabulate(rows, headers, disable_numparse=True)
+        + "\nno correlation from fewer than ten layers or from one model; 95 % intervals by a "
+        "bootstrap that draws models, not layers"
     )
 
 
 def _estimate(estimate: Estimate) -> str:
     if estimate.value is None:
         return f"none: {estimate.reason}"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f} ({estimate.reason})"
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"

@@ -27,26 +27,28 @@ def correlation(page: Page, groups: Sequence[Group]) -> str:
     sizes = ", ".join(f"{key} = {size:,}" for key, size in REFERENCE._asdict().items())
     meaning = (
         "Spearman's rank correlation, over layers, of gamma with the features dead at "
-        "initialisation in the raw arm {}; in brackets its 95 % interval, by a bootstrap that "
-        f"takes layers for independent. The paper's are of its own models, at {sizes}"
+        "initialisation in the raw arm {}; none from fewer than ten layers or from one model. In "
+        "brackets its 95 % interval, by a bootstrap that draws models, not layers; none from fewer "
+        f"than five models. The paper's are of its own models, at {sizes}"
     )
     headers = [
         page.term("Correlation", "of what: layers here, of all domains or of one, or published"),
         "Layers with raw",
+        page.term("Models", "models that these layers are of"),
         *(page.term(path[0].upper() + path[1:], meaning.format(_by(path))) for path in _PATHS),
     ]
     page.term("Layers with raw", "layers of which a raw cell was measured")
     rows = [
         [
             f"here, {escape(domain)}",
-            str(next(each.layers for each in found if each.domain == domain)),
+            *next((str(e.layers), str(e.models)) for e in found if e.domain == domain),
             *(_shown(page, each.estimate) for each in found if each.domain == domain),
         ]
         for domain in dict.fromkeys(each.domain for each in found)
     ]
     rows += [
-        ["paper, its table", str(TABLE_ROWS), *_published(TABLE, digits=3)],
-        ["paper, its abstract", NOTHING, *_published(ABSTRACT, digits=2)],
+        ["paper, its table", str(TABLE_ROWS), NOTHING, *_published(TABLE, digits=3)],
+        ["paper, its abstract", NOTHING, NOTHING, *_published(ABSTRACT, digits=2)],
     ]
     return table(headers, rows)
 
@@ -57,7 +59,7 @@ def _cells(group: Group) -> Iterator[LayerDeath]:
             group.at_layer(metric.value, layer, RAW) for metric in (GAMMA, INIT_RELU, INIT)
         )
         if gamma is not None and relu is not None and dead is not None:
-            yield LayerDeath(group.domain, gamma.mean, relu.mean, dead.mean)
+            yield LayerDeath(group.model, group.domain, gamma.mean, relu.mean, dead.mean)
 
 
 def _by(path: str) -> str:
@@ -67,6 +69,8 @@ def _by(path: str) -> str:
 def _shown(page: Page, estimate: Estimate) -> str:
     if estimate.value is None:
         return NOTHING + page.notes.ref(estimate.reason or "no reason given")
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}{page.notes.ref(estimate.reason or 'no reason given')}"
     return f"{estimate.value:.3f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 

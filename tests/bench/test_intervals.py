@@ -88,29 +88,67 @@ def test_spearman_equals_scipy_with_ties():
     generator = np.random.default_rng(2)
     x = generator.integers(0, 20, 100)
     y = x + generator.integers(0, 15, 100)
-    estimate = spearman(x, y)
+    estimate = spearman(x, y, [f"model {i % 20}" for i in range(100)])
     assert estimate.value == pytest.approx(stats.spearmanr(x, y).statistic, rel=1e-9)
     assert estimate.low < estimate.value < estimate.high < 1
-    assert estimate.high - estimate.low < 0.3
+    assert estimate.high - estimate.low < 0.4
 
 
-def test_spearman_bootstrap_equals_a_plain_loop():
-    generator = np.random.default_rng(3)
-    x = generator.normal(size=50)
-    y = x + generator.normal(size=50)
-    picks = [generator.integers(0, 50, 50) for _ in range(2000)]
-    plain = [stats.spearmanr(x[pick], y[pick]).statistic for pick in picks]
-    estimate = spearman(x, y, resamples=4000)
+def of_models(models: int, seed: int, layers: int = 6):
+    """Layers that are alike within their model: [layers], twice, and whose they are."""
+    generator = np.random.default_rng(seed)
+    offset = generator.normal(size=(2, models, 1))
+    x, y = offset + 0.1 * generator.normal(size=(2, models, layers))
+    return x.round(1).ravel(), y.round(1).ravel(), np.repeat(np.arange(models), layers).astype(str)
+
+
+def test_spearman_bootstrap_equals_a_plain_loop_over_models():
+    x, y, model = of_models(9, seed=3)
+    generator = np.random.default_rng(4)
+    plain = []
+    for _ in range(2000):
+        pick = np.concatenate(
+            [np.flatnonzero(model == str(m)) for m in generator.integers(0, 9, 9)]
+        )
+        plain.append(stats.spearmanr(x[pick], y[pick]).statistic)
+    estimate = spearman(x, y, model, resamples=4000)
     expected = np.quantile(plain, [0.025, 0.975])
-    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected), abs=0.03)
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected), abs=0.04)
+
+
+def test_layers_of_a_model_are_not_independent():
+    """Of numbers that have nothing to do with each other, the interval nearly always holds 0; of
+    layers taken for independent it misses it again and again."""
+    holds = [spearman(*of_models(9, seed), resamples=400) for seed in range(40)]
+    alone = [
+        spearman(x, y, list(map(str, range(len(x)))), resamples=400)
+        for x, y, _ in (of_models(9, seed) for seed in range(40))
+    ]
+    missed, missed_alone = (
+        sum(not each.low <= 0 <= each.high for each in found) for found in (holds, alone)
+    )
+    assert missed <= 4
+    assert missed_alone >= 10
 
 
 def test_spearman_where_there_is_none():
-    assert spearman([1, 2, 3, 4], [1, 2, 3, 4]).value == pytest.approx(1.0)
-    few = spearman([1, 2], [1, 2])
-    assert (few.value, few.reason) == (None, "fewer than three cells")
-    flat = spearman([1, 1, 1], [1, 2, 3])
+    ten, five = list(range(10)), list("abcde") * 2
+    few = spearman(ten[:9], ten[:9], five[:9])
+    assert (few.value, few.reason) == (None, "fewer than ten layers")
+    one = spearman(ten, ten, ["a"] * 10)
+    assert (one.value, one.reason) == (None, "layers of one model")
+    flat = spearman([1] * 10, ten, five)
     assert (flat.value, flat.reason) == (None, "all values are equal")
     assert json.loads(json.dumps(flat.to_dict()))["low"] is None
-    with pytest.raises(ValueError, match="3 and 2"):
-        spearman([1, 2, 3], [1, 2])
+    with pytest.raises(ValueError, match="3, 2, 3"):
+        spearman([1, 2, 3], [1, 2], ["a", "b", "c"])
+
+
+def test_an_interval_that_says_nothing_is_not_given():
+    ten = list(range(10))
+    four = spearman(ten, ten, list("abcd" * 3)[:10])
+    assert four.value == pytest.approx(1.0)
+    assert (four.low, four.high, four.reason) == (None, None, "an interval needs five models")
+    perfect = spearman(ten, ten, list("abcde") * 2)
+    assert perfect.value == pytest.approx(1.0)
+    assert (perfect.low, perfect.reason) == (None, "every resample gives the same")

@@ -22,14 +22,15 @@ def expected(records: list[Record], domain: str | None = None) -> float:
 
 
 def test_the_correlation_is_over_all_layers_and_by_domain() -> None:
-    records = make_grid(models=MODELS)
+    records = make_grid(models=MODELS | {f"{name}2": MODELS[name] for name in MODELS})
     found = table(render(records)["README.md"], HEADING)
-    for row, domain, layers in (
-        ("here, all", None, 24),
-        ("here, language", "language", 12),
-        ("here, vision", "vision", 12),
+    for row, domain, layers, models in (
+        ("here, all", None, 48, 12),
+        ("here, language", "language", 24, 6),
+        ("here, vision", "vision", 24, 6),
     ):
         cells = found.row(Correlation=row)
+        assert cells["Models"] == str(models)
         value, low, high = cells["Total"].replace("[", "").replace("]", "").split()
         assert cells["Layers with raw"] == str(layers)
         assert value == f"{expected(records, domain):.3f}"
@@ -51,7 +52,21 @@ def test_too_few_layers_have_no_correlation_and_the_reason_is_said() -> None:
     page = render(make_grid(layers=[0, 1]))["README.md"]
     cell = table(page, HEADING).row(Correlation="here, all")["Total"]
     assert cell.startswith("\N{EM DASH}[^")
-    assert f"{cell[1:]}: fewer than three cells" in page
+    assert f"{cell[1:]}: fewer than ten layers" in page
+
+
+def test_one_model_has_no_correlation_however_many_layers() -> None:
+    page = render(make_grid(layers=list(range(12))))["README.md"]
+    row = table(page, HEADING).row(Correlation="here, all")
+    assert (row["Layers with raw"], row["Models"]) == ("12", "1")
+    assert f"{row['Total'][1:]}: layers of one model" in page
+
+
+def test_few_models_have_no_interval() -> None:
+    page = render(make_grid(models=MODELS))["README.md"]
+    cell = table(page, HEADING).row(Correlation="here, vision")["Total"]
+    assert cell.startswith(f"{expected(make_grid(models=MODELS), 'vision'):.3f}[^")
+    assert f"{cell[5:]}: an interval needs five models" in page
 
 
 def test_other_arms_and_failed_cells_are_no_cells() -> None:

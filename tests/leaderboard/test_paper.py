@@ -20,6 +20,7 @@ from leaderboard.paper import (
     layers_of_rows,
     our_names,
 )
+from leaderboard.paper_prediction import predict_rows, prediction_errors
 from leaderboard.paper_tables import INIT_QUANTITIES, TRAINED_QUANTITIES, PaperRow, read_table
 from tests.records import make_grid, make_record, write_records
 from zoo.errors import UsageError
@@ -34,8 +35,8 @@ def percent(record: Record, count: int) -> float:
     return 100 * count / record.spec.protocol["n"]
 
 
-def row(model: str, layer: int, **values: float) -> PaperRow:
-    return PaperRow(model, layer, "language", values)
+def row(model: str, layer: int, width: int | None = None, **values: float) -> PaperRow:
+    return PaperRow(model, layer, "language", values, width)
 
 
 def percent_born(record: Record, preset: str) -> float:
@@ -248,30 +249,39 @@ def test_every_row_of_the_published_tables_is_a_layer_of_the_paper_suite(name, q
 
 
 def test_agreement_over_layers():
-    records = make_grid(models=["gpt2"], layers=list(range(8)), arms=["raw"])
-    rows = [row("gpt2", r.spec.layer + 1, gamma=2 * r.result.statistics.gamma + 1) for r in records]
+    models = ["gpt2", "glm2"]
+    records = make_grid(models=models, layers=list(range(8)), arms=["raw"])
+    rows = [
+        row(r.spec.model, r.spec.layer + 1, gamma=2 * r.result.statistics.gamma + 1)
+        for r in records
+    ]
     (agreement,) = compare_with_paper(records, rows, INIT_QUANTITIES).agreements
     ours = [r.result.statistics.gamma for r in records]
-    assert agreement.layers == 8
-    assert agreement.mean_difference == pytest.approx(sum(-g - 1 for g in ours) / 8)
+    assert agreement.layers == 16
+    assert agreement.mean_difference == pytest.approx(sum(-g - 1 for g in ours) / 16)
     assert agreement.mean_absolute_difference == -agreement.mean_difference
     assert agreement.rank_correlation.value == pytest.approx(1.0)
+    assert agreement.rank_correlation.low is None
 
 
 def test_correlations_by_path_and_domain():
     draw = random.Random(0)
     cells = [
         LayerDeath(
-            domain, gamma, relu=draw.random(), total=2 + gamma * (1 if domain == "a" else -1)
+            f"{domain}{i % 5}",
+            domain,
+            gamma,
+            relu=draw.random(),
+            total=2 + gamma * (1 if domain == "a" else -1),
         )
         for domain in "ab"
-        for gamma in (draw.uniform(0.1, 9) for _ in range(20))
+        for i, gamma in enumerate(draw.uniform(0.1, 9) for _ in range(20))
     ]
     found = {(c.domain, c.path): c for c in gamma_correlations(cells)}
     assert found["a", "total"].estimate.value == pytest.approx(1.0)
     assert found["b", "total"].estimate.value == pytest.approx(-1.0)
     assert abs(found["all", "total"].estimate.value) < 0.9
-    assert found["all", "by ReLU"].layers == 40
+    assert (found["all", "by ReLU"].layers, found["all", "by ReLU"].models) == (40, 10)
     assert {c.domain for c in gamma_correlations(cells[:20])} == {"all"}
 
 
@@ -284,7 +294,9 @@ def test_cells_of_records_and_rows():
     expected = sum(percent(r, r.result.death_init.dead) for r in raw) / 2
     assert cells[0].total == pytest.approx(expected)
     full = row("a", 0, gamma=1.0, dead_pct_init_relu=2.0, dead_pct_init_topk=3.0)
-    assert layers_of_rows([full, row("b", 0, gamma=1.0)]) == [LayerDeath("language", 1.0, 2.0, 3.0)]
+    assert layers_of_rows([full, row("b", 0, gamma=1.0)]) == [
+        LayerDeath("a", "language", 1.0, 2.0, 3.0)
+    ]
 
 
 def write_table(folder: Path, *lines: str) -> Path:
@@ -358,6 +370,8 @@ def test_the_command(bench, tmp_path):
     assert "unknown here: 1 rows: gpt5 1" in out
     assert "0.914" in out
     assert "0.89" in out
+    assert "predicted from two numbers of a row, against the row" in out
+    assert "5.65 points in-sample, and 9.75 without" in out
     code, out, _ = bench("compare-paper", "--init-stats", str(table), "--json")
     document = json.loads(out)
     found = document["tables"]["at initialisation"]
@@ -384,7 +398,7 @@ def test_both_tables(bench, tmp_path):
     assert code == 0
     assert "at initialisation: 1 layers matched" in out
     assert "trained: 1 layers matched" in out
-    assert "none: fewer than three cells" in out
+    assert "none: fewer than ten layers" in out
 
 
 @pytest.mark.parametrize(
@@ -413,3 +427,32 @@ def test_bad_requests(bench, tmp_path, arguments, message):
     assert out == ""
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_rows_are_predicted_from_two_of_their_numbers():
+    from bench.death.prediction import from_two_numbers
+    from bench.death.theory import predicted_dead
+
+    rows = [
+        row("a", 1, 768, gamma=1.5, effective_rank=41.7, dead_pct_init_topk=54.9),
+        row("a", 2, 64, gamma=0.9, effective_rank=65.0, dead_pct_init_topk=18.7,
+            dead_pct_init_relu=0.5),
+        row("b", 1, 64, gamma=0.9, dead_pct_init_topk=18.7),
+        row("c", 1, gamma=0.9, effective_rank=65.0, dead_pct_init_topk=18.7),
+    ]  # fmt: skip
+    calls: list[int] = []
+    found = predict_rows(rows, lambda: calls.append(1))
+    assert len(calls) == len(rows)
+    assert [(each.model, each.layer) for each in found] == [("a", 1), ("a", 2), ("a", 2)]
+    # A rank above the width, as rounding gives it, is the width.
+    expected = [from_two_numbers(1.5, 41.7, 768, 100_000, 64, 8192).dead]
+    expected += [from_two_numbers(0.9, 64, 64, 100_000, 64, 8192).dead]
+    errors = [100 * share - theirs for share, theirs in zip(expected, (54.9, 18.7), strict=True)]
+    either, by_relu = prediction_errors(found)
+    assert (either.column, either.rows) == ("dead_pct_init_topk", 2)
+    assert either.mean_difference == pytest.approx(sum(errors) / 2)
+    assert either.mean_absolute_difference == pytest.approx(sum(map(abs, errors)) / 2)
+    closed = [100 * predicted_dead(gamma, 100_000, 64, 8192) for gamma in (1.5, 0.9)]
+    off = (abs(closed[0] - 54.9) + abs(closed[1] - 18.7)) / 2
+    assert either.closed_form_absolute_difference == pytest.approx(off)
+    assert by_relu.rows == 1

@@ -11,7 +11,6 @@ from torch.nn.functional import normalize
 from bench.death import census as module
 from bench.death.census import Census, census
 from bench.death.theory import gaussian_dead, gaussian_relu, predicted_dead, predicted_relu
-from bench.intervals import spearman
 from tests.bench import reference
 from zoo.errors import BadActivations
 
@@ -215,4 +214,4 @@ def test_gaussian_activations_die_as_the_closed_forms_say(seed):
         if gamma >= 8:
             assert dead.low <= predicted_dead(gamma, tokens, k, n) <= dead.high
         total.append(found.dead)
-    assert spearman(GAMMAS, total, resamples=100).value == pytest.approx(1.0)
+    assert total == sorted(total)
