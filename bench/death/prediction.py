@@ -228,9 +228,9 @@ def from_two_numbers(
     one in any direction, and the tokens for as good as ten times as many Gaussian ones. Mean
     absolute error on 180 published rows: 5.65 points, where the closed form has 7.1. That factor of
     ten was chosen on the same rows, so 5.65 is how well it fits them, not a test; without the
-    factor it is 9.75. Most of the error is of models of two kinds that gamma and the rank do not tell
-    apart (at a gamma of 1.5 and a rank of 170 to 200, 55 % of ModernBERT's features are dead and
-    30 % of gLM2's).
+    factor it is 9.75. Most of the error is of models of two kinds that gamma and the rank do not
+    tell apart (at a gamma of 1.5 and a rank of 170 to 200, 55 % of ModernBERT's features are dead
+    and 30 % of gLM2's).
     """
     spectrum = power_law(effective_rank, width)
     # Any length would do: only directions matter.
