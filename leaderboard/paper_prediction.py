@@ -13,12 +13,12 @@ from statistics import fmean
 from bench.sae.recipe import REFERENCE
 from leaderboard.paper_tables import PaperRow
 
-BY_RELU, BY_EITHER = "dead_pct_init_relu", "dead_pct_init_topk"
+_RELU, _EITHER = "dead_pct_init_relu", "dead_pct_init_topk"
 
 LEGEND = (
     "predicted: from their gamma and effective rank alone, with a power law for a spectrum. Its "
     "one constant (a token counts as ten) was chosen on 180 of these rows, where the mean error of "
-    f"{BY_EITHER} is 5.65 points in-sample, and 9.75 without the constant; closed form: the "
+    f"{_EITHER} is 5.65 points in-sample, and 9.75 without the constant; closed form: the "
     "paper's, from gamma alone"
 )
 
@@ -64,8 +64,8 @@ def predict_rows(
         if row.width is not None and gamma is not None and rank is not None and rank >= 1:
             dead = from_two_numbers(gamma, min(rank, row.width), row.width, tokens, k, n)
             for column, predicted, closed in (
-                (BY_EITHER, dead.dead, predicted_dead(gamma, tokens, k, n)),
-                (BY_RELU, dead.relu, predicted_relu(gamma, tokens)),
+                (_EITHER, dead.dead, predicted_dead(gamma, tokens, k, n)),
+                (_RELU, dead.relu, predicted_relu(gamma, tokens)),
             ):
                 theirs = row.values.get(column)
                 if theirs is not None:
