@@ -35,6 +35,7 @@ from peers.client import PEERS, Peer, PeerFailed, make_peer
 from torch import Tensor
 
 from bench.compute.matmul import fast_matmul
+from bench.sae.arms import Arm
 from bench.sae.families import FAMILIES, make_family
 from bench.sae.gradients import row_slices
 from bench.sae.model import SAE
@@ -93,7 +94,7 @@ def ours(size: Size, path: str, *, aux_share: float = 0.0, family: str = "topk")
         dead_after=size.batch,
         path=path,  # type: ignore[arg-type]
     )
-    trainer = Trainer(sae, recipe, aux="auxk" if aux_share else "none")
+    trainer = Trainer(sae, recipe, arm=Arm(aux="auxk" if aux_share else "none"))
     dead = int(aux_share * size.n)
     if not dead:
         return trainer.step

@@ -51,9 +51,10 @@ def _protocols(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 
 
 def _arms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from bench.sae.arms import all_arms
+    from bench.sae.arms import all_arms, one_word_arms
 
-    return [arm.name for arm in all_arms() if arm.name.startswith(incomplete)]
+    names = dict.fromkeys(arm.name for arm in [*all_arms(), *one_word_arms()])
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def _options(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:

@@ -8,6 +8,7 @@ processes of their own by `ci/bench_memory.py`. Bytes throughout; no torch.
 from __future__ import annotations
 
 from bench.plan.protocol import Protocol
+from bench.sae.arms import parse_arm
 from bench.sae.families import FAMILIES
 from zoo.cards import Card
 
@@ -28,6 +29,9 @@ _BATCH_COPIES = 6
 # Float64 [width, width] that a layer's statistics and prediction hold at once: two covariances, and
 # what a factor or a spectrum is computed in.
 _SQUARES = 6
+
+# Arrays [batch, dead features] that a loss on these holds at once.
+_DEAD_ARRAYS = {"ghost": 3.0, "pre-act": 3.0}
 
 # Streams inside a model during a forward pass, in copies of one layer's.
 _FORWARD_COPIES = 3
@@ -84,8 +88,10 @@ def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
 def step_arrays(protocol: Protocol) -> int:
     """Pre-activations, codes and their gradients as arrays [batch, n], where a step has such.
 
-    The sparse step of topk has none, but the path `auto` tries the dense one too.
+    The sparse step of topk has none, but the path `auto` tries the dense one too. A loss on dead
+    features may have some of its own, if nearly all are dead.
     """
-    if protocol.family == "topk" and protocol.path == "sparse":
-        return 0
-    return int(FAMILIES[protocol.family].step_arrays * 4 * protocol.batch * protocol.n)
+    sparse = protocol.family == "topk" and protocol.path == "sparse"
+    arrays = 0.0 if sparse else FAMILIES[protocol.family].step_arrays
+    arrays += max(_DEAD_ARRAYS.get(parse_arm(arm).aux, 0.0) for arm in protocol.arms)
+    return int(arrays * 4 * protocol.batch * protocol.n)

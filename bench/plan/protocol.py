@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bench.sae.arms import parse_arm
+from bench.sae.families import is_dense
 from bench.sae.recipe import FAMILY_KEYS, LATER_KEY, MOST, REFERENCE, Recipe
 from zoo.cards import read_model, validate
 from zoo.errors import UnknownName, UsageError
@@ -85,6 +86,13 @@ class Protocol(Recipe):
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(dict.fromkeys(seeds))
+
+    @model_validator(mode="after")
+    def _anneals_what_there_is(self) -> Self:
+        annealed = [arm for arm in self.arms if parse_arm(arm).schedule == "k-anneal"]
+        if annealed and is_dense(self.family):
+            raise ValueError(f"{annealed[0]}: the family {self.family} has no k to anneal")
+        return self
 
     @model_validator(mode="after")
     def _buffered(self) -> Self:

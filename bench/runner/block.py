@@ -298,7 +298,7 @@ def _make_cell(spec: Spec, layer: BlockLayer, block: Block) -> Cell:
     trainer = Trainer(
         sae,
         protocol,
-        aux=arm.aux,
+        arm=arm,
         clock=FiringClock(
             sae.n, silence=silence, born_dead=born.dead_mask, device=sae.W_enc.device
         ),

@@ -17,7 +17,7 @@ from bench.sae.model import SAE
 from bench.sae.quality import bias_target
 from bench.sae.trainer import Trainer
 from bench.sae.untrained import Untrained
-from bench.statistics.token_norms import stand_in
+from bench.statistics.token_norms import MASSIVE_RATIO, stand_in
 
 
 @dataclass
@@ -54,6 +54,7 @@ class Cell:
     last: Census | None = None
     checkpoints: list[TrainingCheckpoint] = field(default_factory=list)
     was_topk: Tensor = field(init=False)  # bool [n], dead by TopK at some census so far
+    masked: Tensor | int = 0  # training tokens that the arm left out so far
     bias: BiasClock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,6 +63,10 @@ class Cell:
 
     def step(self, batch: Tensor) -> Tensor:
         """One training step on raw activations [batch, d]; the loss. Raises `TrainingFailed`."""
+        median_norm = self.layer.stats.median_norm
+        if self.trainer.arm.tokens == "mask" and median_norm is not None:
+            batch, masked = stand_in(batch, MASSIVE_RATIO * median_norm)
+            self.masked = masked + self.masked
         if self.untrained is not None:
             self.untrained.look(batch, self.trainer.step_number)
         loss = self.trainer.step(batch).loss
@@ -102,6 +107,7 @@ class Cell:
             "trainer": self.trainer.state_dict(copy=False),
             "checkpoints": [point.model_dump() for point in self.checkpoints],
             "was_topk": self.was_topk,
+            "masked": int(self.masked),
             "bias_reached": self.bias.reached,
             "untrained": None if self.untrained is None else self.untrained.state_dict(),
         }
@@ -113,6 +119,7 @@ class Cell:
             TrainingCheckpoint.model_validate(point) for point in state["checkpoints"]
         ]
         self.was_topk.copy_(state["was_topk"])
+        self.masked = state["masked"]
         self.bias.reached.copy_(state["bias_reached"])
         if self.untrained is not None:
             self.untrained.load_state_dict(state["untrained"])

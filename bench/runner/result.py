@@ -86,12 +86,20 @@ def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:
         revival=revivals(cell, relu | topk, last),
         fvu=measured.fvu,
         fvu_ordinary=measured.fvu_ordinary,
-        masked=None if layer.mask_norm is None else int(layer.masked) / trainer.tokens,
+        masked=_masked(cell),
         l0=measured.l0,
         recovery=None if truth is None else recovery(trainer.sae, truth),
         transitions=_transitions(cell, last),
         bias_steps=_bias_steps(cell),
     )
+
+
+def _masked(cell: Cell) -> float | None:
+    """Share of the training tokens left out, by protocol or arm; None where neither does."""
+    layer, masks = cell.layer, cell.trainer.arm.tokens == "mask"
+    if layer.mask_norm is None and not masks:
+        return None
+    return (int(layer.masked) + int(cell.masked)) / cell.trainer.tokens
 
 
 def _transitions(cell: Cell, last: Census) -> Transitions:

@@ -1,13 +1,18 @@
 """Arms: the ways of preparing and training that a benchmark compares. Data, no torch.
 
-An arm is a choice on three axes. Per-token `norm` comes first, then `center` is subtracted, then a
-`whiten` matrix (the one norm that is not per token) is applied. `aux` belongs to the training.
+An arm is a choice on each axis. Per-token `norm` comes first, then `center` is subtracted, then a
+matrix (`whiten`, `zca`) or one factor is applied; the other axes belong to the SAE's start and to
+its training. What each choice is, whose it is and what it needs to know stands in
+`bench.sae.remedies`.
 
-Its name is what goes into the SAE, then a word for each further axis on which something is chosen:
+An arm's name is what goes into the SAE, then a word for each further axis on which something is
+chosen:
 
-    INPUTS[+WORD]...    raw, centered+auxk, none-layernorm, raw+auxk-relu
+    INPUTS[+WORD]...    raw, centered+auxk, none-layernorm, raw+b-mean+auxk-relu
     INPUTS              a preset of `PRESETS`, or <center>-<norm>
-    WORD                of the axis aux: auxk, auxk-relu
+    WORD                of the axis aux: auxk, auxk-relu, ghost, pre-act, resample
+                        bias: b-mean, b-median, b-fast, enc-mean;  start: data, subspace
+                        schedule: k-anneal, lr-warmup;  tokens: mask
 
 Words come in any order, at most one of each axis, and no word belongs to two axes. An axis without
 a word is as it is in the plain arm, so a new axis changes no name that there was.
@@ -22,23 +27,35 @@ from typing import Any, Literal, get_args
 from zoo.errors import UnknownName
 
 Center = Literal["none", "mean", "geometric_median"]
-Norm = Literal["none", "rms", "layernorm", "whiten"]
-Aux = Literal["none", "auxk", "auxk-relu"]
+Norm = Literal["none", "rms", "layernorm", "average", "whiten", "zca"]
+Aux = Literal["none", "auxk", "auxk-relu", "ghost", "pre-act", "resample"]
+Bias = Literal["none", "b-mean", "b-median", "b-fast", "enc-mean"]
+Start = Literal["none", "data", "subspace"]
+Schedule = Literal["none", "k-anneal", "lr-warmup"]
+Tokens = Literal["none", "mask"]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What is done to the activations before the SAE sees them, and how dead features are helped.
+    """What is done to the activations before the SAE sees them, and how it starts and is trained.
 
     center: the point that is subtracted from every token.
-    norm: `rms` and `layernorm` rescale each token by itself; `whiten` decorrelates the dimensions.
-    aux: `auxk` adds the auxiliary loss on dead features; `auxk-relu` the same with a ReLU on the
-        auxiliary codes, as it was published, which what is dead by ReLU gets nothing of.
+    norm: `rms` and `layernorm` rescale each token by itself; `whiten` and `zca` decorrelate the
+        dimensions; `average` rescales all tokens by one factor, set by their norms.
+    aux: how dead features are helped during training.
+    bias: where the biases start, or how fast the decoder's learns.
+    start: where the directions come from; else they are random.
+    schedule: what changes over the training.
+    tokens: `mask` leaves massive tokens out of the training.
     """
 
     center: Center = "none"
     norm: Norm = "none"
     aux: Aux = "none"
+    bias: Bias = "none"
+    start: Start = "none"
+    schedule: Schedule = "none"
+    tokens: Tokens = "none"
 
     @property
     def name(self) -> str:
@@ -48,6 +65,12 @@ class Arm:
         words = [word for axis in _AXES if (word := getattr(self, axis)) != "none"]
         return "+".join([next(named, f"{self.center}-{self.norm}"), *words])
 
+    @property
+    def born(self) -> Arm:
+        """The arm with only what an untrained SAE depends on: arms that share it are born alike."""
+        bias: Bias = "none" if self.bias == "b-fast" else self.bias
+        return Arm(self.center, self.norm, bias=bias, start=self.start)
+
 
 PRESETS: dict[str, Arm] = {
     "raw": Arm(),
@@ -56,14 +79,26 @@ PRESETS: dict[str, Arm] = {
 }
 
 # The axes that have words, and whose word each is.
-_AXES = {"aux": get_args(Aux)}
+_AXES = {
+    "bias": get_args(Bias),
+    "start": get_args(Start),
+    "schedule": get_args(Schedule),
+    "tokens": get_args(Tokens),
+    "aux": get_args(Aux),
+}
 _WORDS = {word: axis for axis, words in _AXES.items() for word in words if word != "none"}
 
 
 def all_arms() -> list[Arm]:
-    """Every combination of the three axes."""
-    axes = product(get_args(Center), get_args(Norm), get_args(Aux))
+    """Every combination of center, norm and AuxK."""
+    auxiliary: tuple[Aux, ...] = ("none", "auxk", "auxk-relu")
+    axes = product(get_args(Center), get_args(Norm), auxiliary)
     return [Arm(center, norm, aux) for center, norm, aux in axes]
+
+
+def one_word_arms() -> list[Arm]:
+    """The raw arm with each word there is, one at a time."""
+    return [parse_arm(f"raw+{word}") for word in _WORDS]
 
 
 def parse_arm(text: str) -> Arm:
@@ -79,14 +114,15 @@ def parse_arm(text: str) -> Arm:
         remedy = (
             f"Name a preset ({', '.join(PRESETS)}) or <center>-<norm>, center one of "
             f"{', '.join(get_args(Center))}, norm one of {', '.join(get_args(Norm))}; "
-            f"{' or '.join(f'+{word}' for word in _WORDS)} may follow."
+            f"{' or '.join(f'+{word}' for word in _WORDS)} may follow, one of each kind."
         )
-        raise UnknownName("arm", text, [arm.name for arm in all_arms()], remedy)
+        known = dict.fromkeys(arm.name for arm in [*all_arms(), *one_word_arms()])
+        raise UnknownName("arm", text, list(known), remedy)
     chosen: dict[str, Any] = {str(axis): word for axis, word in zip(axes, words, strict=True)}
     return replace(inputs, **chosen)
 
 
 def _inputs() -> dict[str, Arm]:
     """What may stand before the words: every choice of center and norm, by each of its names."""
-    plain = [arm for arm in all_arms() if arm == Arm(arm.center, arm.norm)]
+    plain = [Arm(center, norm) for center, norm in product(get_args(Center), get_args(Norm))]
     return {name: arm for arm in plain for name in (arm.name, f"{arm.center}-{arm.norm}")}

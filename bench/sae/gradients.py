@@ -5,7 +5,8 @@
     y_hat = codes @ W_dec + b
     loss  = mean over tokens and dimensions of (y_hat - y)^2
 
-to which a family may add a sparsity loss, and AuxK (`bench.sae.auxk`) a loss on dead features.
+to which a family may add a sparsity loss, and an arm a loss on dead features
+(`bench.sae.dead_features`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.sae.auxk import AuxPicker, auxiliary
 from bench.sae.codes import ArrayPairs, DensePairs, SparsePairs, StepMethod
+from bench.sae.dead_features.base import DeadLossPass
 
 # Elements of the pre-activations held at once: they stay in a CPU's cache between the product and
 # the selection; an accelerator wants them larger.
@@ -72,19 +73,19 @@ def backward(
     weights: Weights,
     centered: Tensor,
     path: StepMethod,
-    picker: AuxPicker | None,
+    dead_loss: DeadLossPass | None,
 ) -> Backward:
     """Loss and gradients, given the codes `pairs` of centered = y - b [tokens, d]."""
     # y_hat - y, as b is in both.
     error = pairs.decode(weights.W_dec).sub_(centered)
     loss = torch.linalg.vector_norm(error).square() / error.numel()
     aux_loss = added = None
-    if picker is not None:
-        aux_loss, added = auxiliary(picker, weights.W_dec, -error, centered, path)
+    if dead_loss is not None:
+        aux_loss, added = dead_loss.gradients(weights.W_dec, error, loss, centered, path)
     error.mul_(2.0 / error.numel())
     features = pairs.gradients(weights.W_dec, error, centered, gate=True)
-    if picker is not None and added is not None:
-        features.add_at(picker.dead, added)
+    if dead_loss is not None and added is not None:
+        features.add_at(dead_loss.features, added)
     b = error.sum(0) - features.b_enc @ weights.W_enc
     gradients = Weights(features.W_enc, features.b_enc, features.W_dec, b)
     return Backward(loss, aux_loss, gradients, features.radial, features.activity)

@@ -7,14 +7,13 @@ share a product, but at a large mean the difference of two products holds few co
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from bench.death.census import Census
 from bench.sae.arms import PRESETS, Arm
 from bench.sae.families.base import Family
 from bench.sae.model import SAE
+from bench.sae.start import started
 from bench.sae.transform import PerTokenNorm, Transform, per_token, sample_median
 from bench.sae.untrained import Untrained
 
@@ -22,7 +21,7 @@ from bench.sae.untrained import Untrained
 class InitialSAEs:
     """Fresh SAEs of one layer, and their censuses on its sample [tokens, width], taken once each.
 
-    AuxK changes the training, not what is born: arms that differ by it alone share everything.
+    Arms that differ in their training alone (`Arm.born`) share everything.
     """
 
     def __init__(self, sample: Tensor, n: int, k: int, family: Family | None = None) -> None:
@@ -30,14 +29,14 @@ class InitialSAEs:
         self._transforms: dict[Arm, Transform] = {}
         self._medians: dict[PerTokenNorm | None, Tensor] = {}
         self._censuses: dict[tuple[Arm, int], Census] = {}
-        self._untrained: dict[tuple[Arm, int], Untrained] = {}
+        self._untrained: dict[tuple[Arm, str, int], Untrained] = {}
 
     def sae(self, arm: Arm, seed: int) -> SAE:
         """A new SAE, as training would begin with it. Raises BadActivations if nothing varies."""
-        inputs = replace(arm, aux="none")
+        inputs = Arm(arm.center, arm.norm)
         if inputs not in self._transforms:
             self._transforms[inputs] = Transform.fit(inputs, self.sample, self._median(inputs))
-        return SAE.init(
+        sae = SAE.init(
             self.sample.shape[1],
             self.n,
             self.k,
@@ -46,6 +45,7 @@ class InitialSAEs:
             family=self.family,
             device=self.sample.device,
         )
+        return started(sae, arm, self.sample, seed)
 
     def _median(self, arm: Arm) -> Tensor:
         """Of the sample, once for all arms of one per-token norm: it takes as long as a census."""
@@ -56,7 +56,7 @@ class InitialSAEs:
 
     def census(self, arm: Arm, seed: int, *, counts: bool = False) -> Census:
         """The census of that SAE. counts: with each feature's firings."""
-        key = replace(arm, aux="none"), seed
+        key = arm.born, seed
         found = self._censuses.get(key)
         if found is None or (counts and found.counts is None):
             found = self.sae(arm, seed).census(self.sample, counts=counts)
@@ -71,7 +71,8 @@ class InitialSAEs:
         born = self.census(arm, seed)
         if not born.dead:
             return None
-        key = replace(arm, aux="none"), seed
+        # Masked tokens are other ones.
+        key = arm.born, arm.tokens, seed
         if key not in self._untrained:
             self._untrained[key] = Untrained(
                 self.sae(arm, seed), born.dead_mask, silence=silence, steps=steps

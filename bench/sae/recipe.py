@@ -92,6 +92,43 @@ class Recipe(FamilyKeys):
         le=MOST,
         description="tokens without firing after which AuxK uses a feature",
     )
+    bias_rate: Annotated[float, LATER_KEY] = Field(
+        default=10.0,
+        gt=0,
+        le=1e6,
+        description="of the b-fast arms: the decoder bias's learning rate over the others'",
+    )
+    pre_act_weight: Annotated[float, LATER_KEY] = Field(
+        default=3e-6,
+        ge=0,
+        le=1e6,
+        description="of the pre-act arms: price of a dead feature's distance to its threshold",
+    )
+    resample_share: Annotated[float, LATER_KEY] = Field(
+        default=1 / 8,
+        gt=0,
+        le=0.5,
+        description="of the resample arms: share of the steps between two resamplings, of which "
+        "the last is in the middle of the training",
+    )
+    resample_scale: Annotated[float, LATER_KEY] = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="of the resample arms: norm of a resampled encoder row, over the others'",
+    )
+    anneal_from: Annotated[float, LATER_KEY] = Field(
+        default=2.0, ge=1, le=1e6, description="of the k-anneal arms: k at the first step, over k"
+    )
+    anneal_share: Annotated[float, LATER_KEY] = Field(
+        default=0.1, gt=0, le=1, description="of the k-anneal arms: share of the steps until k"
+    )
+    lr_warmup: Annotated[float, LATER_KEY] = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="of the lr-warmup arms: share of the steps in which the learning rate rises",
+    )
     path: Literal["sparse", "dense", "auto"] = Field(
         default="auto",
         description="how the step is computed; auto measures once which is faster, and the record "

@@ -2,8 +2,10 @@
 
 One recipe for all arms and families: the loss and gradients of `bench.sae.gradients`, the part of
 the decoder's gradient along its own rows removed, clipping by the global norm, Adam, decoder rows
-set back to unit norm. Nothing is shared between trainers, so an SAE trained alone and one
-trained beside others are equal bit for bit.
+set back to unit norm. An arm may add a loss on dead features or start them again
+(`bench.sae.dead_features`), and change k or the rate on the way (`bench.sae.schedule`). Nothing is
+shared between trainers, so an SAE trained alone and one trained beside others are equal bit for
+bit.
 """
 
 from __future__ import annotations
@@ -21,9 +23,14 @@ from torch.optim.adam import adam
 from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
 from bench.death.firings import FiringClock
-from bench.sae import arms
-from bench.sae.auxk import AuxLoss
+from bench.sae import schedule
+from bench.sae.arms import Arm
 from bench.sae.codes import StepMethod
+from bench.sae.dead_features.auxk import AuxK
+from bench.sae.dead_features.base import DeadLoss
+from bench.sae.dead_features.ghost import Ghost
+from bench.sae.dead_features.pre_activation import PreActivation
+from bench.sae.dead_features.resample import resample, resampling_steps
 from bench.sae.families.base import Family
 from bench.sae.gradients import Backward
 from bench.sae.model import SAE
@@ -52,7 +59,7 @@ class StepResult(NamedTuple):
 
 
 class Trainer:
-    """Trains `sae` in place.
+    """Trains `sae` in place; of `arm` it reads the axes that belong to the training.
 
     Steps count from 0: step s sees the weights after s updates. Every batch must have the size of
     the first one, so that a step is a fixed number of tokens.
@@ -73,7 +80,7 @@ class Trainer:
         sae: SAE,
         recipe: Recipe,
         *,
-        aux: arms.Aux = "none",
+        arm: Arm | None = None,
         clock: FiringClock | None = None,
     ) -> None:
         if (sae.n, sae.k) != (recipe.n, recipe.k):
@@ -82,7 +89,12 @@ class Trainer:
             )
         self.sae = sae
         self.recipe = recipe
-        self.aux = aux
+        self.arm = arm or Arm()
+        self._resampled_after = (
+            resampling_steps(recipe.steps, recipe.resample_share)
+            if self.arm.aux == "resample"
+            else frozenset()
+        )
         paths = sae.family.paths
         self.path = paths[0] if len(paths) == 1 else recipe.path
         self.batch: int | None = None
@@ -93,7 +105,7 @@ class Trainer:
         self._trained: dict[str, Tensor] = {**sae.weights._asdict(), **trained}
         self._first_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
         self._second_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
-        self._updates = [torch.zeros((), device=device) for _ in self._trained]
+        self._updates = {name: torch.zeros((), device=device) for name in self._trained}
         self._unchecked: list[Tensor] = []
         self._looks_every = 1 if device.type == "cpu" else CHECK_EVERY
 
@@ -122,14 +134,16 @@ class Trainer:
                 self.sae.weights,
                 self.sae.family_tensors,
                 y,
-                self.sae.k,
+                schedule.active(self.recipe, self.arm, self.step_number),
                 path=self.path,
                 number=self.step_number,
-                aux=self._aux(),
+                aux=self._dead_loss(),
             )
             norm = self._update(result)
         self.clock.tick(result.activity > 0, self.step_number)
         self.step_number += 1
+        if self.step_number in self._resampled_after:
+            self._resample(y)
         self._unchecked.append(result.loss)
         if len(self._unchecked) >= self._looks_every:
             self.check_finite()
@@ -169,7 +183,7 @@ class Trainer:
         """Everything a resumed run needs to equal the uninterrupted one; copies, unless told."""
         self.check_finite()
         tensors = {
-            "updates": self._updates[0],
+            "updates": self._updates["b"],
             **self.clock.tensors(),
             **_named("weights", self.sae.weights._asdict()),
             **_named("family", self.sae.family_tensors),
@@ -196,7 +210,7 @@ class Trainer:
             for name, tensor in _named(prefix, group).items():
                 tensor.copy_(tensors[name])
         self.clock.load(tensors)
-        for updates in self._updates:
+        for updates in self._updates.values():
             updates.copy_(tensors["updates"])
         self.step_number = state["step_number"]
         self.batch = state["batch"]
@@ -211,14 +225,36 @@ class Trainer:
         if len(x) != self.batch:
             raise ValueError(f"a batch of {len(x)} tokens after batches of {self.batch}")
 
-    def _aux(self) -> AuxLoss | None:
-        """The dead features: none while fewer than `dead_after` tokens have been seen."""
-        recipe = self.recipe
-        if self.aux == "none" or self.tokens < recipe.dead_after:
+    def _dead_loss(self) -> DeadLoss | None:
+        """The arm's loss on the dead: none while fewer than `dead_after` tokens have been seen."""
+        recipe, kind = self.recipe, self.arm.aux
+        if kind in ("none", "resample") or self.tokens < recipe.dead_after:
             return None
         silent = (self.step_number - 1 - self.clock.last_fired) * (self.batch or 0)
         dead = (silent >= recipe.dead_after).nonzero().view(-1)
-        return AuxLoss(dead, recipe.aux_k, recipe.aux_alpha, self.aux == "auxk-relu")
+        if kind == "ghost":
+            return Ghost(dead)
+        if kind == "pre-act":
+            return PreActivation(dead, recipe.pre_act_weight)
+        return AuxK(dead, recipe.aux_k, recipe.aux_alpha, kind == "auxk-relu")
+
+    def _resample(self, y: Tensor) -> None:
+        """Start again what was silent for half the steps between two resamplings."""
+        every = min(self._resampled_after)
+        silent = self.step_number - 1 - self.clock.last_fired
+        error = self.sae.decode(self.sae.encode_transformed(y)) - y
+        resample(
+            self.sae.weights,
+            {
+                name: (self._first_moments[name], self._second_moments[name])
+                for name in self.sae.weights._fields
+            },
+            y,
+            error.square().sum(1),
+            silent >= max(1, every // 2),
+            scale=self.recipe.resample_scale,
+            seed=self.step_number,
+        )
 
     def _update(self, result: Backward) -> Tensor:
         """Project, clip, Adam, unit norm; the global norm of the projected gradient."""
@@ -228,30 +264,39 @@ class Trainer:
         if recipe.bias == "frozen":
             result.gradients.b.zero_()
         family_tensors = (result.family_gradients[name] for name in self.sae.family.trained)
-        gradients = [*result.gradients, *family_tensors]
-        norm = _global_norm(gradients)
-        adam(
-            list(self._trained.values()),
-            gradients,
-            list(self._first_moments.values()),
-            list(self._second_moments.values()),
-            [],
-            self._updates,
-            fused=True,
-            grad_scale=(norm / recipe.clip).clamp(min=1.0).float(),
-            found_inf=None,
-            amsgrad=False,
-            beta1=recipe.beta1,
-            beta2=recipe.beta2,
-            lr=recipe.rate,
-            weight_decay=0.0,
-            eps=recipe.eps,
-            maximize=False,
-        )
+        gradients = dict(zip(self._trained, [*result.gradients, *family_tensors], strict=True))
+        norm = _global_norm(list(gradients.values()))
+        clip = (norm / recipe.clip).clamp(min=1.0).float()
+        rate = schedule.rate(recipe, self.arm, self.step_number)
+        if self.arm.bias == "b-fast":
+            self._adam({"b": gradients.pop("b")}, clip, rate * recipe.bias_rate)
+        self._adam(gradients, clip, rate)
         weights.W_dec.div_(torch.linalg.vector_norm(weights.W_dec, dim=1, keepdim=True))
         for name, value in result.family_values.items():
             self.sae.family_tensors[name].copy_(value)
         return norm
+
+    def _adam(self, gradients: Mapping[str, Tensor], clip: Tensor, rate: float) -> None:
+        """One update of the tensors named, of gradients that are divided by `clip`."""
+        recipe = self.recipe
+        adam(
+            [self._trained[name] for name in gradients],
+            list(gradients.values()),
+            [self._first_moments[name] for name in gradients],
+            [self._second_moments[name] for name in gradients],
+            [],
+            [self._updates[name] for name in gradients],
+            fused=True,
+            grad_scale=clip,
+            found_inf=None,
+            amsgrad=False,
+            beta1=recipe.beta1,
+            beta2=recipe.beta2,
+            lr=rate,
+            weight_decay=0.0,
+            eps=recipe.eps,
+            maximize=False,
+        )
 
     def _faster_path(self) -> StepMethod:
         sae = self.sae

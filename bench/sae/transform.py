@@ -8,6 +8,7 @@ of their geometric median after it: variance 1 per dimension for a token in the 
 massive tokens own the variance of a layer, and would shrink all others; they do not move a median.
 This is this project's definition, the same in every arm (the arms that differ by their center have
 the same scale): a learning rate then means the same on every model, and the raw arm keeps its mean.
+The `average` norm is the exception, as it is a choice of scale: it makes the mean norm sqrt(width).
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from bench.statistics.moments import Moments, check_varies, layernorm_eps, norma
 from bench.statistics.spectrum import whitening
 
 PerTokenNorm = Literal["rms", "layernorm"]
+
+# The norms that are a matrix.
+WHITENING = ("whiten", "zca")
 
 _CHUNK = 4096  # tokens
 
@@ -64,20 +68,23 @@ class Transform:
         Raises:
             BadActivations: the sample is not [tokens, d], is not finite, or does not vary.
         """
-        own = per_token(arm.norm)
-        moments = Moments(sample.shape[-1], covariance=arm.norm == "whiten", transform=own or "raw")
+        own, whitens = per_token(arm.norm), arm.norm in WHITENING
+        moments = Moments(sample.shape[-1], covariance=whitens, transform=own or "raw")
         moments.update(sample)
         mean, variance = moments.mean, moments.variance
         check_varies(float(mean.norm()), float(variance.sum().sqrt()))
         matrix = inverse = None
-        if arm.norm == "whiten":
+        if whitens:
+            found = whitening(mean, moments.covariance, symmetric=arm.norm == "zca")
             # Those act on columns, these on rows.
-            matrix, inverse = (m.T.contiguous() for m in whitening(mean, moments.covariance))
+            matrix, inverse = (m.T.contiguous() for m in found)
             variance = (matrix.T @ moments.covariance @ matrix).diagonal()
         if median is None:
             median = sample_median(arm, sample)
         centers = {"geometric_median": median, "mean": mean, "none": torch.zeros_like(mean)}
         center = centers[arm.center]
+        if arm.norm == "average":
+            return cls(center, math.sqrt(sample.shape[1]) / _average_norm(sample, center))
         spread = _median_square(sample, median, matrix, own)
         point = median if matrix is None else median @ matrix
         if spread <= _SAME * float(point.square().sum()):
@@ -142,6 +149,14 @@ def _median_square(
         y = normalise(rows, norm or "raw").double() - median
         distances.append((y if matrix is None else y @ matrix).square().sum(1))
     return float(torch.cat(distances).median())
+
+
+def _average_norm(sample: Tensor, center: Tensor) -> float:
+    """Of the tokens [tokens, d], after the center [d] is subtracted."""
+    norms = [
+        torch.linalg.vector_norm(rows.double() - center, dim=1) for rows in sample.split(_CHUNK)
+    ]
+    return float(torch.cat(norms).mean())
 
 
 def per_token(norm: Norm) -> PerTokenNorm | None:

@@ -34,13 +34,17 @@ def effective_rank(eigenvalues: Tensor) -> float:
     return math.exp(float(-torch.special.xlogy(share, share).sum()))
 
 
-def whitening(mean: Tensor, covariance: Tensor, *, floor: float = 1e-10) -> Whitening:
+def whitening(
+    mean: Tensor, covariance: Tensor, *, floor: float = 1e-10, symmetric: bool = False
+) -> Whitening:
     """PCA whitening from mean [d] and covariance [d, d]: float64 matrix and inverse, both [d, d].
 
     Directions that hold only rounding noise are not blown up: an eigenvalue below `floor` times
     the largest, or below the square of the mean's float32 resolution, is raised to it. So the map
     stays invertible. Rows of the matrix are ordered by eigenvalue, largest first; each
     eigenvector's sign is such that its largest component is positive.
+
+    symmetric: turned back by the eigenvectors, which is ZCA: the inverse square root itself.
     """
     values, vectors = torch.linalg.eigh(_symmetric(covariance))
     largest = float(values[-1])
@@ -51,7 +55,20 @@ def whitening(mean: Tensor, covariance: Tensor, *, floor: float = 1e-10) -> Whit
     vectors = vectors * torch.where(top < 0, -1.0, 1.0)
     noise = float(mean.abs().max()) * torch.finfo(torch.float32).eps
     scale = values.clamp(min=max(floor * largest, noise**2)).sqrt()
+    if symmetric:
+        return Whitening((vectors / scale) @ vectors.T, (vectors * scale) @ vectors.T)
     return Whitening(vectors.T / scale[:, None], vectors * scale)
+
+
+def principal_axes(covariance: Tensor, share: float) -> Tensor:
+    """The leading eigenvectors that hold `share` of the variance, as rows: float64 [r, d]."""
+    values, vectors = torch.linalg.eigh(_symmetric(covariance))
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    if not float(values[0]) > 0:
+        raise _constant()
+    held = values.cumsum(0) / values.sum()
+    rank = min(int((held < share).sum()) + 1, len(values))
+    return vectors[:, :rank].T
 
 
 def _constant() -> BadActivations:

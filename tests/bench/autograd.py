@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.sae.auxk import AuxLoss
+from bench.sae.dead_features.auxk import AuxK
+from bench.sae.dead_features.base import DeadLoss
+from bench.sae.dead_features.ghost import Ghost
+from bench.sae.dead_features.pre_activation import PreActivation
 from bench.sae.families.base import Family
 from bench.sae.families.jumprelu import JumpReLU
 from bench.sae.families.relu import ReLU
@@ -35,7 +38,7 @@ def losses(
     *,
     number: int = 0,
     indices: Tensor | None = None,
-    aux: AuxLoss | None = None,
+    aux: DeadLoss | None = None,
     aux_indices: Tensor | None = None,
 ) -> Losses:
     """`weights` holds the family's own tensors too, `number` steps were taken before.
@@ -59,17 +62,35 @@ def losses(
     loss = (y_hat - y).square().mean()
     aux_loss = None
     if aux is not None and len(aux.dead):
-        dead = pre[:, aux.dead]
-        if aux_indices is None:
-            aux_indices = dead.topk(min(aux.k, len(aux.dead)), dim=1).indices
-        aux_codes = dead * torch.zeros_like(dead).scatter_(1, aux_indices, 1.0)
-        if aux.relu:
-            aux_codes = aux_codes.relu()
-        residual = (y - y_hat).detach()
-        variance = (residual - residual.mean(0)).square().mean()
-        error = residual - aux_codes @ W_dec[aux.dead]
-        aux_loss = aux.alpha * error.square().mean() / variance
+        dead, residual = pre[:, aux.dead], (y - y_hat).detach()
+        if isinstance(aux, AuxK):
+            aux_loss = _auxk(aux, dead, W_dec[aux.dead], residual, aux_indices)
+        elif isinstance(aux, Ghost):
+            aux_loss = _ghost(dead, W_dec[aux.dead], residual, loss.detach())
+        elif isinstance(aux, PreActivation):
+            least = theta[aux.dead] if isinstance(family, JumpReLU) else 0.0
+            below = (least - dead).relu().sum(1).mean()
+            aux_loss = aux.weight * below / y.shape[1]
     return Losses(loss, sparsity, aux_loss, codes)
+
+
+def _auxk(
+    aux: AuxK, dead: Tensor, W_dec: Tensor, residual: Tensor, indices: Tensor | None
+) -> Tensor:
+    if indices is None:
+        indices = dead.topk(min(aux.k, len(aux.dead)), dim=1).indices
+    codes = dead * torch.zeros_like(dead).scatter_(1, indices, 1.0)
+    if aux.relu:
+        codes = codes.relu()
+    variance = (residual - residual.mean(0)).square().mean()
+    return aux.alpha * (residual - codes @ W_dec).square().mean() / variance
+
+
+def _ghost(dead: Tensor, W_dec: Tensor, residual: Tensor, loss: Tensor) -> Tensor:
+    ghost = dead.exp() @ W_dec
+    scale = residual.norm(dim=1, keepdim=True) / (2 * ghost.norm(dim=1, keepdim=True))
+    distance = (ghost * scale.detach() - residual).square().mean()
+    return distance * (loss / distance).detach()
 
 
 def _mask(family: Family, pre: Tensor, k: int, indices: Tensor | None) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bench.death.census import Census
-from bench.sae.auxk import AuxLoss
 from bench.sae.codes import Codes, DenseCodes, StepMethod
+from bench.sae.dead_features.base import DeadLoss
 from bench.sae.families import is_dense
 from bench.sae.gradients import Backward, Weights
 
@@ -65,7 +65,7 @@ class Family(ABC):
         *,
         path: StepMethod,
         number: int = 0,
-        aux: AuxLoss | None = None,
+        aux: DeadLoss | None = None,
     ) -> Backward:
         """Loss and gradients on one batch y [tokens, d]; the auxiliary loss if there are dead.
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
-from bench.sae.auxk import AuxLoss, AuxPicker
 from bench.sae.codes import ArrayPairs, DenseCodes, RaggedPairs, StepMethod
+from bench.sae.dead_features.base import DeadLoss, begin
 from bench.sae.families.base import Family, FamilyTensors
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
@@ -59,17 +59,17 @@ class BatchTopK(Family):
         *,
         path: StepMethod,
         number: int = 0,
-        aux: AuxLoss | None = None,
+        aux: DeadLoss | None = None,
     ) -> Backward:
         centered = y - weights.b
-        picker = AuxPicker.of(aux)
+        dead_loss = begin(aux)
         pre = pre_activations(centered, weights)
-        if picker is not None:
-            picker(pre)
+        if dead_loss is not None:
+            dead_loss(pre)
         smallest = smallest_selected(pre, k)
         mask = pre >= smallest
         pairs = RaggedPairs(pre, mask) if path == "sparse" else ArrayPairs(pre.mul_(mask))
-        result = backward(pairs, weights, centered, path, picker)
+        result = backward(pairs, weights, centered, path, dead_loss)
         return result._replace(
             family_values={"threshold": self._followed(family_tensors["threshold"], smallest)}
         )

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
-from bench.sae.auxk import AuxLoss, AuxPicker
 from bench.sae.codes import ArrayPairs, DenseCodes, StepMethod
+from bench.sae.dead_features.base import DeadLoss, begin
 from bench.sae.families.base import Family, FamilyTensors, warm
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
@@ -69,21 +69,26 @@ class JumpReLU(Family):
         *,
         path: StepMethod,
         number: int = 0,
-        aux: AuxLoss | None = None,
+        aux: DeadLoss | None = None,
     ) -> Backward:
         tokens, width = y.shape
         centered = y - weights.b
-        picker = AuxPicker.of(aux)
+        theta = family_tensors["log_threshold"].exp()
+        dead_loss = begin(aux, theta)
         pre = pre_activations(centered, weights)
-        if picker is not None:
-            picker(pre)
+        if dead_loss is not None:
+            dead_loss(pre)
         price = self.l0 * warm(number, self.warmup_steps) / tokens
         width_of_step = self.bandwidth * math.sqrt(width)
-        pairs = _Jumps(pre, family_tensors["log_threshold"].exp(), width_of_step, price)
-        result = backward(pairs, weights, centered, path, picker)
+        pairs = _Jumps(pre, theta, width_of_step, price)
+        result = backward(pairs, weights, centered, path, dead_loss)
+        by_log_threshold = pairs.by_log_threshold
+        if dead_loss is not None and dead_loss.by_threshold is not None:
+            dead = dead_loss.features
+            by_log_threshold.index_add_(0, dead, dead_loss.by_threshold * theta[dead])
         return result._replace(
             sparsity_loss=price * (pairs.array > 0).sum().to(y.dtype),
-            family_gradients={"log_threshold": pairs.by_log_threshold},
+            family_gradients={"log_threshold": by_log_threshold},
         )
 
     def census(

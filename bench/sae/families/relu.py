@@ -21,8 +21,8 @@ from torch import Tensor
 
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
-from bench.sae.auxk import AuxLoss, AuxPicker
 from bench.sae.codes import ArrayPairs, DenseCodes, StepMethod
+from bench.sae.dead_features.base import DeadLoss, begin
 from bench.sae.families.base import Family, FamilyTensors, warm
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
@@ -49,16 +49,16 @@ class ReLU(Family):
         *,
         path: StepMethod,
         number: int = 0,
-        aux: AuxLoss | None = None,
+        aux: DeadLoss | None = None,
     ) -> Backward:
         centered = y - weights.b
-        picker = AuxPicker.of(aux)
+        dead_loss = begin(aux)
         pre = pre_activations(centered, weights)
-        if picker is not None:
-            picker(pre)
+        if dead_loss is not None:
+            dead_loss(pre)
         price = self.l1 * warm(number, self.warmup_steps) / y.numel()
         pairs = _Priced(pre.clamp_(min=0), price)
-        result = backward(pairs, weights, centered, path, picker)
+        result = backward(pairs, weights, centered, path, dead_loss)
         return result._replace(sparsity_loss=price * result.activity.sum())
 
     def census(

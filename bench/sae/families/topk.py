@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bench.compute.topk import exact_topk
 from bench.death.census import Census, census
-from bench.sae.auxk import AuxLoss, AuxPicker
 from bench.sae.codes import PAIRS, Codes, StepMethod
+from bench.sae.dead_features.base import DeadLoss, begin
 from bench.sae.families.base import Family, FamilyTensors
 from bench.sae.gradients import Backward, Weights, backward, pre_activations, row_slices
 
@@ -40,12 +40,12 @@ class TopK(Family):
         *,
         path: StepMethod,
         number: int = 0,
-        aux: AuxLoss | None = None,
+        aux: DeadLoss | None = None,
     ) -> Backward:
         centered = y - weights.b
-        picker = AuxPicker.of(aux)
-        pairs = PAIRS[path](topk_codes(centered, weights, k, also=picker), len(weights.W_enc))
-        return backward(pairs, weights, centered, path, picker)
+        dead_loss = begin(aux)
+        pairs = PAIRS[path](topk_codes(centered, weights, k, also=dead_loss), len(weights.W_enc))
+        return backward(pairs, weights, centered, path, dead_loss)
 
     def census(
         self,

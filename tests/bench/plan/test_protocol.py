@@ -6,7 +6,7 @@ import pytest
 
 from bench.plan.protocol import AXES, PROTOCOLS, Protocol, load_protocol, presets
 from bench.sae.families import FAMILIES
-from bench.sae.recipe import FAMILY_KEYS
+from bench.sae.recipe import FAMILY_KEYS, LATER_KEY
 from zoo.cards import read_yaml
 from zoo.errors import BadCard, UnknownName, UsageError
 
@@ -87,7 +87,8 @@ def test_a_wrong_setting_says_what_is_wrong(options: dict, error: type, says: st
 def test_every_key_but_the_axes_is_part_of_the_measurement(family: str) -> None:
     measurement = load_protocol("quick", settings=[f"family={family}"]).measurement()
     others = set(FAMILY_KEYS) - FAMILIES[family].keys.keys()
-    default = {"bias", "mask_norm"} | ({"family"} if family == "topk" else set())
+    later = {name for name, key in Protocol.model_fields.items() if LATER_KEY in key.metadata}
+    default = later - (set() if family == "topk" else {"family"})
     assert set(measurement) == set(Protocol.model_fields) - set(AXES) - others - default
     assert None not in measurement.values()
 

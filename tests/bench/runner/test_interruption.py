@@ -217,7 +217,7 @@ def test_a_loss_that_is_looked_at_late_fails_only_its_cell(
         self._looks_every = 64
 
     def diverge(self: Trainer, x: Tensor) -> Any:
-        return step(self, x * torch.nan if self.aux != "none" and self.step_number == 3 else x)
+        return step(self, x * torch.nan if self.arm.aux != "none" and self.step_number == 3 else x)
 
     monkeypatch.setattr(Trainer, "__init__", late)
     monkeypatch.setattr(Trainer, "step", diverge)
@@ -236,7 +236,7 @@ def test_an_update_that_overflows_before_a_census_fails_only_its_cell(
 
     def overflow(self: Trainer, x: Tensor) -> Any:
         found = step(self, x)
-        if self.aux != "none" and self.step_number == 12:
+        if self.arm.aux != "none" and self.step_number == 12:
             self.sae.W_enc[0, 0] = torch.inf
         return found
 
@@ -288,7 +288,7 @@ def test_a_cell_that_had_diverged_stays_failed(
     step = Trainer.step
 
     def diverge(self: Trainer, x: Tensor) -> Any:
-        if self.aux != "none" and self.step_number == 3:
+        if self.arm.aux != "none" and self.step_number == 3:
             raise TrainingFailed("the loss is not finite at step 3", "Lower the learning rate.")
         return step(self, x)
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from bench.compute.topk import exact_topk
-from bench.sae.auxk import AuxLoss
 from bench.sae.codes import StepMethod
+from bench.sae.dead_features.auxk import AuxK
 from bench.sae.families import make_family
 from bench.sae.families.base import Family
 from bench.sae.families.batchtopk import BatchTopK
@@ -111,7 +111,7 @@ def test_gradients_equal_autograd(
     aux = None
     if dead is not None:
         drawn = torch.randperm(N, generator=torch.Generator().manual_seed(seed))[:dead]
-        aux = AuxLoss(drawn.sort().values, 6, 0.25, relu)
+        aux = AuxK(drawn.sort().values, 6, 0.25, relu)
     result = family.step(weights, family_tensors, y, K, path=path, aux=aux)
     chosen = {"indices": topk_codes(y - weights.b, weights, K).indices}
     if aux is not None and dead:
@@ -203,7 +203,7 @@ def test_activity_is_positive_just_where_a_feature_fired(path: StepMethod, case:
 @pytest.mark.parametrize("path", PATHS)
 def test_along_is_the_gradient_in_the_rows_own_directions(path: StepMethod) -> None:
     weights, y = plain(seed=7)
-    aux = AuxLoss(torch.arange(0, N, 3), 4, 0.5)
+    aux = AuxK(torch.arange(0, N, 3), 4, 0.5)
     result = TopK().step(weights, {}, y, K, path=path, aux=aux)
     expected = (result.gradients.W_dec * weights.W_dec).sum(1)
     assert torch.allclose(result.radial, expected, atol=1e-12)
@@ -215,7 +215,7 @@ def test_a_feature_dead_by_relu_gets_gradient_from_auxk_alone() -> None:
     b_enc[9] = -100.0
     weights = weights._replace(b_enc=b_enc)
     without = TopK().step(weights, {}, y, K, path="sparse").gradients
-    aux = AuxLoss(torch.tensor([9]), 4, 1 / 32)
+    aux = AuxK(torch.tensor([9]), 4, 1 / 32)
     with_aux = TopK().step(weights, {}, y, K, path="sparse", aux=aux).gradients
     published = replace(aux, relu=True)
     with_relu = TopK().step(weights, {}, y, K, path="sparse", aux=published).gradients

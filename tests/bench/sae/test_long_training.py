@@ -7,15 +7,15 @@ torch's Adam, clocks and FVU written out. Features die and revive on the way.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from _pytest.mark import ParameterSet
 from torch import Tensor
 
-import bench.sae.auxk
-from bench.sae.arms import PRESETS, Arm, Aux, all_arms
+from bench.sae.arms import PRESETS, Arm, all_arms
+from bench.sae.dead_features.auxk import AuxK
 from bench.sae.families.topk import TopK
 from bench.sae.model import SAE
 from bench.sae.quality import quality
@@ -60,7 +60,7 @@ def initial(arm: Arm) -> SAE:
 
 
 def ours(arm: Arm) -> Trained:
-    trainer = Trainer(initial(arm), RECIPE, aux=arm.aux)
+    trainer = Trainer(initial(arm), RECIPE, arm=arm)
     for x in DATA.split(BATCH):
         trainer.step(x)
     sae, clock = trainer.sae, trainer.clock
@@ -81,9 +81,7 @@ def by_autograd(arm: Arm) -> Trained:
         aux = None
         if arm.aux != "none" and step * BATCH >= RECIPE.dead_after:
             dead = (silent >= RECIPE.dead_after).nonzero().view(-1)
-            aux = bench.sae.auxk.AuxLoss(
-                dead, RECIPE.aux_k, RECIPE.aux_alpha, relu=arm.aux == "auxk-relu"
-            )
+            aux = AuxK(dead, RECIPE.aux_k, RECIPE.aux_alpha, relu=arm.aux == "auxk-relu")
         found = losses(TopK(), dict(parameters), y, K, aux=aux)
         fired = (found.codes > 0).any(0)
         first[fired & (first < 0)] = step
@@ -111,7 +109,9 @@ def by_autograd(arm: Arm) -> Trained:
 def arms() -> list[ParameterSet]:
     """All of them; those whose inputs have no name of their own are tested with the slow tests."""
     slow = [pytest.mark.slow]
-    named = {replace(arm, aux=aux) for arm in PRESETS.values() for aux in get_args(Aux)}
+    named = {
+        replace(arm, aux=aux) for arm in PRESETS.values() for aux in ("none", "auxk", "auxk-relu")
+    }
     return [
         pytest.param(arm, marks=[] if arm in named else slow, id=arm.name) for arm in all_arms()
     ]

@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.sae.arms import Arm, all_arms, parse_arm
-from bench.sae.auxk import AuxLoss
+from bench.sae.arms import Arm, all_arms, one_word_arms, parse_arm
 from bench.sae.codes import StepMethod
+from bench.sae.dead_features.auxk import AuxK
+from bench.sae.dead_features.base import DeadLoss
+from bench.sae.dead_features.ghost import Ghost
+from bench.sae.dead_features.pre_activation import PreActivation
 from bench.sae.families import make_family
 from bench.sae.families.base import Family
 from bench.sae.families.jumprelu import JumpReLU
@@ -24,7 +27,18 @@ from tests.bench.autograd import losses
 from zoo.errors import TrainingFailed
 
 WIDTH, N, K, BATCH = 12, 96, 4, 64
-RECIPE = Recipe(n=N, k=K, lr=1e-4, aux_k=6, dead_after=2 * BATCH)
+RECIPE = Recipe(
+    n=N,
+    k=K,
+    lr=1e-4,
+    steps=8,
+    aux_k=6,
+    dead_after=2 * BATCH,
+    pre_act_weight=0.1,
+    anneal_from=3,
+    anneal_share=0.5,
+    lr_warmup=0.75,
+)
 PATHS: list[StepMethod] = ["sparse", "dense"]
 FAMILIES: list[Family] = [
     TopK(),
@@ -55,7 +69,7 @@ def trainer(
     transform = Transform.fit(arm, data().flatten(0, 1))
     kinds = {"transform": transform, "family": family, "dtype": dtype}
     sae = SAE.init(WIDTH, recipe.n, recipe.k, seed=seed, **kinds)  # type: ignore[arg-type]
-    return Trainer(sae, recipe.model_copy(update={"path": path}), aux=arm.aux)
+    return Trainer(sae, recipe.model_copy(update={"path": path}), arm=arm)
 
 
 def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict[str, Tensor]:
@@ -64,18 +78,34 @@ def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict
     sae = SAE.init(WIDTH, N, K, seed=0, transform=transform, family=family, dtype=torch.float64)
     trained = sae.weights._asdict() | {name: sae.family_tensors[name] for name in family.trained}
     parameters = {name: torch.nn.Parameter(w.clone()) for name, w in trained.items()}
+    others = [p for name, p in parameters.items() if name != "b"]
     adam = torch.optim.Adam(
-        parameters.values(), lr=recipe.rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps
+        [{"params": others}, {"params": [parameters["b"]]}],
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.eps,
     )
+    faster = recipe.bias_rate if arm.bias == "b-fast" else 1.0
     W_dec = parameters["W_dec"]
     last_fired = torch.full((N,), -1)
     for number, x in enumerate(batches):
-        dead = (number - 1 - last_fired) * BATCH >= recipe.dead_after
-        aux = None
+        dead = ((number - 1 - last_fired) * BATCH >= recipe.dead_after).nonzero().view(-1)
+        aux: DeadLoss | None = None
         if arm.aux != "none" and number * BATCH >= recipe.dead_after:
-            relu = arm.aux == "auxk-relu"
-            aux = AuxLoss(dead.nonzero().view(-1), recipe.aux_k, recipe.aux_alpha, relu)
-        found = losses(family, dict(parameters), transform.apply(x)[0], K, number=number, aux=aux)
+            aux = {
+                "auxk": AuxK(dead, recipe.aux_k, recipe.aux_alpha),
+                "auxk-relu": AuxK(dead, recipe.aux_k, recipe.aux_alpha, relu=True),
+                "ghost": Ghost(dead),
+                "pre-act": PreActivation(dead, recipe.pre_act_weight),
+            }[arm.aux]
+        # Of eight steps: k falls from 3 k over half of them, the rate rises over three quarters.
+        k, rate = K, recipe.rate
+        if arm.schedule == "k-anneal":
+            k = [12, 10, 8, 6, 4, 4, 4, 4][number]
+        if arm.schedule == "lr-warmup":
+            rate *= [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 1, 1][number]
+        adam.param_groups[0]["lr"], adam.param_groups[1]["lr"] = rate, faster * rate
+        y = transform.apply(x)[0]
+        found = losses(family, dict(parameters), y, k, number=number, aux=aux)
         last_fired[(found.codes > 0).any(0)] = number
         adam.zero_grad()
         found.total.backward()
@@ -88,8 +118,12 @@ def reference(arm: Arm, family: Family, batches: Tensor, recipe: Recipe) -> dict
     return {name: p.detach() for name, p in parameters.items()}
 
 
+TRAINED = ("b-fast", "k-anneal", "lr-warmup", "ghost", "pre-act")
+ARMS = [*all_arms(), *(parse_arm(f"raw+{word}") for word in TRAINED)]
+
+
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way[0].name}-{way[1]}")
-@pytest.mark.parametrize("arm", all_arms(), ids=lambda arm: arm.name)
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
 def test_training_equals_autograd_and_torch_adam(arm: Arm, way: tuple[Family, StepMethod]) -> None:
     family, path = way
     ours = trainer(arm, family=family, path=path, dtype=torch.float64)
@@ -121,7 +155,10 @@ def test_decoder_rows_keep_unit_norm() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-@pytest.mark.parametrize("arm", ["raw", "centered", "raw+auxk", "whitened+auxk", "mean-rms"])
+@pytest.mark.parametrize(
+    "arm",
+    ["raw", "centered", "whitened+auxk", "mean-rms", *(arm.name for arm in one_word_arms())],
+)
 def test_resumed_equals_uninterrupted_bit_for_bit(arm: str, family: Family, tmp_path: Any) -> None:
     batches = data(12)
     whole = trainer(parse_arm(arm), family=family)

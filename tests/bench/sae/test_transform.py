@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from bench.sae.arms import Arm, all_arms, parse_arm
-from bench.sae.transform import Transform
+from bench.sae.transform import WHITENING, Transform
 from bench.statistics.geometric_median import geometric_median
 from zoo.errors import BadActivations
 
 WIDTH = 12
-INPUT_ARMS = [arm for arm in all_arms() if arm.aux == "none"]
+INPUT_ARMS = [arm for arm in all_arms() if arm.aux == "none" and arm.norm != "average"]
 ids = [arm.name for arm in INPUT_ARMS]
 
 
@@ -48,6 +48,30 @@ def test_the_scale_is_the_same_whatever_the_center() -> None:
     x = sample()
     scales = {Transform.fit(parse_arm(arm), x).scale for arm in ("raw", "mean-none", "centered")}
     assert len(scales) == 1
+
+
+@pytest.mark.parametrize("center", ["none", "mean"])
+def test_the_average_norm_is_the_root_of_the_width(center: str) -> None:
+    x = sample()
+    fit = Transform.fit(parse_arm(f"{center}-average"), x)
+    y, taken = fit.apply(x)
+    assert float(y.norm(dim=1).mean()) == pytest.approx(WIDTH**0.5, rel=1e-12)
+    assert torch.allclose(fit.invert(y, taken), x, atol=1e-12)
+
+
+def test_zca_decorrelates_and_stays_as_near_as_it_can() -> None:
+    x = sample()
+    z, p = (Transform.fit(parse_arm(f"mean-{norm}"), x).apply(x)[0] for norm in ("zca", "whiten"))
+    for y in (z, p):
+        covariance = y.T @ y / len(y)
+        identity = torch.eye(WIDTH).double() * covariance[0, 0]
+        assert torch.allclose(covariance, identity, atol=1e-9)
+    # Of all whitenings ZCA's is the nearest to what is whitened (Eldar and Oppenheim 2003).
+    centered = x - x.mean(0)
+    assert float((z * centered).sum()) > float((p * centered).sum())
+    matrix = Transform.fit(parse_arm("mean-zca"), x).matrix
+    assert matrix is not None
+    assert torch.allclose(matrix, matrix.T, atol=1e-9)
 
 
 def test_massive_tokens_do_not_set_the_scale() -> None:
@@ -86,7 +110,7 @@ def test_equals_the_formula(arm: Arm) -> None:
     shifted = normalised - center
     y = Transform.fit(arm, x).apply(x)[0].numpy()
     middle = geometric_median(torch.from_numpy(normalised)).point.numpy()
-    if arm.norm == "whiten":
+    if arm.norm in WHITENING:
         spread = np.cov(y.T, ddof=0)
         assert np.allclose(spread, spread[0, 0] * np.eye(WIDTH), atol=1e-8)
         # A linear map of the shifted tokens, hence all of their own projection.

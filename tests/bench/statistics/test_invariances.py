@@ -144,7 +144,7 @@ def _trained(x: Tensor, arm: str) -> tuple[Tensor, float, int]:
     """The encoder after some steps, how far it moved, and how many features were born dead."""
     initial = InitialSAEs(x, 64, 4)
     chosen = parse_arm(arm)
-    trainer = Trainer(initial.sae(chosen, 0), Recipe(n=64, k=4, lr=1e-3), aux=False)
+    trainer = Trainer(initial.sae(chosen, 0), Recipe(n=64, k=4, lr=1e-3), arm=chosen)
     before = trainer.sae.W_enc.detach().clone()
     for step in range(12):
         trainer.step(x[step * 40 : step * 40 + 40])
