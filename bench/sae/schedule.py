@@ -9,7 +9,7 @@ from bench.sae.arms import Arm
 from bench.sae.recipe import Recipe
 
 
-def active(recipe: Recipe, arm: Arm, step: int) -> int:
+def active_features(recipe: Recipe, arm: Arm, step: int) -> int:
     """k of training step `step`, from 0.
 
     Of `k-anneal` it falls linearly from `anneal_from` times k to k in the first `anneal_share` of
@@ -22,7 +22,7 @@ def active(recipe: Recipe, arm: Arm, step: int) -> int:
     return min(recipe.n - 1, round(recipe.k * (1.0 + (recipe.anneal_from - 1.0) * left)))
 
 
-def rate(recipe: Recipe, arm: Arm, step: int) -> float:
+def learning_rate(recipe: Recipe, arm: Arm, step: int) -> float:
     """The learning rate of training step `step`, from 0.
 
     Of `lr-warmup` it rises linearly in the first `lr_warmup` of the steps.

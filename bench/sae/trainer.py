@@ -134,7 +134,7 @@ class Trainer:
                 self.sae.weights,
                 self.sae.family_tensors,
                 y,
-                schedule.active(self.recipe, self.arm, self.step_number),
+                schedule.active_features(self.recipe, self.arm, self.step_number),
                 path=self.path,
                 number=self.step_number,
                 aux=self._dead_loss(),
@@ -267,7 +267,7 @@ class Trainer:
         gradients = dict(zip(self._trained, [*result.gradients, *family_tensors], strict=True))
         norm = _global_norm(list(gradients.values()))
         clip = (norm / recipe.clip).clamp(min=1.0).float()
-        rate = schedule.rate(recipe, self.arm, self.step_number)
+        rate = schedule.learning_rate(recipe, self.arm, self.step_number)
         if self.arm.bias == "b-fast":
             self._adam({"b": gradients.pop("b")}, clip, rate * recipe.bias_rate)
         self._adam(gradients, clip, rate)

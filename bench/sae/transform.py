@@ -28,7 +28,7 @@ from bench.statistics.spectrum import whitening
 PerTokenNorm = Literal["rms", "layernorm"]
 
 # The norms that are a matrix.
-WHITENING = ("whiten", "zca")
+WHITENING_NORMS = ("whiten", "zca")
 
 _CHUNK = 4096  # tokens
 
@@ -68,7 +68,7 @@ class Transform:
         Raises:
             BadActivations: the sample is not [tokens, d], is not finite, or does not vary.
         """
-        own, whitens = per_token(arm.norm), arm.norm in WHITENING
+        own, whitens = per_token(arm.norm), arm.norm in WHITENING_NORMS
         moments = Moments(sample.shape[-1], covariance=whitens, transform=own or "raw")
         moments.update(sample)
         mean, variance = moments.mean, moments.variance

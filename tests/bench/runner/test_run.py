@@ -179,6 +179,13 @@ def test_massive_tokens_are_left_out_of_training_and_counted(bench: Bench, tmp_p
     # Nothing to leave out there: the same training, in a cell of another name.
     assert kept[plain].result.training.fvu == everyone[plain].result.training.fvu
     assert kept[plain].hash != everyone[plain].hash
+    assert bench("run", *common, "--arm", "centered+mask", "--output", "arms")[0] == 0
+    arms = records_of(Path("arms"))
+    for layer in (0, 1):  # the arm leaves out what the protocol's key of 10 does
+        masked = arms["made", layer, "centered+mask", 0].result.training
+        assert masked == kept["made", layer, "centered", 0].result.training
+        plainly = arms["made", layer, "centered", 0].result.training
+        assert plainly == everyone["made", layer, "centered", 0].result.training
     page = Path("kept/leaderboards/models/made.md").read_text(encoding="utf-8")
     assert "masked above 10" in page
     assert "Masked %" in page

@@ -19,7 +19,7 @@ from bench.sae.families import make_family
 from bench.sae.families.base import Family
 from bench.sae.model import SAE, load_sae
 from bench.sae.recipe import Recipe
-from bench.sae.transform import WHITENING, Transform
+from bench.sae.transform import WHITENING_NORMS, Transform
 from zoo.errors import BadWeights, OutputError
 
 WIDTH, N, K = 12, 64, 4
@@ -108,7 +108,7 @@ def test_folded_export_reconstructs_equally_from_plain_weights(
     assert not folded.transform.center.any()
     assert torch.allclose(folded.reconstruct(x), sae.reconstruct(x), rtol=1e-8, atol=1e-8)
     assert torch.allclose(folded.directions(), sae.directions(), atol=1e-12)
-    if arm.norm not in WHITENING:
+    if arm.norm not in WHITENING_NORMS:
         norms = torch.linalg.vector_norm(folded.W_dec, dim=1)
         assert torch.allclose(norms, torch.ones_like(norms))
 

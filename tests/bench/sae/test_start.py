@@ -9,7 +9,7 @@ from torch import Tensor
 from bench.sae.arms import parse_arm
 from bench.sae.initial import InitialSAEs
 from bench.sae.recipe import Recipe
-from bench.sae.schedule import active, rate
+from bench.sae.schedule import active_features, learning_rate
 from bench.statistics.geometric_median import geometric_median
 
 WIDTH, N, K = 16, 96, 3
@@ -91,9 +91,16 @@ def test_rows_of_the_subspace_lie_in_it_and_cure_what_low_rank_kills(sample: Ten
 def test_schedules_are_of_the_step_alone() -> None:
     recipe = Recipe(n=200, k=10, steps=100, anneal_from=3, anneal_share=0.2, lr_warmup=0.1)
     annealed, warm, raw = (parse_arm(f"raw{w}") for w in ("+k-anneal", "+lr-warmup", ""))
-    assert [active(recipe, annealed, s) for s in (0, 5, 10, 19, 20, 99)] == [30, 25, 20, 11, 10, 10]
-    assert active(recipe, raw, 0) == 10
-    assert active(Recipe(n=12, k=10, steps=100), annealed, 0) == 11
-    shares = [rate(recipe, warm, s) / recipe.rate for s in (0, 4, 9, 10, 99)]
+    assert [active_features(recipe, annealed, s) for s in (0, 5, 10, 19, 20, 99)] == [
+        30,
+        25,
+        20,
+        11,
+        10,
+        10,
+    ]
+    assert active_features(recipe, raw, 0) == 10
+    assert active_features(Recipe(n=12, k=10, steps=100), annealed, 0) == 11
+    shares = [learning_rate(recipe, warm, s) / recipe.rate for s in (0, 4, 9, 10, 99)]
     assert shares == pytest.approx([0.1, 0.5, 1, 1, 1])
-    assert rate(recipe, raw, 0) == recipe.rate
+    assert learning_rate(recipe, raw, 0) == recipe.rate

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.sae.arms import Arm, all_arms, parse_arm
-from bench.sae.transform import WHITENING, Transform
+from bench.sae.transform import WHITENING_NORMS, Transform
 from bench.statistics.geometric_median import geometric_median
 from zoo.errors import BadActivations
 
@@ -110,7 +110,7 @@ def test_equals_the_formula(arm: Arm) -> None:
     shifted = normalised - center
     y = Transform.fit(arm, x).apply(x)[0].numpy()
     middle = geometric_median(torch.from_numpy(normalised)).point.numpy()
-    if arm.norm in WHITENING:
+    if arm.norm in WHITENING_NORMS:
         spread = np.cov(y.T, ddof=0)
         assert np.allclose(spread, spread[0, 0] * np.eye(WIDTH), atol=1e-8)
         # A linear map of the shifted tokens, hence all of their own projection.
