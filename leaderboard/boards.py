@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.records.schema import Record
-from bench.records.store import RecordStore
+from bench.records.store import OnBad, RecordStore
 from leaderboard.figures.pictures import Picture, pictures
 from leaderboard.figures.store import FIGURES_FOLDER as FIGURES
 from leaderboard.figures.store import INDEX, figure_problems, listed_figures, paths, update_figures
@@ -41,7 +41,9 @@ def render(records: Iterable[Record]) -> dict[str, str]:
     return _pages(group_records(records), ())
 
 
-def write_boards(output: Path, *, figures: bool = True, processes: int = 1) -> list[Path]:
+def write_boards(
+    output: Path, *, figures: bool = True, processes: int = 1, on_bad: OnBad | None = None
+) -> list[Path]:
     """Writes the boards of an output folder's records to `<output>/leaderboards/`.
 
     A file whose content would not change is not touched. A page of a model or domain that has no
@@ -54,12 +56,13 @@ def write_boards(output: Path, *, figures: bool = True, processes: int = 1) -> l
         All files that the boards consist of, the overview first.
 
     Raises:
-        BadRecord: a record is broken, edited, or of an unknown version.
+        BadRecord: a record is broken, edited, or of an unknown version, and there is no `on_bad`,
+            which is told of it; the boards are those of the other records then.
         UsageError: the markers of a file are damaged, or it is not UTF-8 text.
         OutputError: the folder cannot be written to.
     """
     folder = output / BOARDS_FOLDER
-    groups = _groups(output)
+    groups = _groups(output, on_bad)
     for name in _names(groups):
         # Damaged files are found before anything is written.
         _merged(folder / name, "")
@@ -74,16 +77,16 @@ def write_boards(output: Path, *, figures: bool = True, processes: int = 1) -> l
     return [*contents, *paths(folder, drawn)]
 
 
-def check_boards(output: Path) -> list[str]:
+def check_boards(output: Path, *, on_bad: OnBad | None = None) -> list[str]:
     """What differs between the boards in the folder and what the records give, a line each.
 
     Figures are checked where there are any, by the data they were drawn from.
 
     Raises:
-        BadRecord: a record is broken, edited, or of an unknown version.
+        BadRecord: as `write_boards` does.
     """
     folder = output / BOARDS_FOLDER
-    groups = _groups(output)
+    groups = _groups(output, on_bad)
     shown = pictures(groups)
     wanted = _pages(groups, listed_figures(folder, shown))
     problems = []
@@ -117,7 +120,7 @@ def board_files(output: Path) -> set[Path]:
 # ------------------------------------------------------------------------------------- internals
 
 
-def _groups(output: Path) -> list[Group]:
+def _groups(output: Path, on_bad: OnBad | None = None) -> list[Group]:
     """The records of a folder, grouped.
 
     They hold no cycles, and the collector of cycles would walk over all that were read again and
@@ -126,7 +129,7 @@ def _groups(output: Path) -> list[Group]:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return group_records(RecordStore(output))
+        return group_records(RecordStore(output).read(on_bad))
     finally:
         if collecting:
             gc.enable()

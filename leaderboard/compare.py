@@ -18,7 +18,7 @@ from typing import Any
 from bench.intervals import CONFIDENCE
 from bench.records.schema import Record
 from bench.records.spec import Spec
-from bench.records.store import RecordStore
+from bench.records.store import OnBad, RecordStore
 from leaderboard.columns.death import END
 from leaderboard.columns.kinds import Column, Table
 from leaderboard.columns.tables import columns_of
@@ -77,13 +77,14 @@ class FolderComparison:
         return [each for each in found if each is not None]
 
 
-def compare_folders(a: Path, b: Path) -> FolderComparison:
+def compare_folders(a: Path, b: Path, *, on_bad: OnBad | None = None) -> FolderComparison:
     """Pairs the cells of two output folders.
 
     Raises:
-        BadRecord: a record is broken, edited, or of an unknown version.
+        BadRecord: a record is broken, edited, or of an unknown version, and there is no `on_bad`,
+            which is told of it and lets the others be paired.
     """
-    return pair(RecordStore(a), RecordStore(b))
+    return pair(RecordStore(a).read(on_bad), RecordStore(b).read(on_bad))
 
 
 def pair(a: Iterable[Record], b: Iterable[Record]) -> FolderComparison:

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
 
 from bench.plan.protocol import AXES, GONE, Protocol
 from bench.records.schema import Record
-from bench.records.store import RecordStore
+from bench.records.store import OnBad, RecordStore
 from bench.sae.arms import PRESETS
 from leaderboard.columns.death import (
     DUE_TO_MEAN,
@@ -76,7 +76,11 @@ class ExportColumn:
 
 
 def export_cells(
-    output: Path, folder: Path, formats: Sequence[ExportFormat] = ("csv",)
+    output: Path,
+    folder: Path,
+    formats: Sequence[ExportFormat] = ("csv",),
+    *,
+    on_bad: OnBad | None = None,
 ) -> list[Path]:
     """Writes `cells.<format>` and the data dictionary `cells.md` of an output folder's records.
 
@@ -84,13 +88,14 @@ def export_cells(
         The files written.
 
     Raises:
-        BadRecord: a record is broken, edited, or of an unknown version.
+        BadRecord: a record is broken, edited, or of an unknown version, and there is no `on_bad`,
+            which is told of it and lets the others be written.
         UsageError: Parquet was asked for and pyarrow is not installed, or there are no records.
         OutputError: the folder cannot be written to.
     """
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
         raise UsageError("Parquet needs the package pyarrow", 'pip install "gammabench[parquet]"')
-    rows = flat_cells(RecordStore(output))
+    rows = flat_cells(RecordStore(output).read(on_bad))
     if not rows:
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
     paths = []
@@ -189,13 +194,18 @@ def _leaf(
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:
+    """The annotation without its bounds and without None, and whether None was among it."""
+    if typing.get_origin(annotation) is Annotated:
+        return _without_none(typing.get_args(annotation)[0])
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         rest = [each for each in typing.get_args(annotation) if each is not type(None)]
-        return (rest[0] if len(rest) == 1 else annotation), len(rest) < len(annotation.__args__)
+        alone = _without_none(rest[0])[0] if len(rest) == 1 else annotation
+        return alone, len(rest) < len(annotation.__args__)
     return annotation, False
 
 
 def _kind(annotation: Any) -> _Kind:
+    annotation, _ = _without_none(annotation)
     if typing.get_origin(annotation) is Literal:
         annotation = type(typing.get_args(annotation)[0])
     return _KINDS.get(annotation, "JSON")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from zoo.errors import UsageError
+from zoo.errors import BadRecord, UsageError
 
 if TYPE_CHECKING:
     from bench.plan.blocks import Block, Request
@@ -24,6 +24,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 FOLDER_PATH = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
+
+
+class BadRecords(list[BadRecord]):
+    """Files that are no records: each is named, and the command goes on with the others."""
+
+    def append(self, error: BadRecord) -> None:
+        click.echo(f"bench: {error}", err=True)
+        super().append(error)
+
+    def code(self, code: int) -> int:
+        """The exit code of a command that would have given this one without them."""
+        return 2 if self else code
 
 
 def _models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

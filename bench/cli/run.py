@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bench.cli.options import (
+    BadRecords,
     Cells,
     above,
     cache_option,
@@ -113,7 +114,8 @@ def command(
         return 0
     records = [store.load(spec) for item in work for spec in item.block.specs]
     present = [record for record in records if record is not None]
-    boards = above("write_boards")(cells.output)
+    bad = BadRecords()
+    boards = above("write_boards")(cells.output, on_bad=bad.append)
     failures = sum(record.status == "failed" for record in present)
     counts = {"cells": len(records), "measured": measured, "failed": failures}
     if as_json:
@@ -128,4 +130,4 @@ def command(
         click.echo(f"leaderboards: {boards[0]}")
         if failures:
             click.echo("bench run --failed measures the failed cells again")
-    return 1 if failures else 0
+    return bad.code(1 if failures else 0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import json_option, output_option
+from bench.cli.options import BadRecords, json_option, output_option
 
 if TYPE_CHECKING:
     from bench.runner.checkpoints import Saved
@@ -31,7 +31,8 @@ def command(output: Path, as_json: bool) -> int:
     done: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     reasons: dict[str, set[str]] = {}
-    for record in store:
+    bad = BadRecords()
+    for record in store.read(bad.append):
         counter = done if record.status == "ok" else failed
         counter[record.spec.model] += 1
         if record.failure is not None:
@@ -56,7 +57,7 @@ def command(output: Path, as_json: bool) -> int:
             for row in rows
         ]
         click.echo(tabulate(shown, headers=["model", "done", "failed", "started", "why"]))
-    return 1 if failed else 0
+    return bad.code(1 if failed else 0)
 
 
 def _started(saved: Saved) -> str:

@@ -7,15 +7,14 @@ that was edited by hand is noticed.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bench.records.bounds import Count, Magnitude, Ratio, Real, Share
 from bench.records.spec import Spec
 from bench.records.versions import SCHEMA_VERSION
 from zoo.errors import BenchError
-
-Count = Annotated[int, Field(ge=0)]
 
 
 class _Part(BaseModel):
@@ -25,10 +24,10 @@ class _Part(BaseModel):
 class OutlierDimension(_Part):
     """One of the dimensions that carry most of the mean, after a per-token LayerNorm."""
 
-    index: int
-    mean: float
-    spread: float
-    share: float = Field(description="its part of ||mu||^2")
+    index: Count
+    mean: Real
+    spread: Magnitude
+    share: Share = Field(description="its part of ||mu||^2")
 
 
 class Statistics(_Part):
@@ -37,30 +36,32 @@ class Statistics(_Part):
     `bench.statistics.layer` measures it. The LayerNorm has no affine part.
     """
 
-    tokens: int
-    width: int
-    gamma: float = Field(description="||mu|| / ||sigma|| after a per-token LayerNorm")
-    gamma_raw: float = Field(description="the same on the activations as they are")
-    gamma_rms: float = Field(description="the same after dividing each token by its RMS")
-    effective_rank: float = Field(description="exp of the entropy of the covariance's eigenvalues")
-    mean_norm: float = Field(description="||mu|| of the activations as they are")
-    sigma_norm: float = Field(description="||sigma|| of the activations as they are")
-    kurtosis_mean: float = Field(description="over dimensions, after LayerNorm; Gaussian: 3")
-    kurtosis_max: float = Field(description="the largest of a dimension")
+    tokens: Count
+    width: Count
+    gamma: Ratio = Field(description="||mu|| / ||sigma|| after a per-token LayerNorm")
+    gamma_raw: Ratio = Field(description="the same on the activations as they are")
+    gamma_rms: Ratio = Field(description="the same after dividing each token by its RMS")
+    effective_rank: Magnitude = Field(
+        description="exp of the entropy of the covariance's eigenvalues"
+    )
+    mean_norm: Magnitude = Field(description="||mu|| of the activations as they are")
+    sigma_norm: Magnitude = Field(description="||sigma|| of the activations as they are")
+    kurtosis_mean: Magnitude = Field(description="over dimensions, after LayerNorm; Gaussian: 3")
+    kurtosis_max: Magnitude = Field(description="the largest of a dimension")
     outlier_dims: tuple[OutlierDimension, ...] = Field(description="largest mean first")
-    median_gap: float = Field(description="||geometric median - mean|| / ||sigma||")
-    median_residual: float = Field(description="length of the mean unit vector at the median")
-    median_tokens: int = Field(description="tokens of the sample that the median was taken on")
-    median_norm: float | None = Field(
+    median_gap: Magnitude = Field(description="||geometric median - mean|| / ||sigma||")
+    median_residual: Magnitude = Field(description="length of the mean unit vector at the median")
+    median_tokens: Count = Field(description="tokens of the sample that the median was taken on")
+    median_norm: Magnitude | None = Field(
         default=None, description="of the tokens' norms; this and the next three: new in version 2"
     )
-    norm_ratio: float | None = Field(
+    norm_ratio: Magnitude | None = Field(
         default=None, description="the largest token norm over the median; none where that is 0"
     )
-    massive_share: float | None = Field(
+    massive_share: Share | None = Field(
         default=None, description="share of tokens of more than ten times the median norm"
     )
-    energy_share: float | None = Field(
+    energy_share: Share | None = Field(
         default=None, description="share of the summed squares in the ten largest dimensions"
     )
 
@@ -73,9 +74,11 @@ class Statistics(_Part):
 class Death(_Part):
     """A census of the dictionary on the frozen evaluation sample: numbers of features."""
 
-    dead_relu: int = Field(description="pre-activation never > 0")
-    dead_topk: int = Field(description="> 0 somewhere, never among the k largest with a value > 0")
-    always_on: int | None = Field(default=None, description="firing on > 99 % of the tokens")
+    dead_relu: Count = Field(description="pre-activation never > 0")
+    dead_topk: Count = Field(
+        description="> 0 somewhere, never among the k largest with a value > 0"
+    )
+    always_on: Count | None = Field(default=None, description="firing on > 99 % of the tokens")
 
     @property
     def dead(self) -> int:
@@ -86,10 +89,10 @@ class Death(_Part):
 class TokenGammas(_Part):
     """What `Statistics` says of the mean, of some tokens."""
 
-    tokens: int
-    gamma: float = Field(description="||mu|| / ||sigma|| after a per-token LayerNorm")
-    gamma_raw: float = Field(description="the same on the activations as they are")
-    gamma_rms: float = Field(description="the same after dividing each token by its RMS")
+    tokens: Count
+    gamma: Ratio = Field(description="||mu|| / ||sigma|| after a per-token LayerNorm")
+    gamma_raw: Ratio = Field(description="the same on the activations as they are")
+    gamma_rms: Ratio = Field(description="the same after dividing each token by its RMS")
     outlier_dims: tuple[OutlierDimension, ...]
 
 
@@ -108,9 +111,9 @@ class SpecialTokens(_Part):
 class Fates(_Part):
     """What has become of features that were dead at birth, by path; as in `Revival`."""
 
-    durable: int
-    relapsed: int
-    never: int
+    durable: Count
+    relapsed: Count
+    never: Count
 
 
 class Prediction(_Part):
@@ -120,23 +123,25 @@ class Prediction(_Part):
     sample has (`moments_*`), or as many as reach as far as the sample does.
     """
 
-    moments_relu: float
-    moments_dead: float
-    reach: float = Field(description="how far tokens go along a random direction at the farthest")
-    effective_tokens: float = Field(description="Gaussian tokens that have this reach")
-    relu: float
-    dead: float
+    moments_relu: Share
+    moments_dead: Share
+    reach: Magnitude = Field(
+        description="how far tokens go along a random direction at the farthest"
+    )
+    effective_tokens: Magnitude = Field(description="Gaussian tokens that have this reach")
+    relu: Share
+    dead: Share
 
 
 class TrainingCheckpoint(_Part):
     """The state after a number of training steps."""
 
-    step: int
-    tokens: int
-    dead_relu: int
-    dead_topk: int
-    loss: float | None
-    bias_progress: float | None = Field(description="share of the mean that the bias has learned")
+    step: Count
+    tokens: Count
+    dead_relu: Count
+    dead_topk: Count
+    loss: Magnitude | None
+    bias_progress: Real | None = Field(description="share of the mean that the bias has learned")
     fates_relu: Fates | None = Field(
         default=None, description="of features born dead by ReLU; absent from older records"
     )
@@ -148,8 +153,8 @@ class TrainingCheckpoint(_Part):
 class Silence(_Part):
     """What makes a feature silent: as many training tokens without a firing as the sample has."""
 
-    tokens: int = Field(description="tokens of the frozen evaluation sample")
-    steps: int = Field(description="whole training steps that hold these tokens at least")
+    tokens: Count = Field(description="tokens of the frozen evaluation sample")
+    steps: Count = Field(description="whole training steps that hold these tokens at least")
     reason: str | None = Field(
         description="why nothing that had fired could be silent again: too few steps"
     )
@@ -161,17 +166,19 @@ class TimeToEvent(_Part):
     Kaplan-Meier over all of them, censored at the end of training.
     """
 
-    born: int = Field(description="features dead at birth by this path")
-    median_steps: float | None = Field(
+    born: Count = Field(description="features dead at birth by this path")
+    median_steps: Magnitude | None = Field(
         description="Kaplan-Meier median, in steps; none where fewer than half had the event"
     )
-    interval: tuple[float, float] | None = Field(description="95 %, of the median")
+    interval: tuple[Magnitude, Magnitude] | None = Field(description="95 %, of the median")
     reason: str | None = Field(description="why there is no median or no interval")
-    median_tokens: float | None = Field(default=None, description="the median in training tokens")
-    interval_tokens: tuple[float, float] | None = Field(
+    median_tokens: Magnitude | None = Field(
+        default=None, description="the median in training tokens"
+    )
+    interval_tokens: tuple[Magnitude, Magnitude] | None = Field(
         default=None, description="the interval in training tokens"
     )
-    curve: tuple[tuple[float, float], ...] = Field(
+    curve: tuple[tuple[Magnitude, Share], ...] = Field(
         default=(),
         description="Kaplan-Meier estimate: (step, share still without the event), thinned",
     )
@@ -180,23 +187,23 @@ class TimeToEvent(_Part):
 class FirstFiring(TimeToEvent):
     """When features that were dead at birth first fired on a training token, by path."""
 
-    fired: int = Field(description="those of them that fired by the end of training")
+    fired: Count = Field(description="those of them that fired by the end of training")
 
 
 class Chance(_Part):
     """What sampling alone shows of features born dead: their dictionary as it was born, followed
     without training on the first of the same training tokens."""
 
-    tokens: int = Field(description="training tokens that it was followed on")
-    fired: int = Field(description="features born dead that fired on any of them")
-    awake: int = Field(
+    tokens: Count = Field(description="training tokens that it was followed on")
+    fired: Count = Field(description="features born dead that fired on any of them")
+    awake: Count = Field(
         description="features born dead that fired on the last of them, as many as the frozen "
         "sample has: so many would not be silent"
     )
-    never: float | None = Field(
+    never: Share | None = Field(
         description="share of the features born dead that would fire on none of all training tokens"
     )
-    never_interval: tuple[float, float] | None = Field(description="95 %, of that share")
+    never_interval: tuple[Share, Share] | None = Field(description="95 %, of that share")
     reason: str | None = Field(description="why that share or its interval is not there")
 
 
@@ -207,10 +214,10 @@ class Revival(TimeToEvent):
     the feature is neither silent nor dead on the frozen sample at the end; its time is the event.
     """
 
-    durable: int = Field(description="those that had revived and were alive at the end")
-    relapsed: int = Field(description="those that had fired and were silent or dead at the end")
-    never: int = Field(description="those that had fired on no training token")
-    revivals: int = Field(description="revivals of all of them, several of one feature counted")
+    durable: Count = Field(description="those that had revived and were alive at the end")
+    relapsed: Count = Field(description="those that had fired and were silent or dead at the end")
+    never: Count = Field(description="those that had fired on no training token")
+    revivals: Count = Field(description="revivals of all of them, several of one feature counted")
     chance: Chance | None = Field(description="none where no feature was born dead")
 
 
@@ -220,17 +227,17 @@ class Transitions(_Part):
     Both states are those of a census on the frozen sample; what is between them is not seen.
     """
 
-    alive_alive: int = Field(description="alive at both")
-    alive_topk: int = Field(description="born alive, dead by TopK at the end")
-    alive_relu: int = Field(description="born alive, dead by ReLU at the end")
-    topk_alive: int = Field(description="born dead by TopK, alive at the end")
-    topk_topk: int = Field(description="dead by TopK at both")
-    topk_relu: int = Field(description="born dead by TopK, dead by ReLU at the end")
-    relu_alive: int = Field(description="born dead by ReLU, alive at the end")
-    relu_topk: int = Field(description="born dead by ReLU, dead by TopK at the end")
-    relu_relu: int = Field(description="dead by ReLU at both")
-    again: int = Field(description="born dead, fired in training, dead at the end by either path")
-    collateral: int = Field(
+    alive_alive: Count = Field(description="alive at both")
+    alive_topk: Count = Field(description="born alive, dead by TopK at the end")
+    alive_relu: Count = Field(description="born alive, dead by ReLU at the end")
+    topk_alive: Count = Field(description="born dead by TopK, alive at the end")
+    topk_topk: Count = Field(description="dead by TopK at both")
+    topk_relu: Count = Field(description="born dead by TopK, dead by ReLU at the end")
+    relu_alive: Count = Field(description="born dead by ReLU, alive at the end")
+    relu_topk: Count = Field(description="born dead by ReLU, dead by TopK at the end")
+    relu_relu: Count = Field(description="dead by ReLU at both")
+    again: Count = Field(description="born dead, fired in training, dead at the end by either path")
+    collateral: Count = Field(
         description="dead by ReLU at the end, dead by TopK at an earlier census"
     )
 
@@ -246,16 +253,16 @@ class BiasSteps(_Part):
     None where it had not by the end.
     """
 
-    half: int | None = Field(description="50 %")
-    most: int | None = Field(description="90 %")
-    nearly_all: int | None = Field(description="99 %")
+    half: Count | None = Field(description="50 %")
+    most: Count | None = Field(description="90 %")
+    nearly_all: Count | None = Field(description="99 %")
 
 
 class Training(_Part):
     """What training did to one SAE."""
 
-    steps: int = Field(description="training steps taken")
-    tokens: int = Field(description="tokens trained on")
+    steps: Count = Field(description="training steps taken")
+    tokens: Count = Field(description="tokens trained on")
     path: Literal["sparse", "dense"] = Field(description="how the step was computed")
     checkpoints: tuple[TrainingCheckpoint, ...] = Field(description="censuses on the way")
     silence: Silence | None = Field(description="absent from older records")
@@ -268,18 +275,18 @@ class Training(_Part):
     revival_reason: str | None = Field(
         default=None, description="why no revival was measured, in older records"
     )
-    fvu: float = Field(description="fraction of variance unexplained, about the held-out mean")
-    fvu_ordinary: float | None = Field(
+    fvu: Magnitude = Field(description="fraction of variance unexplained, about the held-out mean")
+    fvu_ordinary: Magnitude | None = Field(
         default=None,
         description="the same on tokens of at most ten times the median norm, about their own "
         "mean; none where these do not vary, or in older records",
     )
-    masked: float | None = Field(
+    masked: Share | None = Field(
         default=None,
         description="share of training tokens that `mask_norm` left out; none where it is not set",
     )
-    l0: float = Field(description="features with a value > 0 per token")
-    recovery: float | None = Field(description="mean max cosine to the true features, if known")
+    l0: Magnitude = Field(description="features with a value > 0 per token")
+    recovery: Real | None = Field(description="mean max cosine to the true features, if known")
     transitions: Transitions | None = Field(
         default=None, description="what became of features; absent from older records"
     )
@@ -292,8 +299,8 @@ class Result(_Part):
     """The measured part of a record: equal for equal Specs on the same kind of machine."""
 
     statistics: Statistics
-    predicted_relu: float = Field(description="share of n, closed form")
-    predicted_dead: float = Field(description="share of n, closed form")
+    predicted_relu: Share = Field(description="share of n, closed form")
+    predicted_dead: Share = Field(description="share of n, closed form")
     prediction: Prediction | None = Field(default=None, description="absent from older records")
     death_init: Death
     death_end: Death
@@ -337,14 +344,16 @@ class Provenance(_Part):
     packages: dict[str, str] = Field(description="versions of what numbers may depend on")
     python: str = Field(description="version of Python")
     device: str = Field(description="the processor or accelerator, as its maker calls it")
-    threads: int = Field(description="threads of torch's CPU kernels")
+    threads: Count = Field(description="threads of torch's CPU kernels")
     matmul: str = Field(description="float32 matrix-product setting")
     git_commit: str | None = Field(description="commit of the checkout, if it is one")
     git_dirty: bool | None = Field(description="whether tracked files differed from it")
     revision: str | None = Field(description="hub commit that was loaded")
     started: str = Field(description="UTC, ISO 8601")
-    seconds: float = Field(description="wall time of the whole block, over all its sittings")
-    resumed: int | None = Field(default=None, description="times it was resumed from a checkpoint")
+    seconds: Magnitude = Field(description="wall time of the whole block, over all its sittings")
+    resumed: Count | None = Field(
+        default=None, description="times it was resumed from a checkpoint"
+    )
     notes: tuple[str, ...] = Field(default=(), description="what did not go as planned")
 
 
@@ -356,7 +365,7 @@ class Agreement(_Part):
     """
 
     seeds: tuple[int, ...] = Field(description="the other seeds")
-    mean_max_cosine: float = Field(description="1 where each has every direction of this one")
+    mean_max_cosine: Real = Field(description="1 where each has every direction of this one")
 
 
 class Record(_Part):
@@ -365,7 +374,7 @@ class Record(_Part):
     version: int = Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
     hash: str
     spec: Spec
-    published_layer: int | None = Field(
+    published_layer: Count | None = Field(
         default=None, description="the layer's number in published tables, where a suite says it"
     )
     status: Literal["ok", "failed"]

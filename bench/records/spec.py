@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.records.bounds import Count, Layer
 from zoo.cards import Domain, Identifier
 from zoo.files import content_hash
 
@@ -23,17 +24,19 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    metric_version: int = Field(description="raised whenever the same Spec gives other numbers")
+    metric_version: int = Field(
+        ge=1, le=10**6, description="raised whenever the same Spec gives other numbers"
+    )
     model: Identifier = Field(description="id of the card")
     domain: Domain = Field(description="the card's domain")
     weights: str = Field(description="what identifies the weights: a digest, or hub id@revision")
     corpus: str = Field(description="name of the corpus")
     corpus_fingerprint: str = Field(description="what identifies the corpus's content")
     card: dict[str, Any] = Field(description="the card's keys that decide the activations")
-    layer: int = Field(ge=0, description="number of the layer, from 0")
+    layer: Layer = Field(description="number of the layer, from 0")
     arm: str = Field(description="how activations are prepared, and whether AuxK is on")
-    seed: int = Field(ge=0, description="of the SAE's initialisation")
-    limit: int | None = Field(description="tokens that a trial was limited to")
+    seed: int = Field(ge=0, lt=2**63, description="of the SAE's initialisation")
+    limit: Count | None = Field(description="tokens that a trial was limited to")
     protocol: dict[str, Any] = Field(description="the protocol's keys, but for the axes")
 
     @cached_property

@@ -7,16 +7,21 @@ was edited by hand is noticed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pydantic
 
+from bench.records.bounds import bounded_json
+from bench.records.contradictions import contradictions
 from bench.records.schema import Record
 from bench.records.spec import Spec
 from bench.records.versions import LIFTS, SCHEMA_VERSION, lift
 from zoo.errors import BadRecord
 from zoo.files import content_hash, read_bounded, write_atomically
+
+# Is told of a file that is no record; the others are read.
+OnBad = Callable[[BadRecord], object]
 
 # Bytes of a record file; one with long curves takes less than a MiB.
 _LARGEST = 1 << 24
@@ -54,7 +59,31 @@ class RecordStore:
         return sorted(self.folder.glob("*/*.json"))
 
     def __iter__(self) -> Iterator[Record]:
-        return (read_record(path) for path in self.paths())
+        return self.read()
+
+    def read(self, on_bad: OnBad | None = None) -> Iterator[Record]:
+        """All records, in a fixed order.
+
+        on_bad: is told of each file that is no record, or that lies in another model's folder;
+        without it the first of them is raised.
+
+        Raises:
+            BadRecord: see above.
+        """
+        for path in self.paths():
+            try:
+                record = read_record(path)
+                if path.parent.name != record.spec.model:
+                    raise BadRecord(
+                        f"{path}: is of model {record.spec.model!r}, not of its folder's",
+                        "Move it to its model's folder, or delete it.",
+                    )
+            except BadRecord as error:
+                if on_bad is None:
+                    raise
+                on_bad(error)
+            else:
+                yield record
 
 
 def read_record(path: Path) -> Record:
@@ -67,7 +96,7 @@ def read_record(path: Path) -> Record:
     remedy = "Delete it and run again, or redo it with `bench run --force`."
     try:
         text = read_bounded(path, _LARGEST).decode("utf-8")
-        data = json.loads(text, parse_constant=_refuse)
+        data = bounded_json(text)
     except (OSError, ValueError, RecursionError) as error:
         raise BadRecord(f"{path} is not a record ({error})", remedy) from None
     if not isinstance(data, dict) or "version" not in data:
@@ -89,10 +118,8 @@ def read_record(path: Path) -> Record:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadRecord(f"{path} is not a record ({where}: {first['msg']})", remedy) from None
+    if found := next(contradictions(record), None):
+        raise BadRecord(f"{path} is not a record ({found})", remedy)
     if record.hash != record.spec.hash or path.stem != record.hash:
         raise BadRecord(f"{path}: its Spec has the hash {record.spec.hash}", remedy)
     return record
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
+from bench.records.bounds import MOST
 from bench.sae.families import DEFAULT, FAMILIES
 
 
@@ -28,9 +29,6 @@ REFERENCE = Size(n=8192, k=64, N=100_000)
 # Marks a key that came after records were made: a Spec holds it only where it is not what it is by
 # default, so that the hashes of older records stand.
 LATER_KEY = "later"
-
-# More tokens than anybody measures or trains on: an upper bound of every count of them.
-MOST = 10**12
 
 # The dictionary size at which a learning rate is meant.
 RATE_N = 16384

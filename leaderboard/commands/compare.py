@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import FOLDER_PATH
+from bench.cli.options import FOLDER_PATH, BadRecords
 
 
 @click.command("compare")
@@ -22,7 +22,8 @@ def command(a: Path, b: Path, check: bool) -> int:
     for folder in (a, b):
         if not RecordStore(folder).paths():
             raise UsageError(f"no records in {folder}", "`bench run` makes some.")
-    found = compare_folders(a, b)
+    bad = BadRecords()
+    found = compare_folders(a, b, on_bad=bad.append)
     click.echo(comparison_text(found))
     same = found.equal == len(found.pairs) and not found.only_a and not found.only_b
-    return 1 if check and not same else 0
+    return bad.code(1 if check and not same else 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import ANY_PATH, json_option, output_option
+from bench.cli.options import ANY_PATH, BadRecords, json_option, output_option
 from bench.cli.plan import ranges
 from zoo.errors import UsageError
 
@@ -49,7 +49,7 @@ def command(
     matches: tuple[str, ...],
     layer_offset: int | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Hold the records of an output folder beside the paper's tables.
 
     The tables are the authors' and are not part of this package: download them and give their
@@ -75,7 +75,8 @@ def command(
         )
         if path is not None
     }
-    records = list(store)
+    bad = BadRecords()
+    records = list(store.read(bad.append))
     every_row = [row for _, rows in tables.values() for row in rows]
     names = paper.our_names(pairs, every_row, records)
     found = {
@@ -103,7 +104,7 @@ def command(
             },
         }
         click.echo(json.dumps(document, indent=1))
-        return
+        return bad.code(0)
     parts = [
         _describe(label, comparison, predicted if label == _INIT else ())
         for label, comparison in found.items()
@@ -113,6 +114,7 @@ def command(
     if correlations:
         parts.append(_correlations(correlations))
     click.echo("\n\n".join(parts))
+    return bad.code(0)
 
 
 def _pair(match: str) -> tuple[str, str]:

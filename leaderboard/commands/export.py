@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import FOLDER_PATH, output_option
+from bench.cli.options import FOLDER_PATH, BadRecords, output_option
 
 
 @click.command("export")
@@ -29,6 +29,8 @@ def command(output: Path, to: Path | None, formats: tuple[str, ...]) -> int:
 
     if not RecordStore(output).paths():
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
-    for path in export_cells(output, to or output / "export", formats):  # type: ignore[arg-type]
+    bad = BadRecords()
+    folder = to or output / "export"
+    for path in export_cells(output, folder, formats, on_bad=bad.append):  # type: ignore[arg-type]
         click.echo(path)
-    return 0
+    return bad.code(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import output_option
+from bench.cli.options import BadRecords, output_option
 
 
 @click.command("report")
@@ -21,13 +21,14 @@ def command(output: Path, check: bool) -> int:
 
     if not RecordStore(output).paths():
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
+    bad = BadRecords()
     if check:
-        stale = check_boards(output)
+        stale = check_boards(output, on_bad=bad.append)
         for line in stale:
             click.echo(f"bench: {line}", err=True)
         if stale:
             click.echo("bench: `bench report` brings the leaderboards up to date", err=True)
-        return 1 if stale else 0
-    for path in write_boards(output, processes=os.cpu_count() or 1):
+        return bad.code(1 if stale else 0)
+    for path in write_boards(output, processes=os.cpu_count() or 1, on_bad=bad.append):
         click.echo(path)
-    return 0
+    return bad.code(0)

@@ -55,6 +55,9 @@ _ARM_COLOURS = {
 }
 _OTHER_ARMS = (PURPLE, SKY, BLACK, GREY)
 
+# A gamma below it is none, on a logarithmic axis.
+_LEAST = 1e-9
+
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
@@ -142,7 +145,7 @@ def _gamma_death(figure: Figure, data: dict[str, Any]) -> None:
 
     figure.set_size_inches(9, 4.2)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    gammas = [point["gamma"] for point in data["points"] if point["gamma"] > 0]
+    gammas = [point["gamma"] for point in data["points"] if point["gamma"] > _LEAST]
     low, high = min(gammas, default=1.0) / 1.7, max(gammas, default=1.0) * 1.7
     grid = [low * (high / low) ** (i / 200) for i in range(201)]
     tokens, k, n = data["tokens"], data["k"], data["n"]
@@ -264,7 +267,7 @@ def _bias(figure: Figure, data: dict[str, Any]) -> None:
     from matplotlib.colors import ListedColormap, LogNorm
     from numpy import linspace
 
-    gammas = [line["gamma"] for line in data["lines"] if line["gamma"] > 0]
+    gammas = [line["gamma"] for line in data["lines"] if line["gamma"] > _LEAST]
     low, high = min(gammas, default=0.1), max(gammas, default=1.0)
     # Without its lightest end, which is hard to see on white.
     colours = ListedColormap(colormaps["viridis"](linspace(0, 0.88, 256)))
@@ -294,7 +297,7 @@ def _heat(figure: Figure, data: dict[str, Any]) -> None:
 
     models, depth = data["models"], data["depth"]
     figure.set_size_inches(min(13, 8 + 0.36 * depth), 1.8 + 0.24 * len(models))
-    every = [value for row in data["panels"]["gamma"] for _, value in row if value > 0]
+    every = [value for row in data["panels"]["gamma"] for _, value in row if value > _LEAST]
     scales = {
         "gamma": ("gamma", LogNorm(min(every, default=0.1) / 1.01, max(every, default=1) * 1.01)),
         "dead": ("dead at init, raw, %", Normalize(0, 100)),
@@ -349,7 +352,8 @@ def _profile(figure: Figure, data: dict[str, Any]) -> None:
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     styles = ((BLACK, "-", "o"), (PURPLE, "--", "s"), (SKY, ":", "^"))
     for (title, points), (colour, dash, marker) in zip(data["gammas"].items(), styles, strict=True):
-        top.plot(*_xy(points), color=colour, linestyle=dash, marker=marker, ms=4, label=title)
+        shown = [point for point in points if point[1] > _LEAST]
+        top.plot(*_xy(shown), color=colour, linestyle=dash, marker=marker, ms=4, label=title)
     top.set_yscale("log")
     low, high = top.get_ylim()
     top.set_ylim(low / 1.5, high * 1.5)
