@@ -29,6 +29,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # `bench/__main__.py` starts the command.
 FACES = {"bench", "bench.__main__"}
 LONGEST_FILE = 450
+LONGEST_FUNCTION = 60
 # Names that each file of a room offers, as the file is chosen by name when the program runs.
 INTERFACES = {
     "bench/cli": {"command"},
@@ -149,6 +150,28 @@ def test_files_stay_short() -> None:
         for path in paths
     }
     assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def long_functions(tree: ast.Module) -> dict[str, int]:
+    """Functions of more lines than a screen shows, without their decorators."""
+    return {
+        node.name: lines
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION
+    }
+
+
+def test_functions_fit_a_screen() -> None:
+    assert {
+        name: long for name, tree in modules(ROOT).items() if (long := long_functions(tree))
+    } == {}
+
+
+def test_a_long_function_is_found() -> None:
+    text = "class A:\n    async def f():\n" + "        x = 1\n" * LONGEST_FUNCTION
+    assert long_functions(ast.parse(text)) == {"f": LONGEST_FUNCTION + 1}
+    assert long_functions(ast.parse(text.removesuffix("        x = 1\n"))) == {}
 
 
 def public_names(tree: ast.Module) -> Iterator[str]:

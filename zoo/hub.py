@@ -9,7 +9,7 @@ import errno
 import fnmatch
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -297,20 +297,47 @@ def hub_errors(repo: HubRepository) -> Iterator[None]:
 
 def _explain(repo: HubRepository, error: Exception) -> ModelUnavailable | None:
     """The error in our words; None where it is not the hub's doing."""
+    name = f"{'corpus' if repo.kind == 'dataset' else 'model'} {repo.name!r}"
+    chain = list(_causes(error))
+    refusal = _explain_refusal(repo, name, chain)
+    if refusal is not None:
+        return refusal
+    disk = next((cause for cause in chain if getattr(cause, "errno", None) in _DISK_ERRORS), None)
+    if disk is not None:
+        return ModelUnavailable(
+            f"{name}: the download of {repo.hub} cannot be written ({disk})",
+            "Make room, or set HF_HOME to a folder on another disk.",
+        )
+    if not isinstance(error, OSError) and not _from_http_library(chain):
+        return None
+    if any(
+        type(cause).__name__ in _BROKEN_OFF or "Consistency check" in str(cause) for cause in chain
+    ):
+        return ModelUnavailable(
+            f"{name}: the download of {repo.hub} broke off", "Run again: it resumes."
+        )
+    _unreachable.add(client().constants.ENDPOINT)
+    return HubUnreachable(
+        f"{name}: the hub cannot be reached for {repo.hub}, which is not in the local cache",
+        "Check the network (and HF_ENDPOINT, HTTPS_PROXY), or give a local copy with "
+        f"{repo.local}.",
+    )
+
+
+def _explain_refusal(
+    repo: HubRepository, name: str, chain: Sequence[BaseException]
+) -> ModelUnavailable | None:
+    """What the hub answered; None where it did not answer."""
     from huggingface_hub import errors
 
     hub, page = repo.hub, repo.licence_page
-    name = f"{'corpus' if repo.kind == 'dataset' else 'model'} {repo.name!r}"
-    chain = list(_causes(error))
-    status = {
-        response.status_code
-        for cause in chain
-        if (response := getattr(cause, "response", None)) is not None
-    }
+    responses = (getattr(cause, "response", None) for cause in chain)
+    status = {response.status_code for response in responses if response is not None}
 
-    def raised(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in chain)
+    def raised(kind: type[BaseException]) -> bool:
+        return any(isinstance(cause, kind) for cause in chain)
 
+    # First, as a GatedRepoError is a RepositoryNotFoundError too.
     if raised(errors.GatedRepoError) or (repo.gated and status & {401, 403}):
         return ModelUnavailable(
             f"{name} is gated: the hub gives {hub} only to those who accepted its licence",
@@ -336,26 +363,6 @@ def _explain(repo: HubRepository, error: Exception) -> ModelUnavailable | None:
         return ModelUnavailable(
             f"{name}: the hub answered {', '.join(map(str, sorted(status)))} for {hub}",
             f"Try again later, or give a local copy with {repo.local}.",
-        )
-    disk = next((cause for cause in chain if getattr(cause, "errno", None) in _DISK_ERRORS), None)
-    if disk is not None:
-        return ModelUnavailable(
-            f"{name}: the download of {hub} cannot be written ({disk})",
-            "Make room, or set HF_HOME to a folder on another disk.",
-        )
-    if isinstance(error, OSError) or _from_http_library(chain):
-        if any(
-            type(cause).__name__ in _BROKEN_OFF or "Consistency check" in str(cause)
-            for cause in chain
-        ):
-            return ModelUnavailable(
-                f"{name}: the download of {hub} broke off", "Run again: it resumes."
-            )
-        _unreachable.add(client().constants.ENDPOINT)
-        return HubUnreachable(
-            f"{name}: the hub cannot be reached for {hub}, which is not in the local cache",
-            "Check the network (and HF_ENDPOINT, HTTPS_PROXY), or give a local copy with "
-            f"{repo.local}.",
         )
     return None
 

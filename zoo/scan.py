@@ -58,6 +58,30 @@ def scan(
         raise BadManifest(f"no folder of activations at {folder}")
     if pattern is None and key is None and (jobs := alphafold_files(folder)):
         return _alphafold(folder, jobs)
+    found, unnumbered = _arrays_by_stream(folder, pattern, key, flatten)
+    numbered = sum(len(parts) for layers in found.values() for parts in layers.values())
+    if not numbered:
+        raise BadManifest(
+            f"{folder} holds no activations ({', '.join(ARRAY_FORMATS)})"
+            + (f" that {pattern or key!r} names" if pattern or key else ""),
+            "Arrays are real floating point, [tokens, width].",
+        )
+    if unnumbered and len(unnumbered) < numbered:
+        raise BadManifest(
+            f"{folder}: which layer {unnumbered[0]} belongs to cannot be told",
+            "Say where the number stands, as in --pattern 'layer{i}-*.npy' or --key 'layer{i}'.",
+        )
+    names = _stream_names(folder, list(found))
+    return tuple(
+        _stream(names[name, width], width, layers)
+        for (name, width), layers in sorted(found.items(), key=lambda item: names[item[0]])
+    )
+
+
+def _arrays_by_stream(
+    folder: Path, pattern: str | None, key: str | None, flatten: bool
+) -> tuple[dict[tuple[str, int], dict[int, list[DumpArray]]], list[str]]:
+    """The arrays by (shared name, width) and layer, and those whose layer has no number."""
     wanted = _matcher(pattern or "**/*")
     named = _matcher(key) if key is not None else None
     found: dict[tuple[str, int], dict[int, list[DumpArray]]] = {}
@@ -82,23 +106,7 @@ def scan(
             own += [header.key] if key is None and header.key else []
             stream = found.setdefault((shared_name("/".join(own)), part.shape[-1]), {})
             stream.setdefault(number or 0, []).append(part)
-    numbered = sum(len(parts) for layers in found.values() for parts in layers.values())
-    if not numbered:
-        raise BadManifest(
-            f"{folder} holds no activations ({', '.join(ARRAY_FORMATS)})"
-            + (f" that {pattern or key!r} names" if pattern or key else ""),
-            "Arrays are real floating point, [tokens, width].",
-        )
-    if unnumbered and len(unnumbered) < numbered:
-        raise BadManifest(
-            f"{folder}: which layer {unnumbered[0]} belongs to cannot be told",
-            "Say where the number stands, as in --pattern 'layer{i}-*.npy' or --key 'layer{i}'.",
-        )
-    names = _stream_names(folder, list(found))
-    return tuple(
-        _stream(names[name, width], width, layers)
-        for (name, width), layers in sorted(found.items(), key=lambda item: names[item[0]])
-    )
+    return found, unnumbered
 
 
 def layer_number(name: str) -> int | None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli.options import ANY_PATH, json_option
 from zoo.cards import DOMAINS
+
+if TYPE_CHECKING:
+    from zoo.manifest import DumpStream
 
 
 @click.command("manifest")
@@ -38,23 +43,11 @@ def command(
     files again, and names those that came later; exit code 1 where something differs.
     """
     from zoo.errors import UsageError
-    from zoo.manifest import make_manifest, read_manifest, verify, write_manifest
-    from zoo.scan import alphafold_files, left_out, scan
+    from zoo.manifest import make_manifest, write_manifest
+    from zoo.scan import alphafold_files, scan
 
     if check:
-        manifest = read_manifest(folder)
-        problems, others = verify(folder, manifest, contents=True), left_out(folder, manifest)
-        if as_json:
-            found = {"folder": str(folder), "problems": problems, "left_out": others}
-            click.echo(json.dumps(found, indent=1))
-        else:
-            for problem in problems:
-                click.echo(f"bench: {problem}", err=True)
-            if others:
-                names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-                click.echo(f"bench: not in the manifest: {names}", err=True)
-            click.echo(f"{folder}: {len(problems) or 'nothing'} differs from its manifest")
-        return 1 if problems else 0
+        return _check(folder, as_json)
     streams = scan(folder, pattern=pattern, key=key, flatten=flatten)
     chosen = domain or ("protein" if alphafold_files(folder) else None)
     if chosen is None:
@@ -66,7 +59,33 @@ def command(
     path = write_manifest(folder, manifest)
     if as_json:
         click.echo(manifest.model_dump_json(indent=1))
-        return 0
+    else:
+        click.echo(_table(streams))
+        click.echo(f"{path}: {len(manifest.files)} files; bench run --model dump:{folder}")
+    return 0
+
+
+def _check(folder: Path, as_json: bool) -> int:
+    """Compares the files with their manifest; 1 if something differs."""
+    from zoo.manifest import read_manifest, verify
+    from zoo.scan import left_out
+
+    manifest = read_manifest(folder)
+    problems, others = verify(folder, manifest, contents=True), left_out(folder, manifest)
+    if as_json:
+        found = {"folder": str(folder), "problems": problems, "left_out": others}
+        click.echo(json.dumps(found, indent=1))
+    else:
+        for problem in problems:
+            click.echo(f"bench: {problem}", err=True)
+        if others:
+            names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            click.echo(f"bench: not in the manifest: {names}", err=True)
+        click.echo(f"{folder}: {len(problems) or 'nothing'} differs from its manifest")
+    return 1 if problems else 0
+
+
+def _table(streams: Sequence[DumpStream]) -> str:
     from tabulate import tabulate
 
     from bench.cli.plan import ranges
@@ -82,6 +101,4 @@ def command(
         for stream in streams
     ]
     headers = ["stream", "layers", "width", "tokens", "arrays"]
-    click.echo(tabulate(rows, headers, disable_numparse=True))
-    click.echo(f"{path}: {len(manifest.files)} files; bench run --model dump:{folder}")
-    return 0
+    return tabulate(rows, headers, disable_numparse=True)

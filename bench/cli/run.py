@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +22,9 @@ from bench.cli.options import (
 )
 from bench.runner.engines import ENGINE_NAMES, EngineName
 from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.records.spec import Spec
 
 
 @click.command("run")
@@ -112,20 +116,26 @@ def command(
             click.echo(f"bench: {cell} failed: {record.failure}", err=True)
     if not where.leads:
         return 0
-    records = [store.load(spec) for item in work for spec in item.block.specs]
-    present = [record for record in records if record is not None]
+    specs = [spec for item in work for spec in item.block.specs]
+    return _finish(cells, specs, measured, as_json)
+
+
+def _finish(cells: Cells, specs: Sequence[Spec], measured: int, as_json: bool) -> int:
+    """Writes the boards and says what there is; 1 if a cell has failed."""
+    store = cells.store()
+    present = [record for spec in specs if (record := store.load(spec)) is not None]
     bad = BadRecords()
     boards = above("write_boards")(cells.output, on_bad=bad.append)
     failures = sum(record.status == "failed" for record in present)
-    counts = {"cells": len(records), "measured": measured, "failed": failures}
+    counts = {"cells": len(specs), "measured": measured, "failed": failures}
     if as_json:
         documents = [record.model_dump(mode="json") for record in present]
         click.echo(json.dumps(counts | {"records": documents}, indent=1))
     else:
         click.echo(above("summary")(present))
         click.echo(
-            f"{counts['cells']} cells: {measured} measured now, "
-            f"{len(records) - measured - failures} done before, {failures} failed"
+            f"{len(specs)} cells: {measured} measured now, "
+            f"{len(specs) - measured - failures} done before, {failures} failed"
         )
         click.echo(f"leaderboards: {boards[0]}")
         if failures:

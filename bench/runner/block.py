@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from bench.death.prediction import predict
 from bench.plan.blocks import Block
 from bench.plan.protocol import Protocol
 from bench.records.provenance import Clock
-from bench.records.schema import Agreement, Record, Result, make_record
+from bench.records.schema import Agreement, Provenance, Record, Result, make_record
 from bench.records.spec import Spec
 from bench.runner.cell import BlockLayer, Cell
 from bench.runner.checkpoints import CheckpointWriter
@@ -64,17 +65,49 @@ def measure_block(
         KeyboardInterrupt: a signal asked to stop.
         OutputError: a checkpoint or an SAE could not be written.
     """
-    settings, ledger = settings or Settings(), _StepCounter(progress or NoProgress())
+    settings, counter = settings or Settings(), _StepCounter(progress or NoProgress())
     if block.error is not None or block.corpus is None:
         yield from failed_records(block, block.error or ModelError("no corpus"))
         return
     clock = Clock()
     clock.notes.extend(notes)
+    attempt = _attempt(block, settings, clock, counter)
+    parts = block.halves() if attempt.out_of_memory else None
+    if parts is not None:
+        del attempt  # its errors hold on to what did not fit
+        release_memory()
+        counter.take_back()
+        note = f"out of memory with {_size(block)}; split into {' and '.join(map(_size, parts))}"
+        counter.note(f"{block.card.id}: {note}")
+        for part in parts:
+            yield from measure_block(part, settings, progress, notes=[*clock.notes, note])
+        return
+    for spec in block.specs:
+        yield make_record(
+            spec,
+            attempt.outcomes[spec.hash],
+            attempt.provenance,
+            attempt.agreements.get(spec.hash),
+            block.published.get(spec.layer),
+        )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What measuring a block gave, for every cell a result or why there is none."""
+
+    outcomes: Outcomes
+    agreements: dict[str, Agreement]
+    provenance: Provenance
+    out_of_memory: bool
+
+
+def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCounter) -> _Attempt:
+    """Measures a block. Raises `OutputError` and `KeyboardInterrupt` alone."""
     outcomes: Outcomes = {}
-    adapter: Adapter | None = None
     found_agreements: dict[str, Agreement] = {}
-    revision = None
-    parts = None
+    adapter: Adapter | None = None
+    revision, out_of_memory = None, False
     with _threads(block), fast_matmul(settings.device) as matmul:
         try:
             adapter = open_adapter(
@@ -86,17 +119,14 @@ def measure_block(
                 depth=block.depth,
             )
             revision = adapter.revision
-            found_agreements = _measure(block, adapter, outcomes, settings, clock, ledger)
+            found_agreements = _measure(block, adapter, outcomes, settings, clock, counter)
         except OutputError:
             raise
         except Exception as error:
             # One model's failure, whatever it is, must not take the other models down with it.
             _log.debug("%s failed", block.card.id, exc_info=True)
-            if is_out_of_memory(error):
-                parts = block.halves()
-                found: BaseException = _too_large(block, error)
-            else:
-                found = error
+            out_of_memory = is_out_of_memory(error)
+            found: BaseException = _too_large(block, error) if out_of_memory else error
             for spec in block.specs:
                 outcomes.setdefault(spec.hash, found)
         for text in adapter.notes if adapter else ():
@@ -108,23 +138,7 @@ def measure_block(
             matmul=matmul.precision,
             revision=revision,
         )
-    if parts is not None:
-        del adapter, outcomes  # the model, and the errors that hold on to what did not fit
-        release_memory()
-        ledger.take_back()
-        note = f"out of memory with {_size(block)}; split into {' and '.join(map(_size, parts))}"
-        ledger.note(f"{block.card.id}: {note}")
-        for part in parts:
-            yield from measure_block(part, settings, progress, notes=[*clock.notes, note])
-        return
-    for spec in block.specs:
-        yield make_record(
-            spec,
-            outcomes[spec.hash],
-            provenance,
-            found_agreements.get(spec.hash),
-            block.published.get(spec.layer),
-        )
+    return _Attempt(outcomes, found_agreements, provenance, out_of_memory)
 
 
 class _StepCounter:

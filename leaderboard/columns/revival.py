@@ -70,6 +70,7 @@ class RevivalColumns:
     """The columns of the features born dead by one path, or by either.
 
     path: between the words of a title and its unit, empty for either path. of: which features.
+    tables: of a column, by its attribute's name here.
     """
 
     def __init__(
@@ -80,96 +81,120 @@ class RevivalColumns:
         first: Callable[[Training], FirstFiring],
         tables: Callable[[str], Tables],
     ) -> None:
-        def title(words: str, unit: str = "") -> str:
-            return " ".join(part for part in (words, path, unit) if part)
+        self._path, self._of, self._revival, self._first = path, of, revival, first
+        self._tables = tables
+        # In the order of the boards.
+        self.durable, self.chance, self.beyond = self._revived()
+        self.relapsed, self.never, self.never_by_chance = self._lost()
+        self.step, self.first = self._times()
 
-        durable = born_dead(revival, lambda found: found.durable)
-        chance = born_dead(revival, _awake_by_chance)
-        self.durable: Rate = REVIVAL_COLUMNS.add(
-            rate(
-                title("Durable", "%"),
-                f"of the features {of}, those that revived in training and were alive at the end: "
-                "they fired on one of the last N training tokens and on the frozen sample",
-                durable,
-                tables("durable"),
-                optional=True,
-                short=("durable", "%"),
-            )
+    def _title(self, words: str, unit: str = "") -> str:
+        return " ".join(part for part in (words, self._path, unit) if part)
+
+    def _revived(self) -> tuple[Rate, Rate, Metric]:
+        """Those that revived for good, what chance does, and the difference."""
+        durable = born_dead(self._revival, lambda found: found.durable)
+        chance = born_dead(self._revival, _awake_by_chance)
+        return (
+            REVIVAL_COLUMNS.add(
+                rate(
+                    self._title("Durable", "%"),
+                    f"of the features {self._of}, those that revived in training and were alive at "
+                    "the end: they fired on one of the last N training tokens and on the frozen "
+                    "sample",
+                    durable,
+                    self._tables("durable"),
+                    optional=True,
+                    short=("durable", "%"),
+                )
+            ),
+            REVIVAL_COLUMNS.add(
+                rate(
+                    self._title("Chance", "%"),
+                    "what sampling alone shows of the same features, at most: in the same "
+                    "dictionary without training, those that fire on one of N fresh training "
+                    "tokens",
+                    chance,
+                    self._tables("chance"),
+                    optional=True,
+                )
+            ),
+            REVIVAL_COLUMNS.add(
+                rate_difference(
+                    self._title("Beyond chance", "%"),
+                    "durable minus chance: what training revived at least",
+                    durable,
+                    chance,
+                    self._tables("beyond"),
+                    optional=True,
+                )
+            ),
         )
-        self.chance: Rate = REVIVAL_COLUMNS.add(
-            rate(
-                title("Chance", "%"),
-                "what sampling alone shows of the same features, at most: in the same dictionary "
-                "without training, those that fire on one of N fresh training tokens",
-                chance,
-                tables("chance"),
-                optional=True,
-            )
+
+    def _lost(self) -> tuple[Rate, Rate, Metric]:
+        """Those that died again, those that never fired, and how many never would by chance."""
+        return (
+            REVIVAL_COLUMNS.add(
+                rate(
+                    self._title("Relapsed", "%"),
+                    f"of the features {self._of}, those that fired in training and were silent or "
+                    "dead at the end",
+                    born_dead(self._revival, lambda found: found.relapsed),
+                    self._tables("relapsed"),
+                    optional=True,
+                )
+            ),
+            REVIVAL_COLUMNS.add(
+                rate(
+                    self._title("Never", "%"),
+                    f"of the features {self._of}, those that had not fired by the end of training",
+                    never_fired(self._first),
+                    self._tables("never"),
+                )
+            ),
+            REVIVAL_COLUMNS.add(
+                metric(
+                    self._title("Never by chance", "%"),
+                    "the same features in the same dictionary without training, on as many "
+                    "training tokens: counted on the first of them and, if there are more, "
+                    "extrapolated; none where that cannot be done well",
+                    _never_by_chance(self._revival),
+                    self._tables("never_by_chance"),
+                    show=percent,
+                    optional=True,
+                )
+            ),
         )
-        self.beyond: Metric = REVIVAL_COLUMNS.add(
-            rate_difference(
-                title("Beyond chance", "%"),
-                "durable minus chance: what training revived at least",
-                durable,
-                chance,
-                tables("beyond"),
-                optional=True,
-            )
-        )
-        self.relapsed: Rate = REVIVAL_COLUMNS.add(
-            rate(
-                title("Relapsed", "%"),
-                f"of the features {of}, those that fired in training and were silent or dead at "
-                "the end",
-                born_dead(revival, lambda found: found.relapsed),
-                tables("relapsed"),
-                optional=True,
-            )
-        )
-        self.never: Rate = REVIVAL_COLUMNS.add(
-            rate(
-                title("Never", "%"),
-                f"of the features {of}, those that had not fired by the end of training",
-                never_fired(first),
-                tables("never"),
-            )
-        )
-        self.never_by_chance: Metric = REVIVAL_COLUMNS.add(
-            metric(
-                title("Never by chance", "%"),
-                "the same features in the same dictionary without training, on as many training "
-                "tokens: counted on the first of them and, if there are more, extrapolated; none "
-                "where that cannot be done well",
-                _never_by_chance(revival),
-                tables("never by chance"),
-                show=percent,
-                optional=True,
-            )
-        )
-        self.step: EventStep = REVIVAL_COLUMNS.add(
-            event_step(
-                title("Durable after"),
-                f"step by which half of the features {of} had revived durably (Kaplan-Meier "
-                "median over all of them, censored at the end of training, with its 95 % interval)",
-                revival,
-                tables("step"),
-                optional=True,
-            )
-        )
-        self.first: EventStep = REVIVAL_COLUMNS.add(
-            event_step(
-                title("First firing"),
-                f"step by which half of the features {of} had fired for the first time, whatever "
-                "became of them (Kaplan-Meier median, with its 95 % interval)",
-                first,
-                tables("first"),
-            )
+
+    def _times(self) -> tuple[EventStep, EventStep]:
+        """When half of them had revived for good, and when they had first fired."""
+        return (
+            REVIVAL_COLUMNS.add(
+                event_step(
+                    self._title("Durable after"),
+                    f"step by which half of the features {self._of} had revived durably "
+                    "(Kaplan-Meier median over all of them, censored at the end of training, with "
+                    "its 95 % interval)",
+                    self._revival,
+                    self._tables("step"),
+                    optional=True,
+                )
+            ),
+            REVIVAL_COLUMNS.add(
+                event_step(
+                    self._title("First firing"),
+                    f"step by which half of the features {self._of} had fired for the first time, "
+                    "whatever became of them (Kaplan-Meier median, with its 95 % interval)",
+                    self._first,
+                    self._tables("first"),
+                )
+            ),
         )
 
 
 def _of_either(name: str) -> Tables:
     tables = by_row(Table.WEB_CELLS)
-    if name != "never by chance":
+    if name != "never_by_chance":
         tables |= in_raw(Table.DOMAIN_TRAINED)
     if name in ("durable", "relapsed", "never"):
         tables |= by_row(Table.COMPARISON)
@@ -180,7 +205,7 @@ def _of_either(name: str) -> Tables:
 
 def _of_path(model_table: Table, domain_table: Table) -> Callable[[str], Tables]:
     def tables(name: str) -> Tables:
-        shown = in_raw(domain_table) if name not in ("beyond", "never by chance") else {}
+        shown = in_raw(domain_table) if name not in ("beyond", "never_by_chance") else {}
         return by_row(model_table) | shown
 
     return tables

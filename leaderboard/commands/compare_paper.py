@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.intervals import Estimate
     from leaderboard.paper import Correlation, PaperComparison
     from leaderboard.paper_prediction import Predicted, PredictionError
-    from leaderboard.paper_tables import PaperRow
+    from leaderboard.paper_tables import PaperRow, Quantity
 
 
 @click.command("compare-paper")
@@ -57,9 +57,7 @@ def command(
     ours minus theirs.
     """
     from bench.records.store import RecordStore
-    from leaderboard import paper as paper
-    from leaderboard.paper_prediction import LEGEND, prediction_errors
-    from leaderboard.paper_tables import INIT_QUANTITIES, TRAINED_QUANTITIES, read_table
+    from leaderboard import paper
 
     if init_stats is None and trained is None:
         raise UsageError("no table is given", "Give --init-stats FILE, --trained FILE or both.")
@@ -67,14 +65,7 @@ def command(
     store = RecordStore(output)
     if not store.folder.is_dir():
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
-    tables = {
-        label: (quantities, read_table(path, quantities))
-        for label, path, quantities in (
-            (_INIT, init_stats, INIT_QUANTITIES),
-            (_TRAINED, trained, TRAINED_QUANTITIES),
-        )
-        if path is not None
-    }
+    tables = _read_tables(init_stats, trained)
     bad = BadRecords()
     records = list(store.read(bad.append))
     every_row = [row for _, rows in tables.values() for row in rows]
@@ -92,19 +83,55 @@ def command(
         predicted = _predicted(rows)
         correlations["ours"] = paper.gamma_correlations(paper.layers_of_records(records))
         correlations["theirs"] = paper.gamma_correlations(paper.layers_of_rows(rows))
-    if as_json:
-        document = {
-            "tables": {label: comparison.to_dict() for label, comparison in found.items()},
-            "correlations": {who: [asdict(c) for c in cs] for who, cs in correlations.items()},
-            "published": {"abstract": paper.ABSTRACT, "table": paper.TABLE},
-            "prediction": {
-                "rows": [asdict(each) for each in predicted],
-                "errors": [asdict(each) for each in prediction_errors(predicted)],
-                "legend": LEGEND,
-            },
-        }
-        click.echo(json.dumps(document, indent=1))
-        return bad.code(0)
+    show = _as_json if as_json else _as_text
+    click.echo(show(found, correlations, predicted))
+    return bad.code(0)
+
+
+def _read_tables(
+    init_stats: Path | None, trained: Path | None
+) -> dict[str, tuple[Sequence[Quantity], list[PaperRow]]]:
+    """The tables that are given, by label, each with the columns that are compared."""
+    from leaderboard.paper_tables import INIT_QUANTITIES, TRAINED_QUANTITIES, read_table
+
+    return {
+        label: (quantities, read_table(path, quantities))
+        for label, path, quantities in (
+            (_INIT, init_stats, INIT_QUANTITIES),
+            (_TRAINED, trained, TRAINED_QUANTITIES),
+        )
+        if path is not None
+    }
+
+
+def _as_json(
+    found: dict[str, PaperComparison],
+    correlations: dict[str, list[Correlation]],
+    predicted: Sequence[Predicted],
+) -> str:
+    from leaderboard.paper import ABSTRACT, TABLE
+    from leaderboard.paper_prediction import LEGEND, prediction_errors
+
+    document = {
+        "tables": {label: comparison.to_dict() for label, comparison in found.items()},
+        "correlations": {who: [asdict(c) for c in cs] for who, cs in correlations.items()},
+        "published": {"abstract": ABSTRACT, "table": TABLE},
+        "prediction": {
+            "rows": [asdict(each) for each in predicted],
+            "errors": [asdict(each) for each in prediction_errors(predicted)],
+            "legend": LEGEND,
+        },
+    }
+    return json.dumps(document, indent=1)
+
+
+def _as_text(
+    found: dict[str, PaperComparison],
+    correlations: dict[str, list[Correlation]],
+    predicted: Sequence[Predicted],
+) -> str:
+    from leaderboard.paper_prediction import prediction_errors
+
     parts = [
         _describe(label, comparison, predicted if label == _INIT else ())
         for label, comparison in found.items()
@@ -113,8 +140,7 @@ def command(
         parts.append(_predictions(prediction_errors(predicted)))
     if correlations:
         parts.append(_correlations(correlations))
-    click.echo("\n\n".join(parts))
-    return bad.code(0)
+    return "\n\n".join(parts)
 
 
 def _pair(match: str) -> tuple[str, str]:
