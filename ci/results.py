@@ -7,22 +7,34 @@ Records are read, never run. One may enter if it validates, its name is the hash
 was neither limited nor made from a checkout with uncommitted changes, and no record that was there
 before is lost: a cell may get a new record, not none. Beside them stands only what the boards make
 of them, and what was there before and is the same.
+
+Nothing that is made from records is trusted: boards and figures are made again from the records,
+and compared whole. What is odd about a record that may enter is said for a person to look at.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
+import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from bench.death.plausible import doubts
 from bench.records.store import RecordStore, read_record
-from leaderboard import board_files, check_boards, write_boards
+from leaderboard import figures_available, write_boards
+from leaderboard.boards import BOARDS_FOLDER
+from leaderboard.figures.store import FIGURES_FOLDER, INDEX, index_text
 from zoo.errors import BenchError
+from zoo.files import sha256_of
 
 FOLDER = "results"
+
+# Bytes of all results together: what a check of them may have to read and draw.
+LARGEST = 1 << 28
 
 
 def problems_of(path: Path) -> list[str]:
@@ -55,15 +67,98 @@ def check(root: Path, base: str) -> list[str]:
         status, name = line.split("\t", 1)
         if status == "D":
             found.append(f"{name}: was removed; records are only added or made again")
-    if not found:
-        found += check_boards(results)
-        made = known | board_files(results)
-        may_stand = made | _unchanged(root, base)
-        foreign = [path for path in _files(results) if path not in may_stand]
-        found += [f"{path}: is made from no record" for path in foreign]
-        drawings = [path for path in made if path.suffix == ".svg" and path.is_file()]
-        found += [f"{path}: is not just a drawing" for path in sorted(drawings) if _acts(path)]
+    size = sum(path.stat().st_size for path in _files(results) if not path.is_symlink())
+    if size > LARGEST:
+        found.append(f"{results}: holds {size:,} bytes, more than {LARGEST:,}")
+    if found:
+        return found
+    with tempfile.TemporaryDirectory() as folder:
+        made = _made_again(results, Path(folder))
+        found += _differences(results / BOARDS_FOLDER, made)
+        may_stand = known | {results / path.relative_to(folder) for path in _files(made)}
+    may_stand |= _unchanged(root, base)
+    foreign = [path for path in _files(results) if path not in may_stand]
+    return found + [f"{path}: is made from no record" for path in foreign]
+
+
+_OTHER = "differs from what the records give; run `bench report`"
+
+
+def _made_again(results: Path, folder: Path) -> Path:
+    """The boards that the records give, below `folder`; with figures if the results have any."""
+    shutil.copytree(RecordStore(results).folder, RecordStore(folder).folder)
+    figures = (results / BOARDS_FOLDER / FIGURES_FOLDER).exists()
+    if figures and not figures_available():
+        sys.exit("results.py: figures are compared by drawing them: install matplotlib")
+    write_boards(folder, figures=figures)
+    return folder / BOARDS_FOLDER
+
+
+def _differences(boards: Path, made: Path) -> list[str]:
+    """What is missing from the boards, or is not to the byte what was made again, a line each.
+
+    A PNG may be compressed otherwise, if it shows the same and holds nothing else; the index of the
+    figures then has its digest.
+    """
+    found = []
+    for path in _files(made):
+        name = path.relative_to(made)
+        here, wanted = boards / name, path.read_bytes()
+        if name == Path(FIGURES_FOLDER, INDEX):
+            wanted = _with_digests(wanted, here.parent)
+        if not here.is_file():
+            found.append(f"{here}: is missing")
+        elif here.read_bytes() != wanted:
+            if path.suffix != ".png":
+                found.append(f"{here}: {_OTHER}")
+            elif (reason := _other_picture(here, path)) is not None:
+                found.append(f"{here}: {reason}")
     return found
+
+
+def _with_digests(index: bytes, folder: Path) -> bytes:
+    """The index of the figures with the digests of the PNG files there are."""
+    entries = json.loads(index)
+    for name, entry in entries.items():
+        picture = folder / f"{name}.png"
+        if "png" in entry and picture.is_file():
+            entry["png"] = sha256_of(picture)
+    return index_text(entries).encode()
+
+
+# The parts of a PNG that a drawing is made of; text, profiles and what follows its end are not.
+_PNG_PARTS = (b"IHDR", b"pHYs", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+
+def _other_picture(path: Path, made: Path) -> str | None:
+    """Why a PNG is not the one that was made; None where it shows the same and holds no more."""
+    from matplotlib.image import imread
+
+    content, at = path.read_bytes(), 8
+    parts: list[bytes] = []
+    while at + 8 <= len(content) and (not parts or parts[-1] != b"IEND"):
+        parts.append(content[at + 4 : at + 8])
+        at += 12 + int.from_bytes(content[at : at + 4], "big")
+    # Signature, size and kind of pixels come first, so that no other size is ever decoded.
+    if content[:29] != made.read_bytes()[:29]:
+        return _OTHER
+    if at != len(content) or parts[-1:] != [b"IEND"] or not set(parts) <= set(_PNG_PARTS):
+        return "is not just a picture"
+    try:
+        shown, wanted = imread(path), imread(made)
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"is no picture ({error})"
+    return None if bool((shown == wanted).all()) else _OTHER
+
+
+def oddities(root: Path, base: str) -> list[str]:
+    """What a person should look at in the records that came since the commit `base`, a line each.
+
+    They may enter all the same: `bench.death.plausible` says how far from what is usual they are.
+    """
+    before = _unchanged(root, base)
+    new = [path for path in RecordStore(root / FOLDER).paths() if path not in before]
+    return [f"{path}: {doubt}" for path in new for doubt in doubts(read_record(path))]
 
 
 def _unchanged(root: Path, base: str) -> set[Path]:
@@ -76,19 +171,6 @@ def _unchanged(root: Path, base: str) -> set[Path]:
 def _files(folder: Path) -> list[Path]:
     """All files below a folder, and links, which are not followed."""
     return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-
-
-# The index of the figures comes with them, so it cannot vouch for them.
-_ACTIVE = re.compile(
-    r"<\s*(script|foreignobject|iframe|a|animate|set)\b|\son\w+\s*=|<!entity|@import"
-    r"|(href|src)\s*=\s*[\"'](?!#|data:image/png;base64,)",
-    re.IGNORECASE,
-)
-
-
-def _acts(drawing: Path) -> bool:
-    """Whether an SVG holds more than shapes: scripts, links, or what is fetched from elsewhere."""
-    return bool(_ACTIVE.search(drawing.read_text(encoding="utf-8", errors="replace")))
 
 
 def take(root: Path, run: Path) -> list[Path]:
@@ -138,6 +220,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(problem, file=sys.stderr)
     if found:
         sys.exit(1)
+    for line in oddities(chosen.root, chosen.base):
+        # A workflow shows such a line beside the change.
+        print(f"::warning::{line}" if os.environ.get("GITHUB_ACTIONS") else f"look at {line}")
     print(f"{len(RecordStore(chosen.root / FOLDER).paths())} records may stand")
 
 

@@ -2,14 +2,13 @@
 
 # A room of gammabench.
 
-from leaderboard.boards import board_files, check_boards, render, write_boards
+from leaderboard.boards import check_boards, render, write_boards
 from leaderboard.compare import compare_folders, comparison_text
 from leaderboard.export import export_cells
 from leaderboard.figures.drawing import available as figures_available
 from leaderboard.terminal import summary
 
 __all__ = [
-    "board_files",
     "check_boards",
     "compare_folders",
     "comparison_text",

@@ -14,8 +14,7 @@ from pathlib import Path
 from bench.records.schema import Record
 from bench.records.store import OnBad, RecordStore
 from leaderboard.figures.pictures import Picture, pictures
-from leaderboard.figures.store import FIGURES_FOLDER as FIGURES
-from leaderboard.figures.store import INDEX, figure_problems, listed_figures, paths, update_figures
+from leaderboard.figures.store import figure_problems, listed_figures, paths, update_figures
 from leaderboard.groups import Group, group_records
 from leaderboard.markdown.domain import domain
 from leaderboard.markdown.model import model
@@ -105,22 +104,10 @@ def check_boards(output: Path, *, on_bad: OnBad | None = None) -> list[str]:
     return sorted(problems) + figure_problems(folder, shown)
 
 
-def board_files(output: Path) -> set[Path]:
-    """Every file that the boards of an output folder may consist of, figures among them.
-
-    Raises:
-        BadRecord: a record is broken, edited, or of an unknown version.
-    """
-    folder = output / BOARDS_FOLDER
-    groups = _groups(output)
-    figures = {folder / FIGURES / INDEX, *paths(folder, pictures(groups))}
-    return figures | {folder / name for name in _pages(groups, ())}
-
-
 # ------------------------------------------------------------------------------------- internals
 
 
-def _groups(output: Path, on_bad: OnBad | None = None) -> list[Group]:
+def _groups(output: Path, on_bad: OnBad | None) -> list[Group]:
     """The records of a folder, grouped.
 
     They hold no cycles, and the collector of cycles would walk over all that were read again and

@@ -54,12 +54,16 @@ def update_figures(
         for suffix in _SUFFIXES:
             remove(folder / f"{name}.{suffix}")
     if index != old:
-        text = json.dumps(index, indent=1, sort_keys=True)
         if index:
-            write_atomically(folder / INDEX, text + "\n")
+            write_atomically(folder / INDEX, index_text(index))
         else:
             remove(folder / INDEX)
     return [picture for picture in pictures if picture.name in index]
+
+
+def index_text(index: dict[str, Any]) -> str:
+    """What the file of the index holds."""
+    return json.dumps(index, indent=1, sort_keys=True) + "\n"
 
 
 def listed_figures(boards: Path, pictures: Sequence[Picture]) -> list[Picture]:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,11 +91,17 @@ def test_actions_are_pinned_by_commit_and_runs_are_one_line(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_only_the_publishing_job_may_write(path: Path) -> None:
+def test_only_the_job_that_commits_may_write(path: Path) -> None:
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert document["permissions"] == {"contents": "read"}
-    writing = [name for name, job in document["jobs"].items() if "permissions" in job]
+    jobs = document["jobs"].items()
+    writing = [name for name, job in jobs if "write" in job.get("permissions", {}).values()]
     assert writing == (["propose"] if path.stem == "publish" else [])
+    for name in writing:
+        for step in document["jobs"][name]["steps"]:
+            run = step.get("run", "bash ci/propose.sh")
+            assert run.startswith("bash ci/propose.sh"), f"{run}: {name} only commits"
+            assert "setup" not in step.get("uses", ""), f"{name} installs nothing"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -208,26 +215,121 @@ def test_links_are_refused(results: ModuleType, repository: Path, name: str) -> 
     assert any("is a link" in problem for problem in results.check(repository, "HEAD"))
 
 
-def test_a_drawing_that_is_more_than_shapes_is_refused(
-    results: ModuleType, repository: Path
+@pytest.fixture(scope="module")
+def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository whose results have figures."""
+    pytest.importorskip("matplotlib")
+    root = tmp_path_factory.mktemp("drawn") / "repository"
+    root.mkdir()
+    git(root, "init", "-q", "-b", "main")
+    write_records(root / "results", make_grid(layers=[0, 1]))
+    write_boards(root / "results")
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "figures")
+    return root
+
+
+@pytest.fixture
+def drawn(drawn_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(drawn_once, tmp_path / "drawn"))
+
+
+def figures_of(root: Path) -> Path:
+    return root / "results" / "leaderboards" / "figures"
+
+
+def replace(drawing: Path, content: bytes) -> None:
+    """Edits a figure, and the index so that it vouches for it."""
+    drawing.write_bytes(content)
+    index = json.loads((drawing.parent / "index.json").read_text(encoding="utf-8"))
+    index[drawing.stem][drawing.suffix[1:]] = hashlib.sha256(content).hexdigest()
+    text = json.dumps(index, indent=1, sort_keys=True) + "\n"
+    (drawing.parent / "index.json").write_text(text, encoding="utf-8")
+
+
+ADDITIONS = [
+    *("<script>x</script>", '<g onload="x"/>', '<image href="//h/x"/>', "<a/>", "<!-- x -->", " "),
+    '<x:script xmlns:x="http://www.w3.org/2000/svg">x</x:script>',
+    '<h:iframe xmlns:h="http://www.w3.org/1999/xhtml" src="http://h/"/>',
+    '<rect style="fill:url(http://h/x)"/>',
+]
+
+
+def test_a_figure_is_what_the_records_draw_or_refused(
+    results: ModuleType, drawn: Path, tmp_path: Path
 ) -> None:
     """Though its index, which comes with it, says that it is current."""
-    pytest.importorskip("matplotlib")
-    write_boards(repository / "results")
-    assert results.check(repository, "HEAD") == []
-    folder = repository / "results" / "leaderboards" / "figures"
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    for addition in ("<script>x</script>", '<g onload="x"/>', '<image href="//h/x"/>', "<a/>"):
-        name = min(index)
-        drawing = folder / f"{name}.svg"
-        before = drawing.read_bytes()
-        content = before.replace(b"</svg>", f"{addition}</svg>".encode())
-        drawing.write_bytes(content)
-        index[name]["svg"] = hashlib.sha256(content).hexdigest()
-        (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
-        (problem,) = results.check(repository, "HEAD")
-        assert "is not just a drawing" in problem
-        drawing.write_bytes(before)
+    made = results._made_again(drawn / "results", tmp_path / "made")
+    drawing = min(figures_of(drawn).glob("*.svg"))
+    boards, before = drawing.parents[1], drawing.read_bytes()
+    assert results._differences(boards, made) == []
+    for addition in ADDITIONS:
+        replace(drawing, before.replace(b"</svg>", f"{addition}</svg>".encode()))
+        found = results._differences(boards, made)
+        named = {Path(line.partition(":")[0]) for line in found}
+        assert named == {drawing, drawing.with_name("index.json")}, addition
+
+
+def test_a_png_may_be_packed_otherwise_but_hold_nothing_else(
+    results: ModuleType, drawn: Path, tmp_path: Path
+) -> None:
+    from matplotlib.image import imread, imsave
+
+    picture = min(figures_of(drawn).glob("*.png"))
+    made, before = tmp_path / picture.name, picture.read_bytes()
+    made.write_bytes(before)
+    imsave(picture, imread(made), pil_kwargs={"compress_level": 1}, metadata={"Software": None})
+    assert picture.read_bytes() != before
+    assert results._other_picture(picture, made) is None
+    other = imread(made)
+    other[0, 0] = 0
+    imsave(picture, other, metadata={"Software": None})
+    assert "differs" in results._other_picture(picture, made)
+    imsave(picture, imread(made), metadata={"Software": None, "Comment": "<script>"})
+    assert "not just a picture" in results._other_picture(picture, made)
+    for content in (b"<html>", before + b"<html>", before[:200], before[:-12], b""):
+        picture.write_bytes(content)
+        assert results._other_picture(picture, made) is not None, content[:20]
+
+
+def test_another_packing_of_a_png_may_stand_with_its_index(
+    results: ModuleType, drawn: Path
+) -> None:
+    from matplotlib.image import imread, imsave
+
+    picture = min(figures_of(drawn).glob("*.png"))
+    imsave(picture, imread(picture), pil_kwargs={"compress_level": 1}, metadata={"Software": None})
+    replace(picture, picture.read_bytes())
+    assert results.check(drawn, "HEAD") == []
+
+
+def test_what_stands_beside_the_markers_is_refused(results: ModuleType, repository: Path) -> None:
+    board = repository / "results" / "leaderboards" / "README.md"
+    board.write_text(board.read_text(encoding="utf-8") + "[click](javascript:x)\n")
+    (problem,) = results.check(repository, "HEAD")
+    assert problem.endswith("README.md: differs from what the records give; run `bench report`")
+
+
+def test_more_than_a_check_can_read_is_refused(
+    results: ModuleType, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "LARGEST", 10_000)
+    assert any("more than 10,000" in problem for problem in results.check(repository, "HEAD"))
+
+
+def test_new_records_that_are_odd_are_named_for_a_person(
+    results: ModuleType, repository: Path
+) -> None:
+    assert results.oddities(repository, "HEAD") == []
+    (good, *_) = make_grid(models=["tiny-o"])
+    assert good.result is not None
+    statistics = good.result.statistics.model_copy(update={"gamma_raw": 1e6})
+    odd = good.result.model_copy(update={"statistics": statistics})
+    store = RecordStore(repository / "results")
+    path = store.save(good.model_copy(update={"result": odd}))
+    (line, *_) = results.oddities(repository, "HEAD")
+    assert line.startswith(f"{path}: gamma_raw is 1e+06")
 
 
 def test_the_proposing_script_commits_pushes_and_asks_for_a_pull_request(tmp_path: Path) -> None:
@@ -237,7 +339,7 @@ def test_the_proposing_script_commits_pushes_and_asks_for_a_pull_request(tmp_pat
     git(tmp_path, "init", "-q", "--bare", "-b", "main", "origin.git")
     subprocess.run(["git", "clone", "-q", "origin.git", root], cwd=tmp_path, check=True)
     (root / "ci").mkdir()
-    for name in ("propose.sh", "results.py", "readme.py"):
+    for name in ("build_boards.sh", "propose.sh", "results.py", "readme.py"):
         (root / "ci" / name).write_bytes((ROOT / "ci" / name).read_bytes())
     markers = "# x\n<!-- results:begin -->\n<!-- results:end -->\n"
     (root / "README.md").write_text(markers, encoding="utf-8")
@@ -256,7 +358,27 @@ def test_the_proposing_script_commits_pushes_and_asks_for_a_pull_request(tmp_pat
         "ASKED": str(tmp_path / "asked"),
         "PYTHONPATH": str(ROOT),
     }
-    script = ["bash", "ci/propose.sh", str(tmp_path / "run"), "results-1"]
+    built = tmp_path / "built"
+    build = ["bash", "ci/build_boards.sh", str(tmp_path / "run"), str(built)]
+    done = subprocess.run(build, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    git(root, "reset", "-q", "--hard")
+    git(root, "clean", "-qfd")
+    # The job that commits has no Python, and takes nothing but the two things it proposes.
+    (tools / "python").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    script = ["bash", "ci/propose.sh", str(built), "results-1"]
+    for strange in (built / "x.sh", built / "results" / "linked", built / "README.md"):
+        before = strange.read_bytes() if strange.exists() else None
+        if strange.name == "linked":
+            strange.symlink_to("/")
+        else:
+            strange.write_text("# y\n", encoding="utf-8")
+        done = subprocess.run(script, cwd=root, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith("propose.sh: "), done.stderr
+        strange.unlink()
+        if before is not None:
+            strange.write_bytes(before)
     done = subprocess.run(script, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pr create --head results-1" in (tmp_path / "asked").read_text(encoding="utf-8")
