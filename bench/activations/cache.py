@@ -271,7 +271,7 @@ class CachedSource:
         self._taken = place.rows
 
     def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
-        """The next `rows` rows by layer, in pieces that do not cross a shard."""
+        """The next `rows` rows by layer, in pieces [*, width] that do not cross a shard."""
         while rows:
             at = self._first + self._taken
             # Layers that were stored at different times may be cut differently.

@@ -32,7 +32,7 @@ class RowSource(Protocol):
         """Go on at `place`."""
 
     def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
-        """The next `rows` rows, in pieces; fewer only where there are no more."""
+        """The next `rows` rows, in pieces [*, width] by layer; fewer where there are no more."""
 
 
 class Shuffled:
@@ -40,6 +40,12 @@ class Shuffled:
 
     The buffer is filled, half of it is given out in random order, and filled again. It holds
     `protocol.buffer` tokens per layer.
+
+    Args:
+        source: where rows come from.
+        buffer: by layer, float32 [tokens, width], its contents overwritten.
+        batch: tokens of a batch; half of the buffer is rounded down to whole batches.
+        seed: of the order.
     """
 
     def __init__(self, source: RowSource, buffer: dict[int, Tensor], batch: int, seed: int) -> None:
@@ -109,4 +115,5 @@ class Shuffled:
 
 
 def row_count(by_layer: dict[int, Tensor]) -> int:
+    """The rows of [rows, width] by layer, the same in every layer."""
     return len(next(iter(by_layer.values())))

@@ -180,7 +180,7 @@ class CorpusRows:
         return end.example + 1
 
     def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
-        """The next `rows` rows by layer, in pieces; fewer only where the examples end."""
+        """The next `rows` rows by layer, in pieces [*, width]; fewer where the examples end."""
         while rows:
             if not self._rest:
                 if self._end is not None:

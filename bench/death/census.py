@@ -46,6 +46,7 @@ _FOLLOWING_CHUNKS = 4
 class Census:
     """Dead features of one dictionary on one sample.
 
+    n, k: the dictionary's size, and how many features a token selects. tokens: of the sample.
     never_positive, never_selected: bool [n], dead-by-ReLU and dead-by-TopK, disjoint. counts:
     int64 [n], tokens on which each feature fires, where they were asked for. All on the CPU.
     """
@@ -59,18 +60,22 @@ class Census:
 
     @property
     def dead_relu(self) -> int:
+        """Features whose pre-activation is never > 0."""
         return int(self.never_positive.sum())
 
     @property
     def dead_topk(self) -> int:
+        """Features that are > 0 somewhere, and never selected with a value > 0."""
         return int(self.never_selected.sum())
 
     @property
     def dead(self) -> int:
+        """The disjoint union of the two."""
         return self.dead_relu + self.dead_topk
 
     @property
     def alive(self) -> int:
+        """Features selected on a token at least, with a value > 0."""
         return self.n - self.dead
 
     @property
@@ -80,6 +85,7 @@ class Census:
 
     @property
     def dead_rate(self) -> float:
+        """The dead as a share of n."""
         return self.dead / self.n
 
     @property
@@ -111,7 +117,13 @@ def census(
 
 
 class Products:
-    """The sample, the dictionary, and pre-activations with bounds on their errors."""
+    """The sample, the dictionary, and pre-activations with bounds on their errors.
+
+    x: tokens [N, d]. W: [n, d]. bias: [n]. k, counts, chunk: as in `census`.
+
+    Raises:
+        ValueError: shapes do not fit, k is not between 1 and n, or W holds NaN or inf.
+    """
 
     def __init__(
         self, x: Tensor, W: Tensor, bias: Tensor | None, k: int, counts: bool, chunk: int | None
@@ -139,6 +151,7 @@ class Products:
         self._buffer = self.x.new_empty((min(self.chunk, len(x)), n), dtype=self.dtype)
 
     def tokens(self, start: int, size: int) -> Tensor:
+        """The tokens from `start` on, [size, d] or fewer. Raises BadActivations on NaN or inf."""
         x = self.x[start : start + size].to(self.dtype)
         if not bool(torch.isfinite(x.sum())):
             check_finite(x, start)

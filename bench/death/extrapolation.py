@@ -38,6 +38,9 @@ def dead_rate_at(
     counts: [n], on how many of the tokens each feature fires. first_half: the same on the first
     half of the tokens; if given, the estimate is refused where that half does not predict the
     whole. A refusal has value None and says why; so has an interval too wide to say anything.
+
+    Raises:
+        ValueError: `target` is less than `tokens`, or `tokens` less than 1.
     """
     import numpy as np
 

@@ -42,6 +42,9 @@ class FiringClock:
             -1 - W for a feature born dead, which is silent already when training begins.
         last_revived: step of the last revival; -1 where there was none.
         revivals: number of revivals.
+
+    Raises:
+        ValueError: `silence` is less than 1.
     """
 
     def __init__(

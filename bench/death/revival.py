@@ -105,8 +105,10 @@ def survival(times: Tensor, born_dead: Tensor, steps: int, event: str = "fired")
 def survival_curve(
     times: Tensor, born_dead: Tensor, steps: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Times (steps, increasing) and the share without the event after each; both empty if none
-    was born dead. The last time is the end of training where some are without it.
+    """Times (steps, increasing) and the share without the event after each, both [times]; empty
+    if none was born dead. The last time is the end of training where some are without it.
+
+    times: int64 [n], -1 where there was no event. born_dead: bool [n].
     """
     known = times.cpu().numpy()[born_dead.cpu().numpy()]
     if not len(known):

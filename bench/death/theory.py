@@ -128,6 +128,7 @@ def _largest(tokens: int) -> tuple[tuple[float, float], ...]:
 
 
 def check_dictionary(k: int, n: int) -> None:
+    """Raises ValueError unless 1 <= k <= n."""
     if not 1 <= k <= n:
         raise ValueError(f"k must be between 1 and n = {n}, not {k}")
 

@@ -62,7 +62,11 @@ class DenseCodes(NamedTuple):
 
 
 class FeatureGradients(NamedTuple):
-    """Gradients per feature, and two inner products that come cheaply with them."""
+    """Gradients per feature, and two inner products that come cheaply with them.
+
+    W_enc, W_dec: [n, d]. b_enc: [n]. radial: [n], each row of the W_dec gradient times its row of
+    W_dec. activity: [n], the sum of the feature's codes.
+    """
 
     W_enc: Tensor
     b_enc: Tensor
@@ -71,25 +75,33 @@ class FeatureGradients(NamedTuple):
     activity: Tensor
 
     def add_at(self, rows: Tensor, other: FeatureGradients) -> None:
-        """Add the gradients of `other`, whose features are `rows` of these."""
+        """Add the gradients of `other`, whose features are `rows` of these, int64 [m]."""
         for mine, theirs in zip(self[:4], other[:4], strict=True):
             mine.index_add_(0, rows, theirs)
 
 
 class SparsePairs:
-    """Codes as (token, feature) pairs, for the gradients sorted by feature."""
+    """Codes as (token, feature) pairs, for the gradients sorted by feature.
+
+    Every token's pairs are beside each other: pair i is of token i // k.
+    """
 
     def __init__(self, codes: Codes, n: int) -> None:
         self.codes = codes
         self.n = n
 
     def decode(self, W_dec: Tensor) -> Tensor:
+        """codes @ W_dec [n, d], [tokens, d]."""
         return self.codes.decode(W_dec)
 
     def gradients(
         self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool
     ) -> FeatureGradients:
-        """`error` is the gradient by y_hat; `gate` lets it pass only where the code is > 0."""
+        """The gradients of a loss through the codes and through the decoder.
+
+        W_dec: [n, d]. error: [tokens, d], the loss's gradient by y_hat. centered: y - b
+        [tokens, d]. gate: let the gradient pass only where the code is > 0.
+        """
         order, offsets = _by_feature(self.codes.indices, self.n)
         tokens = self.tokens(order)
         # index_select, as plain indexing takes several times as long.
@@ -106,7 +118,7 @@ class SparsePairs:
         )
 
     def tokens(self, order: Tensor) -> Tensor:
-        """The tokens of the pairs at the positions `order`."""
+        """The tokens, int64 [pairs], of the pairs at the positions `order`."""
         return order // self.codes.indices.shape[1]
 
 

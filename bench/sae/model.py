@@ -73,6 +73,7 @@ class SAE:
         """Random unit directions, the encoder tied to the decoder, biases 0.
 
         Drawn in float32 by a CPU generator: one seed gives one init, in every arm, on every device.
+        Raises ValueError unless 1 <= k < n.
         """
         if not 1 <= k < n:
             raise ValueError(f"k = {k} is not between 1 and n = {n}")

@@ -64,6 +64,9 @@ class Trainer:
     Steps count from 0: step s sees the weights after s updates. Every batch must have the size of
     the first one, so that a step is a fixed number of tokens.
 
+    Raises:
+        ValueError: the recipe is of another n or k than the SAE.
+
     Attributes:
         step_number: updates made.
         tokens: tokens seen.

@@ -41,6 +41,9 @@ def normalise(x: Tensor, transform: Normalisation) -> Tensor:
     affine part; eps is 1e-5, as published, but at most a hundredth of the variance, so that what
     the tokens are multiplied by decides nothing. rms: over the token's root mean square, no
     epsilon, so that only the token's direction is left; an all-zero token stays zero.
+
+    Raises:
+        ValueError: there is no such transform.
     """
     if transform not in get_args(Normalisation):
         raise ValueError(f"transform must be one of {get_args(Normalisation)}, not {transform!r}")
@@ -70,7 +73,10 @@ def scaled(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def layernorm_eps(variance: Tensor, exponent: Tensor | None) -> Tensor:
-    """What LayerNorm adds to the variance of tokens that were `scaled`."""
+    """What LayerNorm adds to the variance [tokens, 1] of tokens that were `scaled`.
+
+    exponent: [tokens, 1], as `scaled` gives it.
+    """
     published = torch.full_like(variance, LAYERNORM_EPS)
     if exponent is not None:
         published = torch.ldexp(published, -2 * exponent)
@@ -78,7 +84,7 @@ def layernorm_eps(variance: Tensor, exponent: Tensor | None) -> Tensor:
 
 
 def gamma(mean: Tensor, variance: Tensor) -> float:
-    """Outlier severity ||mu||_2 / ||sigma||_2 from per-dimension mean and variance (ddof 0).
+    """Outlier severity ||mu||_2 / ||sigma||_2 from mean and variance [width] (ddof 0).
 
     Raises BadActivations where the tokens do not vary.
     """
@@ -117,7 +123,11 @@ def check_finite(x: Tensor, first_token: int = 0) -> None:
 
 
 class BlockBuffer:
-    """Collects rows into float64 blocks of a fixed size, whatever the size of the batches."""
+    """Collects rows into float64 blocks of a fixed size, whatever the size of the batches.
+
+    Raises:
+        ValueError: `width` is less than 1.
+    """
 
     def __init__(self, width: int) -> None:
         if width < 1:
@@ -145,7 +155,7 @@ class BlockBuffer:
                 yield from self.drain()
 
     def drain(self) -> Iterator[Tensor]:
-        """Yields what is left, if anything."""
+        """Yields what is left as one block [rows, width], if anything."""
         if self._block is None or self._filled == 0:
             return
         block = self._block[: self._filled]
@@ -181,6 +191,9 @@ class Moments:
 
     transform: what is done to each token first (see `normalise`). covariance: also keep the
     [width, width] covariance. All moments are of the population (ddof 0).
+
+    Raises:
+        ValueError: there is no such transform.
     """
 
     def __init__(
@@ -203,7 +216,11 @@ class Moments:
             self.absorb(block)
 
     def merge(self, other: Moments) -> None:
-        """Add everything that `other` has seen; `other` is left as it was, but for its buffer."""
+        """Add everything that `other` has seen; `other` is left as it was, but for its buffer.
+
+        Raises:
+            ValueError: `other` is of another width or transform, or one keeps no covariance.
+        """
         if (self.width, self.transform) != (other.width, other.transform):
             raise ValueError("only moments of one width and transform can be merged")
         if self._keeps_covariance != other._keeps_covariance:
@@ -219,6 +236,7 @@ class Moments:
 
     @property
     def count(self) -> int:
+        """Tokens seen."""
         self._flushed()
         return 0 if self._sums is None else self._sums.count
 
@@ -246,7 +264,7 @@ class Moments:
 
     @property
     def covariance(self) -> Tensor:
-        """float64 [width, width], ddof 0"""
+        """float64 [width, width], ddof 0. Raises ValueError where it was not kept."""
         sums = self._required()
         if sums.cross is None:
             raise ValueError("these moments were built without covariance=True")

@@ -15,6 +15,9 @@ class Reservoir:
     Which tokens are kept depends only on the seed and on each token's index in the stream, not on
     how it was batched: every index has a pseudo-random key, and the smallest keys stay. Tokens are
     kept in the least dtype that holds all that were offered, without rounding.
+
+    Raises:
+        ValueError: `capacity` is less than 1.
     """
 
     def __init__(self, width: int, *, capacity: int, seed: int = 0) -> None:
@@ -43,7 +46,7 @@ class Reservoir:
             self._replace(x[room:], index[room:], keys[room:])
 
     def rows(self) -> Tensor:
-        """The kept tokens, [kept, width], in stream order."""
+        """The kept tokens, [kept, width], in stream order. Raises BadActivations if none is."""
         if self._store is None or not len(self):
             raise BadActivations("no tokens", "A sample needs at least one token.")
         order = torch.from_numpy(np.argsort(self._index))

@@ -25,7 +25,11 @@ def eigenvalues(covariance: Tensor) -> Tensor:
 
 
 def effective_rank(eigenvalues: Tensor) -> float:
-    """exp(entropy of the normalised eigenvalues): Roy and Vetterli (2007). Between 1 and d."""
+    """exp(entropy of the normalised eigenvalues [d]): Roy and Vetterli (2007). Between 1 and d.
+
+    Raises:
+        BadActivations: all are 0.
+    """
     values = eigenvalues.double()
     total = float(values.sum())
     if not total > 0:
@@ -45,12 +49,16 @@ def whitening(
     eigenvector's sign is such that its largest component is positive.
 
     symmetric: turned back by the eigenvectors, which is ZCA: the inverse square root itself.
+
+    Raises:
+        BadActivations: the covariance is 0.
     """
     values, vectors = torch.linalg.eigh(_symmetric(covariance))
     largest = float(values[-1])
     if not largest > 0:
         raise _constant()
     values, vectors = values.flip(0), vectors.flip(1)
+    # An eigenvector's sign is free: fixed here, so that libraries and devices agree.
     top = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     vectors = vectors * torch.where(top < 0, -1.0, 1.0)
     noise = float(mean.abs().max()) * torch.finfo(torch.float32).eps
@@ -61,7 +69,11 @@ def whitening(
 
 
 def principal_axes(covariance: Tensor, share: float) -> Tensor:
-    """The leading eigenvectors that hold `share` of the variance, as rows: float64 [r, d]."""
+    """The leading eigenvectors that hold `share` of the variance, as rows: float64 [r, d].
+
+    Raises:
+        BadActivations: the covariance [d, d] is 0.
+    """
     values, vectors = torch.linalg.eigh(_symmetric(covariance))
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     if not float(values[0]) > 0:

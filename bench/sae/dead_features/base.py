@@ -26,7 +26,7 @@ class DeadLossPass(ABC):
     """Takes what it needs of the pre-activations while they are at hand, then gives gradients.
 
     Attributes:
-        features: the dead ones.
+        features: the dead ones, int64 [m].
         by_threshold: [m], the loss's gradient by the features' thresholds, if it has one; set by
             `gradients`.
     """
@@ -52,7 +52,10 @@ class DeadLossPass(ABC):
 
 
 def begin(loss: DeadLoss | None, thresholds: Tensor | None = None) -> DeadLossPass | None:
-    """None where there is no such loss, or nothing is dead."""
+    """A pass over one batch; None where there is no such loss, or nothing is dead.
+
+    thresholds: [n], of families that have them.
+    """
     return None if loss is None or not len(loss.dead) else loss.pass_of(thresholds)
 
 

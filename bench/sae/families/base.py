@@ -42,7 +42,7 @@ class Family(ABC):
         return ("dense",) if is_dense(self.name) else ("sparse", "dense")
 
     def family_tensors(self, width: int, n: int) -> dict[str, Tensor]:
-        """The family's own tensors at birth, float32 on the CPU."""
+        """The family's own tensors at birth, float32 on the CPU; each is [n] or a scalar."""
         return {}
 
     def rescaled(self, family_tensors: FamilyTensors, scale: float) -> dict[str, Tensor]:
@@ -104,5 +104,5 @@ def warm(number: int, steps: int) -> float:
 def kept(
     family_tensors: FamilyTensors, device: torch.device | str, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """The tensors on a device, in a dtype."""
+    """The tensors, of any shapes, on a device and in a dtype."""
     return {name: tensor.to(device=device, dtype=dtype) for name, tensor in family_tensors.items()}

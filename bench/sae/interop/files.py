@@ -51,7 +51,7 @@ def peek_json(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file. Raises `BadWeights`."""
+    """All tensors of a file by name, of any shapes. Raises `BadWeights`."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
