@@ -1,7 +1,7 @@
 """Did every parameter come out of the checkpoint's files?
 
 Loading libraries report the keys that they miss, and leave out those that a class ties to others. A
-tie that loading broke is then missed by nobody: the parameter holds whatever was in memory, and the
+tie that loading broke is then reported by none: the parameter holds whatever was in memory, and the
 activations are finite and wrong. (Caduceus ties the projections of its two directions and stores
 them once.)
 """

@@ -207,7 +207,7 @@ class Card(Strict):
         default=(), description="packages that the model's code needs, with versions where it must"
     )
     tried: Tried | None = Field(
-        default=None, description="what the card was seen to work with; None: nobody said"
+        default=None, description="what the card was seen to work with; None: not stated"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="read by the adapter")
     sources: dict[str, str] = Field(

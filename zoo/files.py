@@ -98,7 +98,7 @@ def user_path(text: str) -> Path:
     """A path that a user wrote, with `~` and `~name` read as home folders.
 
     Raises:
-        UsageError: nobody has that name, or no file system takes such a path.
+        UsageError: there is no user of that name, or the path is impossible.
     """
     if any(ord(letter) < 32 for letter in text) or len(text) > _LONGEST_PATH:
         raise UsageError(f"{text[:60]!r} is no path", "Give the path of a file or folder.")

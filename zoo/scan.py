@@ -49,7 +49,7 @@ def scan(
 
     Where neither says `{i}`, the layer is the number after `layer`, `block`, `hidden_state` or
     `resid` in the key or the path; arrays without any are of layer 0. What `pattern` or `key` names
-    is one stream by its word, whatever the stars stand for.
+    is one stream, whatever the stars stand for.
 
     Raises:
         BadManifest: nothing is found, or which array is which layer cannot be told.
@@ -214,7 +214,7 @@ def _stream(name: str, width: int, layers: dict[int, list[DumpArray]]) -> DumpSt
 
 
 def alphafold_files(folder: Path) -> list[Path]:
-    """All jobs' files below the folder, if its arrays are AlphaFold 3's and nobody else's.
+    """All jobs' files below the folder, if all of its arrays are AlphaFold 3's.
 
     What lies in a job's folder beside its embeddings (`seed-1_distogram`) is another output of it.
     """

@@ -69,7 +69,7 @@ def check_suffix(path: Path, kind: str) -> None:
 
 
 def check_options(path: Path, kind: str, column: str | None, regions: Path | None) -> None:
-    """Refuses what a corpus of this kind would not hear: see `check_file_options` for its files.
+    """Refuses options that a corpus of this kind does not use; its files: `check_file_options`.
 
     Raises:
         UsageError: naming the option and why it means nothing here.
@@ -86,7 +86,7 @@ def check_options(path: Path, kind: str, column: str | None, regions: Path | Non
 
 
 def check_file_options(files: list[Path], column: str | None, regions: Path | None) -> None:
-    """Refuses options that one of the files would not hear.
+    """Refuses options that do not apply to one of the files.
 
     Raises:
         UsageError: naming the file.
@@ -112,7 +112,7 @@ def read_examples(
 
     Raises:
         BadCorpus: a file is broken, or holds what it should not.
-        UsageError: a file would not hear an option.
+        UsageError: an option does not apply to a file.
     """
     files = files_of(path, kind, glob)
     check_file_options(files, column, regions)

@@ -30,7 +30,7 @@ class Clock:
     """Started with a block; makes the provenance of its records.
 
     Attributes:
-        started: UTC, ISO 8601. earlier: seconds of the sittings before this one.
+        started: UTC, ISO 8601. earlier: seconds of the runs before this one.
         resumed: times the block was resumed from a checkpoint. notes: what did not go as planned.
     """
 
@@ -43,7 +43,7 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Wall time so far, over all sittings."""
+        """Wall time so far, over all runs."""
         return self.earlier + time.monotonic() - self._tick
 
     def provenance(

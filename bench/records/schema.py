@@ -117,7 +117,7 @@ class Fates(_Part):
 
 
 class Prediction(_Part):
-    """Death at initialisation in the raw arm as `bench.death.prediction` foretells it.
+    """Death at initialisation in the raw arm as `bench.death.prediction` computes it.
 
     Shares of n: of independent Gaussian tokens with the layer's mean and covariance, as many as the
     sample has (`moments_*`), or as many as reach as far as the sample does.
@@ -311,10 +311,10 @@ class Result(_Part):
     attribution: dict[str, Count] | None = Field(
         default=None,
         description="features dead at initialisation of the layer's dictionary of each preset arm, "
-        "of the cell's seed; none in records of before it was measured",
+        "of the cell's seed; absent from older records",
     )
     special_tokens: SpecialTokens | None = Field(
-        default=None, description="absent from records of before it was measured"
+        default=None, description="absent from older records"
     )
 
 
@@ -350,7 +350,7 @@ class Provenance(_Part):
     git_dirty: bool | None = Field(description="whether tracked files differed from it")
     revision: str | None = Field(description="hub commit that was loaded")
     started: str = Field(description="UTC, ISO 8601")
-    seconds: Magnitude = Field(description="wall time of the whole block, over all its sittings")
+    seconds: Magnitude = Field(description="wall time of the whole block, of all runs that it took")
     resumed: Count | None = Field(
         default=None, description="times it was resumed from a checkpoint"
     )

@@ -32,9 +32,9 @@ def interruptible(notify: Callable[[str], None]) -> Iterator[Interruption]:
         found.asked = True
         notify("stopping after this step, with a checkpoint; interrupt again to stop at once")
 
-    # A signal that this process ignores is heard by the one that started it.
-    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ask) for number in heard}
+    # A signal that this process ignores is for the one that started it.
+    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in handled}
     try:
         yield found
     finally:

@@ -68,8 +68,8 @@ class Transform:
         Raises:
             BadActivations: the sample is not [tokens, d], is not finite, or does not vary.
         """
-        own, whitens = per_token(arm.norm), arm.norm in WHITENING_NORMS
-        moments = Moments(sample.shape[-1], covariance=whitens, transform=own or "raw")
+        norm, whitens = per_token(arm.norm), arm.norm in WHITENING_NORMS
+        moments = Moments(sample.shape[-1], covariance=whitens, transform=norm or "raw")
         moments.update(sample)
         mean, variance = moments.mean, moments.variance
         check_varies(float(mean.norm()), float(variance.sum().sqrt()))
@@ -85,13 +85,13 @@ class Transform:
         center = centers[arm.center]
         if arm.norm == "average":
             return cls(center, math.sqrt(sample.shape[1]) / _average_norm(sample, center))
-        spread = _median_square(sample, median, matrix, own)
+        spread = _median_square(sample, median, matrix, norm)
         point = median if matrix is None else median @ matrix
         if spread <= _SAME * float(point.square().sum()):
             # Most tokens are one and the same vector: what varies at all sets the scale.
             spread = float(variance.sum())
         scale = math.sqrt(sample.shape[1] / spread)
-        return cls(center, scale, matrix, inverse, own)
+        return cls(center, scale, matrix, inverse, norm)
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
         """The same transform with its buffers in `dtype` on `device`."""

@@ -164,7 +164,7 @@ def _describe(label: str, comparison: PaperComparison, predicted: Sequence[Predi
     """One table's comparison for a reader; with what is predicted of its rows, where that is."""
     from tabulate import tabulate
 
-    foretold = {(each.model, each.layer, each.column): each for each in predicted}
+    by_row = {(each.model, each.layer, each.column): each for each in predicted}
     lines = [f"{label}: {len({(p.model, p.layer) for p in comparison.pairs})} layers matched"]
     offset = f"{comparison.layer_offset:+d}" if comparison.layer_offset else ""
     lines.append(f"note: their layer l is read as our layer l{offset}")
@@ -174,12 +174,12 @@ def _describe(label: str, comparison: PaperComparison, predicted: Sequence[Predi
             (
                 *(p.model, p.layer, p.paper_layer, p.column),
                 *(f"{p.ours:.4g}", f"{p.theirs:.4g}", f"{p.difference:+.4g}"),
-                *_foretold(foretold.get((p.paper_model, p.paper_layer, p.column))),
+                *_predicted_of(by_row.get((p.paper_model, p.paper_layer, p.column))),
             )
             for p in comparison.pairs
         ]
         headers = ["model", "layer", "their layer", "column", "ours", "theirs", "difference"]
-        headers += ["predicted", "its error"] if foretold else []
+        headers += ["predicted", "its error"] if by_row else []
         lines.append(tabulate(rows, headers, disable_numparse=True))
         summary = [
             (
@@ -197,7 +197,7 @@ def _describe(label: str, comparison: PaperComparison, predicted: Sequence[Predi
     return "\n".join([*lines, *_unmatched(comparison)])
 
 
-def _foretold(found: Predicted | None) -> tuple[str, ...]:
+def _predicted_of(found: Predicted | None) -> tuple[str, ...]:
     if found is None:
         return ()
     return f"{found.predicted:.4g}", f"{found.predicted - found.theirs:+.4g}"

@@ -36,7 +36,7 @@ class Engine(Protocol):
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: Progress
     ) -> Iterator[Record]:
-        """The records of those of the blocks that are this process's to see to."""
+        """The records of those of the blocks that this process measures."""
 
     def finish(self) -> None:
         """Waits until every process of the run is done."""

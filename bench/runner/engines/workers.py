@@ -1,7 +1,7 @@
 """Blocks in several processes of this machine, one block each at a time.
 
 A worker is sent blocks, and sends what it has to say: steps done, notes, records. It ignores
-Ctrl-C, which a terminal sends to every process: this process hears it, and asks the workers to
+Ctrl-C, which a terminal sends to every process: this process handles it, and asks the workers to
 stop, which they do after the step they are in, with a checkpoint.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Whether processes can begin as copies, and that is safe: on macOS system libraries object.
 _COPIES = sys.platform == "linux"
 
-# What a worker is after a message: at work, through with its block, or ended.
+# What a worker is after a message: at work, done with its block, or ended.
 WorkerState = Literal["busy", "idle", "gone"]
 
 # Seconds between two messages about steps: a bar needs no more.
@@ -57,7 +57,7 @@ class _Worker:
 class WorkersEngine:
     """`workers` processes; they share this one's threads, and a machine's devices in turn.
 
-    A process that is through with its block takes the next one: to start one costs seconds.
+    A process that is done with its block takes the next one: to start one costs seconds.
     """
 
     leads = True
@@ -82,7 +82,7 @@ class WorkersEngine:
                 while waiting and (idle or free):
                     worker = idle.pop() if idle else self._start(free.pop(0), settings)
                     running[worker.connection] = worker
-                    # One whose process has just ended says so when it is heard.
+                    # One whose process has just ended is noticed when its connection is read.
                     with suppress(BrokenPipeError):
                         worker.take(waiting.pop(0))
                     progress.describe(f"{len(running)} blocks")
