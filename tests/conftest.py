@@ -9,6 +9,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from zoo.registry import Registry, load_registry
+
 # Property tests draw the same cases on each run in CI, and new ones elsewhere; a second each.
 hypothesis.settings.register_profile(
     "quick", max_examples=40, deadline=None, database=None, derandomize="CI" in os.environ
@@ -50,3 +52,9 @@ def bench(
 def tiny() -> list[str]:
     """Options for a run that takes a second."""
     return [part for setting in TINY for part in ("--set", setting)]
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """The cards of the package, fresh for each test."""
+    return load_registry()

@@ -14,7 +14,6 @@ from zoo.errors import BadActivations
 
 # Below this ||mu|| / ||sigma|| there is no mean for the bias to learn, only sampling noise.
 LEAST_GAMMA = 0.05
-NO_MEAN = "the arm's own mean is nothing beside the spread: the bias has nothing to learn"
 
 _CHUNK, _ELEMENTS = 4096, 2**23
 
@@ -112,7 +111,7 @@ def bias_target(sae: SAE, x: Tensor) -> Tensor | None:
     """mu / ||mu||^2 [d] in float64: its inner product with the bias is the share learned.
 
     mu is the mean of the tokens x [tokens, d] in the arm's transformed space. None where there is
-    no mean to learn (`NO_MEAN`), as in an arm centered on it.
+    no mean to learn: it is nothing beside the spread, as in an arm centered on it.
     """
     total = torch.zeros(sae.width, dtype=torch.float64, device=x.device)
     for rows in x.split(_CHUNK):

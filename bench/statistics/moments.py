@@ -207,28 +207,12 @@ class Moments:
         self.transform: Normalisation = transform
         self._buffer = BlockBuffer(width)
         self._keeps_covariance = covariance
-        self._count = 0
         self._sums: _Sums | None = None
 
     def update(self, x: Tensor) -> None:
         """Add tokens x [tokens, width]. Raises BadActivations on a bad shape, dtype or value."""
         for block in self._buffer.push(x):
             self.absorb(block)
-
-    def merge(self, other: Moments) -> None:
-        """Add everything that `other` has seen; `other` is left as it was, but for its buffer.
-
-        Raises:
-            ValueError: `other` is of another width or transform, or one keeps no covariance.
-        """
-        if (self.width, self.transform) != (other.width, other.transform):
-            raise ValueError("only moments of one width and transform can be merged")
-        if self._keeps_covariance != other._keeps_covariance:
-            raise ValueError("moments with and without covariance cannot be merged")
-        theirs = other._flushed()
-        if theirs is not None:
-            ours = self._flushed()
-            self._add(theirs.to(ours.mean.device if ours else theirs.mean.device))
 
     def absorb(self, block: Tensor) -> None:
         """Add one finite float64 block of tokens, not yet transformed; see `BlockBuffer`."""
@@ -323,21 +307,6 @@ class _Sums:
         mean, second, third, fourth = _centered(count, *powers)
         cross = None if deviations is None else _gram(deviations.sub_(mean))
         return cls(count, mean + shift, second, third, fourth, cross)
-
-    def to(self, device: torch.device) -> _Sums:
-        """A copy on the device."""
-
-        def copy(tensor: Tensor) -> Tensor:
-            return tensor.to(device, copy=True)
-
-        return _Sums(
-            self.count,
-            copy(self.mean),
-            copy(self.second),
-            copy(self.third),
-            copy(self.fourth),
-            None if self.cross is None else copy(self.cross),
-        )
 
     def add(self, other: _Sums) -> None:
         """Merge: Pebay (2008), equations 2.1 and 3.1 to 3.3; `cross` goes as `second` does."""

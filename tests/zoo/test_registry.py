@@ -14,11 +14,6 @@ from zoo.errors import BadCard, UnknownName, UsageError
 from zoo.registry import DEFAULT_SUITE, Registry, load_registry
 
 
-@pytest.fixture
-def registry() -> Registry:
-    return load_registry()
-
-
 def _folder(folder: Path, **changes: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_card(folder, HUB_CARD | changes)

@@ -21,11 +21,6 @@ from zoo.files import content_hash
 from zoo.registry import Registry, load_registry
 
 
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return load_registry()
-
-
 def _plan(
     registry: Registry, models: Sequence[str] = ("tiny-esm2",), **changes: Any
 ) -> list[Block]:
