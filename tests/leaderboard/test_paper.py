@@ -356,17 +356,17 @@ def test_a_binary_file_and_an_absent_one(tmp_path):
 
 
 def test_the_command(bench, tmp_path):
-    records = make_grid(models=["gpt2"], layers=[1, 2, 3, 4], arms=["raw", "centered"])
+    records = make_grid(models=["gpt2"], layers=[0, 1, 2, 3], arms=["raw", "centered"])
     write_records(tmp_path / "runs", records)
-    rows = [f"gpt2,{layer},768,{layer},0.4,300.5,12.5,0,1,language" for layer in (2, 3, 4, 5, 6, 8)]
-    table = write_table(tmp_path, *rows, "gpt5,1,1,1,1,1,1,1,1,language")
+    rows = [f"gpt2,{layer},768,{layer},0.4,300.5,12.5,0,1,language" for layer in (1, 2, 3, 4, 5, 7)]
+    table = write_table(tmp_path, *rows, "gpt5,0,1,1,1,1,1,1,1,language")
     code, out, _ = bench("compare-paper", "--init-stats", str(table))
     assert code == 0
     assert "at initialisation: 4 layers matched" in out
     assert "note: their layer l is read as our layer l-1" in out
     assert "note: N is" in out
-    assert "not measured here: 2 rows: gpt2 6, 8" in out
-    assert "unknown here: 1 rows: gpt5 1" in out
+    assert "not measured here: 2 rows: gpt2 5, 7" in out
+    assert "unknown here: 1 rows: gpt5 0" in out
     assert "0.914" in out
     assert "0.89" in out
     assert "predicted from two numbers of a row, against the row" in out
@@ -376,7 +376,7 @@ def test_the_command(bench, tmp_path):
     found = document["tables"]["at initialisation"]
     gammas = [pair for pair in found["pairs"] if pair["column"] == "gamma"]
     assert [(p["layer"], p["paper_layer"], p["theirs"]) for p in gammas] == [
-        (1, 2, 2), (2, 3, 3), (3, 4, 4), (4, 5, 5)
+        (0, 1, 1), (1, 2, 2), (2, 3, 3), (3, 4, 4)
     ]  # fmt: skip
     assert all(p["difference"] == p["ours"] - p["theirs"] for p in found["pairs"])
     assert [row["model"] for row in found["unmatched"]] == ["gpt2", "gpt2", "gpt5"]
@@ -389,10 +389,10 @@ def test_the_command(bench, tmp_path):
 
 
 def test_both_tables(bench, tmp_path):
-    write_records(tmp_path / "runs", make_grid(models=["gpt2"], layers=[5], arms=["raw"]))
+    write_records(tmp_path / "runs", make_grid(models=["gpt2"], layers=[3], arms=["raw"]))
     trained = tmp_path / "trained.csv"
-    trained.write_text("model,layer,dead_pct_init_baseline,dead_pct_final_baseline\nGPT-2,6,4,0\n")
-    table = write_table(tmp_path, "gpt2,6,768,0.5,0.4,300.5,1.25,0,,language")
+    trained.write_text("model,layer,dead_pct_init_baseline,dead_pct_final_baseline\nGPT-2,4,4,0\n")
+    table = write_table(tmp_path, "gpt2,4,768,0.5,0.4,300.5,1.25,0,,language")
     code, out, _ = bench("compare-paper", "--init-stats", str(table), "--trained", str(trained))
     assert code == 0
     assert "at initialisation: 1 layers matched" in out
