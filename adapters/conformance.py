@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.base import ActivationBatch, Adapter, Inputs, length_of
+from adapters.card_checks import disagreements
 from adapters.registry import open_adapter
 from adapters.taps import pick
 from zoo.cards import Card
@@ -150,6 +151,15 @@ def _joined(batches: list[ActivationBatch]) -> ActivationBatch:
 
 
 # -------------------------------------------------------------------------------------- checks
+
+
+def _card(subject: _Subject) -> str:
+    """The card's task, layers and number of parameters are the checkpoint's."""
+    found = disagreements(subject.adapter)
+    if found:
+        raise _Failed("; ".join(found))
+    said = subject.adapter.card.parameters
+    return f"{said:,} parameters, as the card says" if said else "the card counts no parameters"
 
 
 def _shapes(subject: _Subject) -> str:
@@ -328,6 +338,7 @@ def _determinism(subject: _Subject) -> str:
 
 
 _CHECKS: tuple[tuple[str, Callable[[_Subject], str]], ...] = (
+    ("card", _card),
     ("shapes", _shapes),
     ("residual stream", _residual_stream),
     ("early stop", _early_stop),

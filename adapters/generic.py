@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from adapters import compat
+from adapters.card_checks import wrong_task
 from adapters.language import CausalLanguage
 from zoo import hub
 from zoo.cards import HUB_ID, Card, Checkpoint, Tap, TokenRule
@@ -160,17 +161,9 @@ def _config(source: NamedCheckpoint) -> Any:
 
 def _check_task(source: NamedCheckpoint, kind: str, config: Any) -> None:
     """Refuses a model of another kind: what a window's tokens see would be misunderstood."""
-    from transformers.models.auto import modeling_auto
-
-    tables = {
-        "hf-causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        "hf-masked": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    }
-    endings = ("ForMaskedLM",) if kind == "hf-causal" else ("ForCausalLM", "LMHeadModel")
-    heads = [name for name in config.architectures or () if name.endswith(endings)]
-    if config.model_type not in tables[kind] or heads:
-        what = heads[0] if heads else f"a {config.model_type}"
-        raise source.refused(f"it is {what}, not what {kind} is for", "the adapter that reads it")
+    wrong = wrong_task(kind, config.model_type, config.architectures or ())
+    if wrong is not None:
+        raise source.refused(wrong, "the adapter that reads it")
     if config.model_type == "esm":
         raise source.refused(
             "an ESM model reads proteins or DNA, not text", "adapter: esm2 or adapter: dna-lm"

@@ -44,7 +44,7 @@ def check_tensors(card: Card, folder: Path, model: nn.Module) -> None:
     """
     known = dict([*model.named_parameters(), *model.named_buffers()])
     prefix = str(getattr(model, "base_model_prefix", "") or "model")
-    for stored in _stored(weight_files(card, folder)):
+    for stored in stored_tensors(weight_files(card, folder)):
         tensor = _match(stored.name, known, prefix)
         if tensor is None or not tensor.is_floating_point():
             continue
@@ -99,7 +99,8 @@ def _match(name: str, known: dict[str, Tensor], prefix: str) -> Tensor | None:
     return next((known[each] for each in names if each in known), None)
 
 
-def _stored(files: Iterable[Path]) -> Iterator[Stored]:
+def stored_tensors(files: Iterable[Path]) -> Iterator[Stored]:
+    """The tensors of some files of weights, without their values."""
     for path in files:
         if path.suffix == ".safetensors":
             yield from _in_safetensors(path)

@@ -39,7 +39,8 @@ class Architecture:
 
     def card(self, card: Card) -> Card:
         """The card, for the tiny checkpoint; kernels for CUDA only are not among the tiny ones."""
-        content = card.model_dump(exclude_none=True) | {"context": 16, "device": "any"}
+        changed = {"context": 16, "device": "any", "parameters": 0}
+        content = card.model_dump(exclude_none=True) | changed
         if card.checkpoint.remote_code:
             content["requires"] = ()  # of the code that a stand-in stands for
         content["tap"] = content["tap"] | {"width": self.width, "layers": self.layers}

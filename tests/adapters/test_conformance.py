@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adapters import Adapter, CheckResult, Inputs, check, open_adapter
+from adapters.card_checks import disagreements
 from adapters.language import CausalLanguage, MaskedLanguage
 from tests.adapters.tiny import FAMILIES, SENTENCES, make_card
 from zoo.cards import Card
@@ -170,3 +174,39 @@ def test_examples_without_tokens_are_not_a_pass(checkpoint: Callable[[str], Path
     [result] = check(lambda: open_adapter(make_card(), weights=folder), ["", ""])
     assert not result.ok
     assert result.detail == "the examples give no tokens to check with"
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "says"),
+    [
+        (
+            "gpt-neox",
+            {"adapter": "hf-masked"},
+            "it is GPTNeoXForCausalLM, not what hf-masked is for",
+        ),
+        ("gpt-neox", {"parameters": 11111}, "parameters, the card says 11,111"),
+        ("bert", {"adapter": "hf-causal"}, "it is BertForMaskedLM, not what hf-causal is for"),
+    ],
+)
+def test_a_card_that_says_what_the_checkpoint_is_not(
+    family: str, changes: dict[str, Any], says: str, checkpoint: Callable[[str], Path]
+) -> None:
+    card = FAMILIES[family].card.model_copy(update=changes)
+    results = check(lambda: open_adapter(card, weights=checkpoint(family)), SENTENCES)
+    (failed,) = [result for result in results if not result.ok]
+    assert failed.name == "card"
+    assert re.search(says, failed.detail), failed.detail
+
+
+def test_parameters_may_be_counted_with_the_head_that_is_stored(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoint("gpt2"), tmp_path / "with head"))
+    weights = load_file(folder / "model.safetensors")
+    loaded = sum(tensor.numel() for tensor in weights.values())
+    head = torch.zeros(200, 48)
+    save_file(weights | {"lm_head.weight": head}, folder / "model.safetensors", {"format": "pt"})
+    for said, fine in ((loaded, True), (loaded + head.numel(), True), (2 * loaded, False)):
+        card = FAMILIES["gpt2"].card.model_copy(update={"parameters": said})
+        found = disagreements(open_adapter(card, weights=folder))
+        assert (found == []) is fine, said
