@@ -25,6 +25,7 @@ from zoo.cards import HUB_ID, Card, Checkpoint, Tap, TokenRule
 from zoo.dumps import slug
 from zoo.errors import BadReference, BenchError, MissingExtra
 from zoo.files import user_path
+from zoo.registry import load_registry
 
 # A branch, tag or commit, or nothing.
 _REVISION = r"([A-Za-z0-9][A-Za-z0-9._/-]{0,199})?"
@@ -123,7 +124,13 @@ def _language(kind: str, target: str) -> Card:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
     rule = "special tokens left out"
-    if kind == "hf-causal" and not _begins_with_special(source, card):
+    known = _carded(source, kind)
+    if known is not None:
+        card = card.model_copy(
+            update={key: getattr(known, key) for key in ("tokens", "context", "corpus")}
+        )
+        rule = f"windows and tokens as the card {known.id} has them"
+    elif kind == "hf-causal" and not _begins_with_special(source, card):
         card = card.model_copy(update={"tokens": TokenRule(skip_first=1)})
         rule += ", and the first token of a window (an attention sink)"
     summary = (
@@ -132,6 +139,13 @@ def _language(kind: str, target: str) -> Card:
         "parameters"
     )
     return card.model_copy(update={"summary": summary})
+
+
+def _carded(source: NamedCheckpoint, kind: str) -> Card | None:
+    """The zoo's card of the same repository: a name for it must not decide what is measured."""
+    cards = load_registry().cards.values() if source.checkpoint.source == "hub" else ()
+    same = (c for c in cards if c.checkpoint.hub == source.checkpoint.hub and c.adapter == kind)
+    return next(same, None)
 
 
 def _origin(source: NamedCheckpoint) -> str:

@@ -45,6 +45,22 @@ def reference_cards(reference: str) -> list[Card]:
     return make(target)
 
 
+# What a person still has to find out for a card that was inferred.
+_TO_FIND = "Read the repository's page for the licence, and say in `tried` what you saw working."
+
+
+def written_card(card: Card) -> str:
+    """The card as YAML, without the keys that are as they are by default."""
+    import yaml
+
+    content = card.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    inferred = "inferred by `bench card` from the checkpoint's configuration and tokenizer"
+    content["sources"] = {"tap, tokens, context, parameters": inferred}
+    content["notes"] = _TO_FIND
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=96)
+    return text
+
+
 def dump(folder: str) -> list[Card]:
     """One card per stream of a folder of activations."""
     from zoo.dumps import dump_cards

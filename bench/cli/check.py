@@ -45,7 +45,8 @@ def command(
     """Check MODEL's card and adapter on a few examples of its corpus.
 
     Its task, layers and parameters, shapes, the residual stream, early stop, padding and batch-size
-    invariance, the token rule, the exact cut, hooks gone, determinism. Exit code 1 if a check fails.
+    invariance, the token rule, the exact cut, hooks gone, determinism. Exit code 1 if a check
+    fails.
     """
     from adapters import check, open_adapter
     from adapters.references import is_reference

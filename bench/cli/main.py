@@ -50,6 +50,7 @@ COMMANDS = {
     "check": Command(
         "Conformance of a model's adapter and card, on a little data.", "bench.cli.check:command"
     ),
+    "card": Command("Write the card of a checkpoint that has none.", "bench.cli.card:command"),
     "fetch": Command(
         "Download checkpoints ahead, for machines without network.", "bench.cli.fetch:command"
     ),

@@ -321,3 +321,86 @@ def test_an_unpinned_card_is_planned_at_a_commit(
     assert {spec.weights for spec in block.specs} == {f"hub:some/tiny@{COMMIT}"}
     assert block.card.checkpoint.revision == COMMIT
     shutil.rmtree(tmp_path / "cards")
+
+
+# ------------------------------------------------------------------- with and without a card file
+
+
+@pytest.mark.parametrize(("family", "kind"), [("gpt2", "hf-causal"), ("bert", "hf-masked")])
+def test_a_model_gives_the_same_numbers_with_the_card_that_bench_card_writes(
+    family: str,
+    kind: str,
+    bench: Bench,
+    tiny: list[str],
+    checkpoint: Callable[[str], Path],
+) -> None:
+    reference = f"{kind}:{checkpoint(family)}"
+    code, out, err = bench("card", reference, "--to", "cards/mine.yaml")
+    assert code == 0, err
+    assert out == "cards/mine.yaml\n"
+    (card,) = reference_cards(reference)
+    assert FAMILIES[family].card.tap.blocks[0] in Path("cards/mine.yaml").read_text()
+    for options in (["--model", reference], ["--model", card.id, "--cards", "cards"]):
+        name = f"out{len(options)}"
+        code, _, err = bench("run", *options, "--layer", "1", "--output", name, *tiny)
+        assert code == 0, err
+    found = [
+        {path.name: json.loads(path.read_text())["result"] for path in Path(name).rglob("*.json")}
+        for name in ("out2/records", "out4/records")
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
+
+
+def test_a_repository_that_has_a_card_is_measured_as_the_card_says(
+    hub: Hub, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import adapters.generic
+    from zoo.registry import load_registry
+
+    hub.repositories["some/tiny"] = Repository(checkpoint("gpt2"))
+    (inferred,) = reference_cards("hf-causal:some/tiny")
+    card = FAMILIES["gpt2"].card
+    place = {"source": "hub", "hub": "some/tiny"}
+    written = type(card).model_validate(card.model_dump() | {"checkpoint": place, "context": 24})
+    registry = load_registry()
+    registry = type(registry)(**vars(registry) | {"cards": registry.cards | {"mine": written}})
+    monkeypatch.setattr(adapters.generic, "load_registry", lambda: registry)
+    (same,) = reference_cards("hf-causal:some/tiny")
+    assert (inferred.context, inferred.tokens.skip_first) == (64, 1)
+    assert (same.context, same.tokens) == (24, written.tokens)
+    assert "as the card tiny has them" in same.summary
+    first, second = (
+        next(open_adapter(each).activations([1], SENTENCES, batch_size=3))
+        for each in (same, written)
+    )
+    assert torch.equal(first.by_layer[1], second.by_layer[1])
+
+
+def test_a_card_is_written_of_a_timm_model(bench: Bench, checkpoint: Callable[[str], Path]) -> None:
+    from zoo.cards import Card, read_model
+
+    reference = f"timm:{checkpoint('timm-vit')}"
+    assert bench("card", reference, "--to", "mine.yaml")[0] == 0
+    (card,) = reference_cards(reference)
+    written = read_model(Card, Path("mine.yaml"))
+    keys = ("id", "tap", "tokens", "context", "parameters", "options", "checkpoint", "adapter")
+    assert all(getattr(written, key) == getattr(card, key) for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["gpt2"], "'gpt2' has a card already. Name one as hf-causal:OWNER/NAME."),
+        (["hf-causal:DIR", "--to", "card.txt"], "card.txt is no name of a card"),
+        (["hf-causal:DIR", "--to", "there.yaml"], "there.yaml exists"),
+    ],
+)
+def test_a_card_that_cannot_be_written_says_why(
+    arguments: list[str], says: str, bench: Bench, checkpoint: Callable[[str], Path]
+) -> None:
+    Path("there.yaml").write_text("mine", encoding="utf-8")
+    folder = str(checkpoint("gpt2"))
+    code, _, err = bench("card", *(word.replace("DIR", folder) for word in arguments))
+    assert code == 2
+    assert says in err
