@@ -87,6 +87,7 @@ def test_the_family_templates_pass_the_checks(
     monkeypatch.setattr(registry, "adapter_entries", lambda: entries)
     card = yaml.safe_load(template("card")) | {"adapter": "mine", "id": "my-own"} | more
     card["checkpoint"]["path"] = "weights"
+    card["parameters"] = 0
     card["tap"] |= tap
     (tmp_path / "cards" / "weights").mkdir(parents=True)
     (tmp_path / "cards" / "my-own.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")

@@ -201,7 +201,11 @@ class Card(Strict):
         ge=1, le=10**9, description="longest example, in tokens (bins for DNA trunks)"
     )
     extra: str | None = Field(default=None, description="dependency extra of gammabench")
-    parameters: int = Field(ge=0, le=10**15)
+    parameters: int = Field(
+        ge=0,
+        le=10**15,
+        description="of the model as it is loaded, or with the head that is stored; 0: not counted",
+    )
     device: Literal["any", "cuda"] = "any"
     requires: tuple[Requirement, ...] = Field(
         default=(), description="packages that the model's code needs, with versions where it must"
