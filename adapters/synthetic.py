@@ -24,6 +24,10 @@ class Options:
     features: number of features. active: expected number of active ones per token.
     spectrum: exponent s of the features' frequencies, p_j proportional to (j + 1)^-s; 0 makes
         them equally frequent.
+    rank: how many dimensions the features fill: the size of their coordinates along random axes
+        falls as exp(-j / rank), to a hundredth at least; None lets them fill all alike.
+    massive: share of the tokens that are massive: one fixed direction, `massive_norm` times the
+        expected norm of the others, give or take a fifth. gamma is that of the others.
     seed: of the features, of the mean's direction, and of every draw.
     """
 
@@ -31,6 +35,9 @@ class Options:
     features: int
     active: float
     spectrum: float = 0.0
+    rank: float | None = None
+    massive: float = 0.0
+    massive_norm: float = 100.0
     seed: int = 0
 
     @classmethod
@@ -43,6 +50,13 @@ class Options:
             raise BadCard(f"card {card.id!r}: options: {reason}") from None
         if options.features < 1 or options.active <= 0 or options.gamma < 0:
             raise BadCard(f"card {card.id!r}: options: gamma, features and active must be positive")
+        if options.rank is not None and options.rank <= 0:
+            raise BadCard(f"card {card.id!r}: options: rank must be positive")
+        if not 0 <= options.massive < 0.5 or options.massive_norm <= 0:
+            raise BadCard(
+                f"card {card.id!r}: options: massive must be a share below one half, and "
+                "massive_norm positive"
+            )
         if options.frequencies.max() > 1:
             raise BadCard(
                 f"card {card.id!r}: options.active {options.active} would make a feature active "
@@ -100,12 +114,28 @@ class SyntheticAdapter(Adapter):
     @functools.cached_property
     def truth(self) -> Tensor:
         """The features, unit norm, float32 [features, width]."""
-        shape = (self.options.features, self.card.tap.width)
-        return nn.functional.normalize(torch.from_numpy(self._normal(0, shape)), dim=1).float()
+        width = self.card.tap.width
+        features = torch.from_numpy(self._normal(0, (self.options.features, width)))
+        if self.options.rank is not None:
+            sizes = torch.arange(width).double().div(-self.options.rank).exp().clamp(min=0.01)
+            axes = torch.linalg.qr(torch.from_numpy(self._normal(3, (width, width)))).Q
+            features = (features * sizes) @ axes
+        return nn.functional.normalize(features, dim=1).float()
+
+    @functools.cached_property
+    def sigma(self) -> float:
+        """The expected ||sigma|| of the tokens that are not massive."""
+        p = self.options.frequencies
+        return math.sqrt((p / 3 - p**2 / 4).sum())
+
+    @functools.cached_property
+    def _sink(self) -> Tensor:
+        """The direction of massive tokens, unit norm, float32 [width]."""
+        direction = torch.from_numpy(self._normal(4, (self.card.tap.width,)))
+        return (direction / direction.norm()).float()
 
     def load(self) -> nn.Module:
-        p = self.options.frequencies
-        sigma = math.sqrt((p / 3 - p**2 / 4).sum())
+        p, sigma = self.options.frequencies, self.sigma
         signal = torch.from_numpy(p / 2) @ self.truth.double()
         direction = torch.from_numpy(self._normal(1, (self.card.tap.width,)))
         mean = self.options.gamma * sigma * direction / direction.norm() - signal
@@ -118,7 +148,13 @@ class SyntheticAdapter(Adapter):
         shape = (self.card.context, self.options.features)
         active = random.random(shape) < self.options.frequencies
         values = (active * random.random(shape)).astype(np.float32)
-        return [torch.from_numpy(values) @ self.truth]
+        tokens = torch.from_numpy(values) @ self.truth
+        if self.options.massive:
+            chosen = random.random(self.card.context) < self.options.massive
+            norm = self.options.massive_norm * self.sigma * math.hypot(self.options.gamma, 1)
+            sizes = norm * random.uniform(0.8, 1.2, size=(int(chosen.sum()), 1))
+            tokens[torch.from_numpy(chosen)] = torch.from_numpy(sizes).float() * self._sink
+        return [tokens]
 
     def inputs(self, items: list[Tensor]) -> Inputs:
         x = torch.stack(items)

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from bench.records.schema import Record
 from bench.records.store import OnBad, RecordStore
+from leaderboard.cures import compared
 from leaderboard.figures.pictures import Picture, pictures
 from leaderboard.figures.store import figure_problems, listed_figures, paths, update_figures
 from leaderboard.groups import Group, group_records
+from leaderboard.markdown.cures import cures_page
 from leaderboard.markdown.domain import domain
 from leaderboard.markdown.model import model
 from leaderboard.markdown.overview import overview
-from leaderboard.page_names import domain_page, model_page
+from leaderboard.page_names import CURES, domain_page, model_page
 from leaderboard.web.page import page_files
 from zoo.errors import UsageError
 from zoo.files import remove, write_atomically
@@ -125,6 +127,9 @@ def _groups(output: Path, on_bad: OnBad | None) -> list[Group]:
 def _pages(groups: Sequence[Group], shown: Sequence[Picture]) -> dict[str, str]:
     """All pages, with the pictures shown."""
     pages = {"README.md": overview(groups, shown)}
+    found = cures_page(groups, shown)
+    if found is not None:
+        pages[CURES] = found
     for name, members in _by(groups, "domain").items():
         pages[domain_page(name)] = domain(name, members)
     for name, members in _by(groups, "model").items():
@@ -135,7 +140,13 @@ def _pages(groups: Sequence[Group], shown: Sequence[Picture]) -> dict[str, str]:
 def _names(groups: Sequence[Group]) -> list[str]:
     """The paths of all pages."""
     domains = [domain_page(name) for name in _by(groups, "domain")]
-    return ["README.md", *domains, *(f"models/{model_page(name)}" for name in _by(groups, "model"))]
+    cured = [CURES] if compared(groups) else []
+    return [
+        "README.md",
+        *cured,
+        *domains,
+        *(f"models/{model_page(name)}" for name in _by(groups, "model")),
+    ]
 
 
 def _by(groups: Iterable[Group], attribute: str) -> dict[str, list[Group]]:

@@ -13,6 +13,10 @@ _SAFE_NAME = re.compile(
 )
 
 
+# The page of remedies.
+CURES = "cures.md"
+
+
 def domain_page(domain: str) -> str:
     """The file name of a domain's page."""
     return f"{domain if domain in DOMAINS else _hashed(domain)}.md"

@@ -384,6 +384,11 @@ class Record(_Part):
     agreement: Agreement | None = Field(
         default=None, description="with other seeds; absent where the block had one only"
     )
+    step_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        description="mean time of a training step of this SAE, its arms taking turns; on a CPU",
+    )
     digest: str = Field(default="", description="of everything else in the file, as it was written")
 
     @model_validator(mode="after")
@@ -400,9 +405,10 @@ class Record(_Part):
 
     def comparable(self) -> dict[str, Any]:
         """What an undisturbed run on the same machine gives again, whatever else is in its block:
-        all but the provenance and the agreement with other seeds.
+        all but the provenance, the agreement with other seeds, and how long a step took.
         """
-        return self.model_dump(mode="json", exclude={"digest", "provenance", "agreement"})
+        others = {"digest", "provenance", "agreement", "step_seconds"}
+        return self.model_dump(mode="json", exclude=others)
 
 
 def make_record(
@@ -411,6 +417,7 @@ def make_record(
     provenance: Provenance,
     agreement: Agreement | None = None,
     published_layer: int | None = None,
+    step_seconds: float | None = None,
 ) -> Record:
     """The record of a measured or failed cell."""
     ok = isinstance(outcome, Result)
@@ -424,4 +431,5 @@ def make_record(
         failure=None if isinstance(outcome, Result) else Failure.of(outcome),
         provenance=provenance,
         agreement=agreement,
+        step_seconds=step_seconds,
     )

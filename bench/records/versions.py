@@ -44,6 +44,7 @@ def lift_1_to_2(record: Document) -> Document:
             _lift_training(result["training"])
     record["published_layer"] = None
     record.setdefault("agreement", None)
+    record["step_seconds"] = None
     record["provenance"].setdefault("resumed", None)
     record["provenance"].setdefault("notes", [])
     return record

@@ -89,6 +89,7 @@ def measure_block(
             attempt.provenance,
             attempt.agreements.get(spec.hash),
             block.published.get(spec.layer),
+            attempt.step_seconds.get(spec.hash),
         )
 
 
@@ -98,6 +99,7 @@ class _Attempt:
 
     outcomes: Outcomes
     agreements: dict[str, Agreement]
+    step_seconds: dict[str, float | None]
     provenance: Provenance
     out_of_memory: bool
 
@@ -106,6 +108,7 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
     """Measures a block. Raises `OutputError` and `KeyboardInterrupt` alone."""
     outcomes: Outcomes = {}
     found_agreements: dict[str, Agreement] = {}
+    step_seconds: dict[str, float | None] = {}
     adapter: Adapter | None = None
     revision, out_of_memory = None, False
     with _threads(block), fast_matmul(settings.device) as matmul:
@@ -119,7 +122,9 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
                 depth=block.depth,
             )
             revision = adapter.revision
-            found_agreements = _measure(block, adapter, outcomes, settings, clock, counter)
+            cells = _measure(block, adapter, outcomes, settings, clock, counter)
+            found_agreements = agreements(cells)
+            step_seconds = {cell.spec.hash: cell.step_seconds for cell in cells}
         except OutputError:
             raise
         except Exception as error:
@@ -138,7 +143,7 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
             matmul=matmul.precision,
             revision=revision,
         )
-    return _Attempt(outcomes, found_agreements, provenance, out_of_memory)
+    return _Attempt(outcomes, found_agreements, step_seconds, provenance, out_of_memory)
 
 
 class _StepCounter:
@@ -210,8 +215,8 @@ def _measure(
     settings: Settings,
     clock: Clock,
     progress: Progress,
-) -> dict[str, Agreement]:
-    """Fills `outcomes` by the cells' hashes; how far those of several seeds agree."""
+) -> list[Cell]:
+    """Fills `outcomes` by the cells' hashes; the cells that were measured."""
     assert block.corpus is not None
 
     def tell(text: str) -> None:
@@ -259,7 +264,7 @@ def _measure(
             cell.trainer.sae.save(settings.saes / name, origin)
             if cell.trainer.step_number:
                 write_features(cell, settings.saes / name)
-    return agreements([cell for cell in cells if isinstance(outcomes[cell.spec.hash], Result)])
+    return [cell for cell in cells if isinstance(outcomes[cell.spec.hash], Result)]
 
 
 def _origin(spec: Spec, block: Block, revision: str | None) -> Origin:

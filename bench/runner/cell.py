@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,7 @@ class Cell:
     checkpoints: list[TrainingCheckpoint] = field(default_factory=list)
     was_topk: Tensor = field(init=False)  # bool [n], dead by TopK at some census so far
     masked: Tensor | int = 0  # training tokens that the arm left out so far
+    seconds: float = 0.0  # in training steps
     bias: BiasClock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +71,9 @@ class Cell:
             self.masked = masked + self.masked
         if self.untrained is not None:
             self.untrained.look(batch, self.trainer.step_number)
+        start = time.perf_counter()
         loss = self.trainer.step(batch).loss
+        self.seconds += time.perf_counter() - start
         self.bias.look(self.trainer.step_number)
         return loss
 
@@ -91,6 +95,13 @@ class Cell:
             )
         )
 
+    @property
+    def step_seconds(self) -> float | None:
+        """The mean of its training steps; None on a device, which does not wait for them."""
+        steps = self.trainer.step_number
+        on_cpu = self.trainer.sae.b.device.type == "cpu"
+        return self.seconds / steps if steps and on_cpu else None
+
     def fates(self, born_dead: Tensor, found: Census) -> revival.FateMasks:
         """What has become of features born dead, bool [n], by a census taken now."""
         clock, steps = self.trainer.clock, self.trainer.step_number
@@ -108,6 +119,7 @@ class Cell:
             "checkpoints": [point.model_dump() for point in self.checkpoints],
             "was_topk": self.was_topk,
             "masked": int(self.masked),
+            "seconds": self.seconds,
             "bias_reached": self.bias.reached,
             "untrained": None if self.untrained is None else self.untrained.state_dict(),
         }
@@ -119,7 +131,7 @@ class Cell:
             TrainingCheckpoint.model_validate(point) for point in state["checkpoints"]
         ]
         self.was_topk.copy_(state["was_topk"])
-        self.masked = state["masked"]
+        self.masked, self.seconds = state["masked"], state["seconds"]
         self.bias.reached.copy_(state["bias_reached"])
         if self.untrained is not None:
             self.untrained.load_state_dict(state["untrained"])

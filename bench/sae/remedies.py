@@ -16,13 +16,13 @@ Kind = Literal["prepare", "bias", "start", "revive", "schedule"]
 class Remedy(NamedTuple):
     """What is done, in a few words; who proposed or uses it; what must be known before training.
 
-    needs: "nothing", or what a sample of the activations has to give.
+    needs: what a sample of the activations has to give; nothing where it is empty.
     """
 
     kind: Kind
     what: str
     source: str
-    needs: str = "nothing"
+    needs: tuple[str, ...] = ()
 
 
 # By what an arm's name has of them: a center or a norm as it stands there, or a word.
@@ -31,13 +31,13 @@ REMEDIES: dict[str, Remedy] = {
         "prepare",
         "the mean is subtracted",
         "Simon, Adams and Zou 2026 (arXiv 2605.31518)",
-        "mean of a sample",
+        ("mean",),
     ),
     "geometric_median": Remedy(
         "prepare",
         "the geometric median is subtracted",
         "as a fixed center this project's; Bricken et al. 2023 start the bias there",
-        "geometric median of a sample",
+        ("geometric median",),
     ),
     "rms": Remedy(
         "prepare",
@@ -53,34 +53,34 @@ REMEDIES: dict[str, Remedy] = {
         "prepare",
         "one factor for all tokens makes their average norm sqrt(d)",
         "Conerly et al., April 2024; SAELens' expected_average_only_in",
-        "average norm of a sample",
+        ("average norm",),
     ),
     "whiten": Remedy(
         "prepare",
         "PCA whitening: principal components, scaled to unit variance",
         "SAELens' covariance_whitening",
-        "mean and covariance of a sample",
+        ("mean", "covariance"),
     ),
     "zca": Remedy(
         "prepare",
         "ZCA whitening: the same, turned back to the original axes",
         "Bell and Sejnowski 1997",
-        "mean and covariance of a sample",
+        ("mean", "covariance"),
     ),
     "mask": Remedy(
         "prepare",
         "tokens over ten times the median norm are left out of the training",
         "this project's; such tokens: Sun et al. 2024 (arXiv 2402.17762)",
-        "median norm of a sample",
+        ("median norm",),
     ),
     "b-mean": Remedy(
-        "bias", "the decoder bias starts at the mean", "EleutherAI's sparsify", "mean of a sample"
+        "bias", "the decoder bias starts at the mean", "EleutherAI's sparsify", ("mean",)
     ),
     "b-median": Remedy(
         "bias",
         "the decoder bias starts at the geometric median",
         "Bricken et al. 2023; dictionary_learning; BioNeMo's --init-pre-bias",
-        "geometric median of a sample",
+        ("geometric median",),
     ),
     "b-fast": Remedy(
         "bias", "the decoder bias learns at `bias_rate` times the learning rate", "this project's"
@@ -89,19 +89,19 @@ REMEDIES: dict[str, Remedy] = {
         "bias",
         "the encoder bias starts at minus the mean pre-activation",
         "OpenMOSS' init_encoder_bias_with_mean_hidden_pre",
-        "mean of a sample",
+        ("mean",),
     ),
     "data": Remedy(
         "start",
         "rows start as tokens of a sample, scaled to unit norm",
         "as dictionaries do in K-SVD (Aharon, Elad and Bruckstein 2006)",
-        "n tokens",
+        ("n tokens",),
     ),
     "subspace": Remedy(
         "start",
         "rows start at random in the subspace of 99 % of the variance",
         "Active Subspace Init (arXiv 2508.16929)",
-        "covariance of a sample",
+        ("covariance",),
     ),
     "auxk": Remedy(
         "revive",

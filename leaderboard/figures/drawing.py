@@ -1,7 +1,6 @@
 """Draws pictures with matplotlib. The same picture gives the same bytes (of one matplotlib).
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), told apart with any common
-colour blindness, and every domain has a marker of its own. The background is opaque white, so that
+Every domain has a marker of its own beside its colour. The background is opaque white, so that
 a figure reads the same on a light and a dark page.
 """
 
@@ -26,6 +25,18 @@ from leaderboard.figures.axes import (
     step_grid,
     step_ticks,
 )
+from leaderboard.figures.colours import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    YELLOW,
+)
+from leaderboard.figures.cures import draw_cures
 from leaderboard.figures.pictures import Picture
 from leaderboard.groups import CENTERED, RAW, WHITENED
 
@@ -33,10 +44,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
-
-BLACK, GREY = "#222222", "#8c8c8c"
-ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, RED, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 
 _DOMAIN_STYLES = {
     "language": (BLUE, "o"),
@@ -389,6 +396,7 @@ _DRAWERS: dict[str, Callable[[Figure, dict[str, Any]], None]] = {
     "revival": _revival,
     "bias": _bias,
     "heat": _heat,
+    "cures": draw_cures,
     "profile": _profile,
 }
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 from bench.records.schema import Fates, Record, Revival, Training, TrainingCheckpoint
 from leaderboard.columns.activations import GAMMA, GAMMA_RAW, GAMMA_RMS
 from leaderboard.columns.death import END, INIT, INIT_RELU, PREDICTED
+from leaderboard.cures import by_group, compared, cures, end_dead, error_over_best
 from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting
 from leaderboard.page_names import model_page
 from leaderboard.text import count, escape, plain
@@ -26,7 +27,9 @@ from zoo.files import content_hash
 # To be raised whenever the same data would be drawn in another way.
 DRAWING_VERSION = 4
 
-FigureKind = Literal["gamma_death", "death_training", "fates", "revival", "bias", "heat", "profile"]
+FigureKind = Literal[
+    "gamma_death", "death_training", "fates", "revival", "bias", "heat", "cures", "profile"
+]
 
 _PATHS = {"relu": "ReLU", "topk": "TopK"}
 
@@ -221,6 +224,31 @@ def _heat(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     return _picture("heat", setting, groups, "Model by layer", caption, data)
 
 
+def _cures(setting: Setting, groups: Sequence[Group]) -> Picture | None:
+    members = compared(groups)
+    if not members:
+        return None
+    found = cures(members)
+    data = {
+        "arms": [plain(cure.arm, 30) for cure in found],
+        "models": [plain(group.label, 24) for group in members],
+        "dead": [by_group(members, cure.arm, end_dead) for cure in found],
+        "fvu": [by_group(members, cure.arm, error_over_best) for cure in found],
+        "points": [
+            {
+                "arm": plain(cure.arm, 30),
+                "dead": cure.end.mean,
+                "fvu": cure.fvu.mean,
+                "cost": None if cure.cost is None else round(cure.cost, 1),
+            }
+            for cure in found
+            if cure.fvu is not None
+        ],
+    }
+    caption = "Means over seeds and layers. Blue: no other remedy is better in both. "
+    return _picture("cures", setting, members, "What cures dead features", caption, data)
+
+
 # ---------------------------------------------------------------------------------------- models
 
 
@@ -409,4 +437,5 @@ _OF_SETTINGS: tuple[Callable[[Setting, Sequence[Group]], Picture | None], ...] =
     _revival,
     _bias,
     _heat,
+    _cures,
 )

@@ -8,6 +8,7 @@ from leaderboard.columns.activations import GAMMA
 from leaderboard.columns.death import INIT
 from leaderboard.columns.kinds import Table
 from leaderboard.columns.training import SAVED_INIT
+from leaderboard.cures import compared
 from leaderboard.figures.pictures import Picture, image
 from leaderboard.groups import RAW, Group, Setting, by_setting
 from leaderboard.markdown.correlation import correlation
@@ -28,7 +29,7 @@ from leaderboard.markdown.tables import (
     ranked_rows,
 )
 from leaderboard.markdown.values import failures
-from leaderboard.page_names import domain_page
+from leaderboard.page_names import CURES, domain_page
 from leaderboard.text import DOT, count, escape, link, table
 
 _INTRODUCTION = (
@@ -62,6 +63,8 @@ def overview(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str:
         if differences[setting]:
             page.add(f"Unlike the others: {differences[setting]}.")
         page.add(counts(members))
+        if compared(members):
+            page.add(f"The remedies beside each other, with their prices: {link('cures', CURES)}.")
         shown = [each for each in pictures if each.setting == setting and each.subject is None]
         page.add(*(image(each) for each in shown[:1]))
         page.add("### By gamma", _by_gamma(page, members))

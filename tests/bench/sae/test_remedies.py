@@ -13,4 +13,5 @@ def test_every_choice_has_its_description_and_source() -> None:
     choices = (set(get_args(Center)) | set(get_args(Norm)) | words) - {"none"}
     assert set(REMEDIES) == choices
     for remedy in REMEDIES.values():
-        assert all(remedy)
+        assert all(remedy[:3])
+        assert all(remedy.needs)

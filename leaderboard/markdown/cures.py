@@ -1,0 +1,176 @@
+"""The page of remedies, `cures.md`: of settings that compare several of them with raw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bench.sae.arms import parse_arm
+from bench.sae.remedies import REMEDIES
+from leaderboard.cures import (
+    ENOUGH_DEAD,
+    ENOUGH_FVU,
+    Cure,
+    Regime,
+    compared,
+    cures,
+    regimes,
+)
+from leaderboard.figures.pictures import Picture, image
+from leaderboard.groups import Group, Spread, by_setting
+from leaderboard.markdown.layout import Page, counts, setting_line, setting_title
+from leaderboard.page_names import model_page
+from leaderboard.text import NOTHING, between, count, escape, link, number, percent, table
+from zoo.errors import UnknownName
+
+_INTRODUCTION = (
+    "What each remedy for dead features leaves dead, and at what price: the same activations, the "
+    "same batches, one remedy at a time. A remedy's number is the mean over the layers of all "
+    "models here, in parentheses its range over the seeds."
+)
+_ENOUGH = (
+    f"leaves less than {percent(ENOUGH_DEAD)} % of the features dead, at an error within "
+    f"{percent(ENOUGH_FVU - 1)} % of the best remedy's"
+)
+
+
+def cures_page(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str | None:
+    """The page's markdown; None where no setting compares remedies."""
+    page = Page("Cures")
+    page.add(_INTRODUCTION)
+    sections = by_setting(compared(groups))
+    if not sections:
+        return None
+    for setting, members in sections.items():
+        found = cures(members)
+        page.add(f"## {setting_title(setting, sections)}", setting_line(members[0]))
+        page.add(counts(members))
+        page.add(*(_sentences(found, members)))
+        page.add("### Remedies, by what is dead at the end", _remedies(page, found))
+        page.add("### Which is enough where", _regimes(page, regimes(members)))
+        shown = [each for each in pictures if each.setting == setting and each.kind == "cures"]
+        page.add(*(image(each) for each in shown))
+        page.add("### What they are", _described(found))
+    return page.render()
+
+
+def _sentences(found: Sequence[Cure], members: Sequence[Group]) -> list[str]:
+    """What the table says, in words."""
+    layers = sum(len(group.layers) for group in members)
+    everywhere = [each for each in found if each.enough == layers]
+    best = max(found, key=lambda each: each.enough, default=None)
+    if everywhere:
+        names = ", ".join(f"*{escape(each.arm)}*" for each in everywhere)
+        return [f"Enough on every layer ({_ENOUGH}): {names}."]
+    if best is None or best.enough == 0:
+        return [f"No remedy is enough on any layer: none {_ENOUGH}."]
+    names = ", ".join(f"*{escape(each.arm)}*" for each in found if each.enough == best.enough)
+    return [
+        f"No remedy is enough on every layer, that is, {_ENOUGH}. "
+        f"On the most layers, {best.enough} of {layers}: {names}."
+    ]
+
+
+def _remedies(page: Page, found: Sequence[Cure]) -> str:
+    columns: list[tuple[str, str, Callable[[Cure], str]]] = [
+        ("Born dead %", "features dead before training", lambda c: _share(c.born)),
+        ("by ReLU", "of them those never positive", lambda c: _share(c.born_relu)),
+        ("by TopK", "of them those positive but never chosen", lambda c: _share(c.born_topk)),
+        ("Dead %", "features dead at the end of training", lambda c: _share(c.end)),
+        ("end by ReLU", "of them those never positive", lambda c: _share(c.end_relu)),
+        ("end by TopK", "of them those positive but never chosen", lambda c: _share(c.end_topk)),
+        (
+            "Durable %",
+            "of those born dead the share alive at the end; averaged over the layers where there "
+            "are any",
+            lambda c: _share(c.durable),
+        ),
+        (
+            "FVU / best",
+            "variance unexplained on ordinary tokens, over the best remedy's on the same layer; "
+            "the geometric mean over layers, and the range over them",
+            lambda c: _spread(c.fvu, number),
+        ),
+        ("L0", "active features per token", lambda c: _spread(c.l0, number)),
+        (
+            "Recovered",
+            "mean largest cosine of a true feature with a decoder direction, on made activations",
+            lambda c: _spread(c.recovery, number),
+        ),
+        (
+            "Always on %",
+            "features that fire on more than 99 % of the tokens",
+            lambda c: _share(c.always_on),
+        ),
+        (
+            "Step",
+            "time of a training step over raw's, which took turns with it; the median pair of "
+            "cells, on a CPU",
+            lambda c: NOTHING if c.cost is None else f"{c.cost:.2f}",
+        ),
+        ("Needs", "what must be known of the activations beforehand", lambda c: escape(c.needs)),
+        ("Enough", f"layers on which it {_ENOUGH}", lambda c: str(c.enough)),
+        (
+            "Not enough in",
+            "models with a layer on which it is not enough",
+            lambda c: escape(", ".join(c.failing)) or NOTHING,
+        ),
+    ]
+    headers = ["Remedy", *(page.term(title, meaning) for title, meaning, _ in columns)]
+    rows = [[escape(cure.arm), *(cell(cure) for _, _, cell in columns)] for cure in found]
+    return table(headers, rows)
+
+
+def _regimes(page: Page, found: Sequence[Regime]) -> str:
+    headers = [
+        "Model",
+        "Layer",
+        page.term("Gamma", "size of the mean over the spread"),
+        page.term("Effective rank", "of the covariance, of so many dimensions"),
+        page.term("Raw dead %", "features dead at the end without a remedy"),
+        page.term("Cheapest that is enough", f"the cheapest remedy that {_ENOUGH}"),
+    ]
+    rows = [
+        [
+            link(escape(each.group.label), f"models/{model_page(each.group.model)}"),
+            str(each.layer),
+            number(each.gamma),
+            f"{number(each.effective_rank)} of {each.width}",
+            NOTHING if each.raw_dead is None else percent(each.raw_dead),
+            "**none**" if each.cheapest is None else escape(each.cheapest),
+        ]
+        for each in found
+    ]
+    return table(headers, rows)
+
+
+def _described(found: Sequence[Cure]) -> str:
+    """The choices that the remedies consist of, with their sources."""
+    choices: dict[str, None] = {}
+    for cure in found:
+        try:
+            arm = parse_arm(cure.arm)
+        except UnknownName:
+            continue
+        chosen = (
+            arm.center, arm.norm, arm.tokens, arm.bias, arm.start, arm.aux, arm.schedule,
+        )  # fmt: skip
+        choices |= dict.fromkeys(choice for choice in chosen if choice != "none")
+    order = list(REMEDIES)
+    rows = [
+        [escape(choice), escape(REMEDIES[choice].what), escape(REMEDIES[choice].source)]
+        for choice in sorted(choices, key=order.index)
+    ]
+    return f"{count(len(rows), 'choice')}, alone or together; *raw* is none of them.\n\n" + table(
+        ["In the name", "What is done", "Source"], rows, left=3
+    )
+
+
+def _share(spread: Spread | None) -> str:
+    return _spread(spread, percent)
+
+
+def _spread(spread: Spread | None, show: Callable[[float], str]) -> str:
+    if spread is None:
+        return NOTHING
+    low, mean, high = show(spread.low), show(spread.mean), show(spread.high)
+    return mean if low == high else f"{mean} ({between(low, high)})"
