@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from leaderboard.figures.axes import tick
 from leaderboard.figures.colours import BLACK, BLUE, GREY, RED
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def draw_cures(figure: Figure, data: dict[str, Any]) -> None:
     arms, models = data["arms"], data["models"]
     figure.set_size_inches(13, 2.6 + 0.22 * len(arms))
     dead, error, plane = figure.subplots(
-        1, 3, width_ratios=[1, 1, 1.5], gridspec_kw={"wspace": 0.05}
+        1, 3, width_ratios=[1, 1, 1.3], gridspec_kw={"wspace": 0.05}
     )
     worst = max((value for row in data["fvu"] for value in row if value), default=1.1)
     _grid(dead, data["dead"], models, Normalize(0, 100), 100, "dead at the end, %")
@@ -57,7 +58,7 @@ def _grid(
 def _frontier(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
     """Means over all layers: nearer to the lower left corner is better; larger costs more."""
     best = [point for point in points if not any(_beats(other, point) for other in points)]
-    for point in points:
+    for point in sorted(points, key=lambda point: point in best):
         on_frontier = point in best
         axes.scatter(
             100 * point["dead"],
@@ -79,9 +80,14 @@ def _frontier(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
             arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.6},
         )
     axes.set_yscale("log")
-    axes.set_xlim(-3, 103)
-    axes.set_xlabel("dead at the end, %, mean over the layers")
-    axes.set_title("FVU over the best, mean over the layers; larger dots: slower steps")
+    highest = max((point["fvu"] for point in points), default=2.0)
+    axes.set_ylim(0.93, max(2.0, 1.3 * highest))
+    axes.yaxis.set_major_formatter(tick)
+    axes.yaxis.set_minor_formatter("")
+    widest = max((100 * point["dead"] for point in points), default=0.0)
+    axes.set_xlim(-0.04 * max(widest, 1.0), 1.12 * max(widest, 1.0))
+    axes.set_xlabel("dead at the end, %; larger dots: slower steps")
+    axes.set_title("FVU over the best, all layers")
 
 
 def _beats(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -96,7 +96,7 @@ def test_conforms() -> None:
         (
             {"gama": 1},
             "options.gama is not read by adapter synthetic. "
-            "It reads active, features, gamma, seed, spectrum.",
+            "It reads active, features, gamma, massive, massive_norm, rank, seed, spectrum.",
         ),
         ({"active": 0}, "options: gamma, features and active must be positive"),
         ({"gamma": -1}, "options: gamma, features and active must be positive"),
@@ -117,3 +117,32 @@ def test_bad_options_are_named(options: dict[str, Any], text: str) -> None:
 def test_what_is_not_a_draw_number_is_refused(example: Any) -> None:
     with pytest.raises(BadCorpus, match="a draw number is needed, not"):
         list(_open().activations([0], [example], batch_size=1))
+
+
+def test_rank_is_how_many_dimensions_the_features_fill() -> None:
+    ranks = []
+    for rank in (None, 8, 3):
+        x = _sample(_open(rank=rank, gamma=40), 20_000)
+        shares = np.linalg.eigvalsh(np.cov(x.T))
+        shares = shares[shares > 0] / shares[shares > 0].sum()
+        ranks.append(np.exp(-(shares * np.log(shares)).sum()))
+    assert ranks[0] > 30 > 15 > ranks[1] > 7 > ranks[2] > 2
+
+
+def test_massive_tokens_are_as_many_and_as_large_as_asked_for() -> None:
+    plain, x = _sample(_open(gamma=4)), _sample(_open(gamma=4, massive=0.01, massive_norm=50))
+    norms = np.linalg.norm(x, axis=1)
+    massive = norms > 10 * np.median(norms)
+    assert massive.mean() == pytest.approx(0.01, rel=0.2)
+    ordinary = np.linalg.norm(plain, axis=1)
+    assert norms[massive].mean() == pytest.approx(50 * np.sqrt((ordinary**2).mean()), rel=0.1)
+    directions = x[massive] / norms[massive, None]
+    assert (directions @ directions[0]).min() > 0.99
+    found = np.linalg.norm(x[~massive].mean(0)) / np.linalg.norm(x[~massive].std(0))
+    assert found == pytest.approx(4, rel=0.02)
+
+
+@pytest.mark.parametrize("options", [{"rank": 0}, {"massive": 0.7}, {"massive_norm": 0}])
+def test_impossible_ranks_and_massive_tokens_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(BadCard, match="options"):
+        _open(**options).options  # noqa: B018

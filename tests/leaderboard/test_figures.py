@@ -34,6 +34,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 MODELS = {"tiny-a": "language", "tiny-b": "vision"}
+REMEDIES = ("raw", "centered", "whitened", "raw+auxk", "raw+b-mean", "raw+subspace")
 PROCESSES = (("one", 1), ("two", 2))
 
 
@@ -181,6 +182,7 @@ DRAWN = {
     "empty panels": _lopsided,
     "one": lambda: [_with_every_death()],
     "short": lambda: make_grid(models=MODELS, layers=[0, 1], protocol={"steps": 3}),
+    "remedies": lambda: make_grid(models=MODELS, layers=[0, 1], arms=REMEDIES, seeds=[0, 1]),
 }
 
 
@@ -199,7 +201,7 @@ def test_what_is_drawn_lies_inside_its_axes(name: str) -> None:
                 where = f"{picture.name}, {axes.get_title()}"
                 assert values.min() >= low - slack, where
                 assert values.max() <= high + slack, where
-    assert kinds == set(get_args(FigureKind))
+    assert kinds == set(get_args(FigureKind)) - (set() if name == "remedies" else {"cures"})
 
 
 @pytest.mark.parametrize("name", DRAWN)

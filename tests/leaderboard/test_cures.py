@@ -1,0 +1,147 @@
+"""Remedies side by side: what is enough, what it costs, and that the page says what records say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.records.schema import Record
+from leaderboard import write_boards
+from leaderboard.cures import cures, needs, regimes
+from leaderboard.groups import group_records
+from leaderboard.markdown.cures import cures_page
+from tests.leaderboard.tables import table
+from tests.records import make_grid, make_record, make_result, make_spec, write_records
+
+# By arm: dead at the end of 1,000 features, the error, the time of a step.
+LEFT: dict[str, tuple[int, float, float]] = {
+    "raw": (500, 0.40, 1.0),
+    "raw+auxk": (480, 0.38, 1.4),
+    "centered": (5, 0.2015, 1.0),
+    "raw+b-mean": (10, 0.2019, 1.02),
+    "whitened": (0, 0.30, 1.0),
+    "centered+subspace": (0, 0.20, 1.0),
+}
+
+
+def made(arm: str, *, model: str = "tiny-a", seed: int = 0, **changes: Any) -> Record:
+    """A record of an arm with the numbers of `LEFT`, a little more dead in each further seed."""
+    dead, fvu, seconds = LEFT[arm]
+    spec = make_spec(model=model, layer=0, arm=arm, seed=seed, protocol={"n": 1000})
+    result = make_result(spec)
+    assert result.training is not None
+    dead = changes.get("dead", dead + 2 * seed if dead else 0)
+    training = result.training.model_copy(
+        update={"fvu": 9.0, "fvu_ordinary": changes.get("fvu", fvu)}
+    )
+    end = result.death_end.model_copy(update={"dead_relu": dead, "dead_topk": 0})
+    outcome = result.model_copy(update={"training": training, "death_end": end})
+    record = make_record(spec, outcome)
+    return record.model_copy(update={"step_seconds": seconds})
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    return [made(arm, seed=seed) for arm in LEFT for seed in (0, 1)]
+
+
+def test_remedies_are_ranked_by_death_and_then_by_error(records: list[Record]) -> None:
+    found = cures(group_records(records))
+    assert [each.arm for each in found] == [
+        "centered+subspace", "whitened", "centered", "raw+b-mean", "raw+auxk", "raw",
+    ]  # fmt: skip
+    centered = found[2]
+    assert centered.end.mean == pytest.approx(0.006)  # 5 and 7 of 1,000
+    assert (centered.end.low, centered.end.high) == (0.005, 0.007)
+    assert centered.fvu is not None
+    assert centered.fvu.mean == pytest.approx(0.2015 / 0.20)  # on ordinary tokens
+    costs = {each.arm: each.cost for each in found}
+    assert costs["raw"] == 1.0
+    assert costs["raw+auxk"] == pytest.approx(1.4)
+
+
+def test_enough_is_few_dead_at_nearly_the_best_error(records: list[Record]) -> None:
+    enough = {each.arm: each.enough for each in cures(group_records(records))}
+    # whitened leaves none dead, and half as much more unexplained; b-mean leaves 1.1 % dead.
+    assert enough == {
+        "raw": 0, "raw+auxk": 0, "whitened": 0, "centered": 1, "raw+b-mean": 0,
+        "centered+subspace": 1,
+    }  # fmt: skip
+
+
+def test_the_cheapest_that_is_enough_needs_least(records: list[Record]) -> None:
+    (regime,) = regimes(group_records(records))
+    # As fast as centered+subspace, which needs a covariance too.
+    assert regime.cheapest == "centered"
+    assert regime.raw_dead == pytest.approx(0.501)
+
+
+def test_where_nothing_is_enough_it_is_said(records: list[Record]) -> None:
+    worse = [made(arm, model="tiny-b", dead=300) for arm in LEFT]
+    groups = group_records([*records, *worse])
+    assert [each.cheapest for each in regimes(groups) if each.group.model == "tiny-b"] == [None]
+    page = cures_page(groups)
+    assert page is not None
+    assert "On the most layers, 1 of 2: *centered+subspace*, *centered*." in page
+    row = next(line for line in page.splitlines() if line.startswith("| centered "))
+    assert "tiny-b" in row
+    assert "**none**" in page
+
+
+def test_the_page_says_what_the_records_say(records: list[Record]) -> None:
+    page = cures_page(group_records(records))
+    assert page is not None
+    found = table(page, "Remedies, by what is dead at the end")
+    row = found.row(Remedy="centered")
+    assert row["Dead %"] == "0.6 (0.5–0.7)"
+    assert row["FVU / best"] == "1.01"
+    assert row["Needs"] == "geometric median of a sample"
+    assert row["Enough"] == "1"
+    assert "Enough on every layer" in page
+    assert "Active Subspace Init" in page
+
+
+def test_few_arms_are_no_comparison_of_remedies() -> None:
+    assert cures_page(group_records(make_grid())) is None
+
+
+def test_a_remedy_that_a_layer_lacks_is_left_out(records: list[Record]) -> None:
+    other = [made(arm, model="tiny-b") for arm in LEFT if arm != "whitened"]
+    other.append(made("raw", model="tiny-b", seed=1))
+    six = [
+        *other,
+        *make_grid(models=["tiny-b"], layers=[0], arms=["raw+ghost"], protocol={"n": 1000}),
+    ]
+    arms = [each.arm for each in cures(group_records([*records, *six]))]
+    assert "whitened" not in arms
+    assert "raw+ghost" not in arms
+    assert "centered" in arms
+
+
+@pytest.mark.parametrize(
+    ("arm", "expected"),
+    [
+        ("raw", "nothing"),
+        ("raw+auxk+b-fast", "nothing"),
+        ("whitened", "mean, covariance of a sample"),
+        ("centered+subspace+mask", "geometric median, covariance, median norm of a sample"),
+        ("of tomorrow", "nothing"),
+    ],
+)
+def test_needs_are_those_of_all_choices(arm: str, expected: str) -> None:
+    assert needs(arm) == expected
+
+
+def test_the_boards_hold_the_page_its_link_and_its_figure(
+    records: list[Record], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    write_records(tmp_path, records)
+    write_boards(tmp_path)
+    boards = tmp_path / "leaderboards"
+    assert "(cures.md)" in (boards / "README.md").read_text(encoding="utf-8")
+    page = (boards / "cures.md").read_text(encoding="utf-8")
+    assert "What cures dead features" in page
+    assert len(list((boards / "figures").glob("*-cures.svg"))) == 1
