@@ -57,6 +57,8 @@ def _grid(
 
 def _frontier(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
     """Means over all layers: nearer to the lower left corner is better; larger costs more."""
+    from matplotlib.ticker import FuncFormatter
+
     best = [point for point in points if not any(_beats(other, point) for other in points)]
     for point in sorted(points, key=lambda point: point in best):
         on_frontier = point in best
@@ -82,7 +84,7 @@ def _frontier(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
     axes.set_yscale("log")
     highest = max((point["fvu"] for point in points), default=2.0)
     axes.set_ylim(0.93, max(2.0, 1.3 * highest))
-    axes.yaxis.set_major_formatter(tick)
+    axes.yaxis.set_major_formatter(FuncFormatter(tick))
     axes.yaxis.set_minor_formatter("")
     widest = max((100 * point["dead"] for point in points), default=0.0)
     axes.set_xlim(-0.04 * max(widest, 1.0), 1.12 * max(widest, 1.0))
