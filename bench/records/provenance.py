@@ -47,7 +47,13 @@ class Clock:
         return self.earlier + time.monotonic() - self._tick
 
     def provenance(
-        self, *, protocol: str, device: str, matmul: str, revision: str | None
+        self,
+        *,
+        protocol: str,
+        device: str,
+        matmul: str,
+        revision: str | None,
+        tried: str | None = None,
     ) -> Provenance:
         """The provenance as of now."""
         import torch
@@ -63,6 +69,7 @@ class Clock:
             git_commit=commit,
             git_dirty=dirty,
             revision=revision,
+            tried=tried,
             started=self.started,
             seconds=round(self.seconds, 3),
             resumed=self.resumed,

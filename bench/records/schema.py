@@ -349,6 +349,9 @@ class Provenance(_Part):
     git_commit: str | None = Field(description="commit of the checkout, if it is one")
     git_dirty: bool | None = Field(description="whether tracked files differed from it")
     revision: str | None = Field(description="hub commit that was loaded")
+    tried: str | None = Field(
+        default=None, description="what the card says it was tried on; absent from older records"
+    )
     started: str = Field(description="UTC, ISO 8601")
     seconds: Magnitude = Field(description="wall time of the whole block, of all runs that it took")
     resumed: Count | None = Field(

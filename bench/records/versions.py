@@ -47,6 +47,7 @@ def lift_1_to_2(record: Document) -> Document:
     record["step_seconds"] = None
     record["provenance"].setdefault("resumed", None)
     record["provenance"].setdefault("notes", [])
+    record["provenance"].setdefault("tried", None)
     return record
 
 

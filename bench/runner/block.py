@@ -142,6 +142,7 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
             device=settings.device,
             matmul=matmul.precision,
             revision=revision,
+            tried=block.card.tried,
         )
     return _Attempt(outcomes, found_agreements, step_seconds, provenance, out_of_memory)
 
@@ -195,7 +196,11 @@ def _threads(block: Block) -> Iterator[None]:
 def failed_records(block: Block, error: ModelError) -> Iterator[Record]:
     """The records of a block that could not be begun, or whose process ended."""
     provenance = Clock().provenance(
-        protocol=block.protocol.name, device="cpu", matmul="none", revision=None
+        protocol=block.protocol.name,
+        device="cpu",
+        matmul="none",
+        revision=None,
+        tried=block.card.tried,
     )
     return (
         make_record(spec, error, provenance, published_layer=block.published.get(spec.layer))

@@ -103,6 +103,7 @@ def _provenance(group: Group) -> str:
     rows = [
         ["Weights", escape(spec.weights)],
         ["Revision", each(lambda record: record.provenance.revision or "not from a hub")],
+        *_tried(group.records),
         ["Corpus", escape(f"{spec.corpus} ({spec.corpus_fingerprint})")],
         ["Card", _card(spec.card)],
         ["Protocol", setting_details(group)],
@@ -116,6 +117,12 @@ def _provenance(group: Group) -> str:
         ["Blocks' seconds", ", ".join(integer(each) for each in sorted(seconds))],
     ]
     return table(["What", "Value"], rows, left=2)
+
+
+def _tried(records: Iterable[Record]) -> list[list[str]]:
+    """What the card was tried on, where records say it."""
+    said = {record.provenance.tried for record in records} - {None}
+    return [["Card tried on", _distinct(map(str, said))]] if said else []
 
 
 def _card(card: dict[str, object]) -> str:

@@ -13,8 +13,16 @@ from bench.records.schema import FirstFiring, Record, Training
 from bench.records.store import RecordStore
 from leaderboard import write_boards
 from leaderboard.boards import BOARDS_FOLDER
+from leaderboard.text import escape
 from tests.leaderboard.tables import Table, label, links, mean, render, table, tables
-from tests.records import make_grid, make_record, make_result, make_spec, write_records
+from tests.records import (
+    make_grid,
+    make_provenance,
+    make_record,
+    make_result,
+    make_spec,
+    write_records,
+)
 from zoo.errors import BadCorpus
 
 MODELS = {"tiny-a": "language", "tiny-b": "vision", "tiny-c": "language", "tiny-s": "synthetic"}
@@ -376,3 +384,11 @@ def _first_firing_cell(found: list[FirstFiring]) -> str:
     word, _, mark = row["First firing ReLU"].partition("[^")
     notes = dict(line.split("]: ", 1) for line in page.splitlines() if line.startswith("[^"))
     return f"{word}: {notes['[^' + mark.rstrip(']')]}" if mark else word
+
+
+@pytest.mark.parametrize("tried", [None, "published weights", "authors' code", "stand-in"])
+def test_a_model_s_page_says_what_its_card_was_tried_on(tried: str | None) -> None:
+    record = make_record(provenance=make_provenance(tried=tried))
+    page = render([record])["models/tiny-a.md"]
+    assert ("Card tried on" in page) is (tried is not None)
+    assert tried is None or f"| {escape(tried)} " in page
