@@ -147,5 +147,10 @@ def sha256_of(path: Path) -> str:
 
 def natural_order(path: Path) -> list[tuple[int, int, str]]:
     """shard-2 before shard-10."""
-    parts = re.split(r"(\d+)", path.as_posix())
+    return natural_key(path.as_posix())
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """`natural_order` of a name."""
+    parts = re.split(r"(\d+)", name)
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("diagnose")
 @click.argument("file", type=ANY_PATH)
-@click.option("--key", metavar="NAME", help="Which array or column, where FILE holds several.")
+@click.option("--key", metavar="NAME", help="Which array, or a glob of several to join.")
 @click.option(
     "-n",
     "n",
@@ -67,9 +67,11 @@ def command(
 ) -> None:
     """Diagnose activations [tokens, width] in FILE, or in all files of a folder.
 
-    Formats: .npy .npz .safetensors .pt .parquet, and AlphaFold 3's embeddings.npz. No model is
-    needed. Prints gamma, the outlier dimensions, the effective rank, the death of features that is
-    predicted and that is measured on a fresh dictionary, and what to do about it.
+    Formats: .npy .npz .safetensors .pt .parquet .arrow .h5, saev's shards, and AlphaFold 3's
+    embeddings.npz. Of several arrays the only matrix of floats is meant, or sequences of one width
+    together; else --key says which. No model is needed. Prints gamma, the outlier dimensions, the
+    effective rank, the death of features that is predicted and that is measured on a fresh
+    dictionary, and what to do about it.
 
     With --sae: who is dead in a trained SAE (ours, SAELens', sparsify's, dictionary_learning's or
     saev's), by which path, how much of the mean its bias has learned, and what centering would
@@ -97,7 +99,8 @@ def command(
     if as_json:
         click.echo(json.dumps({"source": source.name} | found.to_dict(), indent=1))
     else:
-        click.echo(f"{source.name}: {source.tokens:,} tokens, width {source.width}\n")
+        click.echo(f"{source.name}: {source.tokens:,} tokens, width {source.width}")
+        click.echo("".join(f"note: {note}\n" for note in source.notes))
         click.echo(_describe(found))
 
 

@@ -7,6 +7,7 @@ and what a file declares is compared with what it holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,19 @@ from pathlib import Path
 from torch import Tensor
 
 from adapters.tensors import as_tensor
-from zoo.arrays import ARRAY_FORMATS, Header, is_array_file, open_arrays
+from bench.diagnosis.selection import (
+    Candidate,
+    are_names_of_sequences,
+    are_sequences,
+    check_shape,
+    flattening,
+    joined,
+    select,
+)
+from zoo.arrays import ARRAY_FORMATS, ArrayFile, Header, is_array_file, open_arrays
 from zoo.errors import BadActivations, UsageError
-from zoo.files import natural_order
-from zoo.scan import ALPHAFOLD_FILES, ALPHAFOLD_STREAMS, layer_number, shared_name
+from zoo.files import natural_key, natural_order
+from zoo.scan import alphafold_files, layer_number, shared_name
 
 _CHUNK_ELEMENTS = 1 << 22
 
@@ -25,27 +35,33 @@ _CHUNK_ELEMENTS = 1 << 22
 _MOST_INFLATION = 100
 _SMALL_BYTES = 1 << 20
 
-_ALPHAFOLD_KEY = next(iter(ALPHAFOLD_STREAMS))
+# Notes that are told of a folder's files.
+_MOST_NOTES = 3
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Tokens [tokens, width] of a file or folder. `chunks()` reads them from the start."""
+    """Tokens [tokens, width] of a file or folder. `chunks()` reads them from the start.
+
+    notes: what was done to make them so, for the reader: axes dropped, arrays joined.
+    """
 
     name: str
     tokens: int
     width: int
     chunks: Callable[[], Iterator[Tensor]]
+    notes: tuple[str, ...] = ()
 
 
 def open_activations(path: Path, key: str | None = None) -> Activations:
-    """The activations in a file, or in all files of a folder in the order of their names.
+    """The activations in a file, or in all files of a folder in natural order of their names.
 
     path: may end in a glob, which says that the files it names are of one stream.
-    key: which array, tensor or column, where the file holds several.
+    key: which array, tensor or column, where the file holds several; a glob joins those it names.
 
     Raises:
-        UsageError: there is no such file, or its name has no known suffix.
+        UsageError: there is no such file, its name has no known suffix, or which of several arrays
+            is meant cannot be told.
         BadActivations: the file is empty, broken, not what its name says, or holds no
             [tokens, width] of real floating point numbers.
         MissingExtra: the format needs a package that is not installed.
@@ -54,7 +70,7 @@ def open_activations(path: Path, key: str | None = None) -> Activations:
         return _open_folder(path, key)
     if not path.exists() and any(sign in path.name for sign in "*?["):
         files = [file for file in path.parent.glob(path.name) if is_array_file(file)]
-        return _opened_together(path, files, key)
+        return _opened_together(str(path), _each_opened(path, files, key))
     if not path.exists():
         raise UsageError(f"no file or folder at {path}")
     if not is_array_file(path):
@@ -70,9 +86,25 @@ def open_activations(path: Path, key: str | None = None) -> Activations:
 
 def _open_file(path: Path, key: str | None) -> Activations:
     file = open_arrays(path)
-    header = _chosen(path, file.headers, key)
+    nameless = [header for header in file.headers if header.key is None]
+    if nameless:
+        return _open_array(path, file, nameless[0])
+    by_name = {str(header.key): header for header in file.headers}
+    candidates = [
+        Candidate(name, header.shape, header.is_float) for name, header in by_name.items()
+    ]
+    chosen = [by_name[each.name] for each in select(str(path), candidates, key)]
+    parts = [_open_array(path, file, header) for header in chosen]
+    if len(parts) == 1:
+        return parts[0]
+    note = joined([str(header.key) for header in chosen])
+    return _opened_together(str(path), parts, f"{len(parts)} arrays", (note,))
+
+
+def _open_array(path: Path, file: ArrayFile, header: Header) -> Activations:
     name = str(path) if header.key is None else f"{path}: {header.key}"
-    tokens, width = _checked(name, header)
+    _check(name, header)
+    tokens, width = math.prod(header.shape[:-1]), header.shape[-1]
 
     def chunks() -> Iterator[Tensor]:
         # Opened anew, so that a folder of many files holds what one of them takes.
@@ -81,82 +113,79 @@ def _open_file(path: Path, key: str | None) -> Activations:
         for start in range(0, tokens, rows):
             yield as_tensor(array.rows(start, min(start + rows, tokens)))
 
-    return Activations(name, tokens, width, chunks)
+    return Activations(name, tokens, width, chunks, flattening(header.shape))
 
 
 def _open_folder(path: Path, key: str | None) -> Activations:
-    files = [f for f in path.iterdir() if is_array_file(f) and f.name[0] != "."]
-    # AlphaFold 3 writes one folder per job and seed.
-    files = files or list(path.rglob(ALPHAFOLD_FILES))
-    jobs = all(file.match(ALPHAFOLD_FILES) for file in files)
-    streams = sorted({(shared_name(f.name), layer_number(f.name), f.name) for f in files}, key=str)
-    if not jobs and len({stream[:2] for stream in streams}) > 1:
-        one, other = streams[0], next(s for s in streams if s[:2] != streams[0][:2])
+    files = [file for file in path.rglob("*") if is_array_file(file) and not _is_hidden(file, path)]
+    jobs = alphafold_files(path)  # one folder per job and seed
+    if jobs:
+        return _opened_together(str(path), _each_opened(path, jobs, key))
+    names = sorted((file.relative_to(path).as_posix() for file in files), key=natural_key)
+    streams = {(shared_name(name), layer_number(name)): name for name in reversed(names)}
+    shards = _each_opened(path, files, key)
+    if len(streams) < 2:
+        return _opened_together(str(path), shards)
+    candidates = [
+        Candidate(name, (shard.tokens, shard.width), True)
+        for name, shard in zip(names, shards, strict=True)
+    ]
+    if not are_sequences(candidates) and not are_names_of_sequences(names):
+        one, other, *_ = sorted(streams.values(), key=natural_key)
         raise UsageError(
-            f"{path}: {one[2]} and {other[2]} may be two streams or layers, by their names",
+            f"{path}: {one} and {other} may be two streams or layers, by their names",
             f"Give those of one as a glob, '{path}/*.npy' where all are.",
         )
-    return _opened_together(path, files, key)
+    return _opened_together(str(path), shards, notes=(joined(names),))
 
 
-def _opened_together(path: Path, files: Sequence[Path], key: str | None) -> Activations:
+def _is_hidden(file: Path, folder: Path) -> bool:
+    """Whether it is hidden, or holds the order of a shuffled dataset instead of its rows."""
+    parts = file.relative_to(folder).parts
+    cached = file.suffix == ".arrow" and file.name.startswith("cache-")
+    return cached or any(part.startswith(".") for part in parts)
+
+
+def _each_opened(path: Path, files: Sequence[Path], key: str | None) -> list[Activations]:
+    """The files in natural order."""
     if not files:
         raise UsageError(
             f"{path} holds no activations",
             f"Known are files that end in {', '.join(ARRAY_FORMATS)}.",
         )
-    shards = [open_activations(f, key) for f in sorted(files, key=natural_order)]
-    widths = {shard.width: shard.name for shard in shards}
+    return [open_activations(file, key) for file in sorted(files, key=natural_order)]
+
+
+def _opened_together(
+    name: str, parts: list[Activations], what: str = "", notes: tuple[str, ...] = ()
+) -> Activations:
+    widths = {part.width: part.name for part in parts}
     if len(widths) > 1:
         (one, first), (two, second), *_ = widths.items()
-        raise BadActivations(f"{path}: {first} is {one} wide, but {second} is {two} wide")
+        raise BadActivations(f"{name}: {first} is {one} wide, but {second} is {two} wide")
 
     def chunks() -> Iterator[Tensor]:
-        for shard in shards:
-            yield from shard.chunks()
+        for part in parts:
+            yield from part.chunks()
 
+    own = dict.fromkeys(note for part in parts for note in part.notes)
     return Activations(
-        f"{path} ({len(shards)} files)",
-        sum(shard.tokens for shard in shards),
-        shards[0].width,
+        f"{name} ({what or f'{len(parts)} files'})",
+        sum(part.tokens for part in parts),
+        parts[0].width,
         chunks,
+        (*notes, *list(own)[:_MOST_NOTES]),
     )
 
 
-def _chosen(path: Path, headers: Sequence[Header], key: str | None) -> Header:
-    """The array without a name, the one asked for, AlphaFold 3's single one, or the only one."""
-    by_key = {header.key: header for header in headers}
-    if None in by_key:
-        return by_key[None]
-    names = sorted(str(name) for name in by_key)
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    if key is not None:
-        if key not in by_key:
-            raise UsageError(f"{path} holds no {key!r}", f"It holds {shown or 'nothing'}.")
-        return by_key[key]
-    if _ALPHAFOLD_KEY in by_key:
-        return by_key[_ALPHAFOLD_KEY]
-    if not names:
-        raise BadActivations(f"{path} holds no arrays")
-    if len(names) > 1:
-        raise UsageError(f"{path} holds several arrays: {shown}", "Choose one with --key NAME.")
-    return headers[0]
-
-
-def _checked(name: str, header: Header) -> tuple[int, int]:
-    """tokens and width, if the shape is those and the type a real floating point one."""
+def _check(name: str, header: Header) -> None:
+    """Raises `BadActivations` where the array is no activations."""
     if header.dtype == "objects":
         raise BadActivations(
             f"{name} holds pickled Python objects; reading them could run code",
             "Save it as float32.",
         )
-    if len(header.shape) != 2:
-        raise BadActivations(
-            f"{name} has shape {header.shape}, not [tokens, width]",
-            "Reshape it to one row per token; leave padding out.",
-        )
-    if 0 in header.shape:
-        raise BadActivations(f"{name} holds no activations: its shape is {header.shape}")
+    check_shape(name, header.shape)
     if not header.is_float:
         raise BadActivations(
             f"{name} has dtype {header.dtype}; activations are real floating point numbers",
@@ -168,4 +197,3 @@ def _checked(name: str, header: Header) -> tuple[int, int]:
             "no activations do",
             "Save it again as .npy if it is yours and meant to be so.",
         )
-    return header.shape[0], header.shape[1]

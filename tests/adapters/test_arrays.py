@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from adapters import Adapter, check, open_adapter
 from adapters.arrays import ArrayAdapter, StoredArray
 from tests.adapters.tiny import make_card
+from zoo.arrays import ARRAY_FORMATS
 from zoo.cards import Card
 from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights
 
@@ -107,7 +108,7 @@ def _failure(card: Card, folder: Path) -> str:
 
 def test_empty_folder(tmp_path: Path) -> None:
     assert _failure(_card(file="x*"), tmp_path) == (
-        f"model 'tiny': no arrays (.npy, .npz, .safetensors, .pt, .pth, .parquet) at {tmp_path}/x*"
+        f"model 'tiny': no arrays ({', '.join(ARRAY_FORMATS)}) at {tmp_path}/x*"
     )
 
 

@@ -84,13 +84,13 @@ def test_rows_of_parquet_in_order_are_decoded_once(
     _parquet(tmp_path / "a.parquet", x)
     monkeypatch.setattr(parquet, "_BATCH", 30 * WIDTH)
     decoded: list[int] = []
-    matrix = parquet._matrix
+    matrix = parquet.token_matrix
 
     def counted(path: Path, batch: Any, width: int) -> np.ndarray:
         decoded.append(batch.num_rows)
         return matrix(path, batch, width)
 
-    monkeypatch.setattr(parquet, "_matrix", counted)
+    monkeypatch.setattr(parquet, "token_matrix", counted)
     array = open_arrays(tmp_path / "a.parquet").array("x")
     for start in range(0, TOKENS, 50):
         array.rows(start, start + 50)

@@ -101,7 +101,7 @@ def test_alphafold_embeddings_are_two_streams_of_all_jobs(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({}, "holds no activations (.npy, .npz, .safetensors, .pt, .pth, .parquet)"),
+        ({}, "holds no activations (.npy, .npz, .safetensors, .pt, .pth, .parquet"),
         ({"layer0": _array(3), "layer1": _array(4)}, "layer 1 holds 4 tokens in 1 arrays, layer 0"),
         ({"layer0": _array(3), "x": _array(3)}, "which layer a.npz, x belongs to cannot be told"),
         ({"x": np.ones((2, 3, 4))}, "a.npz, x has shape (2, 3, 4), not [tokens, width]. If no pad"),

@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+from zoo.arrays.arrow import ArrowFile
+from zoo.arrays.hdf5 import Hdf5File
 from zoo.arrays.header import ArrayFile, Header, breakage, broken
 from zoo.arrays.npy import NpyFile
 from zoo.arrays.npz import NpzFile
 from zoo.arrays.parquet import ParquetFile
 from zoo.arrays.pt import PtFile
+from zoo.arrays.saev_shards import NAMES, SaevShard
 from zoo.arrays.safetensors import SafetensorsFile
 from zoo.errors import BadActivations
 from zoo.files import check_regular
 
 
 class ArrayFormat(NamedTuple):
-    """How files of a suffix are opened, and which `beginnings` they may have; () for any."""
+    """How files of a suffix are opened.
+
+    kinds: which `beginnings` they may have; () for any.
+    names: a glob of their names, where others of that suffix are something else.
+    """
 
     open: Callable[[Path], ArrayFile]
     kinds: tuple[str, ...] = ()
+    names: str = "*"
 
 
 ARRAY_FORMATS = {
@@ -35,12 +44,17 @@ ARRAY_FORMATS = {
     ".pt": ArrayFormat(PtFile, (".pt", "pickle")),
     ".pth": ArrayFormat(PtFile, (".pt", "pickle")),
     ".parquet": ArrayFormat(ParquetFile, (".parquet",)),
+    ".arrow": ArrayFormat(ArrowFile, ("Arrow",)),
+    ".h5": ArrayFormat(Hdf5File, ("HDF5",)),
+    ".hdf5": ArrayFormat(Hdf5File, ("HDF5",)),
+    ".bin": ArrayFormat(SaevShard, names=NAMES),
 }
 
 
 def is_array_file(path: Path) -> bool:
     """Whether the file's name says a format of the table."""
-    return path.suffix.lower() in ARRAY_FORMATS
+    form = ARRAY_FORMATS.get(path.suffix.lower())
+    return form is not None and fnmatch(path.name, form.names)
 
 
 def open_arrays(path: Path) -> ArrayFile:
@@ -84,8 +98,12 @@ _SIGNATURES = {
     b"PAR1": ".parquet",
     b"\x80": "pickle",
     b"\x89HDF": "HDF5",
+    b"ARROW1": "Arrow",
+    b"\xff\xff\xff\xff": "Arrow",
     b"\x1f\x8b": "gzip",
 }
+# Of the text that a Git repository holds in place of a large file.
+_LFS = b"version https://"
 
 
 def beginnings(path: Path) -> list[str]:
@@ -94,6 +112,11 @@ def beginnings(path: Path) -> list[str]:
         head = file.read(16)
     if not head:
         raise BadActivations(f"{path} is empty")
+    if head == _LFS:
+        raise BadActivations(
+            f"{path} is a Git LFS pointer: the data it stands for were not downloaded",
+            "Run `git lfs pull` where it was cloned.",
+        )
     kinds = [kind for magic, kind in _SIGNATURES.items() if head.startswith(magic)]
     if head[8:9] == b"{":
         # A header's length comes first, eight bytes that may happen to be a signature.

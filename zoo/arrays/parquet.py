@@ -1,16 +1,14 @@
-"""`.parquet`: a column of lists of floats, or one float column per dimension."""
+"""`.parquet`: a column of lists or tensors of floats, or one float column per dimension."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.arrays.header import Header, broken
-from zoo.errors import BadActivations, MissingExtra
+from zoo.arrays.columns import arrow_breakage, column_headers, pyarrow, token_matrix
 
 # Elements decoded at a time.
 _BATCH = 1 << 20
@@ -20,21 +18,20 @@ class ParquetFile:
     """See `zoo.arrays.header.ArrayFile`."""
 
     def __init__(self, path: Path) -> None:
-        pa, pq = _pyarrow()
         self.path = path
-        with _breakage(path):
-            file = pq.ParquetFile(path)
-        schema, tokens = file.schema_arrow, file.metadata.num_rows
-        floats = [field for field in schema if pa.types.is_floating(field.type)]
-        if floats and len(floats) == len(schema):
-            wide = np.result_type(*(field.type.to_pandas_dtype() for field in floats))
-            self.headers = [Header(None, (tokens, len(floats)), wide.name)]
-        else:
-            self.headers = [
-                Header(field.name, (tokens, *shape), dtype)
-                for field in schema
-                for shape, dtype in _rows_of(path, file, field)
-            ]
+        with arrow_breakage(path):
+            file = _opened(path)
+
+            def first(name: str) -> Any:
+                (batch, *_) = file.iter_batches(batch_size=1, columns=[name])
+                return batch.column(0)[0].as_py()
+
+            self.headers = column_headers(
+                file.schema_arrow,
+                file.metadata.num_rows,
+                first,
+                lambda name: sum(_values(file, name)),
+            )
 
     def array(self, key: str | None) -> ParquetArray:
         """Decoded as it is read, in order; each step back costs a group of rows."""
@@ -46,17 +43,19 @@ class ParquetArray:
     """The rows of some columns. Rows that follow those read before are decoded once."""
 
     def __init__(self, path: Path, column: str | None, width: int) -> None:
-        _, pq = _pyarrow()
         self.path = path
         self.width = width
         self._columns = None if column is None else [column]
-        with _breakage(path):
-            self._file = pq.ParquetFile(path)
+        with arrow_breakage(path):
+            self._file = _opened(path)
             groups = self._file.metadata
-            sizes = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
-        # The first row of each group, and the end.
-        self._starts = np.cumsum([0, *sizes])
-        # What is decoded now, the number of its first row, and what comes after it.
+            self._records = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
+        tokens = self._records
+        if column is not None:
+            tokens = [values // width for values in _values(self._file, column)]
+        # The first token of each group, and the end.
+        self._starts = np.cumsum([0, *tokens])
+        # What is decoded now, the number of its first token, and what comes after it.
         self._decoded = np.empty((0, width))
         self._at = 0
         self._ahead = self._batches(0)
@@ -83,83 +82,29 @@ class ParquetArray:
         self._ahead = self._batches(group)
 
     def _batches(self, group: int) -> Iterator[np.ndarray]:
-        """The rows from a group on, each batch as [rows, width]."""
-        rows, groups = max(1, _BATCH // self.width), range(group, len(self._starts) - 1)
-        with _breakage(self.path):
-            for batch in self._file.iter_batches(rows, list(groups), self._columns):
-                yield _matrix(self.path, batch, self.width)
+        """The tokens from a group on, each batch as [tokens, width]."""
+        per_row = self._starts[-1] / max(1, sum(self._records))
+        rows = max(1, int(_BATCH / (self.width * max(1, per_row))))
+        groups = list(range(group, len(self._records)))
+        with arrow_breakage(self.path):
+            for batch in self._file.iter_batches(rows, groups, self._columns):
+                yield token_matrix(self.path, batch, self.width)
 
 
-def _matrix(path: Path, batch: Any, width: int) -> np.ndarray:
-    """A batch of rows as [rows, width]."""
-    if any(column.null_count for column in batch.columns):
-        raise BadActivations(f"{path} has missing values", "Every token needs every dimension.")
-    column = batch.column(0)
-    if batch.num_columns > 1 or not hasattr(column.type, "value_type"):
-        return np.stack([c.to_numpy(zero_copy_only=False) for c in batch.columns], axis=1)
-    column = getattr(column, "storage", column)  # of a tensor, its lists
-    values = column.flatten().to_numpy(zero_copy_only=False)
-    if values.size != batch.num_rows * width:
-        raise BadActivations(f"{path}: its rows are not all {width} wide")
-    return values.reshape(batch.num_rows, width)
+def _opened(path: Path) -> Any:
+    pyarrow()
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path)
 
 
-def _rows_of(path: Path, file: Any, field: Any) -> Iterator[tuple[tuple[int, ...], str]]:
-    """Shape and dtype of a column's rows, where they are lists or tensors of numbers; else none."""
-    pa, _ = _pyarrow()
-    kind = field.type
-    if isinstance(kind, pa.FixedShapeTensorType):
-        yield tuple(kind.shape), _dtype_name(kind.value_type)
-        return
-    depth = 0
-    while _is_list(kind):
-        kind, depth = kind.value_type, depth + 1
-    if depth:
-        yield _list_shape(path, file, field.name, depth), _dtype_name(kind)
-
-
-def _is_list(kind: Any) -> bool:
-    pa, _ = _pyarrow()
-    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(test(kind) for test in tests)
-
-
-def _list_shape(path: Path, file: Any, column: str, depth: int) -> tuple[int, ...]:
-    """The lengths of the column's first lists, outer first; others are checked when read."""
-    row: Any = None
-    with _breakage(path):
-        for batch in file.iter_batches(batch_size=1, columns=[column]):
-            row = batch.column(0)[0].as_py()
-            break
-    lengths = []
-    for _ in range(depth):
-        lengths.append(len(row) if row else 0)
-        row = row[0] if row else None
-    return tuple(lengths)
-
-
-def _dtype_name(kind: Any) -> str:
-    pa, _ = _pyarrow()
-    number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
-    return np.dtype(kind.to_pandas_dtype()).name if number else str(kind)
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtra(
-            "reading .parquet needs the package pyarrow, which is not installed",
-            'pip install "gammabench[parquet]"',
-        ) from None
-    return pa, pq
-
-
-@contextmanager
-def _breakage(path: Path) -> Iterator[None]:
-    pa, _ = _pyarrow()
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise broken(path, error) from None
+def _values(file: Any, column: str) -> list[int]:
+    """How many numbers a column of lists holds, by group of rows."""
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    (place,) = (
+        i
+        for i in range(file.metadata.num_columns)
+        if file.schema.column(i).path.split(".list.")[0] == column
+        or file.schema.column(i).path == column
+    )
+    return [group.column(place).num_values for group in groups]
