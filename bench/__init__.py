@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from bench.diagnosis.trained import diagnose_sae
     from bench.sae.interop import read_sae
     from bench.sae.model import load_sae
+    from bench.statistics.geometric_median import geometric_median
 
-__all__ = ["diagnose", "diagnose_sae", "load_sae", "read_sae"]
+__all__ = ["diagnose", "diagnose_sae", "geometric_median", "load_sae", "read_sae"]
 
 _HOME = {
     "diagnose": "bench.diagnosis.diagnose",
     "diagnose_sae": "bench.diagnosis.trained",
+    "geometric_median": "bench.statistics.geometric_median",
     "load_sae": "bench.sae.model",
     "read_sae": "bench.sae.interop",
 }

@@ -7,109 +7,53 @@ where some tokens are massive, the same without these.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adapters.tensors import as_tensor
 from bench.death import theory
 from bench.death.census import Census
 from bench.death.extrapolation import dead_rate_at
 from bench.death.prediction import predict
-from bench.death.theory import Attribution
+from bench.diagnosis.batches import TokenReader
 from bench.diagnosis.files import Activations
-from bench.diagnosis.verdict import Rates, Verdict, judge
-from bench.intervals import Estimate, binomial_interval
-from bench.records.schema import Prediction, Statistics
+from bench.diagnosis.html import diagnosis_html
+from bench.diagnosis.numbers import ArmDeath, DiagnosisNumbers, WithoutMassive
+from bench.diagnosis.text import describe_diagnosis
+from bench.diagnosis.verdict import Rates, judge
+from bench.intervals import Estimate
+from bench.records.schema import Statistics
 from bench.sae.arms import PRESETS
 from bench.sae.initial import InitialSAEs
 from bench.sae.recipe import REFERENCE
+from bench.statistics import mean_error
 from bench.statistics.layer import GammaStatistics, LayerStatistics
-from bench.statistics.mean_error import MeanError, without_chance
 from bench.statistics.reservoir import Reservoir
 from bench.statistics.token_norms import ordinary_tokens
 from zoo.errors import BadActivations, UsageError
 
-ActivationSource = Tensor | np.ndarray | Activations | Iterable[Tensor | np.ndarray]
+# What `bench.diagnosis.batches` says; `Mapping` are dictionaries and batches of loaders.
+ActivationSource = Tensor | np.ndarray | Activations | Iterable[Any] | Mapping[Any, Any]
 
 # The share of the spread that rounding to float32 may lose.
 _MOST_ROUNDED = 1e-3
 
-_BATCH = 4096
-
 _COMPARED = ("raw", "centered", "whitened")
 
 
-@dataclass(frozen=True)
-class ArmDeath:
-    """Features that are dead at initialisation in one arm: shares with binomial intervals."""
+class Diagnosis(DiagnosisNumbers):
+    """Everything `diagnose` found; `print` and notebooks show it with the verdict first."""
 
-    arm: str
-    by_relu: Estimate
-    by_topk: Estimate
-    dead: Estimate
+    def __str__(self) -> str:
+        """The verdict, numbers, and what to do as code; see `bench.diagnosis.text`."""
+        return describe_diagnosis(self)
 
-    @classmethod
-    def of(cls, arm: str, found: Census) -> ArmDeath:
-        counts = (found.dead_relu, found.dead_topk, found.dead)
-        return cls(arm, *(binomial_interval(count, found.n) for count in counts))
-
-
-@dataclass(frozen=True)
-class WithoutMassive:
-    """The same on ordinary tokens, of at most ten times the median norm; see `token_norms`.
-
-    measured_tokens: of the sample. gamma: after a per-token LayerNorm.
-    """
-
-    measured_tokens: int
-    gamma: float
-    arms: tuple[ArmDeath, ...]
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """Everything `diagnose` found.
-
-    measured_tokens: tokens of the census, at most N (`tokens`), a uniform sample of all of them.
-    prediction: of the raw arm on the measured tokens, by `bench.death.prediction`.
-    predicted_*: closed forms at N tokens. gaussian_dead: what Gaussian activations of full rank
-    with that gamma would show there (`bench.death.theory.gaussian_dead`, not the paper's).
-    gamma_without_chance: gamma less what the mean of so many tokens, in the order in which they
-        came, is off by chance; None of a handful of tokens.
-    without_massive: None where no token is massive, or the others do not vary.
-    by_chance: share of features that would stay silent on the measured tokens if all fired
-        equally often.
-    raw_dead_at_n: the raw arm's death rate at N tokens, estimated from fewer; None where as many
-    were measured.
-    """
-
-    n: int
-    k: int
-    tokens: int
-    seed: int
-    measured_tokens: int
-    statistics: Statistics
-    gamma_without_chance: float | None
-    prediction: Prediction
-    predicted_relu: float
-    predicted_dead: float
-    gaussian_dead: float
-    by_chance: float
-    arms: tuple[ArmDeath, ...]
-    attribution: Attribution
-    without_massive: WithoutMassive | None
-    raw_dead_at_n: Estimate | None
-    verdict: Verdict
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        parts = {"statistics": self.statistics, "prediction": self.prediction}
-        return asdict(self) | {name: part.model_dump() for name, part in parts.items()}
+    def _repr_html_(self) -> str:
+        """What notebooks show; see `bench.diagnosis.html`."""
+        return diagnosis_html(self)
 
 
 def diagnose(
@@ -120,24 +64,29 @@ def diagnose(
     tokens: int = REFERENCE.N,
     seed: int = 0,
     device: str = "cpu",
+    max_tokens: int | None = None,
+    key: str | None = None,
 ) -> Diagnosis:
-    """Diagnose activations [tokens, width]: a tensor, an array, an iterable of those, or a file
-    opened by `bench.diagnosis.files.open_activations`. Every token is read once.
+    """Diagnose activations [tokens, width] or [batch, sequence, width], which are read once.
 
+    activations: a tensor or an array; an iterable of those, or of dictionaries and tuples that hold
+        them (loaders, SAELens' ActivationsStore, dictionary_learning's ActivationBuffer, datasets);
+        a dictionary or TransformerLens cache; a proxy of nnsight; or a file opened by
+        `bench.diagnosis.files.open_activations`.
     n, k: dictionary size and features per token. tokens: the sample N that death is about; of more
-    a uniform sample is taken. seed: of the sample and of the dictionary.
+        a uniform sample is taken. seed: of the sample and of the dictionary.
+    max_tokens: stop reading after so many; by default all, of a store that never ends `tokens`.
+        Of an iterator they are used up.
+    key: which entry of a dictionary, a tuple or a dataset; a glob joins those it names.
 
     Raises:
-        BadActivations: not [tokens, width], not real floating point, not finite, fewer than two
+        BadActivations: of other shapes, not real floating point, not finite, fewer than two
             tokens, or no variance.
-        UsageError: n, k or tokens make no sense.
+        UsageError: n, k or tokens make no sense, or which of several entries is meant is not clear.
     """
-    if not 1 <= k < n:
-        raise UsageError(f"k = {k} is not between 1 and n = {n}")
-    if tokens < 2:
-        raise UsageError(f"N = {tokens} tokens are too few", "Death is about many tokens.")
-    read = read_sample(activations, tokens, seed, device)
-    stats, sample = read.statistics, read.sample
+    _check_sizes(n, k, tokens)
+    read = read_sample(activations, tokens, seed, device, max_tokens=max_tokens, key=key)
+    stats, sample, without_chance = read.statistics, read.sample, read.gamma_without_chance
     initial = InitialSAEs(sample, n, k)
     # Only the raw arm's firings are needed, where they predict those of a larger sample.
     initial.census(PRESETS["raw"], seed, counts=len(sample) < tokens)
@@ -152,7 +101,7 @@ def diagnose(
         seed=seed,
         measured_tokens=len(sample),
         statistics=stats,
-        gamma_without_chance=read.gamma_without_chance,
+        gamma_without_chance=without_chance,
         prediction=predict(read.collected, sample, k, n),
         predicted_relu=theory.predicted_relu(stats.gamma, tokens),
         predicted_dead=theory.predicted_dead(stats.gamma, tokens, k, n),
@@ -163,12 +112,17 @@ def diagnose(
         without_massive=others[0] if others else None,
         raw_dead_at_n=_at_target(found["raw"], sample, tokens, seed),
         verdict=judge(
-            everyone,
-            stats,
-            ordinary=others[1] if others else None,
-            gamma_without_chance=read.gamma_without_chance,
+            everyone, stats, ordinary=others and others[1], gamma_without_chance=without_chance
         ),
+        notes=read.notes,
     )
+
+
+def _check_sizes(n: int, k: int, tokens: int) -> None:
+    if not 1 <= k < n:
+        raise UsageError(f"k = {k} is not between 1 and n = {n}")
+    if tokens < 2:
+        raise UsageError(f"N = {tokens} tokens are too few", "Death is about many tokens.")
 
 
 def _rates(found: dict[str, Census]) -> Rates:
@@ -202,22 +156,31 @@ class Read(NamedTuple):
     sample: Tensor
     collected: LayerStatistics
     gamma_without_chance: float | None
+    notes: tuple[str, ...]
 
 
-def read_sample(activations: ActivationSource, tokens: int, seed: int, device: str) -> Read:
-    """The statistics of all tokens, and at most `tokens` of them. Raises BadActivations."""
+def read_sample(
+    activations: ActivationSource,
+    tokens: int,
+    seed: int,
+    device: str,
+    *,
+    max_tokens: int | None = None,
+    key: str | None = None,
+) -> Read:
+    """The statistics of all tokens, and at most `tokens` of them; see `diagnose`.
+
+    Raises:
+        BadActivations, UsageError: as `diagnose` does.
+    """
     statistics: LayerStatistics | None = None
     sample: Reservoir | None = None
-    error: MeanError | None = None
-    for batch in _batches(activations):
-        if batch.ndim != 2:
-            raise BadActivations(
-                f"activations have shape {tuple(batch.shape)}, not [tokens, width]",
-                "Flatten to one row per token; leave padding out.",
-            )
+    error: mean_error.MeanError | None = None
+    reader = TokenReader(key, max_tokens, endless=tokens)
+    for batch in reader.batches(activations):
         if statistics is None or sample is None or error is None:
             statistics = LayerStatistics(batch.shape[1], seed=seed)
-            error = MeanError(batch.shape[1], "layernorm")
+            error = mean_error.MeanError(batch.shape[1], "layernorm")
             sample = Reservoir(batch.shape[1], capacity=tokens, seed=seed)
         statistics.update(batch.to(device))
         sample.update(batch)
@@ -229,9 +192,15 @@ def read_sample(activations: ActivationSource, tokens: int, seed: int, device: s
     found = statistics.result()
     squared = error.squared()
     variance = float(statistics.moments.layernorm.variance.sum())
-    without = None if squared is None else without_chance(found.gamma, squared, variance)
+    without = None if squared is None else mean_error.without_chance(found.gamma, squared, variance)
     rows = _as_float32(sample.rows().to(device), found.sigma_norm)
-    return Read(found, rows, statistics, without)
+    notes = list(reader.notes)
+    if sample.seen < found.width:
+        notes.append(
+            f"{sample.seen:,} tokens are fewer than the {found.width:,} dimensions: if the axes "
+            "are turned, give the transpose"
+        )
+    return Read(found, rows, statistics, without, tuple(notes))
 
 
 def _as_float32(sample: Tensor, sigma_norm: float) -> Tensor:
@@ -257,28 +226,6 @@ def _as_float32(sample: Tensor, sigma_norm: float) -> Tensor:
             "Subtract their mean, or multiply them by one number, in float64.",
         )
     return rounded
-
-
-def _batches(activations: ActivationSource) -> Iterator[Tensor]:
-    if isinstance(activations, Activations):
-        parts: Iterable[Tensor | np.ndarray] = activations.chunks()
-    elif isinstance(activations, Tensor | np.ndarray):
-        parts = [activations]
-    else:
-        parts = activations
-    for part in parts:
-        tensor = as_tensor(_checked(part))
-        yield from tensor.split(_BATCH) if tensor.ndim else [tensor]
-
-
-def _checked(part: object) -> Tensor | np.ndarray:
-    if not isinstance(part, Tensor | np.ndarray):
-        raise BadActivations(f"activations hold a {type(part).__name__}, not a tensor or an array")
-    if isinstance(part, np.ndarray) and part.dtype.kind != "f":
-        raise BadActivations(
-            f"activations have dtype {part.dtype}", "They must be real floating point numbers."
-        )
-    return part
 
 
 def _at_target(raw: Census, sample: Tensor, target: int, seed: int) -> Estimate | None:

@@ -22,7 +22,7 @@ from bench.diagnosis.selection import (
     check_shape,
     flattening,
     joined,
-    select,
+    select_arrays,
 )
 from zoo.arrays import ARRAY_FORMATS, ArrayFile, Header, is_array_file, open_arrays
 from zoo.errors import BadActivations, UsageError
@@ -93,7 +93,7 @@ def _open_file(path: Path, key: str | None) -> Activations:
     candidates = [
         Candidate(name, header.shape, header.is_float) for name, header in by_name.items()
     ]
-    chosen = [by_name[each.name] for each in select(str(path), candidates, key)]
+    chosen = [by_name[each.name] for each in select_arrays(str(path), candidates, key)]
     parts = [_open_array(path, file, header) for header in chosen]
     if len(parts) == 1:
         return parts[0]

@@ -72,7 +72,7 @@ def flattening(shape: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def select(place: str, found: Sequence[Candidate], key: str | None) -> list[Candidate]:
+def select_arrays(place: str, found: Sequence[Candidate], key: str | None) -> list[Candidate]:
     """Those that are the activations, in natural order of their names.
 
     place: what holds them, for messages. key: the name of one, a glob, or the name of what holds

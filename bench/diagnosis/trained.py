@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import Tensor
 
 from bench.death.census import Census
 from bench.diagnosis.diagnose import ActivationSource, read_sample
+from bench.diagnosis.text import notes_text, share_text
 from bench.intervals import Estimate, binomial_interval
 from bench.records.schema import Statistics
 from bench.sae.model import SAE
@@ -55,6 +57,7 @@ class TrainedDiagnosis:
     fvu_ordinary: float | None
     l0: float
     always_on: int
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -76,6 +79,10 @@ class TrainedDiagnosis:
             "rows are not revived by moving the bias. Train anew, with the mean subtracted."
         )
 
+    def __str__(self) -> str:
+        """How large it is, numbers, and the verdict."""
+        return _describe_trained(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         statistics = self.statistics.model_dump(mode="json")
@@ -91,15 +98,19 @@ def diagnose_sae(
     tokens: int = REFERENCE.N,
     seed: int = 0,
     device: str = "cpu",
+    max_tokens: int | None = None,
+    key: str | None = None,
 ) -> TrainedDiagnosis:
     """A trained SAE on activations [tokens, width], as `bench.diagnosis.diagnose.diagnose` takes.
 
     tokens: death is about at most so many of them, a uniform sample drawn by `seed`.
+    max_tokens, key: as there.
 
     Raises:
         BadActivations: they do not fit the SAE's width, are not finite, or do not vary.
     """
-    statistics, sample, *_ = read_sample(activations, tokens, seed, device)
+    read = read_sample(activations, tokens, seed, device, max_tokens=max_tokens, key=key)
+    statistics, sample = read.statistics, read.sample
     if statistics.width != sae.width:
         raise BadActivations(
             f"the activations have width {statistics.width}, the SAE takes {sae.width}",
@@ -126,6 +137,7 @@ def diagnose_sae(
         fvu_ordinary=measured.fvu_ordinary,
         l0=measured.l0,
         always_on=int(found.always_on or 0),
+        notes=read.notes,
     )
 
 
@@ -145,3 +157,28 @@ def _learned(b: Tensor, inputs: Tensor) -> float | None:
     if float(mu.norm()) < LEAST_GAMMA * float(sigma):
         return None
     return float(b.double() @ mu / mu.square().sum())
+
+
+def _describe_trained(found: TrainedDiagnosis) -> str:
+    """The diagnosis of a trained SAE for a reader: how large it is, numbers, the verdict."""
+    learned = "no mean to learn" if found.mean_learned is None else f"{found.mean_learned:.1%}"
+    rows = [
+        ("gamma", f"{found.statistics.gamma:.4g}", "after a per-token LayerNorm"),
+        ("gamma raw", f"{found.statistics.gamma_raw:.4g}", "as they are"),
+        ("dead by ReLU", share_text(found.by_relu), "pre-activation never > 0"),
+        ("dead by TopK", share_text(found.by_topk), "> 0 somewhere, never selected"),
+        ("dead", share_text(found.dead), f"on {found.measured_tokens:,} tokens"),
+        ("dead if centered", share_text(found.dead_if_centered), "b at the geometric median"),
+        ("mean learned", learned, "by the bias, a subtracted center included"),
+        ("FVU", f"{found.fvu:.4g}", "variance unexplained"),
+        ("FVU ordinary", _number(found.fvu_ordinary), "without massive tokens"),
+        ("L0", f"{found.l0:.4g}", "features per token"),
+        ("always on", f"{found.always_on:,}", "features, on > 99 % of the tokens"),
+    ]
+    table = tabulate(rows, tablefmt="plain", disable_numparse=True)
+    parts = [f"{found.family}, n {found.n:,}, k {found.k}", notes_text(found.notes), table]
+    return "\n\n".join(part for part in [*parts, found.verdict] if part)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"

@@ -14,7 +14,7 @@ Action = Literal["nothing to do", "center", "whiten", "no cure found", "more tok
 _TOLERATED = 0.01
 
 # With more than this share silent by chance alone, the sample is too small to tell.
-_MOST_BY_CHANCE = 0.1
+MOST_BY_CHANCE = 0.1
 
 # Below this gamma a mean kills no feature, hidden or not.
 _LEAST_HIDDEN = 0.1
@@ -86,7 +86,7 @@ def is_inflated(gamma: float, without_chance: float | None) -> bool:
 
 def _verdict(rates: Rates, stats: Statistics, *, without_massive: bool) -> Verdict:
     raw, centered, whitened, tokens, by_chance = rates
-    if by_chance > _MOST_BY_CHANCE:
+    if by_chance > MOST_BY_CHANCE:
         return Verdict(
             "more tokens",
             f"On {tokens:,} tokens {by_chance:.0%} of the features would stay silent by chance.",

@@ -214,7 +214,7 @@ HALF = torch.ones(30, 4, dtype=torch.float16) * 60_000
     ("x", "message"),
     [
         (torch.ones(5), "shape (5,), not [tokens, width]"),
-        (torch.ones(2, 3, 4), "shape (2, 3, 4), not [tokens, width]"),
+        (torch.ones(2, 3, 4, 5), "shape (2, 3, 4, 5), not [tokens, width]"),
         (torch.tensor(1.0), "shape (), not [tokens, width]"),
         (torch.ones(5, 4).long(), "dtype int64"),
         (torch.ones(5, 4) * 1j, "dtype complex64"),
@@ -223,7 +223,7 @@ HALF = torch.ones(30, 4, dtype=torch.float16) * 60_000
         (torch.ones(1, 4), "one token has no variance"),
         (torch.ones(0, 4), "no tokens"),
         ([], "no tokens"),
-        ([[1.0, 2.0]], "hold a list, not a tensor or an array"),
+        ([[1.0, 2.0]], "hold a list of float, not a tensor or an array"),
         (torch.ones(50, 4), "constant"),
         (HALF + HALF, "120 non-finite values in 30 of 30 tokens, the first (infinite) at token 0"),
         (torch.full((3, 4), torch.nan), "12 non-finite values in 3 of 3 tokens, the first (NaN)"),

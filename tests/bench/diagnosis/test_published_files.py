@@ -227,8 +227,9 @@ def test_a_git_lfs_pointer_is_told(tmp_path: Path) -> None:
     [
         ("prott5_sample.h5", 1789, 0.1903, 0.2015, 145.9),
         ("seqvec_two_proteins.npz", 982, 0.3968, 0.4251, 274.1),
-        ("residual_gemma2/moon_01.npz", 27, 0.4405, 1.1315, None),
-        ("residual_gemma2/ship_02.npz", 38, 0.4072, 1.0725, None),
+        pytest.param(
+            "residual_gemma2/moon_01.npz", 27, 0.4405, 1.1315, None, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_published_files(
@@ -236,7 +237,7 @@ def test_published_files(
 ) -> None:
     found = open_activations(REAL / name)
     assert found.tokens == tokens
-    stats, _ = read_sample(found, 4096, 0, "cpu")
+    stats = read_sample(found, 4096, 0, "cpu").statistics
     assert stats.gamma_raw == pytest.approx(raw, abs=1e-4)
     assert stats.gamma == pytest.approx(normalised, abs=1e-4)
     if rank is not None:

@@ -1,0 +1,88 @@
+"""How a diagnosis is shown: printed, in a notebook, as a frame; and the code it advises."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+import bench
+from bench.diagnosis.text import remedy_code
+
+SMALL = {"n": 128, "k": 8}
+
+
+def made(mean: float, directions: int = 16, tokens: int = 2000) -> torch.Tensor:
+    """Activations with a large mean along one axis, and variance in some directions."""
+    x = torch.randn(tokens, 16, generator=torch.Generator().manual_seed(0))
+    x[:, directions:] *= 1e-2
+    x[:, 0] += mean
+    return x
+
+
+def advised(found: bench.diagnosis.diagnose.Diagnosis, x: torch.Tensor) -> torch.Tensor:
+    """`x` after the code that the diagnosis advises has run."""
+    code = remedy_code(found).removeprefix("what to do:\n")
+    names = {"x": x}
+    exec(re.sub(r"(?m)^    ", "", code), names)
+    return names["x"]
+
+
+def test_the_advice_for_a_large_mean_runs_and_helps() -> None:
+    x = made(mean=40.0)
+    found = bench.diagnose(x, **SMALL)
+    assert found.verdict.action == "center"
+    after = bench.diagnose(advised(found, x), **SMALL)
+    assert after.verdict.action == "nothing to do"
+    assert remedy_code(after) == ""
+
+
+def test_the_advice_for_few_directions_runs_and_helps() -> None:
+    x = made(mean=3.0, directions=2)
+    found = bench.diagnose(x, n=128, k=2)
+    assert found.verdict.action == "whiten"
+    after = bench.diagnose(advised(found, x), n=128, k=2)
+    assert after.arms[0].dead.value == pytest.approx(0, abs=0.02)
+
+
+def test_massive_tokens_are_left_out_and_few_tokens_asked_about() -> None:
+    x = made(mean=0.0)
+    x[:3] *= 200
+    assert len(advised(bench.diagnose(x, **SMALL), x)) == 1997
+    few = bench.diagnose(made(mean=0.0, tokens=10), **SMALL)
+    assert few.verdict.action == "more tokens"
+    (enough,) = re.findall(r"len\(x\) >= ([\d_]+)", remedy_code(few))
+    assert (1 - 8 / 128) ** int(enough) <= 0.1 < (1 - 8 / 128) ** (int(enough) - 1)
+
+
+def test_printed_the_verdict_comes_first_and_the_code_last() -> None:
+    found = bench.diagnose(made(mean=40.0), **SMALL)
+    text = str(found)
+    assert text.startswith(f"verdict: center\n{found.verdict.reason}\n")
+    assert text.index("gamma raw") < text.index("what to do:")
+    assert text.endswith("    # sparsify, dictionary_learning, saev: give them the centered x")
+
+
+def test_in_a_notebook_it_is_a_table_and_a_plot_without_script() -> None:
+    found = bench.diagnose(made(mean=40.0), **SMALL)
+    html = found._repr_html_()
+    tree = ElementTree.fromstring(f"<div>{html}</div>")
+    assert "script" not in html
+    cells = [[cell.text for cell in row] for row in tree.findall(".//tbody/tr")]
+    assert [row[0] for row in cells] == [arm.arm for arm in found.arms]
+    for row, arm in zip(cells, found.arms, strict=True):
+        assert row[3] == f"{arm.dead.value:.1%}"
+    circles = [e for e in tree.iter() if e.tag.endswith("circle")]
+    # Higher is more: the raw arm's point lies above the centered one's.
+    assert float(circles[0].get("cy", "nan")) < float(circles[1].get("cy", "nan"))
+
+
+def test_as_a_frame_there_is_a_row_per_arm() -> None:
+    found = bench.diagnose(made(mean=40.0), **SMALL)
+    frame = found.to_frame()
+    assert list(frame["arm"]) == [arm.arm for arm in found.arms]
+    assert list(frame["dead"]) == [arm.dead.value for arm in found.arms]
+    assert (frame["dead_low"] <= frame["dead"]).all()
+    assert set(frame["action"]) == {"center"}
