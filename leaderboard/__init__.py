@@ -4,7 +4,7 @@
 
 from leaderboard.boards import check_boards, render, write_boards
 from leaderboard.compare import compare_folders, comparison_text
-from leaderboard.export import export_cells
+from leaderboard.export import export_cells, flat_cells
 from leaderboard.figures.drawing import available as figures_available
 from leaderboard.terminal import summary
 
@@ -14,6 +14,7 @@ __all__ = [
     "comparison_text",
     "export_cells",
     "figures_available",
+    "flat_cells",
     "render",
     "summary",
     "write_boards",

@@ -119,7 +119,7 @@ def _state(record: Record) -> CellState:
 
 
 class _Bar:
-    """A progress bar on stderr, shown on a terminal only; notes are always written there."""
+    """A progress bar on stderr, shown on a terminal or in a notebook; notes are always written."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
@@ -136,13 +136,15 @@ class _Bar:
 
 @contextmanager
 def _progress(total: int, *, shown: bool) -> Iterator[_Bar]:
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
+    # None shows it on a terminal only; a notebook has none, and widgets of its own.
+    notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
     with tqdm(
         total=total,
         unit="step",
         unit_scale=True,
-        disable=None if shown else True,
+        disable=(False if notebook else None) if shown else True,
         file=sys.stderr,
         dynamic_ncols=True,
     ) as bar:
