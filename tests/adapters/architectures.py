@@ -91,6 +91,28 @@ def _tower(name: str, processor: str) -> Callable[[Path], None]:
     return save
 
 
+def _gemma3(folder: Path) -> None:
+    """As it is published from 4B on: the decoder beside a vision tower."""
+    transformers = compat.transformers()
+    vision = {
+        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 32, "image_size": 28, "patch_size": 14, "vision_use_head": False,
+    }  # fmt: skip
+    text = {
+        "vocab_size": 260, "hidden_size": WIDTH, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 64, "head_dim": 12, "sliding_window": 8,
+        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+    }  # fmt: skip
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=1,
+        boi_token_index=1, eoi_token_index=2, image_token_index=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with compat.quiet():
+        transformers.Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    tiny.byte_tokenizer(folder, framed=False)
+
+
 def _t5(folder: Path) -> None:
     config = {"vocab_size": 32, "d_model": WIDTH, "d_kv": 12, "d_ff": 64, "num_layers": 3,
               "num_heads": 4}  # fmt: skip
@@ -131,6 +153,30 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture(_decoder("Llama"), _sentences, ("llama-3.2-1b",)),
     "qwen2": Architecture(_decoder("Qwen2"), _sentences, ("qwen2.5-0.5b",)),
     "gemma2": Architecture(_decoder("Gemma2", sliding_window=8), _sentences, ("gemma-2-2b",)),
+    "gemma3": Architecture(
+        _decoder("Gemma3Text", sliding_window=8),
+        _sentences,
+        ("gemma-3-1b",),
+        needs="Gemma3TextModel",
+    ),
+    "gemma3-vision": Architecture(
+        _gemma3,
+        _sentences,
+        ("gemma-3-4b", "gemma-3-12b", "gemma-3-27b"),
+        needs="Gemma3Model",
+    ),
+    "qwen3": Architecture(
+        _decoder("Qwen3"),
+        _sentences,
+        ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"),
+        needs="Qwen3Model",
+    ),
+    "mae": Architecture(
+        tiny_packages.mae,
+        lambda: random_images(3),
+        ("mae-base",),
+        packages=("timm", "torchvision"),
+    ),
     "dinov2": Architecture(tiny.dinov2, lambda: random_images(3), ("dinov2-base", "dinov2-large")),
     "dinov3": Architecture(
         tiny_packages.dinov3,
@@ -150,7 +196,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         _tower("CLIP", "CLIPImageProcessor"), lambda: random_images(3), ("clip-vit-l14",)
     ),
     "siglip": Architecture(
-        _tower("Siglip", "SiglipImageProcessor"), lambda: random_images(3), ("siglip-base",)
+        _tower("Siglip", "SiglipImageProcessor"),
+        lambda: random_images(3),
+        ("siglip-base", "siglip2-base"),
     ),
     "esm2": Architecture(tiny.esm, _proteins, ("esm2-35m", "esm2-650m", "esm2-3b")),
     "esm3": Architecture(
@@ -169,7 +217,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         width=128,
         options={"heads": 2},
     ),
-    "esmc-native": Architecture(_esmc_native, _proteins, ("esmc-600m-native",), needs="EsmcModel"),
+    "esmc-native": Architecture(
+        _esmc_native,
+        _proteins,
+        ("esmc-300m-native", "esmc-600m-native", "esmc-6b-native"),
+        needs="EsmcModel",
+    ),
     "t5": Architecture(_t5, _proteins, ("prott5-xl",)),
     "alphafold3": Architecture(
         tiny_folding.alphafold3, lambda: [0, 1, 2], ("alphafold3",), layers=1

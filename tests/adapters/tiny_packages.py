@@ -14,12 +14,19 @@ from tests.adapters.tiny import WIDTH
 
 
 def dinov3(folder: Path) -> None:
+    _timm(folder, "vit_base_patch16_dinov3")
+
+
+def mae(folder: Path) -> None:
+    _timm(folder, "vit_base_patch16_224")
+
+
+def _timm(folder: Path, name: str) -> None:
     import timm
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
     shape = {"img_size": 32, "embed_dim": WIDTH, "depth": 3, "num_heads": 3}
-    name = "vit_base_patch16_dinov3"
     model = timm.create_model(name, pretrained=False, num_classes=0, **shape)
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     cfg = {"input_size": [3, 32, 32], "num_classes": 0, "crop_pct": 1.0}
