@@ -122,7 +122,7 @@ class TokenReader:
         vectors = [each for each in candidates if each.is_float and len(each.shape) == 1]
         if self.key is None and len(vectors) == 1 and not _has_matrix(candidates):
             return [entries[vectors[0].name]]  # an example with its label
-        chosen = select_arrays(f"a {type(holder).__name__}", candidates, self.key)
+        chosen = select_arrays(f"the {type(holder).__name__}", candidates, self.key)
         if len(chosen) > 1:
             self._note(joined([each.name for each in chosen]))
         return [entries[each.name] for each in chosen]
