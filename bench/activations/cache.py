@@ -6,8 +6,9 @@
              /special.json         what special tokens do to the layer, once a run has measured it
     DIR/.<key>.lock            held while a process looks for the layer, and stores it
 
-A folder is one layer. Its rows are the evaluation sample, then the training stream, as they leave
-the model, before any shuffling. The key is the hash of the manifest's `identity`: everything that
+A folder is one layer. Its rows are the evaluation sample, then the one that transforms are fitted
+on (none where the corpus spares none), then the training stream, as they leave the model, before
+any shuffling. The key is the hash of the manifest's `identity`: everything that
 decides the rows (weights, corpus, card, layer, the protocol's keys for data, the versions of the
 packages, the kind of device). A folder appears by a rename, whole; it is made longer or mended file
 by file, the manifest last. What is read is verified first. Processes that want the same layer at
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
     from bench.activations.shuffle import Shuffled, StreamPosition
     from bench.activations.stream import ActivationStream, Notify
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST, _SPECIAL, _NAME = "manifest.json", "special.json", "activations"
 
 # Keys of a protocol that decide which rows there are and how they are computed.
-_DATA_KEYS = ("data_seed", "forward_tokens", "dtype")
+_DATA_KEYS = ("forward_tokens", "dtype")
 
 # Elements of a shard: 256 MiB.
 _SHARD_ELEMENTS = 1 << 26
@@ -62,7 +63,7 @@ def training_rows(block: Block) -> int:
 
 def cache_bytes(block: Block) -> int:
     """Bytes that the cache of a block takes on disk."""
-    rows = block.tokens + training_rows(block)
+    rows = block.tokens + block.fit_tokens + training_rows(block)
     return 4 * block.card.tap.width * rows * len(block.layers)
 
 
@@ -73,6 +74,20 @@ class Shard:
     name: str
     rows: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the rows are: two samples, each drawn from so many examples, then rows to train on.
+
+    first_pass: of these, rows that are not of an example that was there before.
+    """
+
+    evaluated: int
+    evaluated_examples: int
+    fitted: int
+    fitted_examples: int
+    first_pass: int
 
 
 class CachedLayer:
@@ -90,12 +105,15 @@ class CachedLayer:
             "card": spec.card,
             "layer": spec.layer,
             "sample": block.tokens,
+            "fit": block.fit_tokens,
+            "data_seed": block.data_seed,
             **{key: spec.protocol[key] for key in _DATA_KEYS},
             "packages": package_versions(),
             "device": device.partition(":")[0],
         }
         self.width = block.card.tap.width
-        self.rows = block.tokens + training_rows(block)
+        self.training_rows = training_rows(block)
+        self.rows = block.tokens + block.fit_tokens + self.training_rows
         self.folder = root / content_hash(self.identity)
 
     def shards(self) -> list[Shard]:
@@ -103,12 +121,19 @@ class CachedLayer:
         try:
             manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
             shards = [Shard(**each) for each in manifest["shards"]]
+            contents = Contents(**manifest["contents"])
             whole = manifest["identity"] == self.identity and all(
                 (self.folder / each.name).is_file() for each in shards
             )
         except (OSError, ValueError, TypeError, KeyError):
             return []
-        return shards if whole and sum(each.rows for each in shards) >= self.rows else []
+        wanted = contents.evaluated + contents.fitted + self.training_rows
+        return shards if whole and sum(each.rows for each in shards) >= wanted else []
+
+    def contents(self) -> Contents:
+        """What the rows are. Raises `OSError` where there are none."""
+        manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
+        return Contents(**manifest["contents"])
 
     def special_tokens(self) -> SpecialTokens | None:
         """What special tokens do to the layer, if it was stored and is whole."""
@@ -165,7 +190,7 @@ def cached(
             _fill(stream.only([entry.layer for entry in missing]), missing, block)
         else:
             notify(f"activations are read from {root}")
-    return CachedStream(stream, wanted, block.tokens)
+    return CachedStream(stream, wanted)
 
 
 @contextmanager
@@ -200,19 +225,28 @@ def _alone(entries: Sequence[CachedLayer], notify: Notify) -> Iterator[None]:
 class CachedStream:
     """What `bench.activations.stream.ActivationStream` gives, out of files."""
 
-    def __init__(
-        self, stream: ActivationStream, entries: Sequence[CachedLayer], sampled: int
-    ) -> None:
+    def __init__(self, stream: ActivationStream, entries: Sequence[CachedLayer]) -> None:
         self._stream = stream
         self._entries = entries
-        self._sampled = sampled
+        # Equal but for how far their training goes.
+        every = [entry.contents() for entry in entries]
+        self._contents = min(every, key=lambda contents: contents.first_pass)
+        self.evaluated_examples = self._contents.evaluated_examples
+        self.fitted_examples = self._contents.fitted_examples
         self.windows_per_pass = stream.windows_per_pass
 
     def sample(self, tokens: int) -> dict[int, Tensor]:
         """The evaluation sample, by layer, float32 [tokens, width]."""
+        return self._rows(0, tokens)
+
+    def fit_sample(self, tokens: int) -> dict[int, Tensor] | None:
+        """As `ActivationStream.fit_sample`."""
+        return self._rows(self._contents.evaluated, tokens) if self._contents.fitted else None
+
+    def _rows(self, first: int, tokens: int) -> dict[int, Tensor]:
         kept = self._stream.empty(tokens)
         filled = 0
-        for piece in CachedSource(self._entries, 0, self._device).take(tokens):
+        for piece in CachedSource(self._entries, first, self._device).take(tokens):
             rows = len(next(iter(piece.values())))
             for layer, x in piece.items():
                 kept[layer][filled : filled + rows] = x
@@ -240,7 +274,9 @@ class CachedStream:
         from bench.activations.shuffle import Shuffled
 
         protocol = self._stream.protocol
-        source = CachedSource(self._entries, self._sampled, self._device)
+        contents = self._contents
+        first = contents.evaluated + contents.fitted
+        source = CachedSource(self._entries, first, self._device, contents.first_pass)
         buffer = self._stream.empty(protocol.buffer)
         return Shuffled(source, buffer, batch, protocol.data_seed)
 
@@ -253,11 +289,15 @@ class CachedSource:
     """Rows of several layers' files in order, from row `first` on; takes the place of
     `bench.activations.stream.CorpusRows`."""
 
-    def __init__(self, entries: Sequence[CachedLayer], first: int, device: str) -> None:
+    def __init__(
+        self, entries: Sequence[CachedLayer], first: int, device: str, once: int = 0
+    ) -> None:
         self._files = {entry.layer: (entry.folder, entry.shards()) for entry in entries}
         self._first = first
         self._device = device
+        self._once = once
         self._taken = 0
+        self.first_pass = 0
 
     @property
     def place(self) -> StreamPosition:
@@ -282,6 +322,7 @@ class CachedSource:
                 for layer, (shard, start) in found.items()
             }
             self._taken += count
+            self.first_pass = min(self._taken, self._once)
             rows -= count
 
     def _read(self, path: Path, start: int, count: int) -> Tensor:
@@ -317,10 +358,21 @@ def _fill(stream: ActivationStream, missing: Sequence[CachedLayer], block: Block
         with tempfile.TemporaryDirectory(dir=root, prefix=".") as scratch:
             writers = {entry.layer: _Writer(entry, Path(scratch)) for entry in missing}
             _write(writers, iter([stream.sample(block.tokens)]))
+            fitted = stream.fit_sample(block.fit_tokens)
+            _write(writers, iter([] if fitted is None else [fitted]))
+            spared, fitted = fitted is not None, None
+            training = stream.training()
             if block.steps:
-                _write(writers, stream.training().take(training_rows(block)))
+                _write(writers, training.take(training_rows(block)))
+            contents = Contents(
+                block.tokens,
+                stream.evaluated_examples,
+                block.fit_tokens if spared else 0,
+                stream.fitted_examples,
+                training.first_pass,
+            )
             for writer in writers.values():
-                writer.finish()
+                writer.finish(contents)
     except OSError as error:
         raise _cannot_write(root, error) from None
 
@@ -361,7 +413,7 @@ class _Writer:
             if self._filled == len(self._pending):
                 self._flush()
 
-    def finish(self) -> None:
+    def finish(self, contents: Contents) -> None:
         """The last shard and the manifest; then the folder takes its place.
 
         Where one with too few rows is there, or a damaged one, file by file: another process may be
@@ -370,7 +422,7 @@ class _Writer:
         self._flush()
         manifest = {
             "identity": self.entry.identity,
-            "sample": self.entry.identity["sample"],
+            "contents": asdict(contents),
             "rows": sum(shard.rows for shard in self._shards),
             "width": self.entry.width,
             "shards": [asdict(shard) for shard in self._shards],

@@ -22,7 +22,13 @@ class StreamPosition:
 
 
 class RowSource(Protocol):
-    """Rows of activations by layer, in order, taken in any number and from any place on."""
+    """Rows of activations by layer, in order, taken in any number and from any place on.
+
+    Attributes:
+        first_pass: rows taken so far that are not of an example which was there before.
+    """
+
+    first_pass: int
 
     @property
     def place(self) -> StreamPosition:
@@ -75,10 +81,16 @@ class Shuffled:
         self._given += self._batch
         return {layer: x[rows] for layer, x in self._buffer.items()}
 
+    @property
+    def first_pass(self) -> int:
+        """Rows read so far that are not of an example which was read before."""
+        return self._source.first_pass
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the batches to come depend on; tensors are not copied."""
         return {
             "place": astuple(self._source.place),
+            "first_pass": self._source.first_pass,
             "buffer": self._buffer,
             "random": self._random.get_state(),
             "order": self._order,
@@ -88,6 +100,7 @@ class Shuffled:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after `state_dict()` of the same stream; it may hold more layers."""
         self._source.go_to(StreamPosition(*state["place"]))
+        self._source.first_pass = state["first_pass"]
         for layer, x in self._buffer.items():
             x.copy_(state["buffer"][layer])
         self._random.set_state(state["random"])

@@ -2,8 +2,8 @@
 
 A special token (BOS, CLS, registers), or one at a position that a card's rule skips, often carries
 an activation hundreds of times as large as others do. A card says whether such tokens are measured;
-this is what the same layer looks like by the other rule. It costs one forward pass of as many
-tokens as the sample has, where a model has such tokens at all.
+this is what the same layer looks like by the other rule. It costs as many forward passes
+as the sample does, where a model has such tokens at all.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _NONE = "the model has no special tokens, and the card skips none"
 def measure_special_tokens(
     stream: ActivationStream, tokens: int, sample: Mapping[int, Statistics]
 ) -> dict[int, SpecialTokens]:
-    """By layer, the gammas of the first `tokens` tokens that are not padding, and of those among
-    them that are neither special nor skipped.
+    """By layer, the gammas of `tokens` tokens that are not padding, and of as many that are neither
+    special nor skipped; drawn as the evaluation sample is.
 
     sample: by layer, the statistics of the sample, whose tokens are those of the card's rule.
     """
@@ -77,12 +77,11 @@ def _measure(
     measuring = stream.measuring(rule, layers)
     statistics = {layer: GammaStatistics(measuring.adapter.card.tap.width) for layer in layers}
     failed: dict[int, TokenGammas | str] = {}
-    for piece in measuring.unshuffled().take(tokens):
-        for layer in statistics.keys() - failed.keys():
-            try:
-                statistics[layer].update(piece[layer])
-            except ModelError as error:
-                failed[layer] = str(error)
+    for layer, rows in measuring.draw(tokens).rows().items():
+        try:
+            statistics[layer].update(rows)
+        except ModelError as error:
+            failed[layer] = str(error)
     # Half as much at a time where memory ran out, for good.
     stream.windows_per_pass = measuring.windows_per_pass
     return {layer: _result(statistics[layer]) for layer in layers} | failed

@@ -1,4 +1,11 @@
-"""One stream of activations for a block: the frozen evaluation sample, then shuffled batches.
+"""One stream of activations for a block: two samples, then shuffled batches.
+
+In the order of the seed, the first examples of the corpus are evaluated, the next ones are what
+center, scale and whitening are fitted on, and the rest is trained on. Tokens of one example are
+alike, so that N tokens in a row are few draws: a sample is a uniform draw out of four times as many
+tokens, or out of fewer where these take more than a quarter of a finite corpus to evaluate or more
+than an eighth to fit; at least out of as many as it takes. A corpus that has no examples to spare
+for fitting is fitted on the evaluation sample, which is said.
 
 Everything here can be left at any row and resumed there: a `StreamPosition` says where it is in the
 corpus, and the shuffling buffer gives and takes its state.
@@ -6,7 +13,10 @@ corpus, and the shuffling buffer gives and takes its state.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,12 +26,19 @@ from adapters import Adapter
 from bench.activations.shuffle import Shuffled, StreamPosition, row_count
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.plan.protocol import Protocol
+from bench.statistics.reservoir import Reservoir
 from zoo.cards import TokenRule
 from zoo.corpora import Corpus, FiniteCorpus
 from zoo.errors import BadCorpus
 
 # Examples of an endless corpus without a single token, after which there is no hope of one.
 _PATIENCE = 100_000
+
+# A sample is drawn out of so many times its tokens.
+_SPREAD = 4
+
+# It takes no more than this part of a finite corpus for that, unless it needs more to be whole.
+_EVALUATED, _FITTED = 1 / 4, 1 / 8
 
 Notify = Callable[[str], None]
 
@@ -36,7 +53,8 @@ class ActivationStream:
         batch_size: windows per batch.
         windows_per_pass: windows per forward pass: all of them, until the device runs out of
             memory; then it is halved, for good.
-        sampled_examples: examples that the evaluation sample needed; none of them is trained on.
+        evaluated_examples: examples that the evaluation sample is drawn from.
+        fitted_examples: the next ones, which transforms are fitted on. Neither is trained on.
     """
 
     def __init__(
@@ -55,29 +73,51 @@ class ActivationStream:
         self.notify = notify
         self.batch_size = max(1, protocol.forward_tokens // adapter.card.context)
         self.windows_per_pass = self.batch_size
-        self.sampled_examples = 0
+        self.evaluated_examples = self.fitted_examples = 0
 
     def sample(self, tokens: int) -> dict[int, Tensor]:
-        """The first `tokens` tokens, by layer, as float32 [tokens, width].
+        """The evaluation sample, by layer, as float32 [tokens, width], in the corpus's order.
 
         Raises:
             BadCorpus: the corpus has fewer tokens.
         """
-        source = self.unshuffled()
-        kept = self.empty(tokens)
-        filled = 0
-        for chunk in source.take(tokens):
-            count = row_count(chunk)
-            for layer, x in chunk.items():
-                kept[layer][filled : filled + count] = x
-            filled += count
-        if filled < tokens:
+        drawn = self.draw(tokens)
+        if drawn.seen < tokens:
             raise BadCorpus(
-                f"corpus {self.corpus.name!r} gives {filled} tokens of the {tokens} asked for",
-                f"Give a longer corpus, or a smaller sample with --set N={max(filled, 2)}.",
+                f"corpus {self.corpus.name!r} gives {drawn.seen} tokens of the {tokens} asked for",
+                f"Give a longer corpus, or a smaller sample with --set N={max(drawn.seen, 2)}.",
             )
-        self.sampled_examples = source.examples_read()
-        return kept
+        self.evaluated_examples = drawn.examples
+        return drawn.rows()
+
+    def draw(self, tokens: int) -> Drawn:
+        """What `sample` takes, or fewer tokens where the corpus has no more."""
+        everything = self._examples
+        enough = 0 if everything is None else math.ceil(_EVALUATED * everything)
+        return _draw(self.unshuffled(), tokens, self, enough)
+
+    def fit_sample(self, tokens: int) -> dict[int, Tensor] | None:
+        """Tokens to fit transforms on, as `sample`, of examples after the evaluation sample's.
+
+        None where that would take more than half of the examples that are left.
+        """
+        self.fitted_examples = 0
+        everything, skip = self._examples, self.evaluated_examples
+        left = None if everything is None else everything - skip
+        if left is not None and left < 2:
+            return None
+        enough = 0 if everything is None else math.ceil(_FITTED * everything)
+        most = None if left is None else left // 2
+        drawn = _draw(self._rest(most), tokens, self, enough)
+        if drawn.seen < tokens or (most is not None and drawn.examples > most):
+            return None
+        self.fitted_examples = drawn.examples
+        return drawn.rows()
+
+    @property
+    def _examples(self) -> int | None:
+        """How many there are; None where there is no end to them."""
+        return len(self.corpus.items) if isinstance(self.corpus, FiniteCorpus) else None
 
     def unshuffled(self) -> CorpusRows:
         """The activations of the corpus from its beginning."""
@@ -89,11 +129,23 @@ class ActivationStream:
         )
 
     def training(self) -> CorpusRows:
-        """The activations after the evaluation sample's examples, without end."""
-        seed, skip = self.protocol.data_seed, self.sampled_examples
+        """The activations after the examples of both samples, without end."""
+        seed, skip = self.protocol.data_seed, self.evaluated_examples + self.fitted_examples
         return CorpusRows(
             self,
             lambda start: self.corpus.training(seed, skip, start),
+            patience=self._patience(skip),
+            once=None if self._examples is None else self._examples - skip,
+        )
+
+    def _rest(self, most: int | None) -> CorpusRows:
+        """The activations of so many examples after the evaluation sample's."""
+        seed, skip = self.protocol.data_seed, self.evaluated_examples
+        return CorpusRows(
+            self,
+            lambda start: itertools.islice(
+                self.corpus.training(seed, skip, start), None if most is None else most - start
+            ),
             patience=self._patience(skip),
         )
 
@@ -132,6 +184,38 @@ class ActivationStream:
         return (len(self.corpus.items) - skip) * (self.batch_size + 1)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A sample drawn from so many tokens and examples."""
+
+    reservoirs: dict[int, Reservoir]
+    seen: int
+    examples: int
+
+    def rows(self) -> dict[int, Tensor]:
+        """The rows by layer, once: a layer at a time, as two copies of it are held meanwhile."""
+        if not self.seen:
+            return {}
+        return {layer: self.reservoirs.pop(layer).rows() for layer in list(self.reservoirs)}
+
+
+def _draw(source: CorpusRows, tokens: int, stream: ActivationStream, enough: int) -> Drawn:
+    """Draws `tokens` tokens out of `_SPREAD` times as many, or out of those of `enough` examples,
+    or of a few more: it stops where a batch does, whatever the size of a forward pass."""
+    width, seed = stream.adapter.card.tap.width, stream.protocol.data_seed
+    # One seed: the same tokens are kept in every layer.
+    found = {layer: Reservoir(width, capacity=tokens, seed=seed) for layer in stream.layers}
+    seen = 0
+    for chunk in source.take(_SPREAD * tokens):
+        seen += row_count(chunk)
+        for layer, x in chunk.items():
+            found[layer].update(x)
+        read = source.examples_between_batches
+        if enough and seen >= tokens and read is not None and read >= enough:
+            break
+    return Drawn(found, seen, source.examples_read())
+
+
 class CorpusRows:
     """Rows of activations in the order of a corpus, taken in any number.
 
@@ -139,14 +223,25 @@ class CorpusRows:
         stream: the model, the layers and the size of a forward pass.
         examples: the examples from the given number on.
         patience: examples in a row without a token after which `BadCorpus` is raised.
+        once: examples that are all there are: those after them were there before. None for ever.
+
+    Attributes:
+        first_pass: rows taken so far that are of the first `once` examples.
     """
 
     def __init__(
-        self, stream: ActivationStream, examples: Callable[[int], Iterator[Any]], *, patience: int
+        self,
+        stream: ActivationStream,
+        examples: Callable[[int], Iterator[Any]],
+        *,
+        patience: int,
+        once: int | None = None,
     ) -> None:
         self._stream = stream
         self._examples = examples
         self._patience = patience
+        self._once = once
+        self.first_pass = 0
         self._unproductive = 0  # examples since the last token
         self.go_to(StreamPosition())
 
@@ -157,6 +252,7 @@ class CorpusRows:
         self._used = 0  # rows used after that place
         self._to_skip = place.rows
         self._rest: dict[int, Tensor] = {}
+        self._new = 0  # rows of the first pass among the rest
         self._end: StreamPosition | None = self._after
         self._batches = stream.adapter.activations(
             stream.layers,
@@ -171,6 +267,11 @@ class CorpusRows:
     def place(self) -> StreamPosition:
         """Where the next row comes from."""
         return StreamPosition(self._after.example, self._after.window, self._used + self._to_skip)
+
+    @property
+    def examples_between_batches(self) -> int | None:
+        """Examples that went into the batches so far; None within a batch."""
+        return None if self._rest or self._end is None else self._end.example + 1
 
     def examples_read(self) -> int:
         """Examples that went into the batches so far, the one under way included."""
@@ -194,10 +295,13 @@ class CorpusRows:
             whole = count == left
             self._rest = {} if whole else {layer: x[count:] for layer, x in self._rest.items()}
             self._used += count
+            new = min(self._new, count)
+            self._new -= new
             if self._to_skip:
                 self._to_skip -= count
                 continue
             rows -= count
+            self.first_pass += new
             yield piece
 
     def _next(self) -> bool:
@@ -222,6 +326,9 @@ class CorpusRows:
         if len(batch):
             self._unproductive = 0
         self._rest = batch.by_layer if len(batch) else {}
+        self._new = len(batch)
+        if self._once is not None:
+            self._new = int((batch.example < self._once - self._base).sum())
         self._end = None
         if batch.end is not None:
             last, windows = batch.end

@@ -89,6 +89,18 @@ class Block:
         return min(self.protocol.N, self.limit or self.protocol.N)
 
     @property
+    def fit_tokens(self) -> int:
+        """Tokens that center, scale and whitening are fitted on: of a trial no more than N."""
+        asked = self.protocol.fit_tokens or self.protocol.N
+        return asked if self.limit is None else min(asked, self.tokens)
+
+    @property
+    def data_seed(self) -> int:
+        """What decides the order of the corpus: the cells' own, where seeds vary the data."""
+        own = self.specs[0].seed if self.protocol.seeds_vary == "init+data" else 0
+        return (self.protocol.data_seed + own) % 2**63
+
+    @property
     def steps(self) -> int:
         """Training steps."""
         limit = self.limit or self.protocol.steps * self.protocol.batch
@@ -184,7 +196,10 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
         "limit": request.limit,
         "protocol": request.protocol.measurement(),
     }
-    groups = [layers] if error else _groups(card, layers, request)
+    seeds = request.protocol.seeds
+    # One stream feeds a block: where seeds vary the data, each has blocks of its own.
+    streams = [seeds] if request.protocol.seeds_vary == "init" else [(seed,) for seed in seeds]
+    groups = [layers] if error else _groups(card, layers, request, seeds=len(streams[0]))
     return [
         Block(
             card=card,
@@ -194,13 +209,14 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
                 Spec(**common, layer=layer, arm=arm, seed=seed)
                 for layer in group
                 for arm in request.protocol.arms
-                for seed in request.protocol.seeds
+                for seed in stream
             ),
             weights=request.weights,
             limit=request.limit,
             error=error,
             published=registry.published_layers(card),
         )
+        for stream in streams
         for group in groups
     ]
 
@@ -224,12 +240,13 @@ def corpus_of(
     return file_corpus(path, KIND_OF_DOMAIN[card.domain], regions=regions)
 
 
-def _groups(card: Card, layers: list[int], request: Request) -> list[list[int]]:
-    """The layers in groups that fit memory. How they are grouped changes no number."""
+def _groups(card: Card, layers: list[int], request: Request, *, seeds: int) -> list[list[int]]:
+    """The layers in groups that fit memory, with so many seeds. How they are grouped changes no
+    number."""
     protocol = request.protocol
     tokens = min(protocol.N, request.limit or protocol.N)
     depth = max(layers) + 1
-    cells = len(protocol.arms) * len(protocol.seeds)
+    cells = len(protocol.arms) * seeds
 
     def needed(layers: int, cells: int) -> int:
         return block_memory(card, protocol, depth=depth, tokens=tokens, layers=layers, cells=cells)

@@ -64,8 +64,17 @@ def model_memory(card: Card, protocol: Protocol, depth: int) -> int:
 
 
 def layer_memory(card: Card, protocol: Protocol, tokens: int) -> int:
-    """What a layer holds: its evaluation sample, its buffer, the last forward pass."""
-    return 4 * card.tap.width * (tokens + protocol.buffer + protocol.forward_tokens)
+    """What a layer holds: its evaluation sample, its buffer, the last forward pass.
+
+    The tokens that its transforms are fitted on are gone before the buffer is filled.
+    """
+    passing = max(protocol.buffer + protocol.forward_tokens, fitted_tokens(protocol, tokens))
+    return 4 * card.tap.width * (tokens + passing)
+
+
+def fitted_tokens(protocol: Protocol, tokens: int) -> int:
+    """Tokens that transforms are fitted on, where the sample has `tokens`."""
+    return tokens if protocol.fit_tokens is None else protocol.fit_tokens
 
 
 def sae_memory(card: Card, protocol: Protocol) -> int:
@@ -80,7 +89,7 @@ def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
     copies = _FORWARD_COPIES + (_INSIDE_COPIES if card.parameters else 0)
     forward = copies * row * protocol.forward_tokens
     step = 2 * row * protocol.n + _BATCH_COPIES * row * protocol.batch
-    census = 2 * row * tokens
+    census = 2 * row * max(tokens, fitted_tokens(protocol, tokens))
     statistics = _SQUARES * 8 * card.tap.width**2
     return max(_SELECTION, step_arrays(protocol)) + _KEPT + max(forward, step, census, statistics)
 

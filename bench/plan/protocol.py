@@ -55,12 +55,25 @@ class Protocol(Recipe):
         description="tokens of the frozen evaluation sample, and training tokens without a firing "
         "that make a feature silent",
     )
+    fit_tokens: Annotated[int | None, LATER_KEY] = Field(
+        default=None,
+        ge=2,
+        le=MOST,
+        description="tokens that center, scale and whitening are fitted on, of examples that are "
+        "neither evaluated nor trained on; as many as N where none is given",
+    )
     checkpoints: int = Field(
         default=20, ge=0, le=10_000, description="censuses during training, log-spaced in steps"
     )
 
     data_seed: Seed = Field(
-        default=0, description="order of the corpus and of the shuffling buffer"
+        default=0,
+        description="order of the corpus, which examples are evaluated, and the shuffling buffer",
+    )
+    seeds_vary: Annotated[Literal["init", "init+data"], LATER_KEY] = Field(
+        default="init",
+        description="what differs from seed to seed: the initialisation; or also the data, with "
+        "the seed added to data_seed",
     )
     mask_norm: Annotated[float | None, LATER_KEY] = Field(
         default=None,

@@ -16,9 +16,9 @@ _NEEDED = ("n", "k", "N")
 _WHOLE = (
     *_NEEDED,
     *("steps", "batch", "checkpoints", "data_seed", "forward_tokens", "buffer"),
-    *("aux_k", "dead_after"),
+    *("aux_k", "dead_after", "fit_tokens"),
 )
-_WORDS = ("family", "bias", "path", "dtype", "aux_codes")
+_WORDS = ("family", "bias", "path", "dtype", "aux_codes", "seeds_vary")
 
 
 def contradictions(record: Record) -> Iterator[str]:
@@ -86,6 +86,8 @@ def _of_training(training: Training, n: int) -> Iterator[str]:
         for fates in (point.fates_relu, point.fates_topk):
             if fates is not None and fates.durable + fates.relapsed + fates.never > n:
                 yield f"checkpoint {point.step} has fates of more features than n"
+    if training.distinct_tokens is not None and training.distinct_tokens > training.tokens:
+        yield "training.distinct_tokens is above tokens"
     if training.l0 > n:
         yield "training.l0 is above n"
     for path in ("", "_relu", "_topk"):

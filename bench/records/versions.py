@@ -34,7 +34,7 @@ def lift_1_to_2(record: Document) -> Document:
     """
     result = record["result"]
     if result is not None:
-        for key in ("attribution", "special_tokens", "prediction"):
+        for key in ("attribution", "special_tokens", "prediction", "samples"):
             result.setdefault(key, None)
         for key in ("median_norm", "norm_ratio", "massive_share", "energy_share"):
             result["statistics"][key] = None
@@ -55,7 +55,8 @@ _ONLY_FIRST_FIRINGS = "measured when only the first firing was, not who was aliv
 
 
 def _lift_training(training: Document) -> None:
-    for key in ("transitions", "bias_steps", "fvu_ordinary", "masked"):
+    later = ("transitions", "bias_steps", "fvu_ordinary", "masked", "distinct_tokens", "epochs")
+    for key in later:
         training.setdefault(key, None)
     for path in ("", "_relu", "_topk"):
         found = training.pop(f"revival{path}")

@@ -27,7 +27,7 @@ from bench.death.prediction import predict
 from bench.plan.blocks import Block
 from bench.plan.protocol import Protocol
 from bench.records.provenance import Clock
-from bench.records.schema import Agreement, Provenance, Record, Result, make_record
+from bench.records.schema import Agreement, Provenance, Record, Result, Samples, make_record
 from bench.records.spec import Spec
 from bench.runner.cell import BlockLayer, Cell
 from bench.runner.checkpoints import CheckpointWriter
@@ -46,6 +46,11 @@ from zoo.errors import ModelError, OutOfMemory, OutputError
 _log = logging.getLogger(__name__)
 
 Outcomes = dict[str, Result | BaseException]
+
+_NOT_SPARED = (
+    "the corpus is too short to spare {:,} tokens to fit on: center, scale and whitening are "
+    "fitted on the evaluation sample"
+)
 
 
 def measure_block(
@@ -232,22 +237,29 @@ def _measure(
         tell(text)
 
     writer = CheckpointWriter(block, settings.states, settings.save_every, tell)
-    model = ActivationStream(adapter, block.corpus, block.layers, block.protocol, note)
+    ordered = block.protocol.model_copy(update={"data_seed": block.data_seed})
+    model = ActivationStream(adapter, block.corpus, block.layers, ordered, note)
     stream: ActivationStream | CachedStream = model
     if settings.cache is not None:
         stream = cached(block, model, settings.cache, settings.device, tell)
     state = writer.load()
     if state is not None:
         restore_conditions(state, stream, clock)
-    sample = stream.sample(block.tokens)
+    sample, fitted = stream.sample(block.tokens), stream.fit_sample(block.fit_tokens)
+    samples = _samples(block, stream, fitted is not None)
+    if samples.reason is not None and samples.reason not in clock.notes:
+        note(samples.reason)
     cells: list[Cell] = []
     for number in block.layers:
         specs = [spec for spec in block.specs if spec.layer == number]
         try:
-            layer = _make_layer(sample[number], block.protocol)
+            own = None if fitted is None else fitted.pop(number)
+            layer = _make_layer(sample[number], own, samples, block.protocol)
             cells += [_make_cell(spec, layer, block) for spec in specs]
+            layer.initial.forget_fitted()
         except ModelError as error:
             outcomes |= {spec.hash: error for spec in specs}
+        own = None
         trim_heap()
     if cells:
         _add_special_tokens(cells, stream, block.tokens)
@@ -288,7 +300,18 @@ def _origin(spec: Spec, block: Block, revision: str | None) -> Origin:
     )
 
 
-def _make_layer(sample: Tensor, protocol: Protocol) -> BlockLayer:
+def _samples(block: Block, stream: ActivationStream | CachedStream, spared: bool) -> Samples:
+    return Samples(
+        examples=stream.evaluated_examples,
+        fit_tokens=block.fit_tokens if spared else block.tokens,
+        fit_examples=stream.fitted_examples,
+        reason=None if spared else _NOT_SPARED.format(block.fit_tokens),
+    )
+
+
+def _make_layer(
+    sample: Tensor, fitted: Tensor | None, samples: Samples, protocol: Protocol
+) -> BlockLayer:
     statistics = LayerStatistics(sample.shape[1])
     statistics.update(sample)
     stats = statistics.result()
@@ -296,8 +319,9 @@ def _make_layer(sample: Tensor, protocol: Protocol) -> BlockLayer:
     return BlockLayer(
         sample,
         stats,
-        InitialSAEs(sample, protocol.n, protocol.k, family),
+        InitialSAEs(sample, protocol.n, protocol.k, family, fitted=fitted),
         predict(statistics, sample, protocol.k, protocol.n, dense=is_dense(protocol.family)),
+        samples,
         protocol.mask_norm,
     )
 

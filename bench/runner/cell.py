@@ -11,7 +11,14 @@ from torch import Tensor
 
 from bench.death import revival
 from bench.death.census import Census
-from bench.records.schema import Fates, Prediction, SpecialTokens, Statistics, TrainingCheckpoint
+from bench.records.schema import (
+    Fates,
+    Prediction,
+    Samples,
+    SpecialTokens,
+    Statistics,
+    TrainingCheckpoint,
+)
 from bench.records.spec import Spec
 from bench.sae.initial import InitialSAEs
 from bench.sae.model import SAE
@@ -29,9 +36,11 @@ class BlockLayer:
     stats: Statistics
     initial: InitialSAEs
     prediction: Prediction
+    samples: Samples
     mask_norm: float | None = None  # in units of the median norm
     masked: Tensor | int = 0  # training tokens left out so far
     special: SpecialTokens | None = None
+    first_pass: int = 0  # tokens read to train on that were not read before
 
     def kept(self, batch: Tensor) -> Tensor:
         """The training tokens [batch, d] with ordinary ones in the place of those left out."""

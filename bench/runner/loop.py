@@ -76,6 +76,8 @@ def train(
                 writer.save(_state(step, batches.state_dict(), cells, failed, stream, clock))
             if interruption.asked:
                 raise KeyboardInterrupt
+    for cell in cells:
+        cell.layer.first_pass = batches.first_pass
     # Asked after the last look at it: the checkpoint before is the one to go on from.
     if interruption.asked:
         raise KeyboardInterrupt

@@ -42,6 +42,7 @@ def result(cell: Cell, truth: Tensor | None) -> Result:
         training=_training(cell, last, truth) if cell.trainer.step_number else None,
         attribution=cell.attribution,
         special_tokens=cell.layer.special,
+        samples=cell.layer.samples,
     )
 
 
@@ -72,9 +73,12 @@ def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:
     trainer, layer = cell.trainer, cell.layer
     measured = quality(trainer.sae, layer.sample)
     relu, topk = cell.born.never_positive, cell.born.never_selected
+    distinct = min(trainer.tokens, layer.first_pass)
     return Training(
         steps=trainer.step_number,
         tokens=trainer.tokens,
+        distinct_tokens=distinct,
+        epochs=trainer.tokens / distinct,
         path=cast(Literal["sparse", "dense"], trainer.path),
         checkpoints=tuple(cell.checkpoints),
         silence=silence(cell),

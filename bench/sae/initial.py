@@ -22,10 +22,22 @@ class InitialSAEs:
     """Fresh SAEs of one layer, and their censuses on its sample [tokens, width], taken once each.
 
     Arms that differ in their training alone (`Arm.born`) share everything.
+
+    fitted: tokens [fitted, width] that center, scale and whitening are fitted on, and that start an
+    arm which begins from tokens; the sample where none are given.
     """
 
-    def __init__(self, sample: Tensor, n: int, k: int, family: Family | None = None) -> None:
+    def __init__(
+        self,
+        sample: Tensor,
+        n: int,
+        k: int,
+        family: Family | None = None,
+        *,
+        fitted: Tensor | None = None,
+    ) -> None:
         self.sample, self.n, self.k, self.family = sample, n, k, family
+        self._fitted: Tensor | None = sample if fitted is None else fitted
         self._transforms: dict[Arm, Transform] = {}
         self._medians: dict[PerTokenNorm | None, Tensor] = {}
         self._censuses: dict[tuple[Arm, int], Census] = {}
@@ -35,7 +47,7 @@ class InitialSAEs:
         """A new SAE, as training would begin with it. Raises BadActivations if nothing varies."""
         inputs = Arm(arm.center, arm.norm)
         if inputs not in self._transforms:
-            self._transforms[inputs] = Transform.fit(inputs, self.sample, self._median(inputs))
+            self._transforms[inputs] = Transform.fit(inputs, self._tokens, self._median(inputs))
         sae = SAE.init(
             self.sample.shape[1],
             self.n,
@@ -45,13 +57,24 @@ class InitialSAEs:
             family=self.family,
             device=self.sample.device,
         )
-        return started(sae, arm, self.sample, seed)
+        return started(sae, arm, self._tokens, seed)
+
+    def forget_fitted(self) -> None:
+        """Lets go of the tokens to fit on; arms that were not asked for cannot be any more."""
+        self._fitted = None
+
+    @property
+    def _tokens(self) -> Tensor:
+        if self._fitted is None:
+            raise ValueError("the tokens to fit on are gone")
+        return self._fitted
 
     def _median(self, arm: Arm) -> Tensor:
-        """Of the sample, once for all arms of one per-token norm: it takes as long as a census."""
+        """Of the tokens to fit on, once for all arms of one per-token norm: it takes as long as a
+        census."""
         norm = per_token(arm.norm)
         if norm not in self._medians:
-            self._medians[norm] = sample_median(arm, self.sample)
+            self._medians[norm] = sample_median(arm, self._tokens)
         return self._medians[norm]
 
     def census(self, arm: Arm, seed: int, *, counts: bool = False) -> Census:

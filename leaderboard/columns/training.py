@@ -20,9 +20,17 @@ from leaderboard.columns.readers import (
     of_training,
     share,
 )
-from leaderboard.text import integer, percent
+from leaderboard.text import integer, number, percent
 
 TRAINING_COLUMNS = ColumnList()
+
+# A cell that went over its tokens more often than this is marked.
+MANY_EPOCHS = 5
+
+
+def _marked_epochs(epochs: float) -> str:
+    return f"{number(epochs)}{' !' if epochs > MANY_EPOCHS else ''}"
+
 
 # ---------------------------------------------------------------------------------------- training
 
@@ -66,6 +74,27 @@ MASKED = TRAINING_COLUMNS.add(
         of_training(lambda training: training.masked),
         by_row(Table.MODEL_TRAINING),
         show=percent,
+        optional=True,
+    )
+)
+EPOCHS = TRAINING_COLUMNS.add(
+    metric(
+        "Epochs",
+        "times that training went over its tokens, on average; marked ! above "
+        f"{MANY_EPOCHS}: what such a cell shows may be of these few tokens alone",
+        of_training(lambda training: training.epochs),
+        by_row(Table.DOMAIN_TRAINED, Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
+        show=_marked_epochs,
+        optional=True,
+    )
+)
+DISTINCT = TRAINING_COLUMNS.add(
+    metric(
+        "Distinct tokens",
+        "training tokens of different places in the corpus",
+        of_training(lambda training: training.distinct_tokens),
+        by_row(Table.MODEL_TRAINING, Table.WEB_CELLS),
+        show=integer,
         optional=True,
     )
 )

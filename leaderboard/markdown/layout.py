@@ -76,7 +76,9 @@ def setting_line(group: Group) -> str:
     if isinstance(steps, int) and isinstance(batch, int):
         parts.append(f"{count(steps, 'training step')} of {count(batch, 'token')}")
     parts.append(f"metric version {group.spec.metric_version}")
-    line = ", ".join(parts) + "."
+    data = protocol.get("seeds_vary") == "init+data"
+    varied = "the initialisation and the data" if data else "the initialisation"
+    line = f"{', '.join(parts)}. Seeds vary {varied}."
     if group.spec.limit is not None:
         line += f" **Limited to {count(group.spec.limit, 'token')}: a trial run, not a result.**"
     return line

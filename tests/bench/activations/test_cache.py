@@ -114,18 +114,24 @@ def test_the_format_is_what_is_written_down(tmp_path: Path) -> None:
     (first, _) = cached_layers(block, tmp_path, "cpu")
     manifest = json.loads((first.folder / "manifest.json").read_text())
     assert manifest["identity"]["layer"] == 0
-    assert manifest["sample"] == 512
+    contents = manifest["contents"]
+    assert contents["evaluated"] == contents["fitted"] == 512
+    assert contents["evaluated_examples"] > 0
+    assert contents["fitted_examples"] > 0
+    assert 0 < contents["first_pass"] <= training_rows(block)
     shards = [
         load_file(first.folder / shard["name"])["activations"] for shard in manifest["shards"]
     ]
-    assert sum(map(len, shards)) == manifest["rows"] == 512 + training_rows(block)
+    assert sum(map(len, shards)) == manifest["rows"] == 1024 + training_rows(block)
     assert {x.shape[1] for x in shards} == {manifest["width"]} == {block.card.tap.width}
     on_disk = sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
     assert cache_bytes(block) <= on_disk < cache_bytes(block) + 1000
     assert {path.suffix for path in tmp_path.glob(".*")} == {".lock"}, "no scratch is left"
 
 
-@pytest.mark.parametrize("setting", ["N=500", "data_seed=1", "dtype=bfloat16", "forward_tokens=64"])
+@pytest.mark.parametrize(
+    "setting", ["N=500", "fit_tokens=300", "data_seed=1", "dtype=bfloat16", "forward_tokens=64"]
+)
 def test_what_decides_the_activations_is_in_the_key(tmp_path: Path, setting: str) -> None:
     ours, other = (cached_layers(block, tmp_path, "cpu")[0] for block in (plan(), plan(setting)))
     assert ours.folder != other.folder

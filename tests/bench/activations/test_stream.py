@@ -221,7 +221,7 @@ def test_a_rest_without_tokens_is_an_error_and_no_endless_loop(filler: str) -> N
     ours.corpus = corpus
     order = list(corpus.examples(0))
     ours.sample(32)
-    assert order[ours.sampled_examples :] == [filler] * (44 - ours.sampled_examples)
+    assert order[ours.evaluated_examples :] == [filler] * (44 - ours.evaluated_examples)
     with pytest.raises(BadCorpus, match="'blank': what is left after the evaluation sample gives"):
         rows(ours.training().take(1))
 
@@ -261,3 +261,118 @@ def test_training_examples_start_anywhere(tmp_path: Path) -> None:
         for start in (0, 1, 6, 7, 8, 20):
             found: Any = corpus.training(0, 3, start)
             assert [next(found) for _ in range(40 - start)] == expected[start:]
+
+
+# ------------------------------------------------------------------------------------- samples
+
+
+def letters(count: int) -> list[str]:
+    """Examples of one to nineteen letters, each of a letter of its own."""
+    return [chr(0x4E00 + i) * (1 + i % 19) for i in range(count)]
+
+
+def codes(x: Tensor) -> set[tuple[int, ...]]:
+    return {(int(row[0]),) for row in x.long()}
+
+
+class Signs(Letters):
+    """A letter is its code point: no two examples have one in common."""
+
+    def windows(self, example: Any) -> list[Any]:
+        signs = list(map(ord, example))
+        return [signs[cut] for cut in consecutive(len(signs), self.card.context)]
+
+
+def signs() -> Signs:
+    return Signs(adapter().card)
+
+
+def test_no_example_is_in_two_of_evaluation_fitting_and_training() -> None:
+    ours = stream(signs(), letters(200))
+    evaluated, fitted = ours.sample(100)[1], ours.fit_sample(60)
+    assert fitted is not None
+    assert fitted[1].shape == (60, WIDTH)
+    trained = rows(ours.training().take(4000))
+    parts = [codes(x) for x in (evaluated, fitted[1], trained)]
+    assert all(parts)
+    assert not parts[0] & parts[1]
+    assert not (parts[0] | parts[1]) & parts[2]
+    # Every other example is trained on, over and over.
+    assert len(parts[2]) == 200 - ours.evaluated_examples - ours.fitted_examples
+
+
+def test_a_sample_spreads_over_four_times_its_tokens_or_a_quarter_of_the_corpus() -> None:
+    many = stream(signs(), letters(2000))
+    found = codes(many.sample(100)[1])
+    # 400 tokens of ten to an example: some 40 examples, where 100 in a row are of ten.
+    assert 30 <= many.evaluated_examples <= 50
+    assert len(found) > 20
+    few = stream(signs(), letters(80))
+    few.sample(200)
+    assert 20 <= few.evaluated_examples <= 26
+    alone = stream(signs(), letters(80))
+    alone.sample(700)  # nearly all there are
+    assert alone.evaluated_examples > 60
+
+
+def test_a_sample_is_a_uniform_draw_in_the_order_of_the_corpus() -> None:
+    ours = stream(signs(), letters(2000))
+    kept = ours.sample(100)[1][:, 0].tolist()
+    again = stream(signs(), letters(2000))
+    everything = rows(again.unshuffled().take(400))[:, 0].tolist()
+    places, at = [], 0
+    for value in kept:
+        at = everything.index(value, at)
+        places.append(at)
+    assert places == sorted(places)
+    thirds = [sum(low <= place < low + 100 for place in places) for low in (0, 100, 200, 300)]
+    assert min(thirds) > 10
+
+
+def test_a_corpus_with_nothing_to_spare_has_no_fit_sample() -> None:
+    ours = stream(signs(), letters(12))
+    ours.sample(60)
+    before = rows(ours.training().take(200))
+    assert ours.fit_sample(60) is None
+    assert ours.fitted_examples == 0
+    assert torch.equal(rows(ours.training().take(200)), before)
+
+
+def test_an_endless_corpus_always_spares_one() -> None:
+    ours = stream(signs(), ["unused"])
+    ours.corpus = EndlessCorpus("e", "text", lambda seed: [chr(0x3000 + seed) * 5], {})
+    evaluated, fitted = ours.sample(40), ours.fit_sample(40)
+    assert fitted is not None
+    assert not codes(evaluated[1]) & codes(fitted[1])
+    source = ours.training()
+    trained = rows(source.take(500))
+    assert not (codes(evaluated[1]) | codes(fitted[1])) & codes(trained)
+    assert source.first_pass == 500
+
+
+@pytest.mark.parametrize("taken", [10, 100, 700, 1500, 5000])
+def test_rows_of_the_first_pass_are_counted(taken: int) -> None:
+    examples = letters(100)
+    ours = stream(signs(), examples)
+    ours.sample(40)
+    order = list(FiniteCorpus("f", "text", lambda: examples).examples(0))
+    everything = sum(map(len, order[ours.evaluated_examples :]))
+    source = ours.training()
+    rows(source.take(taken))
+    assert source.first_pass == min(taken, everything)
+
+
+def test_the_count_of_the_first_pass_goes_on_with_the_buffer() -> None:
+    ours = stream(signs(), letters(40))
+    ours.sample(40)
+    whole = ours.shuffled(8)
+    for _ in range(60):
+        whole.next()
+    first = ours.shuffled(8)
+    for _ in range(11):
+        first.next()
+    second = ours.shuffled(8)
+    second.load_state_dict(first.state_dict())
+    for _ in range(49):
+        second.next()
+    assert second.first_pass == whole.first_pass > 0
