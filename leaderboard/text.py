@@ -14,6 +14,9 @@ ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 DOT = "\N{MIDDLE DOT}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
+# A cell that went over its tokens more often than this is marked, here and in the page's script.
+MANY_EPOCHS = 5
+
 # Characters that markdown (with GitHub's tables, strike-through and formulas) reads as markup.
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
@@ -75,6 +78,11 @@ def number(value: float) -> str:
     if abs(value) < 1e-3:
         return f"{value:.2e}"
     return f"{value:#.3g}".rstrip(".")
+
+
+def epochs(passes: float) -> str:
+    """As `number`; marked where there were many."""
+    return f"{number(passes)} !" if passes > MANY_EPOCHS else number(passes)
 
 
 def percent(share: float) -> str:

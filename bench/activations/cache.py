@@ -84,8 +84,8 @@ class Contents:
     """
 
     evaluated: int
-    evaluated_examples: int
     fitted: int
+    evaluated_examples: int
     fitted_examples: int
     first_pass: int
 
@@ -119,7 +119,7 @@ class CachedLayer:
     def shards(self) -> list[Shard]:
         """The shards, if the folder holds rows enough; else none."""
         try:
-            manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
+            manifest = self._manifest()
             shards = [Shard(**each) for each in manifest["shards"]]
             contents = Contents(**manifest["contents"])
             whole = manifest["identity"] == self.identity and all(
@@ -132,8 +132,11 @@ class CachedLayer:
 
     def contents(self) -> Contents:
         """What the rows are. Raises `OSError` where there are none."""
-        manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
-        return Contents(**manifest["contents"])
+        return Contents(**self._manifest()["contents"])
+
+    def _manifest(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
+        return found
 
     def special_tokens(self) -> SpecialTokens | None:
         """What special tokens do to the layer, if it was stored and is whole."""
@@ -274,9 +277,8 @@ class CachedStream:
         from bench.activations.shuffle import Shuffled
 
         protocol = self._stream.protocol
-        contents = self._contents
-        first = contents.evaluated + contents.fitted
-        source = CachedSource(self._entries, first, self._device, contents.first_pass)
+        first, once = self._contents.evaluated + self._contents.fitted, self._contents.first_pass
+        source = CachedSource(self._entries, first, self._device, once)
         buffer = self._stream.empty(protocol.buffer)
         return Shuffled(source, buffer, batch, protocol.data_seed)
 
@@ -364,13 +366,9 @@ def _fill(stream: ActivationStream, missing: Sequence[CachedLayer], block: Block
             training = stream.training()
             if block.steps:
                 _write(writers, training.take(training_rows(block)))
-            contents = Contents(
-                block.tokens,
-                stream.evaluated_examples,
-                block.fit_tokens if spared else 0,
-                stream.fitted_examples,
-                training.first_pass,
-            )
+            rows = block.tokens, block.fit_tokens if spared else 0
+            examples = stream.evaluated_examples, stream.fitted_examples
+            contents = Contents(*rows, *examples, training.first_pass)
             for writer in writers.values():
                 writer.finish(contents)
     except OSError as error:

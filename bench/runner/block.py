@@ -8,7 +8,7 @@ censuses on the way, and at the end the census and the quality of the reconstruc
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -233,7 +233,8 @@ def _measure(
         progress.note(f"{block.card.id}: {text}")
 
     def note(text: str) -> None:
-        clock.notes.append(text)
+        if text not in clock.notes:
+            clock.notes.append(text)
         tell(text)
 
     writer = CheckpointWriter(block, settings.states, settings.save_every, tell)
@@ -245,22 +246,7 @@ def _measure(
     state = writer.load()
     if state is not None:
         restore_conditions(state, stream, clock)
-    sample, fitted = stream.sample(block.tokens), stream.fit_sample(block.fit_tokens)
-    samples = _samples(block, stream, fitted is not None)
-    if samples.reason is not None and samples.reason not in clock.notes:
-        note(samples.reason)
-    cells: list[Cell] = []
-    for number in block.layers:
-        specs = [spec for spec in block.specs if spec.layer == number]
-        try:
-            own = None if fitted is None else fitted.pop(number)
-            layer = _make_layer(sample[number], own, samples, block.protocol)
-            cells += [_make_cell(spec, layer, block) for spec in specs]
-            layer.initial.forget_fitted()
-        except ModelError as error:
-            outcomes |= {spec.hash: error for spec in specs}
-        own = None
-        trim_heap()
+    cells = _make_cells(block, stream, outcomes, note)
     if cells:
         _add_special_tokens(cells, stream, block.tokens)
         outcomes |= train(
@@ -298,6 +284,32 @@ def _origin(spec: Spec, block: Block, revision: str | None) -> Origin:
         corpus=spec.corpus,
         record=spec.hash,
     )
+
+
+def _make_cells(
+    block: Block,
+    stream: ActivationStream | CachedStream,
+    outcomes: Outcomes,
+    note: Callable[[str], None],
+) -> list[Cell]:
+    """The cells at birth; of a layer that has none, the error goes into `outcomes`."""
+    sample, fitted = stream.sample(block.tokens), stream.fit_sample(block.fit_tokens)
+    samples = _samples(block, stream, fitted is not None)
+    if samples.reason is not None:
+        note(samples.reason)
+    cells: list[Cell] = []
+    for number in block.layers:
+        specs = [spec for spec in block.specs if spec.layer == number]
+        own = None if fitted is None else fitted.pop(number)
+        try:
+            layer = _make_layer(sample[number], own, samples, block.protocol)
+            cells += [_make_cell(spec, layer, block) for spec in specs]
+            layer.initial.forget_fitted()
+        except ModelError as error:
+            outcomes |= {spec.hash: error for spec in specs}
+        own = None
+        trim_heap()
+    return cells
 
 
 def _samples(block: Block, stream: ActivationStream | CachedStream, spared: bool) -> Samples:

@@ -70,7 +70,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         self.was_topk = self.born.never_selected.clone()
-        self.bias = BiasClock(self.trainer.sae, self.layer.sample)
+        self.bias = BiasClock(self.trainer.sae, self.layer.initial.fitted)
 
     def step(self, batch: Tensor) -> Tensor:
         """One training step on raw activations [batch, d]; the loss. Raises `TrainingFailed`."""
@@ -155,9 +155,10 @@ class BiasClock:
 
     SHARES = (0.5, 0.9, 0.99)
 
-    def __init__(self, sae: SAE, sample: Tensor) -> None:
+    def __init__(self, sae: SAE, fitted: Tensor) -> None:
+        # Where the center was found: elsewhere it leaves what two samples differ by.
         self._b = sae.b
-        self._target = bias_target(sae, sample)
+        self._target = bias_target(sae, fitted)
         self.reached = torch.full((len(self.SHARES),), -1, device=sae.b.device)
         self._shares = torch.tensor(self.SHARES, dtype=torch.float64, device=sae.b.device)
 

@@ -44,19 +44,15 @@ def train(
     if block.steps == 0:
         return failed
     batches = stream.shuffled(block.protocol.batch)
-    first = 1
+    done = 0
     if state is not None:
         batches.load_state_dict(state["batches"])
-        failed |= _restore(cells, state)
-        first = state["step"] + 1
-        if state["step"] == block.steps:
-            for cell in cells:
-                if cell.spec.hash not in failed:
-                    cell.count_last()
-        progress.advance(len(cells) * state["step"])
+        failed |= _restore(cells, state, block.steps)
+        done = state["step"]
+        progress.advance(len(cells) * done)
     counted = set(block.protocol.census_steps()) | {block.steps}
     with interruptible(progress.note) as interruption:
-        for step in range(first, block.steps + 1):
+        for step in range(done + 1, block.steps + 1):
             running = [cell for cell in cells if cell.spec.hash not in failed]
             if not running:
                 break
@@ -120,7 +116,7 @@ def _state(
     }
 
 
-def _restore(cells: Sequence[Cell], state: dict[str, Any]) -> Failures:
+def _restore(cells: Sequence[Cell], state: dict[str, Any], steps: int) -> Failures:
     """Sets the cells as they were; the errors of those that had dropped out."""
     failed: Failures = {}
     for cell in cells:
@@ -130,6 +126,8 @@ def _restore(cells: Sequence[Cell], state: dict[str, Any]) -> Failures:
             continue
         cell.load_state_dict(state["cells"][cell.spec.hash])
         cell.layer.masked = state["masked"][cell.spec.layer]
+        if state["step"] == steps:
+            cell.count_last()
     return failed
 
 

@@ -47,7 +47,7 @@ class InitialSAEs:
         """A new SAE, as training would begin with it. Raises BadActivations if nothing varies."""
         inputs = Arm(arm.center, arm.norm)
         if inputs not in self._transforms:
-            self._transforms[inputs] = Transform.fit(inputs, self._tokens, self._median(inputs))
+            self._transforms[inputs] = Transform.fit(inputs, self.fitted, self._median(inputs))
         sae = SAE.init(
             self.sample.shape[1],
             self.n,
@@ -57,14 +57,15 @@ class InitialSAEs:
             family=self.family,
             device=self.sample.device,
         )
-        return started(sae, arm, self._tokens, seed)
+        return started(sae, arm, self.fitted, seed)
 
     def forget_fitted(self) -> None:
         """Lets go of the tokens to fit on; arms that were not asked for cannot be any more."""
         self._fitted = None
 
     @property
-    def _tokens(self) -> Tensor:
+    def fitted(self) -> Tensor:
+        """The tokens [fitted, width] that transforms are fitted on, while they are kept."""
         if self._fitted is None:
             raise ValueError("the tokens to fit on are gone")
         return self._fitted
@@ -74,7 +75,7 @@ class InitialSAEs:
         census."""
         norm = per_token(arm.norm)
         if norm not in self._medians:
-            self._medians[norm] = sample_median(arm, self._tokens)
+            self._medians[norm] = sample_median(arm, self.fitted)
         return self._medians[norm]
 
     def census(self, arm: Arm, seed: int, *, counts: bool = False) -> Census:

@@ -20,16 +20,9 @@ from leaderboard.columns.readers import (
     of_training,
     share,
 )
-from leaderboard.text import integer, number, percent
+from leaderboard.text import MANY_EPOCHS, epochs, integer, percent
 
 TRAINING_COLUMNS = ColumnList()
-
-# A cell that went over its tokens more often than this is marked.
-MANY_EPOCHS = 5
-
-
-def _marked_epochs(epochs: float) -> str:
-    return f"{number(epochs)}{' !' if epochs > MANY_EPOCHS else ''}"
 
 
 # ---------------------------------------------------------------------------------------- training
@@ -84,7 +77,7 @@ EPOCHS = TRAINING_COLUMNS.add(
         f"{MANY_EPOCHS}: what such a cell shows may be of these few tokens alone",
         of_training(lambda training: training.epochs),
         by_row(Table.DOMAIN_TRAINED, Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
-        show=_marked_epochs,
+        show=epochs,
         optional=True,
     )
 )

@@ -52,8 +52,12 @@ function integer(value) {
   return Math.round(value).toLocaleString("en");
 }
 
+function epochs(passes) {
+  return number(passes) + (passes > 5 ? " !" : "");
+}
+
 // By the names that the data gives them.
-const FORMATS = { number, percent, integer };
+const FORMATS = { number, percent, integer, epochs };
 
 function written(value, column) {
   if (value === null || value === undefined) return "\u2014";

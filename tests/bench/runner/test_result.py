@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from adapters import open_adapter
 from bench.activations.stream import ActivationStream
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
-from bench.records.schema import Training
+from bench.records.schema import Samples, Training
 from bench.runner.block import _make_cell, _make_layer, measure_block
+from bench.runner.cell import BlockLayer
 from bench.runner.settings import Settings
 from bench.sae.quality import bias_target
 from tests.bench.death.test_firings import Replayed
@@ -46,21 +48,34 @@ def trained(block: Block) -> dict[str, Training]:
     return found
 
 
+def layer_of(stream: ActivationStream, block: Block) -> tuple[Tensor, BlockLayer]:
+    """Layer 1 as the block makes it, and its sample."""
+    sample, fitted = stream.sample(block.tokens)[1], stream.fit_sample(block.fit_tokens)
+    assert fitted is not None
+    samples = Samples(
+        examples=stream.evaluated_examples,
+        fit_tokens=block.fit_tokens,
+        fit_examples=stream.fitted_examples,
+        reason=None,
+    )
+    return sample, _make_layer(sample, fitted[1], samples, block.protocol)
+
+
 @pytest.mark.parametrize("arm", ["raw", "centered", "raw+auxk"])
 def test_transitions_and_bias_steps_equal_a_training_looked_at_every_step(
     block: Block, trained: dict[str, Training], arm: str
 ) -> None:
     assert block.corpus is not None
     stream = ActivationStream(open_adapter(block.card), block.corpus, [1], block.protocol)
-    sample = stream.sample(block.tokens)[1]
+    sample, layer = layer_of(stream, block)
     (spec,) = (spec for spec in block.specs if spec.arm == arm)
-    cell = _make_cell(spec, _make_layer(sample, block.protocol), block)
+    cell = _make_cell(spec, layer, block)
     trainer, sae = cell.trainer, cell.trainer.sae
     counted = set(block.protocol.census_steps())
     born = sae.census(sample)
     was_topk = born.never_selected
     shares = []
-    target = bias_target(sae, sample)
+    target = bias_target(sae, layer.initial.fitted)
     batches = stream.shuffled(block.protocol.batch)
     for step in range(1, STEPS + 1):
         trainer.step(batches.next()[1])
@@ -119,9 +134,9 @@ def test_fates_are_those_of_a_replay_of_every_firing(
     """By the definitions, feature by feature: who fired when, who was silent or dead at the end."""
     assert block.corpus is not None
     stream = ActivationStream(open_adapter(block.card), block.corpus, [1], block.protocol)
-    sample = stream.sample(block.tokens)[1]
+    sample, layer = layer_of(stream, block)
     (spec,) = (spec for spec in block.specs if spec.arm == arm)
-    cell = _make_cell(spec, _make_layer(sample, block.protocol), block)
+    cell = _make_cell(spec, layer, block)
     trainer, sae, batch = cell.trainer, cell.trainer.sae, block.protocol.batch
     window = -(-block.tokens // batch)
     born = sae.census(sample)
