@@ -76,9 +76,7 @@ class Samples(_Part):
 
     examples: Count = Field(description="of the corpus, that the evaluation sample is drawn from")
     fit_tokens: Count = Field(description="that center, scale and whitening are fitted on")
-    fit_examples: Count = Field(
-        description="of the corpus, that these are drawn from; 0 where they are the sample's"
-    )
+    fit_examples: Count = Field(description="that these are drawn from; 0: they are the sample's")
     reason: str | None = Field(description="why transforms are fitted on the evaluation sample")
 
 
@@ -275,12 +273,9 @@ class Training(_Part):
     steps: Count = Field(description="training steps taken")
     tokens: Count = Field(description="tokens trained on")
     distinct_tokens: Count | None = Field(
-        default=None,
-        description="of these, tokens of different places in the corpus; absent from older records",
+        default=None, description="of different places in the corpus; absent from older records"
     )
-    epochs: float | None = Field(
-        default=None, ge=1, description="tokens over distinct ones; absent from older records"
-    )
+    epochs: float | None = Field(default=None, ge=1, description="tokens over distinct tokens")
     path: Literal["sparse", "dense"] = Field(description="how the step was computed")
     checkpoints: tuple[TrainingCheckpoint, ...] = Field(description="censuses on the way")
     silence: Silence | None = Field(description="absent from older records")
@@ -334,11 +329,7 @@ class Result(_Part):
     special_tokens: SpecialTokens | None = Field(
         default=None, description="absent from older records"
     )
-    samples: Samples | None = Field(
-        default=None,
-        description="absent from older records: these evaluate the corpus's first tokens, and fit "
-        "transforms on the same",
-    )
+    samples: Samples | None = Field(default=None, description="absent from older records")
 
 
 class Failure(_Part):
