@@ -272,9 +272,7 @@ class Training(_Part):
 
     steps: Count = Field(description="training steps taken")
     tokens: Count = Field(description="tokens trained on")
-    distinct_tokens: Count | None = Field(
-        default=None, description="of different places in the corpus; absent from older records"
-    )
+    distinct_tokens: Count | None = Field(default=None, description="of different places")
     epochs: float | None = Field(default=None, ge=1, description="tokens over distinct tokens")
     path: Literal["sparse", "dense"] = Field(description="how the step was computed")
     checkpoints: tuple[TrainingCheckpoint, ...] = Field(description="censuses on the way")
@@ -326,9 +324,7 @@ class Result(_Part):
         description="features dead at initialisation of the layer's dictionary of each preset arm, "
         "of the cell's seed; absent from older records",
     )
-    special_tokens: SpecialTokens | None = Field(
-        default=None, description="absent from older records"
-    )
+    special_tokens: SpecialTokens | None = Field(default=None, description="or an older record")
     samples: Samples | None = Field(default=None, description="absent from older records")
 
 
