@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from bench.records.bounds import Seed
 from bench.sae.arms import parse_arm
 from bench.sae.families import is_dense
 from bench.sae.recipe import FAMILY_KEYS, LATER_KEY, MOST, REFERENCE, Recipe
@@ -29,9 +30,6 @@ AXES = ("name", "arms", "seeds")
 
 # Keys that older records have, and what to say instead.
 GONE = {"aux_codes": "It is part of the arm: --arm raw+auxk-relu for AuxK with a ReLU."}
-
-# What a random number generator takes.
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Protocol(Recipe):

@@ -29,6 +29,8 @@ Magnitude = Annotated[float, Field(ge=0, le=_LARGEST)]
 # Of a mean that many times larger than the spread float64 keeps no spread.
 Ratio = Annotated[float, Field(ge=0, le=1e16)]
 Share = Annotated[float, Field(ge=0, le=1 + ROUNDING)]
+# What a random number generator takes.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Layer = Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
 
 # Digits of the longest integer, a seed of 63 bits, with its sign.

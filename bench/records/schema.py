@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bench.records.bounds import Count, Magnitude, Ratio, Real, Share
+from bench.records.bounds import Count, Magnitude, Ratio, Real, Seed, Share
 from bench.records.spec import Spec
 from bench.records.versions import SCHEMA_VERSION
 from zoo.errors import BenchError
@@ -273,7 +273,7 @@ class Training(_Part):
     steps: Count = Field(description="training steps taken")
     tokens: Count = Field(description="tokens trained on")
     distinct_tokens: Count | None = Field(default=None, description="of different places")
-    epochs: float | None = Field(default=None, ge=1, description="tokens over distinct tokens")
+    epochs: Magnitude | None = Field(default=None, ge=1, description="tokens over distinct tokens")
     path: Literal["sparse", "dense"] = Field(description="how the step was computed")
     checkpoints: tuple[TrainingCheckpoint, ...] = Field(description="censuses on the way")
     silence: Silence | None = Field(description="absent from older records")
@@ -377,7 +377,7 @@ class Agreement(_Part):
     seed of the same layer and arm that was in the block; averaged over these seeds.
     """
 
-    seeds: tuple[int, ...] = Field(description="the other seeds")
+    seeds: tuple[Seed, ...] = Field(description="the other seeds")
     mean_max_cosine: Real = Field(description="1 where each has every direction of this one")
 
 
@@ -397,7 +397,7 @@ class Record(_Part):
     agreement: Agreement | None = Field(
         default=None, description="with other seeds; absent where the block had one only"
     )
-    step_seconds: float | None = Field(
+    step_seconds: Magnitude | None = Field(
         default=None,
         ge=0,
         description="mean time of a training step of this SAE, its arms taking turns; on a CPU",

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.cli.main import run_cli
+from bench.records.schema import Record
 from bench.records.store import RecordStore, read_record
 from bench.records.versions import SCHEMA_VERSION
 from leaderboard import comparison_text, render, summary
@@ -231,3 +232,22 @@ def test_what_no_cell_can_be_is_refused_by_its_name(
     with pytest.raises(BadRecord) as caught:
         read_record(write(RecordStore(tmp_path), document))
     assert says in str(caught.value)
+
+
+def unbounded(schema: Any, where: str = "") -> Iterator[str]:
+    """The numbers of a JSON schema that may be of any size."""
+    if isinstance(schema, dict):
+        kinds = {"maximum", "exclusiveMaximum", "const", "enum"}
+        if schema.get("type") in ("integer", "number") and not kinds & schema.keys():
+            yield where
+        for key, value in schema.items():
+            yield from unbounded(value, f"{where}.{key}" if key != "properties" else where)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from unbounded(value, where)
+
+
+def test_every_number_of_a_record_is_bounded() -> None:
+    schema = Record.model_json_schema()
+    assert list(unbounded(schema)) == []
+    assert list(unbounded({"properties": {"a": {"type": "number"}}})) == [".a"]
