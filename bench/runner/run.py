@@ -21,6 +21,7 @@ from bench.records.store import RecordStore
 from bench.runner.checkpoints import remove_done, resume_blocks
 from bench.runner.engines import Engine, make_engine
 from bench.runner.interrupts import interrupt_on_terminate
+from bench.runner.lock import OutputLock, lock_output
 from bench.runner.settings import Settings
 
 CellState = Literal["done", "failed", "missing"]
@@ -77,25 +78,42 @@ def run(
     """Measures what is pending, block by block; saves each record and yields it.
 
     Raises:
-        OutputError: a record cannot be written.
+        OutputError: a record cannot be written, or another run writes to the same folder.
     """
     settings, engine = settings or Settings(), engine or make_engine("local")
     blocks = [item.block.only(item.pending) for item in work if item.pending]
     pending = {spec.hash for block in blocks for spec in block.specs}
-    if settings.states is not None:
-        if engine.leads:
-            remove_done(settings.states, store, pending)
-        blocks = resume_blocks(blocks, settings.states)
-    blocks = engine.agree(blocks)
-    steps = sum(block.steps * len(block.specs) for block in blocks)
-    with interrupt_on_terminate(), _progress(steps, shown=engine.leads) as progress:
-        for record in engine.records(blocks, settings, progress):
-            keep(record, store)
-            pending.discard(record.hash)
-            if settings.states is not None:
+    with interrupt_on_terminate(), _lock(store, leads=engine.leads) as lock:
+        if settings.states is not None:
+            if engine.leads:
                 remove_done(settings.states, store, pending)
-            yield record
-    engine.finish()
+            blocks = resume_blocks(blocks, settings.states)
+        blocks = engine.agree(blocks)
+        steps = sum(block.steps * len(block.specs) for block in blocks)
+        with _progress(steps, shown=engine.leads) as progress:
+            for record in engine.records(blocks, settings, progress):
+                if lock is not None:
+                    lock.check()
+                keep(record, store)
+                pending.discard(record.hash)
+                if settings.states is not None:
+                    remove_done(settings.states, store, pending)
+                yield record
+        engine.finish()
+
+
+@contextmanager
+def _lock(store: RecordStore, *, leads: bool) -> Iterator[OutputLock | None]:
+    """The output folder's lock, which the leading process of a run takes for all of them."""
+    if not leads:
+        yield None
+        return
+
+    def notify(text: str) -> None:
+        print(f"bench: {text}", file=sys.stderr)
+
+    with lock_output(store.folder.parent, notify) as lock:
+        yield lock
 
 
 def keep(record: Record, store: RecordStore) -> None:

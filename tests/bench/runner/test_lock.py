@@ -1,0 +1,154 @@
+"""Two runs on one output folder: the second is told, and the lock of a dead owner is taken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.records.store import RecordStore
+from bench.runner import lock as lock_module
+from bench.runner.lock import NAME, lock_output
+from tests.conftest import TINY
+from tests.made import write_made
+from zoo.errors import OutputError
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_module, "LEASE", 0.6)
+    monkeypatch.setattr(lock_module, "TOUCH", 0.05)
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen:
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", "--cards", "cards", "--model", "made", *settings]
+        + ["--layer", "0", "--arm", "raw", "--workers", "1", "--output", "out", *options],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} never came"
+        time.sleep(0.01)
+
+
+def foreign(folder: Path) -> Path:
+    """A lock that a process of another machine has left."""
+    with lock_output(folder, print):
+        marker = (folder / NAME).read_text()
+    name = next(line for line in marker.splitlines() if line.startswith("host="))
+    (folder / NAME).write_text(marker.replace(name, "host=elsewhere"))
+    return folder / NAME
+
+
+def test_second_run_on_one_output_is_refused_in_words_and_the_first_goes_on(tmp_path):
+    write_made(tmp_path / "cards", ["made"])
+    first = start(tmp_path, "--set", "steps=100000", "--checkpoint-every", "0.2")
+    try:
+        wait_for(tmp_path / "out" / NAME)
+        second = start(tmp_path)
+        _, err = second.communicate(timeout=60)
+        assert second.returncode == 2
+        *notes, last = err.strip().splitlines()
+        assert f"process {first.pid} on " in last
+        assert last.startswith("bench: out is in use by another run") and "--output" in last
+        assert len(notes) == 1 and "waits to see" in notes[0]
+        assert "Traceback" not in err
+        # Reading is allowed to everybody meanwhile.
+        wait_for(tmp_path / "out" / "state")
+        status = [sys.executable, "-m", "bench", "status", "--output", "out"]
+        wait_for(next((tmp_path / "out" / "state").iterdir()) / "block.json")
+        assert "made" in subprocess.check_output(status, cwd=tmp_path, text=True)
+        first.kill()
+        first.communicate()
+        # The lock of a killed run keeps nobody of the same machine waiting.
+        assert (tmp_path / "out" / NAME).exists()
+        third = start(tmp_path)
+        _, err = third.communicate(timeout=120)
+        assert third.returncode == 0, err
+        assert not (tmp_path / "out" / NAME).exists()
+        assert len(list(RecordStore(tmp_path / "out"))) > 0
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_owner_that_is_alive_elsewhere_is_waited_for_until_it_shows(tmp_path):
+    path = foreign(tmp_path)
+    done = threading.Event()
+
+    def touch() -> None:
+        while not done.wait(0.1):
+            os.utime(path)
+
+    owner = threading.Thread(target=touch)
+    owner.start()
+    notes: list[str] = []
+    try:
+        with pytest.raises(OutputError, match="in use by another run .* on elsewhere"):
+            with lock_output(tmp_path, notes.append):
+                pass
+    finally:
+        done.set()
+        owner.join()
+    assert "elsewhere" in notes[0]
+
+
+def test_lock_of_an_owner_that_is_dead_elsewhere_is_taken_after_the_lease(tmp_path):
+    foreign(tmp_path)
+    began = time.monotonic()
+    with lock_output(tmp_path, lambda text: None):
+        assert time.monotonic() - began >= 0.5
+    assert not (tmp_path / NAME).exists()
+
+
+def test_run_whose_lock_was_taken_over_stops_before_it_writes(tmp_path):
+    with lock_output(tmp_path, lambda text: None) as lock:
+        path = tmp_path / NAME
+        marker = path.read_text()
+        path.unlink()
+        path.write_text(marker.replace("token=", "token=0"))
+        threading.Event().wait(0.3)
+        stop = threading.Event()
+
+        def touch() -> None:
+            while not stop.wait(0.05):
+                os.utime(path)
+
+        other = threading.Thread(target=touch)
+        other.start()
+        try:
+            with pytest.raises(OutputError, match="in use by another run"):
+                lock.check()
+        finally:
+            stop.set()
+            other.join()
+    assert path.exists(), "the other run's lock must stay"
+
+
+def test_run_whose_folder_was_removed_takes_the_lock_again(tmp_path):
+    with lock_output(tmp_path / "out", lambda text: None) as lock:
+        lock.check()
+        (tmp_path / "out" / NAME).unlink()
+        threading.Event().wait(0.3)
+        lock.check()
+        assert (tmp_path / "out" / NAME).exists()
+
+
+def test_folder_that_cannot_be_made_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write to"):
+        with lock_output(tmp_path / "file" / "out", lambda text: None):
+            pass
