@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+# Whether this process was asked to stop while something here listened.
+heard = False
+
 
 class Interruption:
     """Whether a signal has asked to stop."""
@@ -27,6 +30,8 @@ def interruptible(notify: Callable[[str], None]) -> Iterator[Interruption]:
         return
 
     def ask(number: int, frame: Any) -> None:
+        global heard
+        heard = True
         if found.asked:
             raise KeyboardInterrupt
         found.asked = True
@@ -53,6 +58,8 @@ def interrupt_on_terminate() -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: Any) -> None:
+        global heard
+        heard = True
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -54,7 +54,7 @@ class OutputLock:
 def lock_output(output: Path, notify: Notify) -> Iterator[OutputLock]:
     """While this holds, no other run writes to the output folder.
 
-    Where there is an owner, this waits until it has touched the lock, or can have no owner any more.
+    Where there is an owner, this waits until it has touched the lock or has lost it.
 
     Raises:
         OutputError: another run holds the folder, or it cannot be written to.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,8 +90,12 @@ def run(
             blocks = resume_blocks(blocks, settings.states)
         blocks = engine.agree(blocks)
         steps = sum(block.steps * len(block.specs) for block in blocks)
-        with _progress(steps, shown=engine.leads) as progress:
-            for record in engine.records(blocks, settings, progress):
+        with (
+            _progress(steps, shown=engine.leads) as progress,
+            # What is at work is stopped before an error is told.
+            closing(engine.records(blocks, settings, progress)) as records,
+        ):
+            for record in records:
                 if lock is not None:
                     lock.check()
                 keep(record, store)

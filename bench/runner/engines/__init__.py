@@ -10,7 +10,7 @@ block, even the end of its process, fails that block's cells and no others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Literal, Protocol, get_args
 
 from bench.plan.blocks import Block, available_memory
@@ -35,8 +35,8 @@ class Engine(Protocol):
 
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: Progress
-    ) -> Iterator[Record]:
-        """The records of those of the blocks that this process measures."""
+    ) -> Generator[Record, None, None]:
+        """The records of those of the blocks that this process measures; closing it stops them."""
 
     def finish(self) -> None:
         """Waits until every process of the run is done."""

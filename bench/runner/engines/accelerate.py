@@ -6,7 +6,7 @@ n-th of them, writes its records, and waits for the others at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -40,7 +40,7 @@ class AccelerateEngine(LocalEngine):
 
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: Progress
-    ) -> Iterator[Record]:
+    ) -> Generator[Record, None, None]:
         """The records of every n-th block, on this process's device."""
         if settings.device == "cuda":
             settings = replace(settings, device=str(self._state.device))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
@@ -20,7 +20,7 @@ class LocalEngine:
 
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: Progress
-    ) -> Iterator[Record]:
+    ) -> Generator[Record, None, None]:
         """As `measure_block` gives them."""
         from bench.runner.block import measure_block
 

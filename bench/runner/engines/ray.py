@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class RayEngine(LocalEngine):
 
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: Progress
-    ) -> Iterator[Record]:
+    ) -> Generator[Record, None, None]:
         """The records as blocks come back."""
         import ray
 

@@ -3,10 +3,16 @@
 A worker is sent blocks, and sends what it has to say: steps done, notes, records. It ignores
 Ctrl-C, which a terminal sends to every process: this process handles it, and asks the workers to
 stop, which they do after the step they are in, with a checkpoint.
+
+Neither side waits for ever for the other. A worker says every `BEAT` seconds how much it was given,
+has said, and whether it was asked to stop; what does not agree is a message that was lost. The
+worker is then ended, and its cells fail as they do when a process is killed. A worker that was
+asked to stop is also told to take no other block, whatever becomes of the block it has.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -18,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
@@ -29,6 +35,8 @@ from zoo.errors import OutputError, WorkerFailed
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
 
+log = logging.getLogger(__name__)
+
 # Whether processes can begin as copies, and that is safe: on macOS system libraries object.
 _COPIES = sys.platform == "linux"
 
@@ -38,20 +46,68 @@ WorkerState = Literal["busy", "idle", "gone"]
 # Seconds between two messages about steps: a bar needs no more.
 _TELL_EVERY = 0.1
 
+# Seconds between two beats of a worker, and those in which a block that was sent has to come.
+BEAT = 1.0
+BLOCK_COMES = 10.0
+
+# Seconds that a process may take to end after its last message.
+_LAST = 30.0
+
+# Messages that must not be lost.
+_COUNTED = ("record", "done", "error")
+
+
+class _Beat(NamedTuple):
+    """What a worker says every second: blocks that came, messages of the kinds that must not be
+    lost, whether it was asked to stop, and when (the clock is the machine's)."""
+
+    blocks: int
+    told: int
+    stopping: bool
+    at: float
+
 
 @dataclass
 class _Worker:
-    """A process, and the cells of the block that it is at work on of which no record came yet."""
+    """A process, and the cells of the block that it is at work on of which no record came yet.
+
+    given, heard: the blocks sent, the last one at `given_at`, and the messages received of the
+        kinds that must not be lost.
+    """
 
     slot: int
     process: BaseProcess
     connection: Connection
     block: Block | None = None
     left: set[str] = field(default_factory=set)
+    given: int = 0
+    given_at: float = 0.0
+    heard: int = 0
 
     def take(self, block: Block) -> None:
         self.block, self.left = block, {spec.hash for spec in block.specs}
+        self.given, self.given_at = self.given + 1, time.monotonic()
         self.connection.send(block)
+
+    def ask_to_stop(self) -> None:
+        """It stops after the step it is in, with a checkpoint."""
+        self.process.terminate()
+
+    def dismiss(self) -> None:
+        """It takes no other block, though it may fail to stop within the one it has."""
+        with suppress(OSError):
+            self.connection.send(None)
+
+    def receive(self) -> tuple[str, Any]:
+        """Its next message. Raises `EOFError` where there will be none."""
+        kind, content = self.connection.recv()
+        self.heard += kind in _COUNTED
+        return kind, content
+
+    def agrees(self, beat: _Beat) -> bool:
+        """Whether no message was lost, as far as the beat tells."""
+        late = beat.blocks < self.given and beat.at > self.given_at + BLOCK_COMES
+        return beat.told <= self.heard and not late
 
 
 class WorkersEngine:
@@ -71,7 +127,7 @@ class WorkersEngine:
 
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: Progress
-    ) -> Iterator[Record]:
+    ) -> Generator[Record, None, None]:
         """The records as they come, of several blocks at once; the longest begin first."""
         waiting = sorted(blocks, key=_work_in, reverse=True)
         free = list(range(self.workers))
@@ -176,11 +232,20 @@ def _settings_of(slot: int, settings: Settings) -> Settings:
 def _hear(worker: _Worker, progress: Progress) -> Generator[Record, None, WorkerState]:
     """One message of a worker. Returns what the worker is from now on."""
     try:
-        kind, content = worker.connection.recv()
+        kind, content = worker.receive()
     except (EOFError, OSError):
         yield from _lost(worker)
         return "gone"
-    if kind == "record":
+    except Exception:
+        # A message that is damaged: its writer was stopped within it.
+        log.debug("a worker's message cannot be read", exc_info=True)
+        yield from _lost(worker, because="sent a damaged message")
+        return "gone"
+    if kind == "beat":
+        if not worker.agrees(content):
+            yield from _lost(worker, because="lost a message")
+            return "gone"
+    elif kind == "record":
         worker.left.discard(content.hash)
         yield content
     elif kind == "advance":
@@ -189,27 +254,42 @@ def _hear(worker: _Worker, progress: Progress) -> Generator[Record, None, Worker
         progress.note(content)
     elif kind == "error":
         raise content
+    elif worker.left:
+        yield from _lost(worker, because="lost a record")
+        return "gone"
     else:
         return "idle"
     return "busy"
 
 
-def _lost(worker: _Worker) -> Iterator[Record]:
-    """The failures of the cells of which a worker that ended has sent no record."""
+def _lost(worker: _Worker, because: str | None = None) -> Iterator[Record]:
+    """The failures of the cells of which a worker that ended, or is ended now, sent no record."""
     from bench.runner.block import failed_records
 
     assert worker.block is not None
+    if because is not None:
+        worker.process.kill()
+    how = because or _end_of(worker.process)
     worker.process.join()
     worker.connection.close()
-    code = worker.process.exitcode or 0
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     error = WorkerFailed(
-        f"the process that measured {worker.block.card.id} ended with {how}",
+        f"the process that measured {worker.block.card.id} {how}",
         "`bench run --failed` goes on from its last checkpoint; with SIGKILL, memory may be short: "
         "take fewer --workers.",
     )
     rest = worker.block.only(s for s in worker.block.specs if s.hash in worker.left)
     yield from failed_records(rest, error)
+
+
+def _end_of(process: BaseProcess) -> str:
+    """How a process that has closed its pipe ended; one that does not end is killed."""
+    process.join(_LAST)
+    if process.is_alive():
+        process.kill()
+        return "said nothing more and did not end"
+    code = process.exitcode or 0
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"ended with {how}"
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
@@ -218,13 +298,12 @@ def _stop(workers: Sequence[_Worker]) -> None:
     Their last messages are read: a worker whose pipe is full would wait for ever.
     """
     for worker in workers:
-        worker.process.terminate()
+        worker.ask_to_stop()
+        worker.dismiss()
     try:
         for worker in workers:
-            with suppress(EOFError, OSError):
-                while True:
-                    worker.connection.recv()
-            worker.process.join()
+            _read_out(worker)
+            worker.process.join(_LAST)
     finally:
         for worker in workers:
             if worker.process.is_alive():
@@ -232,16 +311,65 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.connection.close()
 
 
+def _read_out(worker: _Worker) -> None:
+    """Reads what a worker that was asked to stop has to say, until it ends or its block does."""
+    # A damaged message is the last one, as the end of the pipe is.
+    with suppress(Exception):
+        while True:
+            kind, content = worker.receive()
+            if kind == "beat" and not content.stopping:
+                worker.ask_to_stop()
+            if kind in ("done", "error"):
+                return
+
+
 # --------------------------------------------------------------------------- in the worker process
 
 
 class _Teller:
-    """Progress that goes through a pipe."""
+    """What a worker says, through its pipe; as `Progress` it tells of steps and notes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._steps = 0
         self._next = 0.0
+        self._told = 0
+        self._notes: list[str] = []
+        self._alone = threading.Lock()
+        self.blocks = 0
+        self.closed = False
+
+    def receive(self) -> Block | None:
+        """The next block; None where there is none any more. Raises `EOFError`."""
+        block: Block | None = self._connection.recv()
+        self.blocks += 1
+        return block
+
+    def send(self, kind: str, content: Any) -> None:
+        with self._alone:
+            self._send_notes()
+            self._connection.send((kind, content))
+            self._told += kind in _COUNTED
+
+    def _send_notes(self) -> None:
+        while self._notes:
+            self._connection.send(("note", self._notes.pop(0)))
+
+    def start_beating(self) -> None:
+        """Beats, and passes on notes, in a thread of its own from now on, until closed."""
+        from bench.runner import interrupts
+
+        def beat() -> None:
+            with suppress(OSError):
+                while not self.closed:
+                    with self._alone:
+                        now = time.monotonic()
+                        self._send_notes()
+                        state = _Beat(self.blocks, self._told, interrupts.heard, now)
+                        self._connection.send(("beat", state))
+                    time.sleep(BEAT)
+
+        threading.Thread(target=beat, daemon=True).start()
 
     def advance(self, steps: int) -> None:
         self._steps += steps
@@ -249,11 +377,12 @@ class _Teller:
             self.flush()
 
     def flush(self) -> None:
-        self._connection.send(("advance", self._steps))
+        self.send("advance", self._steps)
         self._steps, self._next = 0, time.monotonic() + _TELL_EVERY
 
     def note(self, text: str) -> None:
-        self._connection.send(("note", text))
+        # Signal handlers have notes too, and may have stopped this thread within a `send`.
+        self._notes.append(text)
 
     def describe(self, what: str) -> None:
         """This process's bar is not shown."""
@@ -268,13 +397,17 @@ def _work(connection: Connection, settings: Settings, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     torch.set_num_threads(threads)
+    teller = _Teller(connection)
     try:
         with interrupt_on_terminate():
-            while True:
-                _measure(connection, connection.recv(), settings)
+            teller.start_beating()
+            while (block := teller.receive()) is not None:
+                _measure(teller, block, settings)
     except (KeyboardInterrupt, BrokenPipeError, EOFError):
         # Asked to stop, or the parent is gone.
         return
+    finally:
+        teller.closed = True
 
 
 def end_with_parent() -> None:
@@ -292,17 +425,16 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _measure(connection: Connection, block: Block, settings: Settings) -> None:
+def _measure(teller: _Teller, block: Block, settings: Settings) -> None:
     from bench.compute.out_of_memory import release_memory
     from bench.runner.block import measure_block
 
-    teller = _Teller(connection)
     message: tuple[str, Any] = ("done", None)
     try:
         for record in measure_block(block, settings, teller):
-            connection.send(("record", record))
+            teller.send("record", record)
     except OutputError as error:
         message = ("error", error)
     teller.flush()
     release_memory()
-    connection.send(message)
+    teller.send(*message)

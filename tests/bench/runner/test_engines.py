@@ -122,7 +122,7 @@ def crash(connection: Any, settings: Settings, threads: int) -> None:
             record = next(measure_block(block))
             connection.send(("record", record))
             os.kill(os.getpid(), signal.SIGKILL)
-        workers._measure(connection, block, settings)
+        workers._measure(workers._Teller(connection), block, settings)
 
 
 def test_a_worker_that_is_killed_fails_its_cells_and_no_others(
@@ -176,7 +176,7 @@ def test_a_worker_that_ends_between_two_blocks_fails_what_it_was_sent(
 
 def one_block_only(connection: Any, settings: Settings, threads: int) -> None:
     """A worker that is killed while it waits for its second block."""
-    workers._measure(connection, connection.recv(), settings)
+    workers._measure(workers._Teller(connection), connection.recv(), settings)
     connection.poll(60)
     os.kill(os.getpid(), signal.SIGKILL)
 

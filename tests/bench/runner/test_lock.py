@@ -27,9 +27,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def start(folder: Path, *options: str) -> subprocess.Popen:
     settings = [part for setting in TINY for part in ("--set", setting)]
+    cells = ["--cards", "cards", "--model", "made", "--layer", "0", "--arm", "raw"]
+    program = [sys.executable, "-m", "bench", "run"]
     return subprocess.Popen(
-        [sys.executable, "-m", "bench", "run", "--cards", "cards", "--model", "made", *settings]
-        + ["--layer", "0", "--arm", "raw", "--workers", "1", "--output", "out", *options],
+        [*program, *cells, *settings, "--workers", "1", "--output", "out", *options],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -53,7 +54,7 @@ def foreign(folder: Path) -> Path:
     return folder / NAME
 
 
-def test_second_run_on_one_output_is_refused_in_words_and_the_first_goes_on(tmp_path):
+def test_second_run_on_one_output_is_refused_in_words_and_the_first_goes_on(tmp_path: Path) -> None:
     write_made(tmp_path / "cards", ["made"])
     first = start(tmp_path, "--set", "steps=100000", "--checkpoint-every", "0.2")
     try:
@@ -63,8 +64,9 @@ def test_second_run_on_one_output_is_refused_in_words_and_the_first_goes_on(tmp_
         assert second.returncode == 2
         *notes, last = err.strip().splitlines()
         assert f"process {first.pid} on " in last
-        assert last.startswith("bench: out is in use by another run") and "--output" in last
-        assert len(notes) == 1 and "waits to see" in notes[0]
+        assert last.startswith("bench: out is in use by another run")
+        assert "--output" in last
+        assert ["waits to see" in note for note in notes] == [True]
         assert "Traceback" not in err
         # Reading is allowed to everybody meanwhile.
         wait_for(tmp_path / "out" / "state")
@@ -85,7 +87,7 @@ def test_second_run_on_one_output_is_refused_in_words_and_the_first_goes_on(tmp_
         first.communicate()
 
 
-def test_owner_that_is_alive_elsewhere_is_waited_for_until_it_shows(tmp_path):
+def test_owner_that_is_alive_elsewhere_is_waited_for_until_it_shows(tmp_path: Path) -> None:
     path = foreign(tmp_path)
     done = threading.Event()
 
@@ -97,16 +99,18 @@ def test_owner_that_is_alive_elsewhere_is_waited_for_until_it_shows(tmp_path):
     owner.start()
     notes: list[str] = []
     try:
-        with pytest.raises(OutputError, match="in use by another run .* on elsewhere"):
-            with lock_output(tmp_path, notes.append):
-                pass
+        with (
+            pytest.raises(OutputError, match=r"in use by another run .* on elsewhere"),
+            lock_output(tmp_path, notes.append),
+        ):
+            pass
     finally:
         done.set()
         owner.join()
     assert "elsewhere" in notes[0]
 
 
-def test_lock_of_an_owner_that_is_dead_elsewhere_is_taken_after_the_lease(tmp_path):
+def test_lock_of_an_owner_that_is_dead_elsewhere_is_taken_after_the_lease(tmp_path: Path) -> None:
     foreign(tmp_path)
     began = time.monotonic()
     with lock_output(tmp_path, lambda text: None):
@@ -114,7 +118,7 @@ def test_lock_of_an_owner_that_is_dead_elsewhere_is_taken_after_the_lease(tmp_pa
     assert not (tmp_path / NAME).exists()
 
 
-def test_run_whose_lock_was_taken_over_stops_before_it_writes(tmp_path):
+def test_run_whose_lock_was_taken_over_stops_before_it_writes(tmp_path: Path) -> None:
     with lock_output(tmp_path, lambda text: None) as lock:
         path = tmp_path / NAME
         marker = path.read_text()
@@ -138,7 +142,7 @@ def test_run_whose_lock_was_taken_over_stops_before_it_writes(tmp_path):
     assert path.exists(), "the other run's lock must stay"
 
 
-def test_run_whose_folder_was_removed_takes_the_lock_again(tmp_path):
+def test_run_whose_folder_was_removed_takes_the_lock_again(tmp_path: Path) -> None:
     with lock_output(tmp_path / "out", lambda text: None) as lock:
         lock.check()
         (tmp_path / "out" / NAME).unlink()
@@ -147,8 +151,10 @@ def test_run_whose_folder_was_removed_takes_the_lock_again(tmp_path):
         assert (tmp_path / "out" / NAME).exists()
 
 
-def test_folder_that_cannot_be_made_is_an_output_error(tmp_path):
+def test_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write to"):
-        with lock_output(tmp_path / "file" / "out", lambda text: None):
-            pass
+    with (
+        pytest.raises(OutputError, match="cannot write to"),
+        lock_output(tmp_path / "file" / "out", lambda text: None),
+    ):
+        pass
