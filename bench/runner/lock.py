@@ -70,16 +70,21 @@ def lock_output(output: Path, notify: Notify) -> Iterator[OutputLock]:
 
 
 def _take(output: Path, lease: SoftFileLease, notify: Notify) -> None:
+    from filelock import LeaseSettingsMismatch
+
+    who = "of another version of gammabench"
     try:
         output.mkdir(parents=True, exist_ok=True)
         if _taken(lease, seconds=0):
             return
         owner, touched = lease.owner, _touched(lease)
-        who = f"process {owner.pid} on {owner.hostname}" if owner else "another run"
-        notify(f"{output} is locked by {who}; waits to see whether that still runs")
+        who = f"process {owner.pid} on {owner.hostname}" if owner else "it has just begun"
+        notify(f"{output} is locked by another run ({who}); waits to see whether that still runs")
         while _touched(lease) == touched:
             if _taken(lease, seconds=TOUCH / 5):
                 return
+    except LeaseSettingsMismatch:
+        pass
     except OSError as error:
         raise OutputError(
             f"cannot write to {output} ({error.strerror or error})",
@@ -87,7 +92,8 @@ def _take(output: Path, lease: SoftFileLease, notify: Notify) -> None:
         ) from None
     raise OutputError(
         f"{output} is in use by another run ({who})",
-        "Wait until it has ended, or give another folder as --output DIR.",
+        f"Wait until it has ended, or give another folder as --output DIR. {NAME} in it may be "
+        "removed where no run is left.",
     )
 
 

@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bench.plan.blocks import Block
@@ -72,7 +73,7 @@ class _Worker:
     """A process, and the cells of the block that it is at work on of which no record came yet.
 
     given, heard: the blocks sent, the last one at `given_at`, and the messages received of the
-        kinds that must not be lost.
+        kinds that must not be lost. Its first beat was `began_at`.
     """
 
     slot: int
@@ -82,6 +83,7 @@ class _Worker:
     left: set[str] = field(default_factory=set)
     given: int = 0
     given_at: float = 0.0
+    began_at: float = 0.0
     heard: int = 0
 
     def take(self, block: Block) -> None:
@@ -106,7 +108,9 @@ class _Worker:
 
     def agrees(self, beat: _Beat) -> bool:
         """Whether no message was lost, as far as the beat tells."""
-        late = beat.blocks < self.given and beat.at > self.given_at + BLOCK_COMES
+        self.began_at = self.began_at or beat.at
+        due = max(self.given_at, self.began_at) + BLOCK_COMES
+        late = beat.blocks < self.given and beat.at > due
         return beat.told <= self.heard and not late
 
 
@@ -341,8 +345,10 @@ class _Teller:
 
     def receive(self) -> Block | None:
         """The next block; None where there is none any more. Raises `EOFError`."""
-        block: Block | None = self._connection.recv()
+        data = self._connection.recv_bytes()
+        # It came, though a fresh interpreter now imports for seconds what a block is made of.
         self.blocks += 1
+        block: Block | None = ForkingPickler.loads(data)
         return block
 
     def send(self, kind: str, content: Any) -> None:

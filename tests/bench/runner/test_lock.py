@@ -19,7 +19,7 @@ from tests.made import write_made
 from zoo.errors import OutputError
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock_module, "LEASE", 0.6)
     monkeypatch.setattr(lock_module, "TOUCH", 0.05)
@@ -87,7 +87,9 @@ def test_second_run_on_one_output_is_refused_in_words_and_the_first_goes_on(tmp_
         first.communicate()
 
 
-def test_owner_that_is_alive_elsewhere_is_waited_for_until_it_shows(tmp_path: Path) -> None:
+def test_owner_that_is_alive_elsewhere_is_waited_for_until_it_shows(
+    tmp_path: Path, short: None
+) -> None:
     path = foreign(tmp_path)
     done = threading.Event()
 
@@ -110,7 +112,9 @@ def test_owner_that_is_alive_elsewhere_is_waited_for_until_it_shows(tmp_path: Pa
     assert "elsewhere" in notes[0]
 
 
-def test_lock_of_an_owner_that_is_dead_elsewhere_is_taken_after_the_lease(tmp_path: Path) -> None:
+def test_lock_of_an_owner_that_is_dead_elsewhere_is_taken_after_the_lease(
+    tmp_path: Path, short: None
+) -> None:
     foreign(tmp_path)
     began = time.monotonic()
     with lock_output(tmp_path, lambda text: None):
@@ -118,7 +122,7 @@ def test_lock_of_an_owner_that_is_dead_elsewhere_is_taken_after_the_lease(tmp_pa
     assert not (tmp_path / NAME).exists()
 
 
-def test_run_whose_lock_was_taken_over_stops_before_it_writes(tmp_path: Path) -> None:
+def test_run_whose_lock_was_taken_over_stops_before_it_writes(tmp_path: Path, short: None) -> None:
     with lock_output(tmp_path, lambda text: None) as lock:
         path = tmp_path / NAME
         marker = path.read_text()
@@ -142,7 +146,7 @@ def test_run_whose_lock_was_taken_over_stops_before_it_writes(tmp_path: Path) ->
     assert path.exists(), "the other run's lock must stay"
 
 
-def test_run_whose_folder_was_removed_takes_the_lock_again(tmp_path: Path) -> None:
+def test_run_whose_folder_was_removed_takes_the_lock_again(tmp_path: Path, short: None) -> None:
     with lock_output(tmp_path / "out", lambda text: None) as lock:
         lock.check()
         (tmp_path / "out" / NAME).unlink()
