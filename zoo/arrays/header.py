@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,8 @@ from zoo.errors import BadActivations
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64", np.dtype(np.longdouble).name)
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Header:
 
     @property
     def is_float(self) -> bool:
-        """Whether its numbers are real floating point ones."""
-        return self.dtype.startswith(("float", "bfloat"))
+        """Whether its numbers are real floating point ones, which need no scale beside them."""
+        return self.dtype in _FLOATS
 
     @property
     def inflation(self) -> float:
@@ -90,9 +94,11 @@ def breakage(name: object) -> Iterator[None]:
     """Raises what numpy and zipfile raise for a broken file as `broken`."""
     try:
         yield
-    except (EOFError, ValueError, SyntaxError, NotImplementedError) as error:
+    except (EOFError, ValueError, SyntaxError, NotImplementedError, OverflowError) as error:
         raise broken(name, error) from None
-    except (zipfile.BadZipFile, zlib.error) as error:
+    except (MemoryError, RecursionError, tokenize.TokenError) as error:  # of a header's text
+        raise broken(name, error) from None
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise broken(name, error) from None
     except RuntimeError as error:
         if "encrypted" not in str(error):

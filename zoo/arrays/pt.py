@@ -20,17 +20,11 @@ class PtFile:
     """See `zoo.arrays.header.ArrayFile`. The one format whose headers need torch."""
 
     def __init__(self, path: Path) -> None:
-        from torch import Tensor, strided
-
         content = _load(path)
         found: dict[str | None, Any] = {None: content}
         if isinstance(content, dict):
             found = dict(_flat(content))
-        dense = {
-            key: value.detach()
-            for key, value in found.items()
-            if isinstance(value, Tensor) and value.layout == strided
-        }
+        dense = {key: value.detach() for key, value in found.items() if _has_rows(value)}
         if not dense and not isinstance(content, dict):
             raise BadActivations(
                 f"{path} holds {_described(content)}, not a dense tensor or a dict of tensors",
@@ -38,7 +32,13 @@ class PtFile:
             )
         self._tensors = dense
         self.headers = [
-            Header(key, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            Header(
+                key,
+                tuple(tensor.shape),
+                str(tensor.dtype).removeprefix("torch."),
+                tensor.numel() * tensor.element_size(),
+                tensor.untyped_storage().nbytes(),
+            )
             for key, tensor in dense.items()
         ]
 
@@ -74,7 +74,18 @@ def _load(path: Path) -> Any:
         raise broken(path, error) from None
 
 
+def _has_rows(value: Any) -> bool:
+    """Whether a value is a tensor of one block of numbers that are there."""
+    from torch import Tensor, strided
+
+    dense = isinstance(value, Tensor) and value.layout == strided
+    return dense and not value.is_nested and not value.is_meta and not value.is_quantized
+
+
 def _described(content: Any) -> str:
+    for word in ("nested", "meta", "quantized"):
+        if getattr(content, f"is_{word}", False):
+            return f"a {word} tensor"
     layout = getattr(content, "layout", None)
     if layout is not None:
         return f"a {str(layout).removeprefix('torch.')} tensor"
