@@ -26,13 +26,13 @@ NAME = ".run.lock"
 LEASE = 30.0
 TOUCH = 2.0
 
-Notify = Callable[[str], None]
+_Notify = Callable[[str], None]
 
 
 class OutputLock:
     """The lock that this process holds on an output folder."""
 
-    def __init__(self, output: Path, lease: SoftFileLease, notify: Notify) -> None:
+    def __init__(self, output: Path, lease: SoftFileLease, notify: _Notify) -> None:
         self._output = output
         self._lease = lease
         self._notify = notify
@@ -51,7 +51,7 @@ class OutputLock:
 
 
 @contextmanager
-def lock_output(output: Path, notify: Notify) -> Iterator[OutputLock]:
+def lock_output(output: Path, notify: _Notify) -> Iterator[OutputLock]:
     """While this holds, no other run writes to the output folder.
 
     Where there is an owner, this waits until it has touched the lock or has lost it.
@@ -69,7 +69,7 @@ def lock_output(output: Path, notify: Notify) -> Iterator[OutputLock]:
         lease.release(force=True)
 
 
-def _take(output: Path, lease: SoftFileLease, notify: Notify) -> None:
+def _take(output: Path, lease: SoftFileLease, notify: _Notify) -> None:
     from filelock import LeaseSettingsMismatch
 
     who = "of another version of gammabench"

@@ -35,8 +35,12 @@ from bench.sae.gradients import Weights
 from bench.sae.origin import Origin
 from bench.sae.transform import PerTokenNorm, Transform
 from zoo.errors import BadWeights, OutputError
+from zoo.files import check_regular, read_bounded
 
 SAE_FORMAT = "gammabench-sae-1"
+
+# A configuration larger than this is none.
+_LARGEST_CONFIG = 1 << 20
 WEIGHTS_FILE, CONFIG_FILE = "sae.safetensors", "sae.json"
 
 
@@ -246,8 +250,9 @@ def load_sae(folder: Path | str, device: torch.device | str = "cpu") -> SAE:
     folder = Path(folder)
     config = _read_config(folder / CONFIG_FILE)
     try:
+        check_regular(folder / WEIGHTS_FILE)
         tensors = load_file(folder / WEIGHTS_FILE, device=str(device))
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError, LookupError, ValueError) as error:
         raise BadWeights(f"{folder / WEIGHTS_FILE}: cannot be read ({error})") from None
     try:
         n, k, width = (int(config[key]) for key in ("n", "k", "width"))
@@ -268,7 +273,7 @@ def load_sae(folder: Path | str, device: torch.device | str = "cpu") -> SAE:
         )
     except KeyError as error:
         raise BadWeights(f"{folder}: {error} is missing") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadWeights(f"{folder}: its settings do not fit ({error})") from None
     if transform.norm not in (None, *get_args(PerTokenNorm)):
         raise BadWeights(f"{folder}: unknown norm {transform.norm!r}")
@@ -303,8 +308,8 @@ def _check_tensors(
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(read_bounded(path, _LARGEST_CONFIG))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadWeights(f"{path}: cannot be read ({error})") from None
     if not isinstance(config, dict) or config.get("format") != SAE_FORMAT:
         raise BadWeights(f"{path}: not an SAE of format {SAE_FORMAT}")

@@ -70,7 +70,7 @@ def _load(path: Path) -> Any:
             f"{path} is a pickle of more than tensors; reading it could run code",
             "Save the tensor alone, torch.save(tensor, path), or use .safetensors.",
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise broken(path, error) from None
 
 

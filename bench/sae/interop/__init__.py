@@ -85,5 +85,10 @@ def read_sae(place: Path) -> tuple[SAE, Origin, str]:
         BadWeights: it is of no known library, broken, or of a kind that is not known.
     """
     name = library_of(place)
-    sae, origin = library(name).read(place)
+    try:
+        sae, origin = library(name).read(place)
+    except (TypeError, ValueError, LookupError, OverflowError, AttributeError) as error:
+        # Settings of other types than the library writes.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadWeights(f"{place}: its settings do not fit ({reason})") from None
     return sae, origin, name

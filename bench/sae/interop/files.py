@@ -21,6 +21,7 @@ from bench.sae.families.base import Family
 from bench.sae.model import SAE
 from bench.sae.transform import Transform
 from zoo.errors import BadWeights, OutputError
+from zoo.files import check_regular, read_bounded
 
 # A configuration larger than this is none.
 _LARGEST_JSON = 1 << 20
@@ -32,11 +33,9 @@ NO_K = 1
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file. Raises `BadWeights`."""
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_JSON:
-            raise BadWeights(f"{path}: not a file of a configuration's size")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_bounded(path, _LARGEST_JSON))
     except (OSError, ValueError, RecursionError) as error:
-        raise BadWeights(f"{path}: cannot be read ({error})") from None
+        raise BadWeights(f"{path}: cannot be read ({_line(error)})") from None
     if not isinstance(data, dict):
         raise BadWeights(f"{path}: not a JSON object")
     return data
@@ -53,16 +52,21 @@ def peek_json(path: Path) -> dict[str, Any]:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a file by name, of any shapes. Raises `BadWeights`."""
     try:
+        check_regular(path)
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BadWeights(f"{path}: cannot be read ({error})") from None
+    # Of types that torch does not have, torch complains in many ways.
+    except (OSError, SafetensorError, RuntimeError, LookupError, ValueError) as error:
+        raise BadWeights(f"{path}: cannot be read ({_line(error)})") from None
 
 
 def read_torch(path: Path, handle: IO[bytes] | None = None) -> dict[str, Tensor]:
     """A state dict that `torch.save` wrote, read without running code. Raises `BadWeights`."""
     try:
+        check_regular(path)
         found = torch.load(handle or path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, LookupError) as error:
+        raise BadWeights(f"{path}: cannot be read ({_line(error)})") from None
+    except (AttributeError, TypeError, RecursionError, MemoryError) as error:  # of odd pickles
         raise BadWeights(f"{path}: cannot be read ({_line(error)})") from None
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise BadWeights(f"{path}: cannot be read as weights ({_line(error)})") from None
@@ -85,12 +89,16 @@ def take(tensors: Mapping[str, Tensor], where: Path, **shapes: tuple[int | None,
         if name not in tensors:
             raise BadWeights(f"{where}: {name} is missing")
         tensor = tensors[name]
+        if tensor.is_nested:
+            raise BadWeights(f"{where}: {name} is a nested tensor")
         fits = len(tensor.shape) == len(shape) and all(
             size is None or size == found for size, found in zip(shape, tensor.shape, strict=True)
         )
         if not fits:
             wanted = [size or "any" for size in shape]
             raise BadWeights(f"{where}: {name} is {list(tensor.shape)}, not {wanted}")
+        if tensor.is_meta or tensor.layout != torch.strided:
+            raise BadWeights(f"{where}: {name} holds no dense numbers")
         if not tensor.is_floating_point():
             raise BadWeights(f"{where}: {name} is of dtype {tensor.dtype}, not floating point")
         if not bool(tensor.isfinite().all()):
