@@ -22,7 +22,14 @@ from zoo.cards import CorpusCard
 from zoo.errors import BadCorpus
 from zoo.pictures import look, read_image
 from zoo.sequences import notes
-from zoo.texts import Examples, check_options, check_suffix, files_of, read_examples
+from zoo.texts import (
+    Examples,
+    check_options,
+    check_suffix,
+    files_of,
+    read_examples,
+    skipped_pictures,
+)
 
 # Draws below this seed belong to the training of the embedded models, never to a measurement.
 FIRST_SEED = 1000
@@ -124,6 +131,7 @@ class PictureCorpus(FiniteCorpus):
     """A folder of pictures, decoded one at a time by the rules of `zoo.pictures`."""
 
     def __init__(self, path: Path, name: str, glob: str, *, fingerprint: str | None = None) -> None:
+        self._skipped = functools.partial(skipped_pictures, path, glob)
         find = functools.partial(files_of, path, "image", glob)
         super().__init__(name, "image", find, read_image, fingerprint=fingerprint)
 
@@ -132,6 +140,8 @@ class PictureCorpus(FiniteCorpus):
         if self._fingerprint is None:
             self._fingerprint = super().fingerprint()
             did: Counter[str] = Counter()
+            for suffix, count in self._skipped().items():
+                did[f"{suffix} pictures left out: their format is not read"] = count
             for path in self.items:
                 look(path, did)
             self.notes = notes(did)

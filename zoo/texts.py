@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,14 @@ CORPUS_SUFFIXES = {
     "text": (*_TABLES, ".txt"),
     "protein": (*FASTA_SUFFIXES, *_TABLES),
     "dna": (*FASTA_SUFFIXES, *_TABLES),
-    "image": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    "image": (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
 }
+
+# Formats of pictures that Pillow alone does not decode, or not the same everywhere.
+_OTHER_PICTURES = (
+    *(".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".dcm", ".dng", ".cr2"),
+    *(".nef", ".arw", ".tga", ".ppm", ".pgm", ".pnm", ".ico", ".exr", ".hdr"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,18 +52,27 @@ def suffix_of(path: Path) -> str:
 def files_of(path: Path, kind: str, glob: str = "*") -> list[Path]:
     """The file itself, or the files of the kind below a folder, in the order of their names.
 
-    `glob` is matched with the path below the folder, `*` standing for folders too.
+    `glob` is matched with the path below the folder, `*` standing for folders too. What is hidden,
+    in a folder such as `.git` or `.thumbs` or by itself, is no part of a corpus.
     """
     if not path.is_dir():
         return [path]
-    return [
-        file
-        for file in sorted(path.rglob("*"))
-        if suffix_of(file) in CORPUS_SUFFIXES[kind]
-        and file.is_file()
-        and file.name[0] != "."
-        and fnmatch.fnmatch(file.relative_to(path).as_posix(), glob)
-    ]
+    return [file for file in _below(path, glob) if suffix_of(file) in CORPUS_SUFFIXES[kind]]
+
+
+def skipped_pictures(path: Path, glob: str = "*") -> Counter[str]:
+    """The pictures below a folder that are of formats which are not read, by their suffixes."""
+    files = _below(path, glob) if path.is_dir() else ()
+    found = Counter(suffix_of(file) for file in files)
+    return Counter({suffix: found[suffix] for suffix in _OTHER_PICTURES if found[suffix]})
+
+
+def _below(path: Path, glob: str) -> Iterator[Path]:
+    for file in sorted(path.rglob("*")):
+        below = file.relative_to(path)
+        hidden = any(part[0] == "." for part in below.parts)
+        if not hidden and fnmatch.fnmatch(below.as_posix(), glob) and file.is_file():
+            yield file
 
 
 def check_suffix(path: Path, kind: str) -> None:

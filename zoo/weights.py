@@ -66,6 +66,10 @@ def weights_identity(card: Card, override: Path | None = None) -> str:
             for path in sorted(folder.rglob("*"))
             if path.is_file() and _decides(path, card)
         )
+        # AntiBERTy's package has its vocabulary beside the folder of weights.
+        above = folder.parent / "vocab.txt"
+        if card.adapter == "antiberty" and not (folder / "vocab.txt").is_file() and above.is_file():
+            files += (("../vocab.txt", str(above), above.stat().st_mtime_ns),)
         return f"sha256:{_digest(files)}"
     if card.checkpoint.source == "hub":
         return f"hub:{card.checkpoint.hub}@{card.checkpoint.revision or 'main'}"
