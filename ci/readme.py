@@ -12,6 +12,8 @@ from pathlib import Path
 
 from bench.records.store import RecordStore
 from leaderboard import summary
+from leaderboard.findings import sentences
+from leaderboard.groups import by_setting, group_records
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -19,7 +21,7 @@ PICTURE = "*-gamma-death.svg"
 
 
 def block(results: Path) -> str:
-    """The part of the README that the records decide: a picture and a table for each setting.
+    """The part of the README that the records decide: what they say, pictures, a table per setting.
 
     Raises:
         SystemExit: there are no records, or their picture was not drawn.
@@ -30,8 +32,13 @@ def block(results: Path) -> str:
         sys.exit(f"readme.py: {results} has {len(records)} records, {len(pictures)} pictures")
     alt = "Death at initialisation against gamma, with the closed forms"
     shown = "\n\n".join(f"![{alt}]({each.relative_to(ROOT).as_posix()})" for each in pictures)
+    told = "\n".join(
+        f"- {text}"
+        for groups in by_setting(group_records(records)).values()
+        for text in sentences(groups)
+    )
     return (
-        f"{shown}\n\n```\n{summary(records)}\n```\n\n"
+        f"{told}\n\n{shown}\n\n```\n{summary(records, told=False)}\n```\n\n"
         f"[All boards](results/leaderboards/README.md), made by `bench report --output results`."
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from bench.records.schema import Record
 from leaderboard.columns.kinds import Column, Table
 from leaderboard.columns.tables import ArmColumn, arm_columns
+from leaderboard.findings import plain_sentences
 from leaderboard.groups import CENTERED, RAW, Group, arms_of, by_setting, group_records
 from leaderboard.text import plain
 
@@ -23,8 +24,10 @@ def _two_arms(groups: list[Group]) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def summary(records: Iterable[Record]) -> str:
+def summary(records: Iterable[Record], *, told: bool = True) -> str:
     """A row per model, a table per setting; at most 100 columns and free of control characters.
+
+    told: with what the records say, in sentences (`leaderboard.findings`).
 
     Raises:
         BadRecord: two records claim to be the same cell and differ.
@@ -32,10 +35,10 @@ def summary(records: Iterable[Record]) -> str:
     sections = by_setting(group_records(records))
     if not sections:
         return "No records."
-    return "\n\n".join(_section(groups) for groups in sections.values())
+    return "\n\n".join(_section(groups, told) for groups in sections.values())
 
 
-def _section(groups: list[Group]) -> str:
+def _section(groups: list[Group], told: bool) -> str:
     from tabulate import tabulate
 
     arms = _two_arms(groups)
@@ -57,6 +60,7 @@ def _section(groups: list[Group]) -> str:
     lines = [_title(groups[0]), first, second, rule, *body]
     if more := [arm for arm in arms_of(groups) if arm not in arms]:
         lines.append(f"not shown here: {', '.join(plain(arm, 20) for arm in more)}")
+    lines += plain_sentences(groups, _WIDTH) if told else []
     return "\n".join(line[:_WIDTH] for line in lines)
 
 

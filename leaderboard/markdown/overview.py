@@ -10,6 +10,7 @@ from leaderboard.columns.kinds import Table
 from leaderboard.columns.training import SAVED_INIT
 from leaderboard.cures import compared
 from leaderboard.figures.pictures import Picture, image
+from leaderboard.findings import sentences
 from leaderboard.groups import RAW, Group, Setting, by_setting
 from leaderboard.markdown.correlation import correlation
 from leaderboard.markdown.layout import (
@@ -65,6 +66,7 @@ def overview(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str:
         page.add(counts(members))
         if compared(members):
             page.add(f"The remedies beside each other, with their prices: {link('cures', CURES)}.")
+        page.add("\n".join(f"- {text}" for text in sentences(members)))
         shown = [each for each in pictures if each.setting == setting and each.subject is None]
         page.add(*(image(each) for each in shown[:1]))
         page.add("### By gamma", _by_gamma(page, members))

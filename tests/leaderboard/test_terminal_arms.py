@@ -8,7 +8,7 @@ from tests.records import make_grid
 
 
 def header(arms: list[str]) -> tuple[list[str], str]:
-    text = summary(make_grid(models=["tiny-a"], layers=[0], arms=arms))
+    text = summary(make_grid(models=["tiny-a"], layers=[0], arms=arms), told=False)
     lines = text.splitlines()
     assert all(len(line) <= 100 for line in lines)
     assert "tiny-a" in text

@@ -1,0 +1,133 @@
+"""What the records say, in sentences: whose features are born dead, why, and what it takes.
+
+Numbers are means over a model's layers of the means over seeds, as in its row of the boards. A
+cause is named only where the interval of its share excludes none. Markdown; `plain_sentences` is
+the same for a terminal.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from bench.intervals import Estimate
+from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_SPECTRUM, END, INIT, INIT_RAW
+from leaderboard.columns.kinds import Metric
+from leaderboard.columns.readers import of_training
+from leaderboard.groups import CENTERED, RAW, Group
+from leaderboard.metric_intervals import mean_interval
+from leaderboard.text import count, escape, percent
+
+# Below this share of the features death is nothing to write of.
+LITTLE = 0.01
+
+# Models that have a sentence of their own.
+MOST = 5
+
+DURABLE = of_training(
+    lambda training: (
+        training.revival.durable / training.revival.born
+        if training.revival is not None and training.revival.born
+        else None
+    )
+)
+
+
+def sentences(groups: Sequence[Group]) -> list[str]:
+    """Of the groups of one setting: a paragraph for each model in which many are born dead, the
+    worst first and made activations last; then one for all in which few are."""
+    known = [(group, born) for group in groups if (born := _born(group)) is not None]
+    many = [(group, born) for group, born in known if born >= LITTLE]
+    many.sort(key=lambda pair: (pair[0].domain == "synthetic", -pair[1], pair[0].label))
+    found = [_sentence(group, born) for group, born in many[:MOST]]
+    if rest := many[MOST:]:
+        found.append(f"{count(len(rest), 'further model')} with features born dead.")
+    few = [f"**{escape(group.label)}**" for group, born in known if born < LITTLE]
+    if few:
+        found.append(
+            f"In {_listed(few)} fewer than {percent(LITTLE)} % of the features are born dead."
+        )
+    return found
+
+
+def plain_sentences(groups: Sequence[Group], width: int) -> list[str]:
+    """The same as lines of plain text."""
+    lines: list[str] = []
+    for text in sentences(groups):
+        text = text.replace("**", "").replace("\\", "")
+        lines += textwrap.wrap(text, width, subsequent_indent="  ")
+    return lines
+
+
+def _born(group: Group) -> float | None:
+    """Share born dead in the raw arm, whether it was run or not."""
+    counted = INIT.of_model(group, RAW)
+    return INIT_RAW.of_model(group) if counted is None else counted
+
+
+def _sentence(group: Group, born: float) -> str:
+    text = (
+        f"**{escape(group.label)}**, {escape(group.domain)}: {percent(born)} % of the features "
+        f"are born dead{_cause(group)}."
+    )
+    return " ".join([text, *_cured(group)])
+
+
+def _cause(group: Group) -> str:
+    """What the death at birth is due to, as far as intervals carry it."""
+    mean, spectrum = (_estimate(each, group) for each in (DUE_TO_MEAN, DUE_TO_SPECTRUM))
+    by_mean, by_spectrum = _is_sure(mean), _is_sure(spectrum)
+    points = [
+        f"{percent(each.value)} points because of {name}"
+        for each, name, sure in (
+            (mean, "the mean", by_mean),
+            (spectrum, "the spectrum", by_spectrum),
+        )
+        if sure and each is not None and each.value is not None
+    ]
+    return f": {', '.join(points)}" if points else ""
+
+
+def _is_sure(estimate: Estimate | None) -> bool:
+    return estimate is not None and estimate.low is not None and estimate.low > 0
+
+
+def _estimate(metric: Metric, group: Group) -> Estimate | None:
+    """Of the model: the mean of its layers' ends. A layer's cells all know the same."""
+    if metric.interval is None:
+        return None
+    layers = [[cell for cell in group.at(layer) if cell is not None] for layer in group.layers]
+    firsts = [
+        [next(cell for cell in cells if cell.spec.seed == seed) for seed in group.seeds
+         if any(cell.spec.seed == seed for cell in cells)]
+        for cells in layers
+    ]  # fmt: skip
+    return mean_interval(metric.interval(cells) for cells in firsts)
+
+
+def _cured(group: Group) -> list[str]:
+    """What centering and the other arms leave, at birth and at the end."""
+    found = []
+    centered = INIT.of_model(group, CENTERED)
+    if centered is not None:
+        found.append(f"Centered: {percent(centered)} %.")
+    ends = {arm: end for arm in group.arms if (end := END.of_model(group, arm)) is not None}
+    steps = group.spec.protocol.get("steps")
+    if RAW not in ends or not isinstance(steps, int):
+        return found
+    best = min(ends, key=lambda arm: (ends[arm], arm))
+    shown = [arm for arm in dict.fromkeys((RAW, CENTERED, best)) if arm in ends]
+    dead = _listed([f"{percent(ends[arm])} % {escape(arm)}" for arm in shown])
+    text = f"Dead after {count(steps, 'step')}: {dead}"
+    durable = group.over_layers(DURABLE, RAW)
+    if durable is not None:
+        text += f"; raw, {percent(durable.mean)} % of those born dead came alive for good"
+    found.append(text + ".")
+    if ends[RAW] >= LITTLE <= ends[best] and len(ends) > 1:
+        found.append("No arm here cures it.")
+    return found
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))

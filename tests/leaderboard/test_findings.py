@@ -1,0 +1,117 @@
+"""The sentences are true of the records: read again here, from the records alone."""
+
+from __future__ import annotations
+
+import re
+from statistics import fmean
+
+import pytest
+
+from bench.records.schema import Record
+from leaderboard import summary
+from leaderboard.findings import MOST, plain_sentences, sentences
+from leaderboard.groups import group_records
+from tests.records import make_grid, make_record, make_result, make_spec
+
+
+def made(
+    model: str,
+    *,
+    arm: str = "raw",
+    domain: str = "protein",
+    presets: tuple[int, int, int] = (800, 10, 0),
+    end: int = 700,
+) -> Record:
+    """A cell of 1,000 features: dead at birth in raw, centered, whitened; dead at the end here."""
+    spec = make_spec(model=model, domain=domain, layer=0, arm=arm, protocol={"n": 1000})
+    result = make_result(spec)
+    born = dict(zip(("raw", "centered", "whitened"), presets, strict=True))
+    death = {"dead_relu": born[arm], "dead_topk": 0}
+    changes = {
+        "attribution": born,
+        "death_init": result.death_init.model_copy(update=death),
+        "death_end": result.death_end.model_copy(update={"dead_relu": end, "dead_topk": 0}),
+    }
+    return make_record(spec, result.model_copy(update=changes))
+
+
+def told(*records: Record) -> list[str]:
+    return sentences(group_records(records))
+
+
+def test_a_death_by_the_mean_is_told_with_its_cure() -> None:
+    (text,) = told(made("a"), made("a", arm="centered", end=3))
+    assert text.startswith("**a**, protein: 80.0 % of the features are born dead: ")
+    assert "79.0 points because of the mean, 1.0 points because of the spectrum." in text
+    assert "Centered: 1.0 %." in text
+    assert "70.0 % raw and 0.3 % centered" in text
+    assert "No arm here cures it" not in text
+
+
+def test_a_death_that_no_arm_cures_is_told_as_such() -> None:
+    (text,) = told(made("a"), made("a", arm="centered", end=300))
+    assert text.endswith("No arm here cures it.")
+
+
+def test_one_arm_alone_says_nothing_of_cures() -> None:
+    (text,) = told(made("a"))
+    assert "cures" not in text
+    assert "Centered" not in text
+
+
+@pytest.mark.parametrize(("centered", "named"), [(798, False), (600, True)])
+def test_a_cause_is_named_only_where_its_interval_excludes_none(centered: int, named: bool) -> None:
+    (text,) = told(made("a", presets=(800, centered, centered)))
+    assert ("because of the mean" in text) == named
+    assert "because of the spectrum" not in text
+
+
+def test_models_in_which_few_die_share_a_sentence() -> None:
+    few = [made(name, presets=(2, 1, 0)) for name in "bcd"]
+    assert told(*few) == [
+        "In **b**, **c** and **d** fewer than 1.0 % of the features are born dead."
+    ]
+
+
+def test_the_worst_come_first_and_made_activations_last() -> None:
+    records = [
+        made("made", domain="synthetic", presets=(990, 0, 0)),
+        *(made(f"m{i}", presets=(100 + 100 * i, 0, 0)) for i in range(3)),
+    ]
+    found = told(*records)
+    assert [re.findall(r"\*\*(.+?)\*\*", text)[0] for text in found] == ["m2", "m1", "m0", "made"]
+
+
+def test_more_than_a_handful_are_counted() -> None:
+    found = told(*(made(f"m{i}") for i in range(MOST + 2)))
+    assert len(found) == MOST + 1
+    assert found[-1] == "2 further models with features born dead."
+
+
+def test_every_number_is_that_of_the_records() -> None:
+    records = make_grid(models={"tiny-a": "language", "tiny-b": "vision"}, seeds=[0, 1])
+    for text in sentences(group_records(records)):
+        model = re.findall(r"\*\*(.+?)\*\*", text)[0]
+        for arm, stated in re.findall(r"()Centered: ([0-9.]+) %", text) and [
+            ("centered", re.findall(r"Centered: ([0-9.]+) %", text)[0])
+        ]:
+            assert float(stated) == pytest.approx(100 * _mean_born(records, model, arm), abs=0.05)
+        born = float(re.findall(r": ([0-9.]+) % of the features are born dead", text)[0])
+        assert born == pytest.approx(100 * _mean_born(records, model, "raw"), abs=0.05)
+        for stated, arm in re.findall(r"([0-9.]+) % (raw|centered)", text):
+            cells = [r for r in records if (r.spec.model, r.spec.arm) == (model, arm)]
+            ends = [r.result.death_end.dead / r.spec.protocol["n"] for r in cells if r.result]
+            assert float(stated) == pytest.approx(100 * fmean(ends), abs=0.05)
+
+
+def _mean_born(records: list[Record], model: str, arm: str) -> float:
+    cells = [r for r in records if (r.spec.model, r.spec.arm) == (model, arm)]
+    return fmean(r.result.death_init.dead / r.spec.protocol["n"] for r in cells if r.result)
+
+
+def test_a_terminal_gets_plain_lines() -> None:
+    lines = plain_sentences(group_records([made("tiny_a")]), 60)
+    assert lines[0].startswith("tiny_a, protein: 80.0 %")
+    assert max(map(len, lines)) <= 60
+    assert "tiny_a, protein" in summary([made("tiny_a")])
+    assert "tiny_a, protein" not in summary([made("tiny_a")], told=False)
