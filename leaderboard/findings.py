@@ -1,14 +1,13 @@
 """What the records say, in sentences: whose features are born dead, why, and what it takes.
 
 Numbers are means over a model's layers of the means over seeds, as in its row of the boards. A
-cause is named only where the interval of its share excludes none. Markdown; `plain_sentences` is
-the same for a terminal.
+cause is named only where the interval of its share excludes none.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.intervals import Estimate
 from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_SPECTRUM, END, INIT, INIT_RAW
@@ -16,7 +15,7 @@ from leaderboard.columns.kinds import Metric
 from leaderboard.columns.readers import of_training
 from leaderboard.groups import CENTERED, RAW, Group
 from leaderboard.metric_intervals import mean_interval
-from leaderboard.text import count, escape, percent
+from leaderboard.text import count, escape, percent, plain
 
 # Below this share of the features death is nothing to write of.
 LITTLE = 0.01
@@ -33,16 +32,19 @@ DURABLE = of_training(
 )
 
 
-def sentences(groups: Sequence[Group]) -> list[str]:
+def sentences(groups: Sequence[Group], write: Callable[[str], str] = escape) -> list[str]:
     """Of the groups of one setting: a paragraph for each model in which many are born dead, the
-    worst first and made activations last; then one for all in which few are."""
+    worst first and made activations last; then one for all in which few are.
+
+    write: how a name from a record is written; models' names are bold where it is as markdown.
+    """
     known = [(group, born) for group in groups if (born := _born(group)) is not None]
     many = [(group, born) for group, born in known if born >= LITTLE]
     many.sort(key=lambda pair: (pair[0].domain == "synthetic", -pair[1], pair[0].label))
-    found = [_sentence(group, born) for group, born in many[:MOST]]
+    found = [_sentence(group, born, write) for group, born in many[:MOST]]
     if rest := many[MOST:]:
         found.append(f"{count(len(rest), 'further model')} with features born dead.")
-    few = [f"**{escape(group.label)}**" for group, born in known if born < LITTLE]
+    few = [_bold(group, write) for group, born in known if born < LITTLE]
     if few:
         found.append(
             f"In {_listed(few)} fewer than {percent(LITTLE)} % of the features are born dead."
@@ -53,10 +55,13 @@ def sentences(groups: Sequence[Group]) -> list[str]:
 def plain_sentences(groups: Sequence[Group], width: int) -> list[str]:
     """The same as lines of plain text."""
     lines: list[str] = []
-    for text in sentences(groups):
-        text = text.replace("**", "").replace("\\", "")
+    for text in sentences(groups, plain):
         lines += textwrap.wrap(text, width, subsequent_indent="  ")
     return lines
+
+
+def _bold(group: Group, write: Callable[[str], str]) -> str:
+    return f"**{write(group.label)}**" if write is escape else write(group.label)
 
 
 def _born(group: Group) -> float | None:
@@ -65,12 +70,12 @@ def _born(group: Group) -> float | None:
     return INIT_RAW.of_model(group) if counted is None else counted
 
 
-def _sentence(group: Group, born: float) -> str:
+def _sentence(group: Group, born: float, write: Callable[[str], str]) -> str:
     text = (
-        f"**{escape(group.label)}**, {escape(group.domain)}: {percent(born)} % of the features "
+        f"{_bold(group, write)}, {write(group.domain)}: {percent(born)} % of the features "
         f"are born dead{_cause(group)}."
     )
-    return " ".join([text, *_cured(group)])
+    return " ".join([text, *_cured(group, write)])
 
 
 def _cause(group: Group) -> str:
@@ -105,7 +110,7 @@ def _estimate(metric: Metric, group: Group) -> Estimate | None:
     return mean_interval(metric.interval(cells) for cells in firsts)
 
 
-def _cured(group: Group) -> list[str]:
+def _cured(group: Group, write: Callable[[str], str]) -> list[str]:
     """What centering and the other arms leave, at birth and at the end."""
     found = []
     centered = INIT.of_model(group, CENTERED)
@@ -117,7 +122,7 @@ def _cured(group: Group) -> list[str]:
         return found
     best = min(ends, key=lambda arm: (ends[arm], arm))
     shown = [arm for arm in dict.fromkeys((RAW, CENTERED, best)) if arm in ends]
-    dead = _listed([f"{percent(ends[arm])} % {escape(arm)}" for arm in shown])
+    dead = _listed([f"{percent(ends[arm])} % {write(arm)}" for arm in shown])
     text = f"Dead after {count(steps, 'step')}: {dead}"
     durable = group.over_layers(DURABLE, RAW)
     if durable is not None:

@@ -109,7 +109,7 @@ def test_an_entry_gives_the_web_page_its_column_with_numbers(records: list[Recor
 def test_an_entry_gives_the_terminal_and_the_comparison_their_columns(
     records: list[Record],
 ) -> None:
-    lines = [line.split() for line in summary(records).splitlines()]
+    lines = [line.split() for line in summary(records, told=False).splitlines()]
     assert (lines[1][-1], lines[2][-2:], lines[4][-1]) == ("Trial", ["raw,", "Trial"], "5")
     found = table(comparison_text(pair(records, records)), "Differences, B minus A")
     assert found.row(Arm="whitened", Metric="Trial")["A"] == "7"
