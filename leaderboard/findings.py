@@ -21,7 +21,7 @@ from leaderboard.text import count, escape, percent, plain
 LITTLE = 0.01
 
 # Models that have a sentence of their own.
-MOST = 5
+MOST_TOLD = 5
 
 DURABLE = of_training(
     lambda training: (
@@ -41,8 +41,8 @@ def sentences(groups: Sequence[Group], write: Callable[[str], str] = escape) -> 
     known = [(group, born) for group in groups if (born := _born(group)) is not None]
     many = [(group, born) for group, born in known if born >= LITTLE]
     many.sort(key=lambda pair: (pair[0].domain == "synthetic", -pair[1], pair[0].label))
-    found = [_sentence(group, born, write) for group, born in many[:MOST]]
-    if rest := many[MOST:]:
+    found = [_sentence(group, born, write) for group, born in many[:MOST_TOLD]]
+    if rest := many[MOST_TOLD:]:
         found.append(f"{count(len(rest), 'further model')} with features born dead.")
     few = [_bold(group, write) for group, born in known if born < LITTLE]
     if few:

@@ -9,7 +9,7 @@ import pytest
 
 from bench.records.schema import Record
 from leaderboard import summary
-from leaderboard.findings import MOST, plain_sentences, sentences
+from leaderboard.findings import MOST_TOLD, plain_sentences, sentences
 from leaderboard.groups import group_records
 from tests.records import make_grid, make_record, make_result, make_spec
 
@@ -83,8 +83,8 @@ def test_the_worst_come_first_and_made_activations_last() -> None:
 
 
 def test_more_than_a_handful_are_counted() -> None:
-    found = told(*(made(f"m{i}") for i in range(MOST + 2)))
-    assert len(found) == MOST + 1
+    found = told(*(made(f"m{i}") for i in range(MOST_TOLD + 2)))
+    assert len(found) == MOST_TOLD + 1
     assert found[-1] == "2 further models with features born dead."
 
 
