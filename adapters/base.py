@@ -33,12 +33,15 @@ class ActivationBatch:
     end: where the batch ends in the stream, (number of its last example, windows used of it): a
         stream that starts there goes on after this batch. None for all but the last part of a
         batch that is computed in parts.
+    unknown: BoolTensor [tokens] on the CPU, True for tokens that the model does not know; None
+        where there is no such thing.
     """
 
     by_layer: dict[int, Tensor]
     example: Tensor
     position: Tensor
     end: tuple[int, int] | None = None
+    unknown: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.example)
@@ -51,6 +54,8 @@ class Inputs:
     arguments: keyword arguments of the model's forward pass.
     valid: BoolTensor [batch, length], False for padding.
     special: BoolTensor [batch, length], True for BOS, CLS, EOS, SEP and registers.
+    unknown: BoolTensor [batch, length], True where the model is shown nothing that it knows: its
+        unknown token, N in DNA, X in a protein. None where there is no such thing.
 
     `length` is that of the tapped stream (bins, not bases, for a trunk that pools).
     """
@@ -58,6 +63,7 @@ class Inputs:
     arguments: dict[str, Any]
     valid: Tensor
     special: Tensor
+    unknown: Tensor | None = None
 
 
 def length_of(item: Any) -> Any:
@@ -380,7 +386,10 @@ class Adapter(ABC):
         by_layer = self.run(layers, inputs, row, position) if len(row) else {}
         example = torch.tensor([window.example for window in chunk])[row]
         end = (chunk[-1].example, chunk[-1].place + 1) if is_last else None
-        return ActivationBatch(by_layer, example.to(self.device), position.to(self.device), end)
+        unknown = None if inputs.unknown is None else inputs.unknown[row, position]
+        return ActivationBatch(
+            by_layer, example.to(self.device), position.to(self.device), end, unknown
+        )
 
     @final
     @torch.no_grad()

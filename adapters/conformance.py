@@ -20,6 +20,7 @@ from adapters.base import ActivationBatch, Adapter, Inputs, length_of
 from adapters.card_checks import disagreements
 from adapters.registry import open_adapter
 from adapters.taps import pick
+from adapters.tokens import check_known
 from zoo.cards import Card
 from zoo.errors import BadCorpus, BenchError
 
@@ -302,6 +303,19 @@ def _exact_cut(subject: _Subject) -> str:
     return f"{tokens} of {len(whole)} tokens"
 
 
+def _known(subject: _Subject) -> str:
+    """The model knows what it is shown: the tokens are no filler, and of its alphabet."""
+    unknown, tokens = None, 0
+    for batch in subject.adapter.activations(subject.layers[:1], subject.examples, batch_size=2):
+        tokens += len(batch)
+        if batch.unknown is not None:
+            unknown = (unknown or 0) + int(batch.unknown.sum())
+    if unknown is None:
+        return "no token can be unknown"
+    share = check_known(unknown, tokens, "these examples")
+    return f"{unknown} of {tokens} tokens ({share:.1%}) are unknown"
+
+
 def _hooks_gone(subject: _Subject) -> str:
     """No hook is left when the stream ends, is left early, or fails."""
     before = _count_hooks(subject.adapter.model)
@@ -346,6 +360,7 @@ _CHECKS: tuple[tuple[str, Callable[[_Subject], str]], ...] = (
     ("batch size", _batch_size),
     ("token rule", _token_rule),
     ("exact cut", _exact_cut),
+    ("known tokens", _known),
     ("hooks gone", _hooks_gone),
     ("determinism", _determinism),
 )

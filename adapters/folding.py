@@ -90,7 +90,10 @@ class Pairformer(Adapter):
         batch = {name: _padded([sample[name] for sample in samples]) for name in samples[0]}
         residues = len(items[0])
         valid = torch.ones((len(items), residues ** (1 + self.pairs)), dtype=torch.bool)
-        return Inputs(batch, valid, ~valid)
+        unknown = torch.tensor([[letter == "X" for letter in item] for item in items])
+        if self.pairs:
+            unknown = (unknown[:, :, None] | unknown[:, None, :]).flatten(1)
+        return Inputs(batch, valid, ~valid, unknown)
 
 
 def _padded(tensors: list[Tensor]) -> Tensor:

@@ -41,6 +41,7 @@ class DnaLanguage(SequenceModel):
     """DNA language models of the transformers library or with its interface, masked or causal."""
 
     kind: ClassVar[str] = "a DNA sequence"
+    filler_letters: ClassVar[str] = "N"
     # Long enough for tokenizers of six bases.
     probe: ClassVar[str] = "ACGTACGTACGT"
     # The latter two are HyenaDNA's and Evo's.
@@ -100,7 +101,10 @@ class DnaTrunk(Adapter):
     def inputs(self, items: list[str]) -> Inputs:
         x = torch.stack([one_hot(item) for item in items])
         valid = torch.ones((len(items), self.card.context), dtype=torch.bool)
-        return Inputs({"x": x.mT.contiguous() if self.channels_first else x}, valid, ~valid)
+        # A bin is unknown where most of its bases are.
+        unknown = (x.sum(-1) == 0).view(*valid.shape, self.bin).float().mean(-1) > 0.5
+        arguments = {"x": x.mT.contiguous() if self.channels_first else x}
+        return Inputs(arguments, valid, ~valid, unknown)
 
 
 class EnformerTrunk(DnaTrunk):
@@ -191,4 +195,4 @@ class Evo2(Adapter):
     def inputs(self, items: list[bytes]) -> Inputs:
         ids = torch.tensor([list(item) for item in items])
         valid = torch.ones(ids.shape, dtype=torch.bool)
-        return Inputs({"x": ids}, valid, ~valid)
+        return Inputs({"x": ids}, valid, ~valid, ids == ord("N"))

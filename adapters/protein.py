@@ -31,6 +31,7 @@ class ProteinModel(SequenceModel):
     """
 
     kind: ClassVar[str] = "a protein sequence"
+    filler_letters: ClassVar[str] = "X"
     known_options = ("unknown", "spaced")
 
     @property
@@ -77,6 +78,7 @@ class Glm2(SequenceModel):
 
     kind: ClassVar[str] = "a contig"
     probe: ClassVar[str] = "ACD"
+    filler_letters: ClassVar[str] = "Xn"
     extra_special: ClassVar[tuple[str, ...]] = ("<+>", "<->")
 
     def sequence(self, example: Any) -> str:
@@ -142,7 +144,8 @@ class EsmPackage(ProteinModel):
         ids, valid = pad(items, self.tokenizer.pad_token_id)
         special = torch.isin(ids, self._special_ids) & valid
         # Tokens attend to tokens of the same sequence id: ESM3 makes no mask of the padding.
-        return Inputs({"sequence_tokens": ids, "sequence_id": valid}, valid, special)
+        arguments = {"sequence_tokens": ids, "sequence_id": valid}
+        return Inputs(arguments, valid, special, self._unknown(ids, special))
 
 
 class AntiBerty(ProteinModel):
@@ -250,4 +253,6 @@ class AnarciiEncoder(Adapter):
         ids, valid = pad(items, self._config["SRC_PAD_IDX"])
         tokens = self._tokenizer
         frame = torch.from_numpy(tokens.encode([tokens.start, tokens.end]))
-        return Inputs({"src": ids, "src_mask": ~valid}, valid, torch.isin(ids, frame) & valid)
+        unknown = torch.isin(ids, torch.from_numpy(tokens.encode("X"))) & valid
+        special = torch.isin(ids, frame) & valid
+        return Inputs({"src": ids, "src_mask": ~valid}, valid, special, unknown)

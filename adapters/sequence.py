@@ -32,6 +32,8 @@ class SequenceModel(Adapter):
     # What an example is called in messages, and one that every tokenizer of the family encodes.
     kind: ClassVar[str] = "text"
     probe: ClassVar[str] = "the"
+    # Letters that stand for something unknown.
+    filler_letters: ClassVar[str] = ""
     # Tokens that are special although the tokenizer does not say so.
     extra_special: ClassVar[tuple[str, ...]] = ()
     # Where a configuration says how many positions there are. Only keys that bind: T5's n_positions
@@ -164,7 +166,7 @@ class SequenceModel(Adapter):
         # A cache of keys and values would cost memory for nothing: no token is generated.
         offered = {"attention_mask": valid.long(), "use_cache": False}
         taken = {name: value for name, value in offered.items() if name in self._parameters}
-        return Inputs({"input_ids": ids, **taken}, valid, special)
+        return Inputs({"input_ids": ids, **taken}, valid, special, self._unknown(ids, special))
 
     @property
     def equal_lengths(self) -> bool:
@@ -203,6 +205,21 @@ class SequenceModel(Adapter):
         if self.card.context <= len(frame[0]) + len(frame[1]):
             raise BadCard(f"card {self.card.id!r}: context {self.card.context} is too short")
         return frame
+
+    def _unknown(self, ids: torch.Tensor, special: torch.Tensor) -> torch.Tensor | None:
+        """See `Inputs.unknown`; `special` tokens are known."""
+        return torch.isin(ids, self._unknown_ids) & ~special if len(self._unknown_ids) else None
+
+    @functools.cached_property
+    def _unknown_ids(self) -> torch.Tensor:
+        """The unknown token, and what the tokenizer makes of nothing but filler."""
+        ids = {self.tokenizer.unk_token_id} - {None}
+        for letter in self.filler_letters:
+            for length in (1, 12):  # k-mers have a token of their own
+                ids |= set(self._encode(self.sequence(letter * length), special=False))
+        # Marks of spaces and strands are no filler.
+        ids -= set(self._encode(self.probe, special=False)) | set(self._special_ids.tolist())
+        return torch.tensor(sorted(ids), dtype=torch.long)
 
     @functools.cached_property
     def _special_ids(self) -> torch.Tensor:

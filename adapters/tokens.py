@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from zoo.cards import TokenRule
+from zoo.errors import BadCorpus
 
 
 def measured(valid: Tensor, special: Tensor, rule: TokenRule) -> Tensor:
@@ -26,6 +27,27 @@ def measured(valid: Tensor, special: Tensor, rule: TokenRule) -> Tensor:
     rank = left.long().cumsum(dim=1)
     total = rank[:, -1:]
     return left & (rank > rule.skip_first) & (rank <= total - rule.skip_last)
+
+
+# The largest share of unknown tokens in what is measured; above it the corpus is another language,
+# another alphabet, or filler.
+MOST_UNKNOWN = 0.5
+
+
+def check_known(unknown: int, tokens: int, what: str) -> float:
+    """The share of tokens that a model does not know.
+
+    Raises:
+        BadCorpus: it is above `MOST_UNKNOWN`.
+    """
+    share = unknown / max(1, tokens)
+    if share > MOST_UNKNOWN:
+        raise BadCorpus(
+            f"{what}: the model does not know {share:.0%} of the {tokens} tokens (its unknown "
+            f"token, N, X), more than {MOST_UNKNOWN:.0%}",
+            "Give a corpus in the model's alphabet and letter case, without filler.",
+        )
+    return share
 
 
 def consecutive(length: int, size: int) -> list[slice]:

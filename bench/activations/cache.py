@@ -138,6 +138,15 @@ class CachedLayer:
         found: dict[str, Any] = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
         return found
 
+    def unknown_share(self) -> float | None:
+        """The share of the sample's tokens that the model does not know, where it was stored."""
+        try:
+            manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
+            share = manifest["unknown_share"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return float(share) if isinstance(share, float | int) else None
+
     def special_tokens(self) -> SpecialTokens | None:
         """What special tokens do to the layer, if it was stored and is whole."""
         try:
@@ -236,6 +245,7 @@ class CachedStream:
         self._contents = min(every, key=lambda contents: contents.first_pass)
         self.evaluated_examples = self._contents.evaluated_examples
         self.fitted_examples = self._contents.fitted_examples
+        self.unknown_share = entries[0].unknown_share()
         self.windows_per_pass = stream.windows_per_pass
 
     def sample(self, tokens: int) -> dict[int, Tensor]:
@@ -370,6 +380,7 @@ def _fill(stream: ActivationStream, missing: Sequence[CachedLayer], block: Block
             examples = stream.evaluated_examples, stream.fitted_examples
             contents = Contents(*rows, *examples, training.first_pass)
             for writer in writers.values():
+                writer.unknown_share = stream.unknown_share
                 writer.finish(contents)
     except OSError as error:
         raise _cannot_write(root, error) from None
@@ -401,6 +412,7 @@ class _Writer:
         self._pending = torch.empty(rows, entry.width, dtype=torch.float32)
         self._filled = 0
         self._shards: list[Shard] = []
+        self.unknown_share: float | None = None  # of the sample's tokens
 
     def add(self, x: Tensor) -> None:
         while len(x):
@@ -423,6 +435,7 @@ class _Writer:
             "contents": asdict(contents),
             "rows": sum(shard.rows for shard in self._shards),
             "width": self.entry.width,
+            "unknown_share": self.unknown_share,
             "shards": [asdict(shard) for shard in self._shards],
         }
         text = json.dumps(manifest, indent=1) + "\n"

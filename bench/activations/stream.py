@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from adapters import Adapter
+from adapters.tokens import check_known
 from bench.activations.shuffle import Shuffled, StreamPosition, row_count
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.plan.protocol import Protocol
@@ -55,6 +56,8 @@ class ActivationStream:
             memory; then it is halved, for good.
         evaluated_examples: examples that the evaluation sample is drawn from.
         fitted_examples: the next ones, which transforms are fitted on. Neither is trained on.
+        unknown_share: of the tokens that the sample is drawn from, the share that the model does
+            not know; None where there is no such thing, or before there is a sample.
     """
 
     def __init__(
@@ -74,12 +77,13 @@ class ActivationStream:
         self.batch_size = max(1, protocol.forward_tokens // adapter.card.context)
         self.windows_per_pass = self.batch_size
         self.evaluated_examples = self.fitted_examples = 0
+        self.unknown_share: float | None = None
 
     def sample(self, tokens: int) -> dict[int, Tensor]:
         """The evaluation sample, by layer, as float32 [tokens, width], in the corpus's order.
 
         Raises:
-            BadCorpus: the corpus has fewer tokens.
+            BadCorpus: the corpus has fewer tokens, or the model does not know most of them.
         """
         drawn = self.draw(tokens)
         if drawn.seen < tokens:
@@ -87,6 +91,9 @@ class ActivationStream:
                 f"corpus {self.corpus.name!r} gives {drawn.seen} tokens of the {tokens} asked for",
                 f"Give a longer corpus, or a smaller sample with --set N={max(drawn.seen, 2)}.",
             )
+        if drawn.unknown is not None:
+            what = f"corpus {self.corpus.name!r}"
+            self.unknown_share = check_known(drawn.unknown, drawn.read, what)
         self.evaluated_examples = drawn.examples
         return drawn.rows()
 
@@ -186,11 +193,16 @@ class ActivationStream:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A sample drawn from so many tokens and examples."""
+    """A sample drawn from so many tokens and examples.
+
+    unknown: of the tokens `read` for it, those that the model does not know.
+    """
 
     reservoirs: dict[int, Reservoir]
     seen: int
     examples: int
+    read: int
+    unknown: int | None
 
     def rows(self) -> dict[int, Tensor]:
         """The rows by layer, once: a layer at a time, as two copies of it are held meanwhile."""
@@ -213,7 +225,8 @@ def _draw(source: CorpusRows, tokens: int, stream: ActivationStream, enough: int
         read = source.examples_between_batches
         if enough and seen >= tokens and read is not None and read >= enough:
             break
-    return Drawn(found, seen, source.examples_read())
+    examples = source.examples_read()
+    return Drawn(found, seen, examples, source.rows_read, source.unknown)
 
 
 class CorpusRows:
@@ -243,6 +256,8 @@ class CorpusRows:
         self._once = once
         self.first_pass = 0
         self._unproductive = 0  # examples since the last token
+        self.rows_read = 0
+        self.unknown: int | None = None  # of these rows
         self.go_to(StreamPosition())
 
     def go_to(self, place: StreamPosition) -> None:
@@ -325,6 +340,10 @@ class CorpusRows:
             return False
         if len(batch):
             self._unproductive = 0
+            # Rows before the place were counted when they were read for the first time.
+            self.rows_read += max(0, len(batch) - self._to_skip)
+            if batch.unknown is not None:
+                self.unknown = (self.unknown or 0) + int(batch.unknown[self._to_skip :].sum())
         self._rest = batch.by_layer if len(batch) else {}
         self._new = len(batch)
         if self._once is not None:

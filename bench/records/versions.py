@@ -34,7 +34,7 @@ def lift_1_to_2(record: Document) -> Document:
     """
     result = record["result"]
     if result is not None:
-        for key in ("attribution", "special_tokens", "prediction", "samples"):
+        for key in ("attribution", "special_tokens", "prediction", "samples", "unknown_share"):
             result.setdefault(key, None)
         for key in ("median_norm", "norm_ratio", "massive_share", "energy_share"):
             result["statistics"][key] = None

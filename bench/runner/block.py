@@ -303,6 +303,7 @@ def _make_cells(
         own = None if fitted is None else fitted.pop(number)
         try:
             layer = _make_layer(sample[number], own, samples, block.protocol)
+            layer.unknown_share = stream.unknown_share
             cells += [_make_cell(spec, layer, block) for spec in specs]
             layer.initial.forget_fitted()
         except ModelError as error:

@@ -41,6 +41,7 @@ class BlockLayer:
     masked: Tensor | int = 0  # training tokens left out so far
     special: SpecialTokens | None = None
     first_pass: int = 0  # tokens read to train on that were not read before
+    unknown_share: float | None = None
 
     def kept(self, batch: Tensor) -> Tensor:
         """The training tokens [batch, d] with ordinary ones in the place of those left out."""

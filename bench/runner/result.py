@@ -34,6 +34,7 @@ def result(cell: Cell, truth: Tensor | None) -> Result:
     without_k = is_dense(spec.protocol.get("family"))
     return Result(
         statistics=stats,
+        unknown_share=cell.layer.unknown_share,
         predicted_relu=predicted_relu,
         predicted_dead=predicted_relu if without_k else predicted_dead,
         prediction=cell.layer.prediction,

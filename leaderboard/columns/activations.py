@@ -8,6 +8,7 @@ from bench.records.schema import OutlierDimension, Record, TokenGammas
 from leaderboard.columns.kinds import ColumnList, Dimensions, LargestLayer, Table, by_row, metric
 from leaderboard.columns.readers import (
     TokenPart,
+    of_result,
     of_statistics,
     of_tokens,
     with_special_tokens,
@@ -118,6 +119,17 @@ NORM_RATIO = ACTIVATION_COLUMNS.add(
         "another thing than a large mean",
         of_statistics(lambda statistics: statistics.norm_ratio),
         by_row(Table.DOMAIN_INIT, Table.MODEL_ACTIVATIONS, Table.WEB_CELLS),
+        optional=True,
+    )
+)
+UNKNOWN_SHARE = ACTIVATION_COLUMNS.add(
+    metric(
+        "Unknown %",
+        "tokens that the model does not know: its unknown token, N in DNA, X in proteins; above "
+        "50 the corpus is refused",
+        of_result(lambda result: result.unknown_share),
+        by_row(Table.MODEL_ACTIVATIONS),
+        show=percent,
         optional=True,
     )
 )

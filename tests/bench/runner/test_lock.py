@@ -7,16 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench.records.store import RecordStore
 from bench.runner import lock as lock_module
+from bench.runner.checkpoints import saved_states
 from bench.runner.lock import NAME, lock_output
-from tests.conftest import TINY
 from tests.made import write_made
 from zoo.errors import OutputError
+
+Bench = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -25,24 +27,14 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock_module, "TOUCH", 0.05)
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen:
-    settings = [part for setting in TINY for part in ("--set", setting)]
-    cells = ["--cards", "cards", "--model", "made", "--layer", "0", "--arm", "raw"]
-    program = [sys.executable, "-m", "bench", "run"]
-    return subprocess.Popen(
-        [*program, *cells, *settings, "--workers", "1", "--output", "out", *options],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+CELL = ["--cards", "cards", "--model", "made", "--layer", "0", "--arm", "raw", "--output", "out"]
 
 
-def wait_for(path: Path) -> None:
-    until = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < until, f"{path} never came"
-        time.sleep(0.01)
+def wait_for(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def foreign(folder: Path) -> Path:
@@ -54,37 +46,38 @@ def foreign(folder: Path) -> Path:
     return folder / NAME
 
 
-def test_second_run_on_one_output_is_refused_in_words_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_second_run_on_one_output_is_refused_in_words_and_the_first_goes_on(
+    tmp_path: Path, bench: Bench, tiny: list[str]
+) -> None:
     write_made(tmp_path / "cards", ["made"])
-    first = start(tmp_path, "--set", "steps=100000", "--checkpoint-every", "0.2")
+    endless = ["--set", "steps=1000000", "--checkpoint-every", "0.2"]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", *CELL, *tiny, *endless],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        wait_for(tmp_path / "out" / NAME)
-        second = start(tmp_path)
-        _, err = second.communicate(timeout=60)
-        assert second.returncode == 2
-        *notes, last = err.strip().splitlines()
-        assert f"process {first.pid} on " in last
-        assert last.startswith("bench: out is in use by another run")
-        assert "--output" in last
-        assert ["waits to see" in note for note in notes] == [True]
-        assert "Traceback" not in err
+        wait_for(lambda: saved_states(tmp_path / "out" / "state"))
+        code, _, err = bench("run", *CELL, *tiny)
+        assert code == 2
+        note, error = err.strip().splitlines()
+        assert "waits to see" in note
+        assert error.startswith("bench: out is in use by another run (process ")
+        assert f"process {first.pid} on " in error
+        assert "--output DIR" in error
         # Reading is allowed to everybody meanwhile.
-        wait_for(tmp_path / "out" / "state")
-        status = [sys.executable, "-m", "bench", "status", "--output", "out"]
-        wait_for(next((tmp_path / "out" / "state").iterdir()) / "block.json")
-        assert "made" in subprocess.check_output(status, cwd=tmp_path, text=True)
-        first.kill()
-        first.communicate()
-        # The lock of a killed run keeps nobody of the same machine waiting.
-        assert (tmp_path / "out" / NAME).exists()
-        third = start(tmp_path)
-        _, err = third.communicate(timeout=120)
-        assert third.returncode == 0, err
-        assert not (tmp_path / "out" / NAME).exists()
-        assert len(list(RecordStore(tmp_path / "out"))) > 0
+        code, out, _ = bench("status", "--output", "out")
+        assert "made" in out
+        assert first.poll() is None
     finally:
         first.kill()
         first.communicate()
+    # The lock of a killed run keeps nobody of the same machine waiting.
+    assert (tmp_path / "out" / NAME).exists()
+    code, _, err = bench("run", *CELL, *tiny)
+    assert code == 0, err
+    assert not (tmp_path / "out" / NAME).exists()
 
 
 def test_owner_that_is_alive_elsewhere_is_waited_for_until_it_shows(
