@@ -180,6 +180,12 @@ def read_config(card: Card, folder: Path) -> dict[str, Any]:
     return config
 
 
+# What configurations call the number of blocks, and more than any model has: a library would build
+# block after block, for days.
+_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth")
+_DEEPEST = 10_000
+
+
 def check_config(card: Card, folder: Path, model_types: Iterable[str] = ()) -> dict[str, Any]:
     """config.json, after checking its `model_type` against the adapter's and the card's.
 
@@ -189,6 +195,14 @@ def check_config(card: Card, folder: Path, model_types: Iterable[str] = ()) -> d
         BadWeights: another architecture.
     """
     config = read_config(card, folder)
+    for key in _DEPTHS:
+        depth = config.get(key)
+        if isinstance(depth, int) and depth > _DEEPEST:
+            raise BadWeights(
+                f"model {card.id!r}: {folder / 'config.json'} says {key} {depth:,}, which no model "
+                f"has (at most {_DEEPEST:,})",
+                "Give the checkpoint that the card names.",
+            )
     stated = card.options.get("model_type")
     accepted = {stated} if stated else set(model_types)
     found = config.get("model_type")

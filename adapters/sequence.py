@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from typing import Any, ClassVar
 
 import torch
@@ -133,6 +134,15 @@ class SequenceModel(Adapter):
                 "Give a folder that holds the weights and the tokenizer.",
             )
         alone = self.folder / "tokenizer.json"
+        if alone.is_file():
+            # Else the library tries other formats, and asks for packages that would not help.
+            try:
+                json.loads(alone.read_bytes())
+            except (OSError, ValueError, RecursionError) as error:
+                raise BadWeights(
+                    f"model {self.card.id!r}: {alone} cannot be read ({error})",
+                    "It is corrupt or truncated; fetch it again.",
+                ) from None
         with checkpoints.loading_errors(self.card, self.folder):
             if alone.is_file() and not (self.folder / "tokenizer_config.json").is_file():
                 # The library would guess a class from config.json, and its special tokens with it.
