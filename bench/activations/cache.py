@@ -81,6 +81,7 @@ class Contents:
     """What the rows are: two samples, each drawn from so many examples, then rows to train on.
 
     first_pass: of these, rows that are not of an example that was there before.
+    unknown_share: as the stream's.
     """
 
     evaluated: int
@@ -88,6 +89,7 @@ class Contents:
     evaluated_examples: int
     fitted_examples: int
     first_pass: int
+    unknown_share: float | None = None
 
 
 class CachedLayer:
@@ -137,15 +139,6 @@ class CachedLayer:
     def _manifest(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
         return found
-
-    def unknown_share(self) -> float | None:
-        """The share of the sample's tokens that the model does not know, where it was stored."""
-        try:
-            manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
-            share = manifest["unknown_share"]
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-        return float(share) if isinstance(share, float | int) else None
 
     def special_tokens(self) -> SpecialTokens | None:
         """What special tokens do to the layer, if it was stored and is whole."""
@@ -245,7 +238,7 @@ class CachedStream:
         self._contents = min(every, key=lambda contents: contents.first_pass)
         self.evaluated_examples = self._contents.evaluated_examples
         self.fitted_examples = self._contents.fitted_examples
-        self.unknown_share = entries[0].unknown_share()
+        self.unknown_share = self._contents.unknown_share
         self.windows_per_pass = stream.windows_per_pass
 
     def sample(self, tokens: int) -> dict[int, Tensor]:
@@ -378,9 +371,8 @@ def _fill(stream: ActivationStream, missing: Sequence[CachedLayer], block: Block
                 _write(writers, training.take(training_rows(block)))
             rows = block.tokens, block.fit_tokens if spared else 0
             examples = stream.evaluated_examples, stream.fitted_examples
-            contents = Contents(*rows, *examples, training.first_pass)
+            contents = Contents(*rows, *examples, training.first_pass, stream.unknown_share)
             for writer in writers.values():
-                writer.unknown_share = stream.unknown_share
                 writer.finish(contents)
     except OSError as error:
         raise _cannot_write(root, error) from None
@@ -412,7 +404,6 @@ class _Writer:
         self._pending = torch.empty(rows, entry.width, dtype=torch.float32)
         self._filled = 0
         self._shards: list[Shard] = []
-        self.unknown_share: float | None = None  # of the sample's tokens
 
     def add(self, x: Tensor) -> None:
         while len(x):
@@ -435,7 +426,6 @@ class _Writer:
             "contents": asdict(contents),
             "rows": sum(shard.rows for shard in self._shards),
             "width": self.entry.width,
-            "unknown_share": self.unknown_share,
             "shards": [asdict(shard) for shard in self._shards],
         }
         text = json.dumps(manifest, indent=1) + "\n"

@@ -310,11 +310,7 @@ class Result(_Part):
     """The measured part of a record: equal for equal Specs on the same kind of machine."""
 
     statistics: Statistics
-    unknown_share: Share | None = Field(
-        default=None,
-        description="share of the sample's tokens that the model does not know: its unknown token, "
-        "N, X; none where there is no such thing, or in older records",
-    )
+    unknown_share: Share | None = Field(default=None, description="tokens unknown to the model")
     predicted_relu: Share = Field(description="share of n, closed form")
     predicted_dead: Share = Field(description="share of n, closed form")
     prediction: Prediction | None = Field(default=None, description="absent from older records")
