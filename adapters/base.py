@@ -22,9 +22,6 @@ from zoo.cards import Card, TokenRule
 from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights, MissingExtra, UsageError
 from zoo.weights import install_line
 
-# What libraries raise where a configuration or a file holds what they did not expect.
-_ODD_NUMBERS = (TypeError, ValueError, ArithmeticError, LookupError)
-
 
 @dataclass(frozen=True)
 class ActivationBatch:
@@ -248,8 +245,8 @@ class Adapter(ABC):
                     f"model {self.card.id!r} cannot be loaded: {str(error)[:300]}",
                     f"Install what is missing: {install_line(self.card.extra)}",
                 ) from error
-            except _ODD_NUMBERS as error:
-                raise self._odd("cannot be loaded", error) from error
+            except checkpoints.UNEXPECTED as error:
+                raise checkpoints.unexpected(self.card, self._folder, "loading", error) from error
             if self._folder is not None:  # it reads one
                 check_tensors(self.card, self._folder, model)
             # Not cast here: that would also round buffers (rotary frequencies) kept in float32.
@@ -433,17 +430,9 @@ class Adapter(ABC):
         with Taps(blocks, self.stream, keep, self.block_runs) as taps:
             try:
                 self.model(**arguments)
-            except _ODD_NUMBERS as error:
-                raise self._odd("fails in its forward pass", error) from error
+            except checkpoints.UNEXPECTED as error:
+                raise checkpoints.unexpected(self.card, self._folder, "a pass", error) from error
         return taps.kept
-
-    def _odd(self, what: str, error: Exception) -> BadWeights:
-        reason = " ".join(str(error).split())[:300]
-        where = f" from {self._folder}" if self._folder is not None else ""
-        return BadWeights(
-            f"model {self.card.id!r}{where} {what} ({type(error).__name__}: {reason})",
-            "A file may be of another model, or hold a number that no model has.",
-        )
 
     @final
     def placed(self, inputs: Inputs) -> dict[str, Any]:

@@ -180,6 +180,20 @@ def read_config(card: Card, folder: Path) -> dict[str, Any]:
     return config
 
 
+# What libraries raise where a configuration or a file holds what they did not expect.
+UNEXPECTED = (TypeError, ValueError, ArithmeticError, LookupError)
+
+
+def unexpected(card: Card, folder: Path | None, where: str, error: Exception) -> BadWeights:
+    """The error of a model where a library fails in `where` with one of `UNEXPECTED`."""
+    reason = " ".join(str(error).split())[:300]
+    return BadWeights(
+        f"model {card.id!r}{f' of {folder}' if folder else ''} fails in {where} "
+        f"({type(error).__name__}: {reason})",
+        "A file may be of another model, or hold a number that no model has.",
+    )
+
+
 # What configurations call the number of blocks, and more than any model has: a library would build
 # block after block, for days.
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth")

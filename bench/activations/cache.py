@@ -78,11 +78,8 @@ class Shard:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the rows are: two samples, each drawn from so many examples, then rows to train on.
-
-    first_pass: of these, rows that are not of an example that was there before.
-    unknown_share: as the stream's.
-    """
+    """What the rows are: two samples, each drawn from so many examples, then rows to train on,
+    `first_pass` of them not of an example that was there before."""
 
     evaluated: int
     fitted: int
@@ -137,8 +134,7 @@ class CachedLayer:
         return Contents(**self._manifest()["contents"])
 
     def _manifest(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
-        return found
+        return dict(json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8")))
 
     def special_tokens(self) -> SpecialTokens | None:
         """What special tokens do to the layer, if it was stored and is whole."""
@@ -369,8 +365,8 @@ def _fill(stream: ActivationStream, missing: Sequence[CachedLayer], block: Block
             training = stream.training()
             if block.steps:
                 _write(writers, training.take(training_rows(block)))
-            rows = block.tokens, block.fit_tokens if spared else 0
-            examples = stream.evaluated_examples, stream.fitted_examples
+            rows = (block.tokens, block.fit_tokens if spared else 0)
+            examples = (stream.evaluated_examples, stream.fitted_examples)
             contents = Contents(*rows, *examples, training.first_pass, stream.unknown_share)
             for writer in writers.values():
                 writer.finish(contents)
