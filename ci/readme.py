@@ -12,8 +12,10 @@ from pathlib import Path
 
 from bench.records.store import RecordStore
 from leaderboard import summary
+from leaderboard.cures import compared
 from leaderboard.findings import sentences
 from leaderboard.groups import by_setting, group_records
+from leaderboard.markdown.cures import enough_sentences
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -37,9 +39,37 @@ def block(results: Path) -> str:
         for groups in by_setting(group_records(records)).values()
         for text in sentences(groups)
     )
-    return (
-        f"{told}\n\n{shown}\n\n```\n{summary(records, told=False)}\n```\n\n"
-        f"[All boards](results/leaderboards/README.md), made by `bench report --output results`."
+    return "\n\n".join(
+        part
+        for part in (
+            told,
+            shown,
+            f"```\n{summary(records, told=False)}\n```",
+            "[All boards](results/leaderboards/README.md), made by "
+            "`bench report --output results`.",
+            cures_block(results / "cures"),
+        )
+        if part
+    )
+
+
+def cures_block(output: Path) -> str:
+    """What the remedies do, in a sentence, a picture and a link; empty where none are compared."""
+    groups = compared(group_records(RecordStore(output)))
+    if not groups:
+        return ""
+    shown = sorted((output / "leaderboards" / "figures").glob("*-cures.svg"))
+    folder = output.relative_to(ROOT).as_posix()
+    pictures = (
+        f"![What cures dead features]({each.relative_to(ROOT).as_posix()})" for each in shown
+    )
+    return "\n\n".join(
+        [
+            "**What cures it.** " + " ".join(enough_sentences(groups)),
+            *pictures,
+            f"[Remedies, prices and sources]({folder}/leaderboards/cures.md), made by "
+            f"`bench run --protocol cures --suite synthetic --output {folder}`.",
+        ]
     )
 
 

@@ -16,7 +16,7 @@ from leaderboard.cures import (
     regimes,
 )
 from leaderboard.figures.pictures import Picture, image
-from leaderboard.groups import Group, Spread, by_setting
+from leaderboard.groups import RAW, Group, Spread, by_setting
 from leaderboard.markdown.layout import Page, counts, setting_line, setting_title
 from leaderboard.page_names import model_page
 from leaderboard.text import NOTHING, between, count, escape, link, number, percent, table
@@ -44,7 +44,7 @@ def cures_page(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str
         found = cures(members)
         page.add(f"## {setting_title(setting, sections)}", setting_line(members[0]))
         page.add(counts(members))
-        page.add(*(_sentences(found, members)))
+        page.add(*enough_sentences(members))
         page.add("### Remedies, by what is dead at the end", _remedies(page, found))
         page.add("### Which is enough where", _regimes(page, regimes(members)))
         shown = [each for each in pictures if each.setting == setting and each.kind == "cures"]
@@ -53,21 +53,38 @@ def cures_page(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str
     return page.render()
 
 
-def _sentences(found: Sequence[Cure], members: Sequence[Group]) -> list[str]:
-    """What the table says, in words."""
+def enough_sentences(members: Sequence[Group]) -> list[str]:
+    """Which remedies are enough, in words; of the groups of one setting."""
+    found = cures(members)
     layers = sum(len(group.layers) for group in members)
-    everywhere = [each for each in found if each.enough == layers]
-    best = max(found, key=lambda each: each.enough, default=None)
-    if everywhere:
-        names = ", ".join(f"*{escape(each.arm)}*" for each in everywhere)
-        return [f"Enough on every layer ({_ENOUGH}): {names}."]
-    if best is None or best.enough == 0:
-        return [f"No remedy is enough on any layer: none {_ENOUGH}."]
-    names = ", ".join(f"*{escape(each.arm)}*" for each in found if each.enough == best.enough)
-    return [
+    return [_which_is_enough(found, layers), _extremes(found)] if found else []
+
+
+def _which_is_enough(found: Sequence[Cure], layers: int) -> str:
+    most = max(each.enough for each in found)
+    names = ", ".join(f"*{escape(each.arm)}*" for each in found if each.enough == most)
+    if most == layers:
+        return f"Enough on every layer ({_ENOUGH}): {names}."
+    if most == 0:
+        return f"No remedy is enough on any layer: none {_ENOUGH}."
+    return (
         f"No remedy is enough on every layer, that is, {_ENOUGH}. "
-        f"On the most layers, {best.enough} of {layers}: {names}."
+        f"On the most layers, {most} of {layers}: {names}."
+    )
+
+
+def _extremes(found: Sequence[Cure]) -> str:
+    """Who leaves fewest dead, who errs least, and raw beside them; means over all layers."""
+    by_arm = {each.arm: each for each in found}
+    raw, fewest = by_arm.get(RAW), found[0]
+    known = [each for each in found if each.fvu is not None]
+    nearest = min(known, key=lambda each: each.fvu.mean if each.fvu else 0.0)
+    shown = [
+        f"*{escape(each.arm)}* {percent(each.end.mean)} % dead at the end and "
+        f"{number(each.fvu.mean) if each.fvu else NOTHING} times the least error"
+        for each in dict.fromkeys([fewest, nearest, *([raw] if raw else [])])
     ]
+    return f"Fewest dead, least error, and raw, over all layers: {'; '.join(shown)}."
 
 
 def _remedies(page: Page, found: Sequence[Cure]) -> str:
