@@ -20,7 +20,7 @@ from adapters.tokens import measured
 from zoo import hub
 from zoo.cards import Card, TokenRule
 from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights, MissingExtra, UsageError
-from zoo.weights import install_line
+from zoo.install import install_line
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from zoo.cards import HUB_ID, Card, Checkpoint, Tap, TokenRule
 from zoo.dumps import slug
 from zoo.errors import BadReference, BenchError, MissingExtra
 from zoo.files import user_path
+from zoo.install import install_line
 from zoo.registry import load_registry
 
 # A branch, tag or commit, or nothing.
@@ -263,7 +264,7 @@ def timm(target: str) -> list[Card]:
     except ImportError:
         raise MissingExtra(
             f"{source.reference} needs the package 'timm', which is not installed",
-            'Install it: pip install "gammabench[vision]"',
+            f"Install it: {install_line('vision')}",
         ) from None
     architecture = source.config.get("architecture")
     try:

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from zoo.cards import Card
 from zoo.errors import BadCard, MissingExtra, ModelUnavailable, UnknownName, UsageError
-from zoo.weights import install_line
+from zoo.install import install_line
 
 if TYPE_CHECKING:
     import torch

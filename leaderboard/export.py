@@ -36,6 +36,7 @@ from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.text import NOTHING, escape, table
 from zoo.errors import UsageError
 from zoo.files import write_atomically
+from zoo.install import install_line
 
 ExportFormat = Literal["csv", "json", "parquet"]
 DICTIONARY = "cells.md"
@@ -94,7 +95,7 @@ def export_cells(
         OutputError: the folder cannot be written to.
     """
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
-        raise UsageError("Parquet needs the package pyarrow", 'pip install "gammabench[parquet]"')
+        raise UsageError("Parquet needs the package pyarrow", install_line("parquet"))
     rows = flat_cells(RecordStore(output).read(on_bad))
     if not rows:
         raise UsageError(f"no records in {output}", "`bench run` makes some.")

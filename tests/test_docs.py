@@ -16,6 +16,7 @@ import pytest
 from bench.cli.main import COMMANDS as COMMAND_NAMES
 from bench.cli.main import cli
 from bench.sae.model import SAE
+from zoo.install import install_line
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -68,7 +69,7 @@ def test_every_bench_command_of_the_readme_runs(
     options = ["steps=5" if option == "steps=200" else option for option in options]
     code, out, err = bench(name, *settings, *options)
     if "offline" in options and code == 1:
-        assert 'pip install "gammabench[offline]"' in err
+        assert install_line("offline") in err
     else:
         assert code == 0, out + err
 

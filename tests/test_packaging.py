@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -77,10 +79,11 @@ def test_in_a_bare_environment_light_commands_work_without_torch(
         _lend(name, site)
     write_records(tmp_path / "runs", make_grid())
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, program: str = "bench") -> str:
         done = subprocess.run(
-            [environment / "bin" / "bench", *arguments],
+            [environment / "bin" / program, *arguments],
             cwd=tmp_path,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             capture_output=True,
             text=True,
         )
@@ -90,6 +93,11 @@ def test_in_a_bare_environment_light_commands_work_without_torch(
     assert "tiny-gpt2" in run("list")
     assert "leaderboards" in run("report")
     assert run("report", "--check") == ""
+    # What an error would advise here is what pip takes.
+    line = run("-c", "from zoo import install_line; print(install_line('plot'))", program="python")
+    assert line == f'pip install "gammabench[plot] @ {wheel.as_uri()}"\n'
+    pip = [sys.executable, "-m", "pip", "--python", environment]
+    subprocess.run([*pip, *shlex.split(line)[1:], "--dry-run", *offline], check=True)
 
 
 def _lend(distribution: str, site: Path) -> None:

@@ -5,9 +5,10 @@
 from zoo.cards import DOMAINS, Card, Checkpoint, CorpusCard, Tap, TokenRule
 from zoo.corpora import Corpus, file_corpus, open_corpus
 from zoo.errors import BenchError, ModelError, UsageError
+from zoo.install import install_line
 from zoo.registry import DEFAULT_SUITE, Registry, load_registry
 from zoo.suites import Suite
-from zoo.weights import install_line, weights_folder, weights_identity
+from zoo.weights import weights_folder, weights_identity
 
 __all__ = [
     "DEFAULT_SUITE",

@@ -18,6 +18,7 @@ from pathlib import Path
 from zoo.errors import BadCorpus, MissingExtra, UsageError
 from zoo.fasta import FASTA_SUFFIXES, SequenceRow, open_text, read_fasta, read_regions
 from zoo.files import check_regular
+from zoo.install import install_line
 from zoo.sequences import read_sequences
 
 _TABLES = (".jsonl", ".parquet")
@@ -192,7 +193,7 @@ def _read_parquet(path: Path, key: str) -> Iterator[SequenceRow]:
     except ImportError:
         raise MissingExtra(
             "reading .parquet needs the package pyarrow, which is not installed",
-            'pip install "gammabench[parquet]"',
+            install_line("parquet"),
         ) from None
     try:
         file = pq.ParquetFile(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from zoo.cards import Card
 from zoo.errors import MissingExtra, ModelUnavailable
 from zoo.files import sha256_of
+from zoo.install import install_line
 from zoo.manifest import MANIFEST, read_manifest
 
 # What decides the numbers: weights, configuration, vocabulary and preprocessing.
@@ -129,8 +130,3 @@ def unpinned_code(card: Card, override: Path | None = None) -> ModelUnavailable 
         "commit of it",
         "Download the repository, read its code, and give the folder as --weights DIR.",
     )
-
-
-def install_line(extra: str | None) -> str:
-    """The command that brings what is missing."""
-    return f'pip install "gammabench[{extra}]"' if extra else "pip install gammabench"

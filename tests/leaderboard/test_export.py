@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from leaderboard.export import ExportFormat, columns, dictionary, export_cells, 
 from tests.leaderboard.tables import tables
 from tests.records import make_grid, make_record, write_records
 from zoo.errors import BadWeights, UsageError
+from zoo.install import install_line
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def test_without_pyarrow_the_remedy_is_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         UsageError,
-        match=r"needs the package pyarrow\. pip install \"gammabench\[parquet",
+        match=re.escape(f"needs the package pyarrow. {install_line('parquet')}"),
     ):
         export_cells(output, tmp_path / "data", ["csv", "parquet"])
     assert not (tmp_path / "data").exists()

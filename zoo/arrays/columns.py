@@ -15,6 +15,7 @@ import numpy as np
 
 from zoo.arrays.header import Header, broken
 from zoo.errors import BadActivations, MissingExtra
+from zoo.install import install_line
 
 
 def column_headers(
@@ -76,7 +77,7 @@ def pyarrow(suffix: str = ".parquet") -> Any:
     except ImportError:
         raise MissingExtra(
             f"reading {suffix} needs the package pyarrow, which is not installed",
-            'pip install "gammabench[parquet]"',
+            install_line("parquet"),
         ) from None
     return pa
 

@@ -14,6 +14,7 @@ import numpy as np
 from zoo.arrays.header import Header, broken
 from zoo.arrays.npy import dtype_name
 from zoo.errors import MissingExtra
+from zoo.install import install_line
 
 
 class Hdf5File:
@@ -69,7 +70,7 @@ def _h5py() -> Any:
     except ImportError:
         raise MissingExtra(
             "reading .h5 needs the package h5py, which is not installed",
-            'pip install "gammabench[hdf5]"',
+            install_line("hdf5"),
         ) from None
     return h5py
 

@@ -18,6 +18,7 @@ from bench.records.schema import Record
 from bench.runner.engines.local import LocalEngine
 from bench.runner.settings import NoProgress, Progress, Settings
 from zoo.errors import UsageError, WorkerFailed
+from zoo.install import install_line
 
 _SECONDS = 10
 _ADDRESS_REMEDY = "Set RAY_ADDRESS to HOST:PORT of a cluster, or unset it for one on this machine."
@@ -30,7 +31,7 @@ class RayEngine(LocalEngine):
         try:
             import ray
         except ImportError:
-            raise UsageError("Ray is not installed", 'pip install "gammabench[ray]"') from None
+            raise UsageError("Ray is not installed", install_line("ray")) from None
         check_address(os.environ.get("RAY_ADDRESS", ""))
         try:
             ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)

@@ -16,6 +16,7 @@ from bench.sae.model import SAE
 from bench.statistics.layer import LayerStatistics
 from bench.statistics.token_norms import ordinary_tokens
 from zoo.errors import BadActivations, UsageError
+from zoo.install import install_line
 
 SMALL = {"n": 512, "k": 8}
 FLAGS = ("-n", "512", "-k", "8")
@@ -305,7 +306,7 @@ def test_a_plot_without_matplotlib(bench, tmp_path, monkeypatch):
     code, out, err = bench("diagnose", "x.npy", *FLAGS, "--plot", "x.png")
     assert code == 2
     assert out == ""
-    assert 'a plot needs matplotlib, which is not installed. pip install "gammabench[plot]"' in err
+    assert f"a plot needs matplotlib, which is not installed. {install_line('plot')}" in err
 
 
 def nan_file(path):

@@ -18,6 +18,7 @@ from bench.records.spec import ABSENT, Spec
 from tests.made import HUB_CARD
 from zoo.errors import UsageError
 from zoo.files import content_hash
+from zoo.install import install_line
 from zoo.registry import Registry, load_registry
 
 
@@ -96,7 +97,7 @@ def test_absent_weights_give_a_block_that_says_so(registry: Registry, tmp_path: 
     own = load_registry([tmp_path])
     (block,) = _plan(own, models=["mine"])
     assert block.error is not None
-    assert 'pip install "gammabench[offline]"' in str(block.error)
+    assert install_line("offline") in str(block.error)
     assert {spec.weights for spec in block.specs} == {ABSENT}
 
 

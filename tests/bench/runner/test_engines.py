@@ -32,6 +32,7 @@ from bench.runner.settings import NoProgress, Settings
 from tests.bench.runs import comparable
 from tests.conftest import TINY
 from tests.made import write_made
+from zoo.install import install_line
 from zoo.registry import load_registry
 
 Bench = Callable[..., tuple[int, str, str]]
@@ -397,7 +398,7 @@ def test_tasks_of_a_ray_cluster_give_the_same_bits(
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
 def test_ray_that_is_not_installed_is_one_clear_line(bench: Bench) -> None:
     code, _, err = bench("run", "--engine", "ray")
-    assert (code, err) == (2, 'bench: Ray is not installed. pip install "gammabench[ray]"\n')
+    assert (code, err) == (2, f"bench: Ray is not installed. {install_line('ray')}\n")
 
 
 def test_workers_are_for_the_local_engine(bench: Bench) -> None:

@@ -13,6 +13,7 @@ import zoo
 from bench.records.store import RecordStore
 from tests.bench.runs import records_of
 from tests.made import MADE_CARD, write_card
+from zoo.install import install_line
 
 Bench = Callable[..., tuple[int, str, str]]
 
@@ -46,7 +47,7 @@ def test_a_failed_model_is_recorded_and_the_others_run(
     assert "6 failed" in out
     assert "bench run --failed" in out
     assert "absent layer 0 raw seed 0 failed: " in err
-    assert 'pip install "gammabench[offline]"' in err
+    assert install_line("offline") in err
     found = records_of(Path("runs"))
     assert {r.status for (model, *_), r in found.items() if model == "made"} == {"ok"}
     failed = [r for (model, *_), r in found.items() if model == "absent"]
