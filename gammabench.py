@@ -61,6 +61,13 @@ def main() -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        try:
+            return metadata.version("gammabench")
+        except metadata.PackageNotFoundError:  # run from a folder that was never installed
+            raise AttributeError("gammabench is not installed: it has no version") from None
     # What `bench` offers, imported when it is used.
     if name not in ("diagnose", "load_sae"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -47,7 +47,10 @@ def test_an_unknown_command_is_answered_with_a_near_one(bench: Bench) -> None:
 def test_the_version_is_the_distributions(bench: Bench) -> None:
     from importlib.metadata import version
 
+    import gammabench
+
     assert version("gammabench") in bench("--version")[1]
+    assert gammabench.__version__ == version("gammabench")
 
 
 def test_list_is_machine_readable(bench: Bench) -> None:
