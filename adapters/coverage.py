@@ -71,6 +71,28 @@ def _same(tensors: dict[str, Tensor]) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
+def second_names(model: nn.Module, keys: Iterable[str]) -> set[str]:
+    """The names of parameters and buffers that share memory with one whose name the files hold.
+
+    A module that a model holds in two places gives each of its tensors two names. Files hold one,
+    and some versions of the loading libraries report the other as missing, though it was loaded:
+    transformers 4.56 does so for buffers (Enformer's `_trunk` is made of modules named before).
+
+    Args:
+        keys: the names of the tensors in the files.
+    """
+    saved, own = set(keys), _tensors_of(model)
+    held = {_memory(tensor) for name, tensor in own.items() if _forms(model, name) & saved}
+    return {name for name, tensor in own.items() if _memory(tensor) in held}
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...]:
+    """What two tensors have in common that are one: their place, or themselves without a place."""
+    if tensor.is_meta or not tensor.numel():
+        return (id(tensor),)
+    return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+
+
 def keys_of(files: Iterable[Path]) -> dict[str, Path]:
     """The names of the tensors in files of weights, and where each is."""
     found: dict[str, Path] = {}

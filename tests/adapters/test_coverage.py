@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from adapters import Adapter, coverage, open_adapter
+from adapters import Adapter, checkpoints, coverage, open_adapter
 from tests.adapters.architectures import ARCHITECTURES
 from tests.adapters.tiny import FAMILIES, make_card, random_dna
 from zoo.errors import BadWeights
@@ -105,6 +106,99 @@ def test_a_pickled_file_is_read_too(tmp_path: Path) -> None:
     model = Pair(tied=False)
     torch.save({"one.weight": model.one.weight, "other": model.own.weight}, tmp_path / "a.bin")
     assert coverage.lost(model, coverage.keys_of([tmp_path / "a.bin"])) == ["two.weight"]
+
+
+# ------------------------------------------------------------------------------ two names of one
+
+
+class Twice(nn.Module):
+    """A norm that lies in two places, as Enformer's do, and one of its own.
+
+    It cannot be built without memory: what is one cannot be learned from a fresh model.
+    """
+
+    base_model_prefix = "twice"
+
+    def __init__(self, config: object = None) -> None:
+        super().__init__()
+        self.config = config
+        self.norm, self.own = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+        self.trunk = nn.Sequential(self.norm)
+        self.register_buffer("size", torch.tensor(float(torch.ones(2).sum().item())))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, **_: Any) -> tuple[Twice, dict[str, Any]]:
+        """Loads and reports like transformers 4.56: buffers' second names are missing ones."""
+        model, saved = cls(), load_file(folder / "model.safetensors")
+        model.load_state_dict(saved, strict=False)
+        buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+        return model, {"missing_keys": buffers - saved.keys(), "unexpected_keys": []}
+
+
+def _save_once(folder: Path) -> Twice:
+    """Random tensors, each under its first name, as the libraries save them."""
+    model = Twice()
+    with torch.no_grad():
+        for tensor in (*model.norm.parameters(), *model.norm.buffers()):
+            tensor.copy_(torch.randint(1, 100, tensor.shape))
+    held = {name: t for name, t in model.state_dict().items() if not name.startswith("trunk.")}
+    save_file(held, folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    return model
+
+
+def test_second_names_are_those_in_the_memory_of_a_saved_one() -> None:
+    model, buffers = Twice(), ("running_mean", "running_var", "num_batches_tracked")
+    tensors = ("weight", "bias", *buffers)
+    both = {f"{place}.{name}" for place in ("norm", "trunk.0") for name in tensors}
+    assert coverage.second_names(model, {f"norm.{name}" for name in tensors}) == both
+    assert coverage.second_names(model, {f"trunk.0.{name}" for name in tensors}) == both
+    model.own.running_mean = model.norm.running_mean.view(3)  # the same memory, another tensor
+    assert coverage.second_names(model, {"norm.running_mean"}) == {
+        *("norm.running_mean", "trunk.0.running_mean", "own.running_mean")
+    }
+    model.own.running_mean = model.norm.running_mean.clone()  # the same values elsewhere
+    model.own.running_var = model.norm.running_mean[:2]  # a part of the memory
+    assert coverage.second_names(model, {"norm.running_mean"}) == {
+        *("norm.running_mean", "trunk.0.running_mean")
+    }
+
+
+def test_a_buffer_that_was_loaded_under_its_other_name_is_not_missing(tmp_path: Path) -> None:
+    saved = _save_once(tmp_path)
+    model = checkpoints.pretrained(Twice, make_card(), tmp_path, dtype=torch.float32)
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_a_buffer_that_is_another_one_is_missing(tmp_path: Path) -> None:
+    _save_once(tmp_path)
+
+    class Apart(Twice):
+        def __init__(self, config: object = None) -> None:
+            super().__init__(config)
+            self.trunk = nn.Sequential(nn.BatchNorm1d(3))
+
+    with pytest.raises(BadWeights, match=r"lacks trunk\.0\.num_batches_tracked and 2 more"):
+        checkpoints.pretrained(Apart, make_card(), tmp_path, dtype=torch.float32)
+
+
+def test_enformers_trunk_is_second_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    from enformer_pytorch import Enformer
+
+    load = Enformer.from_pretrained
+
+    def as_newer_versions_report(*arguments: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+        model, report = load(*arguments, **options)
+        buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+        second = {name for name in buffers if name.startswith("_trunk.")}
+        assert len(second) == 24
+        return model, report | {"missing_keys": sorted(second)}
+
+    monkeypatch.setattr(Enformer, "from_pretrained", as_newer_versions_report)
+    # Not by building a fresh model, which a version may refuse.
+    monkeypatch.setattr(coverage, "tie_again", lambda model, keys: set())
+    assert isinstance(open_adapter(CARDS["tiny-enformer"]).model, Enformer)
 
 
 # --------------------------------------------------------------------------- through the adapters
