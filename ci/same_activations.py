@@ -4,7 +4,7 @@
     python -m ci.same_activations measure DIR FILE     their activations at every block
     python -m ci.same_activations compare FILE FILE    one line per checkpoint, the worst last
 
-Called by ci/both_majors.py; the first two import the tests' tiny architectures.
+Called by ci/dependency_matrix.py; the first two import the tests' tiny architectures.
 """
 
 from __future__ import annotations
