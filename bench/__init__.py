@@ -1,5 +1,6 @@
 """Measurement. `bench.diagnose(activations)` is the way in for activations of one's own.
 
+`bench.watch(trainer)` does it in the trainer of another library, and follows the training.
 `bench.run` and `bench.load_records` are the commands `run` and `export` as functions.
 """
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from bench.cli.functions import run_cells as run
     from bench.diagnosis.diagnose import diagnose
     from bench.diagnosis.trained import diagnose_sae
+    from bench.diagnosis.trainers import watch
     from bench.sae.interop import read_sae
     from bench.sae.model import load_sae
     from bench.statistics.geometric_median import geometric_median
@@ -27,6 +29,7 @@ __all__ = [
     "load_sae",
     "read_sae",
     "run",
+    "watch",
 ]
 
 _HOME = {
@@ -37,6 +40,7 @@ _HOME = {
     "load_sae": "bench.sae.model:load_sae",
     "read_sae": "bench.sae.interop:read_sae",
     "run": "bench.cli.functions:run_cells",
+    "watch": "bench.diagnosis.trainers:watch",
 }
 
 

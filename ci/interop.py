@@ -4,14 +4,16 @@ python ci/interop.py DIR    build or reuse an environment per library below DIR,
 
 Out: SAEs of every family and arm are converted, and the library loads and runs them. In: SAEs that
 the library saved are read, and run here. Printed is how far codes and reconstructions differ on the
-same tokens; x_hat on those tokens whose codes are the same features. Exit code 1 where more
-selections differ than float32 explains.
+same tokens; x_hat on those tokens whose codes are the same features. Last, the library trains while
+`bench.watch` follows, and its dead are counted by the library's own encoder. Exit code 1 where more
+selections differ than float32 explains, or the dead differ.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -137,20 +139,39 @@ def trials(name: str, python: Path, scratch: Path) -> list[list[object]]:
     return rows
 
 
+def watched(name: str, python: Path) -> list[list[object]]:
+    """SAEs that the library trains while `bench.watch` follows, in its own environment."""
+    further = os.environ.get("PYTHONPATH", "")
+    done = subprocess.run(
+        [str(python.absolute()), "-m", "peers.watched", name],
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{HERE.parents[1]}{further and os.pathsep}{further}"},
+    )
+    if done.returncode:
+        sys.exit(f"interop.py: {name}, watched: {done.stderr.strip()[-500:]}")
+    return [[name, *row] for row in json.loads(done.stdout.splitlines()[-1])]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, metavar="DIR", help="the libraries' environments")
     parser.add_argument("--library", choices=list(MADE), action="append")
     options = parser.parse_args()
-    rows = []
+    rows, trained = [], []
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.library or MADE:
             place = Path(scratch) / name
             place.mkdir()
-            rows += trials(name, make_peer(name, options.folder), place)
+            python = make_peer(name, options.folder)
+            rows += trials(name, python, place)
+            trained += watched(name, python)
     headers = ["library", "way", "what", "codes", "differ", "value", "x_hat", "same dead", "holds"]
     print(tabulate(rows, headers))
-    if any(each[-1] is False for each in rows):
+    headers = ["library", "trained", "verdict", "gamma", "dead", "durable", "bias", "logs", "holds"]
+    print("\n" + tabulate(trained, headers))
+    if any(each[-1] is False for each in rows + trained):
         sys.exit(1)
 
 

@@ -10,23 +10,26 @@ from typing import Any
 import pytest
 
 import bench as package
+from tests.bench.diagnosis.stand_ins import LensSAE, SAETrainer, batches
 from zoo.errors import UsageError
 
 TEXT = (Path(__file__).parents[1] / "EXAMPLES.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
+@pytest.mark.filterwarnings("ignore:gamma rms")
 def test_every_block_runs_after_those_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert len(BLOCKS) >= 6
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"trainer": SAETrainer(LensSAE(), batches())}
     for block in BLOCKS:
         exec(compile(block, "EXAMPLES.md", "exec"), names)
     assert "what to do:" in capsys.readouterr().out
     assert len(names["everything"]) == len(names["cells"]) == 2
     assert set(names["cells"]["status"]) == {"ok"}
+    assert "gammabench/dead_relu" in names["trainer"].logged[-1]
     assert names["source"].notes == ("2 arrays joined: p1, p2",)
 
 

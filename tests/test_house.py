@@ -34,7 +34,8 @@ LONGEST_FUNCTION = 60
 INTERFACES = {
     "bench/cli": {"command"},
     "leaderboard/commands": {"command"},
-    "bench/sae/interop": {"matches", "read", "write"},  # `Library`
+    "bench/diagnosis/trainers": {"attach"},
+    "bench/sae/interop": {"build", "matches", "read", "write"},  # `Library`, and what reads live
     "zoo/generators": {"VERSION"},
 }
 

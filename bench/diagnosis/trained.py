@@ -132,7 +132,7 @@ def diagnose_sae(
         by_topk=_share(found.dead_topk, found),
         dead=_share(found.dead, found),
         dead_if_centered=_share(centered.census(sample).dead, found),
-        mean_learned=_learned(plain.b, inputs),
+        mean_learned=learned_share(plain.b, inputs),
         fvu=measured.fvu,
         fvu_ordinary=measured.fvu_ordinary,
         l0=measured.l0,
@@ -150,8 +150,11 @@ def _value(estimate: Estimate) -> float:
     return estimate.value
 
 
-def _learned(b: Tensor, inputs: Tensor) -> float | None:
-    """<b, mu> / ||mu||^2; None where ||mu|| is nothing beside ||sigma||."""
+def learned_share(b: Tensor, inputs: Tensor) -> float | None:
+    """<b, mu> / ||mu||^2 of the inputs [tokens, d]; None where ||mu|| is nothing beside ||sigma||.
+
+    0: the bias b [d] has learned nothing of the mean; 1: all of it.
+    """
     mu = inputs.mean(0, dtype=torch.float64)
     sigma = inputs.var(0, correction=0).sum().sqrt()
     if float(mu.norm()) < LEAST_GAMMA * float(sigma):

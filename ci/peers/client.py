@@ -21,6 +21,9 @@ PEERS = {
     "saev": "saev==0.1.0",
 }
 
+# What this project and its loggers import in `peers.watched`.
+WATCHING = ("pydantic", "scipy", "tabulate", "wandb")
+
 
 class PeerFailed(Exception):
     """A peer cannot be started, or its step failed."""
@@ -91,7 +94,8 @@ def make_peer(name: str, folder: Path) -> Path:
     constraints = folder / "constraints.txt"
     constraints.write_text(f"torch=={torch.__version__.split('+')[0]}\n")
     pip = [str(python.absolute()), "-m", "pip", "--quiet"]
-    subprocess.run([*pip, "install", "-c", str(constraints), PEERS[name]], check=True)
+    packages = [PEERS[name], *WATCHING]
+    subprocess.run([*pip, "install", "-c", str(constraints), *packages], check=True)
     # Nothing here needs it, and where its build is not torch's, importing it fails.
     subprocess.run([*pip, "uninstall", "--yes", "torchvision"], check=True)
     return python

@@ -56,21 +56,29 @@ def read(place: Path) -> tuple[SAE, Origin]:
     trainer = read_json(place / _CONFIG).get("trainer")
     if not isinstance(trainer, dict):
         raise BadWeights(f"{place / _CONFIG}: trainer is not an object")
+    sae = build(trainer, read_torch(place / _WEIGHTS), place)
+    origin = trainer.get("origin")
+    layer, model = trainer.get("layer"), trainer.get("lm_name")
+    known = {"model": model, "layer": layer if isinstance(layer, int) else None}
+    return sae, Origin.of(known | (origin if isinstance(origin, dict) else {}))
+
+
+def build(trainer: dict[str, Any], tensors: dict[str, Tensor], place: Path) -> SAE:
+    """The SAE of a trainer's configuration and a state dict, which are named `place`.
+
+    Raises:
+        BadWeights: the class is not known, or the tensors do not fit it.
+    """
     name = trainer.get("dict_class")
     if name not in _CLASSES:
         raise BadWeights(
             f"{place / _CONFIG}: dictionaries of the class {name!r} are not known",
             f"Known are {', '.join(_CLASSES)}.",
         )
-    tensors = read_torch(place / _WEIGHTS)
     where = place / _WEIGHTS
     W_enc, b_enc, W_dec, b = _weights(name, tensors, where)
     family, extra, k = _family(name, tensors, trainer, len(W_enc), where)
-    sae = make_sae(W_enc, b_enc, W_dec, b, family, k=k, family_tensors=extra, where=where)
-    origin = trainer.get("origin")
-    layer, model = trainer.get("layer"), trainer.get("lm_name")
-    known = {"model": model, "layer": layer if isinstance(layer, int) else None}
-    return sae, Origin.of(known | (origin if isinstance(origin, dict) else {}))
+    return make_sae(W_enc, b_enc, W_dec, b, family, k=k, family_tensors=extra, where=where)
 
 
 def _weights(

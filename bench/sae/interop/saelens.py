@@ -66,7 +66,12 @@ def matches(place: Path) -> bool:
 
 def read(place: Path) -> tuple[SAE, Origin]:
     config = read_json(place / _CONFIG)
-    tensors = read_safetensors(place / _WEIGHTS)
+    sae = build(config, read_safetensors(place / _WEIGHTS), place)
+    return sae, _origin(config)
+
+
+def build(config: dict[str, Any], tensors: dict[str, Tensor], place: Path) -> SAE:
+    """The SAE of a configuration and a state dict, which are named `place`. Raises `BadWeights`."""
     where = place / _WEIGHTS
     take(tensors, where, W_enc=(None, None))
     width, n = tensors["W_enc"].shape
@@ -92,10 +97,9 @@ def read(place: Path) -> tuple[SAE, Origin]:
     transform, factor = _transform(config, place, width)
     # The unbiased deviation is larger by this factor, going in and coming out.
     W_enc, W_dec, b = W_enc / factor, W_dec * factor, b * factor
-    sae = make_sae(
+    return make_sae(
         W_enc, b_enc, W_dec, b, family, k=k, family_tensors=extra, transform=transform, where=where
     )
-    return sae, _origin(config)
 
 
 def _family(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.sae.families import make_family
 from bench.sae.interop import CannotSay
@@ -46,10 +47,15 @@ def read(place: Path) -> tuple[SAE, Origin]:
     with place.open("rb") as file:
         file.readline(_LONGEST_LINE)
         tensors = read_torch(place, io.BytesIO(file.read()))
+    return build(tensors, place), Origin()
+
+
+def build(tensors: dict[str, Tensor], place: Path) -> SAE:
+    """The SAE of a state dict, which is named `place`. Raises `BadWeights`."""
     take(tensors, place, W_enc=(None, None))
     width, n = tensors["W_enc"].shape
     take(tensors, place, W_dec=(n, width), b_enc=(n,), b_dec=(width,))
-    sae = make_sae(
+    return make_sae(
         tensors["W_enc"].T,
         tensors["b_enc"],
         tensors["W_dec"],
@@ -57,7 +63,6 @@ def read(place: Path) -> tuple[SAE, Origin]:
         make_family("relu"),
         where=place,
     )
-    return sae, Origin()
 
 
 def write(sae: SAE, place: Path, origin: Origin) -> list[str]:

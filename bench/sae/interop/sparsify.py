@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from bench.sae.families import make_family
 from bench.sae.families.topk import TopK
@@ -37,7 +38,16 @@ def matches(place: Path) -> bool:
 
 def read(place: Path) -> tuple[SAE, Origin]:
     config = read_json(place / _CONFIG)
-    tensors = read_safetensors(place / _WEIGHTS)
+    sae = build(config, read_safetensors(place / _WEIGHTS), place)
+    layer = next((int(p) for p in place.name.split(".") if p.isdigit()), None)
+    given = config.get("origin")
+    # The folder is named by the hookpoint.
+    known = {"layer": layer, "hook": place.name} if layer is not None else {}
+    return sae, Origin.of(known | (given if isinstance(given, dict) else {}))
+
+
+def build(config: dict[str, Any], tensors: dict[str, Tensor], place: Path) -> SAE:
+    """The SAE of a configuration and a state dict, which are named `place`. Raises `BadWeights`."""
     where = place / _WEIGHTS
     for key in ("transcode", "skip_connection"):
         if config.get(key):
@@ -48,7 +58,7 @@ def read(place: Path) -> tuple[SAE, Origin]:
     n, width = tensors["encoder.weight"].shape
     take(tensors, where, encoder__bias=(n,), W_dec=(n, width), b_dec=(width,))
     k = int(config.get("k", 32))
-    sae = make_sae(
+    return make_sae(
         tensors["encoder.weight"],
         tensors["encoder.bias"],
         tensors["W_dec"],
@@ -58,11 +68,6 @@ def read(place: Path) -> tuple[SAE, Origin]:
         k=NO_K if k >= n else k,
         where=where,
     )
-    layer = next((int(p) for p in place.name.split(".") if p.isdigit()), None)
-    given = config.get("origin")
-    # The folder is named by the hookpoint.
-    known = {"layer": layer, "hook": place.name} if layer is not None else {}
-    return sae, Origin.of(known | (given if isinstance(given, dict) else {}))
 
 
 def write(sae: SAE, place: Path, origin: Origin) -> list[str]:
