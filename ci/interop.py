@@ -149,8 +149,13 @@ def watched(name: str, python: Path) -> list[list[object]]:
         text=True,
         env={**os.environ, "PYTHONPATH": f"{HERE.parents[1]}{further and os.pathsep}{further}"},
     )
+    said = done.stderr.strip()
+    missing = said.rpartition("\n")[2]
+    if done.returncode and missing.startswith("ModuleNotFoundError"):
+        # An environment from before these packages were needed; see `WATCHING`.
+        return [[name, f"skipped: {missing}", *"------", None]]
     if done.returncode:
-        sys.exit(f"interop.py: {name}, watched: {done.stderr.strip()[-500:]}")
+        sys.exit(f"interop.py: {name}, watched: {said[-500:]}")
     return [[name, *row] for row in json.loads(done.stdout.splitlines()[-1])]
 
 
