@@ -17,7 +17,7 @@ def test_conforms(name: str, checkpoint: Callable[[str], Path]) -> None:
     family, folder = FAMILIES[name], checkpoint(name)
     results = check(lambda: open_adapter(family.card, weights=folder), family.examples())
     assert [f"{r.name}: {r.detail}" for r in results if not r.ok] == []
-    assert len(results) == 11
+    assert len(results) == 12
 
 
 HIDDEN_STATES = ["gpt2", "gpt-neox", "bert", "modernbert", "esm", "dinov2", "dinov2-registers"]

@@ -79,7 +79,7 @@ def test_card_on_a_tiny_checkpoint_of_its_architecture(
     make = tiny_of(card)
     results = {r.name: r for r in check(make, ARCHITECTURES[OF_CARD[card.id]].examples())}
     assert [result for result in results.values() if not result.ok] == []
-    assert len(results) == 11
+    assert len(results) == 12
     if card.tap.layers > 1:
         assert "take the tapped stream, bit for bit" in results["residual stream"].detail
     pinned = card.checkpoint.source == "hub" and make().weights is None
