@@ -116,7 +116,11 @@ def test_evo2_on_a_stand_in_for_its_package(
     package.__spec__ = ModuleSpec("evo2", None)
     monkeypatch.setitem(sys.modules, "evo2", package)
     torch.save({}, tmp_path / "evo2_7b_base.pt")
-    content = card.model_dump(exclude_none=True) | {"context": 16, "device": "any"}
+    content = card.model_dump(exclude_none=True) | {
+        "context": 16,
+        "device": "any",
+        "parameters": 0,
+    }
     content["tap"] |= {"layers": 3, "width": 48}
     twin = type(card).model_validate(content)
     results = check(

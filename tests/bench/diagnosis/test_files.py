@@ -286,7 +286,7 @@ def test_a_safetensors_file_whose_length_looks_like_a_signature(tmp_path):
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    with pytest.raises(MissingExtra, match=r"needs the package pyarrow.*gammabench\[parquet\]"):
+    with pytest.raises(MissingExtra, match=r"needs the package pyarrow.*\[parquet\]"):
         open_activations(tmp_path / "a.parquet")
 
 
