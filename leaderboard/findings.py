@@ -14,7 +14,7 @@ from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_SPECTRUM, END, INIT, I
 from leaderboard.columns.kinds import Metric
 from leaderboard.columns.readers import of_training
 from leaderboard.groups import CENTERED, RAW, Group
-from leaderboard.metric_intervals import mean_interval
+from leaderboard.metric_intervals import mean_interval, share_interval
 from leaderboard.text import count, escape, percent, plain
 
 # Below this share of the features death is nothing to write of.
@@ -128,9 +128,16 @@ def _cured(group: Group, write: Callable[[str], str]) -> list[str]:
     if durable is not None:
         text += f"; raw, {percent(durable.mean)} % of those born dead came alive for good"
     found.append(text + ".")
-    if ends[RAW] >= LITTLE <= ends[best] and len(ends) > 1:
+    if len(ends) > 1 and _surely_many_are_dead(group, best):
         found.append("No arm here cures it.")
     return found
+
+
+def _surely_many_are_dead(group: Group, arm: str) -> bool:
+    """Whether the interval of those dead at the end lies above what is little."""
+    layers = [[cell for cell in group.at(layer, arm) if cell] for layer in group.layers]
+    dead = mean_interval(share_interval(END.counted, cells) for cells in layers)
+    return dead is not None and dead.low is not None and dead.low > LITTLE
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -53,6 +53,12 @@ def test_a_death_that_no_arm_cures_is_told_as_such() -> None:
     assert text.endswith("No arm here cures it.")
 
 
+def test_a_rate_that_may_be_little_is_not_told_as_uncured() -> None:
+    (text,) = told(made("a"), made("a", arm="centered", end=13))
+    assert "1.3 % centered" in text
+    assert "cures" not in text
+
+
 def test_one_arm_alone_says_nothing_of_cures() -> None:
     (text,) = told(made("a"))
     assert "cures" not in text
