@@ -57,7 +57,7 @@ def _grid(
 
 def _frontier(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
     """Means over all layers: nearer to the lower left corner is better; larger costs more."""
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     best = [point for point in points if not any(_beats(other, point) for other in points)]
     for point in sorted(points, key=lambda point: point in best):
@@ -84,6 +84,7 @@ def _frontier(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
     axes.set_yscale("log")
     highest = max((point["fvu"] for point in points), default=2.0)
     axes.set_ylim(0.93, max(2.0, 1.3 * highest))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(tick))
     axes.yaxis.set_minor_formatter("")
     widest = max((100 * point["dead"] for point in points), default=0.0)

@@ -69,7 +69,7 @@ def _which_is_enough(found: Sequence[Cure], layers: int) -> str:
         return f"No remedy is enough on any layer: none {_ENOUGH}."
     return (
         f"No remedy is enough on every layer, that is, {_ENOUGH}. "
-        f"On the most layers, {most} of {layers}: {names}."
+        f"Enough on {most} of {layers} layers: {names}."
     )
 
 

@@ -84,7 +84,7 @@ def test_where_nothing_is_enough_it_is_said(records: list[Record]) -> None:
     assert [each.cheapest for each in regimes(groups) if each.group.model == "tiny-b"] == [None]
     page = cures_page(groups)
     assert page is not None
-    assert "On the most layers, 1 of 2: *centered+subspace*, *centered*." in page
+    assert "Enough on 1 of 2 layers: *centered+subspace*, *centered*." in page
     row = next(line for line in page.splitlines() if line.startswith("| centered "))
     assert "tiny-b" in row
     assert "**none**" in page
