@@ -60,6 +60,7 @@ def cures_block(output: Path) -> str:
         return ""
     shown = sorted((output / "leaderboards" / "figures").glob("*-cures.svg"))
     folder = output.relative_to(ROOT).as_posix()
+    seeds = " ".join(f"--seed {seed}" for seed in sorted({s for g in groups for s in g.seeds}))
     pictures = (
         f"![What cures dead features]({each.relative_to(ROOT).as_posix()})" for each in shown
     )
@@ -68,7 +69,7 @@ def cures_block(output: Path) -> str:
             "**What cures it.** " + " ".join(enough_sentences(groups)),
             *pictures,
             f"[Remedies, prices and sources]({folder}/leaderboards/cures.md), made by "
-            f"`bench run --protocol cures --suite synthetic --output {folder}`.",
+            f"`bench run --protocol cures --suite synthetic {seeds} --output {folder}`.",
         ]
     )
 
