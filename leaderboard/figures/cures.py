@@ -76,7 +76,7 @@ def _frontier(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
         axes.annotate(
             point["arm"],
             (100 * point["dead"], point["fvu"]),
-            xytext=(10, 12 + 11 * (place % 3)),
+            xytext=(12, 12 if place % 2 else -16),
             textcoords="offset points",
             size=8,
             arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.6},
