@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from bench.intervals import Estimate
 from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_SPECTRUM, END, INIT, INIT_RAW
 from leaderboard.columns.kinds import Metric
-from leaderboard.columns.readers import of_training
+from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.groups import CENTERED, RAW, Group
 from leaderboard.metric_intervals import mean_interval, share_interval
 from leaderboard.text import count, escape, percent, plain
@@ -23,28 +23,20 @@ LITTLE = 0.01
 # Models that have a sentence of their own.
 MOST_TOLD = 5
 
-DURABLE = of_training(
-    lambda training: (
-        training.revival.durable / training.revival.born
-        if training.revival is not None and training.revival.born
-        else None
-    )
-)
 
-
-def sentences(groups: Sequence[Group], write: Callable[[str], str] = escape) -> list[str]:
+def sentences(groups: Sequence[Group], *, markdown: bool = True) -> list[str]:
     """Of the groups of one setting: a paragraph for each model in which many are born dead, the
     worst first and made activations last; then one for all in which few are.
 
-    write: how a name from a record is written; models' names are bold where it is as markdown.
+    markdown: models' names are bold and every name is escaped; else plain text.
     """
     known = [(group, born) for group in groups if (born := _born(group)) is not None]
     many = [(group, born) for group, born in known if born >= LITTLE]
     many.sort(key=lambda pair: (pair[0].domain == "synthetic", -pair[1], pair[0].label))
-    found = [_sentence(group, born, write) for group, born in many[:MOST_TOLD]]
+    found = [_sentence(group, born, markdown) for group, born in many[:MOST_TOLD]]
     if rest := many[MOST_TOLD:]:
         found.append(f"{count(len(rest), 'further model')} with features born dead.")
-    few = [_bold(group, write) for group, born in known if born < LITTLE]
+    few = [_label(group, markdown) for group, born in known if born < LITTLE]
     if few:
         found.append(
             f"In {_listed(few)} fewer than {percent(LITTLE)} % of the features are born dead."
@@ -55,13 +47,13 @@ def sentences(groups: Sequence[Group], write: Callable[[str], str] = escape) -> 
 def plain_sentences(groups: Sequence[Group], width: int) -> list[str]:
     """The same as lines of plain text."""
     lines: list[str] = []
-    for text in sentences(groups, plain):
+    for text in sentences(groups, markdown=False):
         lines += textwrap.wrap(text, width, subsequent_indent="  ")
     return lines
 
 
-def _bold(group: Group, write: Callable[[str], str]) -> str:
-    return f"**{write(group.label)}**" if write is escape else write(group.label)
+def _label(group: Group, markdown: bool) -> str:
+    return f"**{escape(group.label)}**" if markdown else plain(group.label)
 
 
 def _born(group: Group) -> float | None:
@@ -70,9 +62,10 @@ def _born(group: Group) -> float | None:
     return INIT_RAW.of_model(group) if counted is None else counted
 
 
-def _sentence(group: Group, born: float, write: Callable[[str], str]) -> str:
+def _sentence(group: Group, born: float, markdown: bool) -> str:
+    write = escape if markdown else plain
     text = (
-        f"{_bold(group, write)}, {write(group.domain)}: {percent(born)} % of the features "
+        f"{_label(group, markdown)}, {write(group.domain)}: {percent(born)} % of the features "
         f"are born dead{_cause(group)}."
     )
     return " ".join([text, *_cured(group, write)])
@@ -101,13 +94,11 @@ def _estimate(metric: Metric, group: Group) -> Estimate | None:
     """Of the model: the mean of its layers' ends. A layer's cells all know the same."""
     if metric.interval is None:
         return None
-    layers = [[cell for cell in group.at(layer) if cell is not None] for layer in group.layers]
-    firsts = [
-        [next(cell for cell in cells if cell.spec.seed == seed) for seed in group.seeds
-         if any(cell.spec.seed == seed for cell in cells)]
-        for cells in layers
-    ]  # fmt: skip
-    return mean_interval(metric.interval(cells) for cells in firsts)
+    seeds = (
+        {cell.spec.seed: cell for cell in group.at(layer) if cell is not None}
+        for layer in group.layers
+    )
+    return mean_interval(metric.interval(list(cells.values())) for cells in seeds)
 
 
 def _cured(group: Group, write: Callable[[str], str]) -> list[str]:
@@ -124,7 +115,7 @@ def _cured(group: Group, write: Callable[[str], str]) -> list[str]:
     shown = [arm for arm in dict.fromkeys((RAW, CENTERED, best)) if arm in ends]
     dead = _listed([f"{percent(ends[arm])} % {write(arm)}" for arm in shown])
     text = f"Dead after {count(steps, 'step')}: {dead}"
-    durable = group.over_layers(DURABLE, RAW)
+    durable = group.over_layers(BORN_DEAD.durable.value, RAW)
     if durable is not None:
         text += f"; raw, {percent(durable.mean)} % of those born dead came alive for good"
     found.append(text + ".")

@@ -66,6 +66,12 @@ class Arm:
         return "+".join([next(named, f"{self.center}-{self.norm}"), *words])
 
     @property
+    def choices(self) -> list[str]:
+        """What is chosen, on the axes on which something is: keys of `bench.sae.remedies`."""
+        chosen = [getattr(self, axis) for axis in ("center", "norm", *_AXES)]
+        return [choice for choice in chosen if choice != "none"]
+
+    @property
     def born(self) -> Arm:
         """The arm with only what an untrained SAE depends on: arms that share it are born alike."""
         bias: Bias = "none" if self.bias == "b-fast" else self.bias

@@ -1,13 +1,16 @@
-"""Panels, and the scales and ticks of their axes."""
+"""Panels, the scales and ticks of their axes, and values written into a grid."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from leaderboard.figures.colours import BLACK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 
@@ -88,3 +91,14 @@ def tick(value: float, _: int | None) -> str:
     if abs(value) >= 1e6:
         return f"{value / 1e6:g}M"
     return f"{value / 1e3:g}k" if abs(value) >= 1e3 else f"{value:g}"
+
+
+def write_values(
+    axes: Axes, grid: Sequence[Sequence[float]], scale: Normalize, show: Callable[[float], str]
+) -> None:
+    """Each value in its cell, dark on the light half of the colours and light on the dark one."""
+    for row, values in enumerate(grid):
+        for column, value in enumerate(values):
+            if value == value:
+                colour = BLACK if scale(value) > 0.5 else "white"
+                axes.text(column, row, show(value), color=colour, size=7, ha="center", va="center")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from leaderboard.figures.axes import tick
-from leaderboard.figures.colours import BLACK, BLUE, GREY, RED
+from leaderboard.figures.axes import tick, write_values
+from leaderboard.figures.colours import BLUE, GREY, RED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 
@@ -22,33 +23,34 @@ def draw_cures(figure: Figure, data: dict[str, Any]) -> None:
     dead, error, plane = figure.subplots(
         1, 3, width_ratios=[1, 1, 1.3], gridspec_kw={"wspace": 0.05}
     )
-    worst = max((value for row in data["fvu"] for value in row if value), default=1.1)
-    _grid(dead, data["dead"], models, Normalize(0, 100), 100, "dead at the end, %")
-    _grid(error, data["fvu"], models, LogNorm(1, max(worst, 1.1)), 1, "FVU over the best")
+    worst = max((value for row in data["fvu"] for value in row), default=1.1)
+    percents = [[100 * share for share in row] for row in data["dead"]]
+    _grid(dead, percents, models, Normalize(0, 100), _percent, "dead at the end, %")
+    scale = LogNorm(1, max(worst, 1.1))
+    _grid(error, data["fvu"], models, scale, _ratio, "FVU over the best")
     dead.set_yticks(range(len(arms)), arms)
     error.set_yticks(range(len(arms)), [""] * len(arms))
     _frontier(plane, data["points"])
 
 
+def _percent(value: float) -> str:
+    return f"{value:.1f}" if 0 < value < 9.95 else f"{value:.0f}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 9.95 else f"{value:.0f}"
+
+
 def _grid(
     axes: Axes,
-    values: Sequence[Sequence[float | None]],
+    values: Sequence[Sequence[float]],
     models: Sequence[str],
-    scale: Any,
-    factor: float,
+    scale: Normalize,
+    show: Callable[[float], str],
     title: str,
 ) -> None:
-    numbers = [[float("nan") if v is None else factor * v for v in row] for row in values]
-    axes.set_facecolor("#d0d0d0")
-    axes.imshow(numbers, aspect="auto", cmap="cividis", norm=scale, interpolation="none")
-    for row, line in enumerate(numbers):
-        for column, value in enumerate(line):
-            if value == value:
-                colour = BLACK if scale(value) > 0.5 else "white"
-                text = f"{value:.2f}" if factor == 1 and value < 9.95 else f"{value:.0f}"
-                if factor != 1 and 0 < value < 9.95:
-                    text = f"{value:.1f}"
-                axes.text(column, row, text, color=colour, size=7, ha="center", va="center")
+    axes.imshow(values, aspect="auto", cmap="cividis", norm=scale, interpolation="none")
+    write_values(axes, values, scale, show)
     axes.grid(visible=False)
     axes.set_title(title)
     axes.set_xticks(range(len(models)), models, rotation=40, ha="right", rotation_mode="anchor")

@@ -24,6 +24,7 @@ from leaderboard.figures.axes import (
     shared_legend,
     step_grid,
     step_ticks,
+    write_values,
 )
 from leaderboard.figures.colours import (
     BLACK,
@@ -42,7 +43,6 @@ from leaderboard.groups import CENTERED, RAW, WHITENED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 _DOMAIN_STYLES = {
@@ -320,7 +320,7 @@ def _heat(figure: Figure, data: dict[str, Any]) -> None:
         axes.set_facecolor("#d0d0d0")
         image = axes.imshow(grid, aspect="auto", cmap="cividis", norm=scale, interpolation="none")
         if depth * len(models) <= _MOST_WRITTEN:
-            _write_values(axes, grid, scale)
+            write_values(axes, grid, scale, _short)
         axes.grid(visible=False)
         axes.set_title(title)
         layer_ticks(axes)
@@ -334,14 +334,8 @@ def _heat(figure: Figure, data: dict[str, Any]) -> None:
 _MOST_WRITTEN = 120
 
 
-def _write_values(axes: Axes, grid: Sequence[Sequence[float]], scale: Normalize) -> None:
-    """Each value in its cell, dark on the light half of the colours and light on the dark one."""
-    for row, values in enumerate(grid):
-        for column, value in enumerate(values):
-            if value == value:
-                colour = BLACK if scale(value) > 0.5 else "white"
-                text = f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
-                axes.text(column, row, text, color=colour, size=7, ha="center", va="center")
+def _short(value: float) -> str:
+    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
 
 
 def _profile(figure: Figure, data: dict[str, Any]) -> None:

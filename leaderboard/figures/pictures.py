@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from bench.records.schema import Fates, Record, Revival, Training, TrainingCheckpoint
 from leaderboard.columns.activations import GAMMA, GAMMA_RAW, GAMMA_RMS
 from leaderboard.columns.death import END, INIT, INIT_RELU, PREDICTED
-from leaderboard.cures import by_group, compared, cures, end_dead, error_over_best
+from leaderboard.cures import compared, cures
 from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting
 from leaderboard.page_names import model_page
 from leaderboard.text import count, escape, plain
@@ -232,8 +232,8 @@ def _cures(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     data = {
         "arms": [plain(cure.arm, 30) for cure in found],
         "models": [plain(group.label, 24) for group in members],
-        "dead": [by_group(members, cure.arm, end_dead) for cure in found],
-        "fvu": [by_group(members, cure.arm, error_over_best) for cure in found],
+        "dead": [cure.end_by_group for cure in found],
+        "fvu": [cure.fvu_by_group for cure in found],
         "points": [
             {
                 "arm": plain(cure.arm, 30),
@@ -242,7 +242,6 @@ def _cures(setting: Setting, groups: Sequence[Group]) -> Picture | None:
                 "cost": None if cure.cost is None else round(cure.cost, 1),
             }
             for cure in found
-            if cure.fvu is not None
         ],
     }
     caption = "Means over seeds and layers. Blue: no other remedy is better in both. "

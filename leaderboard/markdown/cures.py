@@ -27,6 +27,11 @@ _INTRODUCTION = (
     "same batches, one remedy at a time. A remedy's number is the mean over the layers of all "
     "models here, in parentheses its range over the seeds."
 )
+_LEGEND = (
+    "Shares of features are percentages of the dictionary size n. In parentheses stands the range "
+    "of the seeds' means, where they differ; one seed has none. "
+    f"{NOTHING} means that there is no such number."
+)
 _ENOUGH = (
     f"leaves less than {percent(ENOUGH_DEAD)} % of the features dead, at an error within "
     f"{percent(ENOUGH_FVU - 1)} % of the best remedy's"
@@ -35,7 +40,7 @@ _ENOUGH = (
 
 def cures_page(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str | None:
     """The page's markdown; None where no setting compares remedies."""
-    page = Page("Cures")
+    page = Page("Cures", _LEGEND)
     page.add(_INTRODUCTION)
     sections = by_setting(compared(groups))
     if not sections:
@@ -77,11 +82,10 @@ def _extremes(found: Sequence[Cure]) -> str:
     """Who leaves fewest dead, who errs least, and raw beside them; means over all layers."""
     by_arm = {each.arm: each for each in found}
     raw, fewest = by_arm.get(RAW), found[0]
-    known = [each for each in found if each.fvu is not None]
-    nearest = min(known, key=lambda each: each.fvu.mean if each.fvu else 0.0)
+    nearest = min(found, key=lambda each: each.fvu.mean)
     shown = [
         f"*{escape(each.arm)}* {percent(each.end.mean)} % dead at the end and "
-        f"{number(each.fvu.mean) if each.fvu else NOTHING} times the least error"
+        f"{number(each.fvu.mean)} times the least error"
         for each in dict.fromkeys([fewest, nearest, *([raw] if raw else [])])
     ]
     return f"Fewest dead, least error, and raw, over all layers: {'; '.join(shown)}."
@@ -165,13 +169,9 @@ def _described(found: Sequence[Cure]) -> str:
     choices: dict[str, None] = {}
     for cure in found:
         try:
-            arm = parse_arm(cure.arm)
+            choices |= dict.fromkeys(parse_arm(cure.arm).choices)
         except UnknownName:
             continue
-        chosen = (
-            arm.center, arm.norm, arm.tokens, arm.bias, arm.start, arm.aux, arm.schedule,
-        )  # fmt: skip
-        choices |= dict.fromkeys(choice for choice in chosen if choice != "none")
     order = list(REMEDIES)
     rows = [
         [escape(choice), escape(REMEDIES[choice].what), escape(REMEDIES[choice].source)]

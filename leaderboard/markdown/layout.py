@@ -12,12 +12,16 @@ from leaderboard.text import NOTHING, Notes, count, escape, link
 
 
 class Page:
-    """Blocks of markdown, with the columns' meanings and the footnotes at the end."""
+    """Blocks of markdown, with the columns' meanings and the footnotes at the end.
 
-    def __init__(self, title: str) -> None:
+    legend: how all columns are to be read, where it is not as on the other pages.
+    """
+
+    def __init__(self, title: str, legend: str | None = None) -> None:
         self.blocks = [f"# {title}"]
         self.notes = Notes()
         self._columns: dict[str, str] = {}
+        self._legend = _LEGEND if legend is None else legend
 
     def add(self, *blocks: str) -> None:
         """Appends paragraphs, headings or tables."""
@@ -37,7 +41,7 @@ class Page:
         blocks = list(self.blocks)
         if self._columns:
             lines = [f"- **{title}**: {text}." for title, text in self._columns.items()]
-            blocks += ["## Columns", _LEGEND, "\n".join(lines)]
+            blocks += ["## Columns", self._legend, "\n".join(lines)]
         if notes := self.notes.render():
             blocks.append(notes)
         return "\n\n".join(blocks)
