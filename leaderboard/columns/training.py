@@ -63,7 +63,7 @@ FVU_ORDINARY = TRAINING_COLUMNS.add(
 MASKED = TRAINING_COLUMNS.add(
     metric(
         "Masked %",
-        "training tokens that mask_norm left out; none where it is not set",
+        "training tokens that mask_norm or a mask arm left out; none where there is neither",
         of_training(lambda training: training.masked),
         by_row(Table.MODEL_TRAINING),
         show=percent,
