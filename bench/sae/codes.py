@@ -3,6 +3,9 @@
 Only pairs with a code carry gradient. The sparse way sorts the pairs by feature once and sums both
 weight gradients over segments; the dense way uses matrix products on the codes as a [tokens, n]
 array. Both compute the same and differ in rounding.
+
+On a device nothing here makes the host wait: every shape follows from those of the arguments. Where
+that costs a CPU time, it has a way of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from bench.compute.ahead import host_runs_ahead
+
 StepMethod = Literal["sparse", "dense"]
+
+# Elements gathered at once for products of pairs on a device: a gigabyte in float32.
+_GATHERED_ELEMENTS = 2**28
 
 
 class Codes(NamedTuple):
@@ -74,11 +82,6 @@ class FeatureGradients(NamedTuple):
     radial: Tensor
     activity: Tensor
 
-    def add_at(self, rows: Tensor, other: FeatureGradients) -> None:
-        """Add the gradients of `other`, whose features are `rows` of these, int64 [m]."""
-        for mine, theirs in zip(self[:4], other[:4], strict=True):
-            mine.index_add_(0, rows, theirs)
-
 
 class SparsePairs:
     """Codes as (token, feature) pairs, for the gradients sorted by feature.
@@ -95,19 +98,23 @@ class SparsePairs:
         return self.codes.decode(W_dec)
 
     def gradients(
-        self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool
+        self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool | Tensor
     ) -> FeatureGradients:
         """The gradients of a loss through the codes and through the decoder.
 
         W_dec: [n, d]. error: [tokens, d], the loss's gradient by y_hat. centered: y - b
-        [tokens, d]. gate: let the gradient pass only where the code is > 0.
+        [tokens, d]. gate: let the gradient pass only where the code is > 0, or, of a gate given as
+        bool in the shape of the codes, where that is true.
         """
-        order, offsets = _by_feature(self.codes.indices, self.n)
+        pairs = _by_feature(self.codes.indices, self.n)
+        order, offsets = pairs.order, pairs.offsets
         tokens = self.tokens(order)
         # index_select, as plain indexing takes several times as long.
         values = self.codes.values.view(-1).index_select(0, order)
-        slopes = _pair_products(offsets, tokens, W_dec, error)
-        if gate:
+        slopes = _pair_products(pairs, tokens, W_dec, error)
+        if isinstance(gate, Tensor):
+            slopes *= gate.view(-1).index_select(0, order)
+        elif gate:
             slopes *= values > 0
         return FeatureGradients(
             _row_sums(tokens, offsets, centered, slopes),
@@ -123,13 +130,29 @@ class SparsePairs:
 
 
 class RaggedPairs(SparsePairs):
-    """The same where tokens differ in their number of codes: pre [tokens, n] > 0 under a mask."""
+    """The same where tokens differ in their number of codes.
 
-    def __init__(self, pre: Tensor, mask: Tensor) -> None:
-        self._tokens, features = mask.nonzero(as_tuple=True)
-        super().__init__(Codes(pre[mask], features), pre.shape[1])
-        self._starts = torch.zeros(len(pre) + 1, dtype=torch.int64, device=pre.device)
-        torch.cumsum(mask.sum(1), 0, out=self._starts[1:])
+    values, tokens, features: [pairs], ordered by token. shape: tokens and features there are.
+    """
+
+    def __init__(
+        self, values: Tensor, tokens: Tensor, features: Tensor, shape: tuple[int, int]
+    ) -> None:
+        super().__init__(Codes(values, features), shape[1])
+        self._tokens = tokens
+        self._starts = _starts(tokens, shape[0])
+
+    @classmethod
+    def under(cls, pre: Tensor, mask: Tensor) -> RaggedPairs:
+        """Of the pre-activations [tokens, n] under a mask, where they are > 0."""
+        tokens, features = mask.nonzero(as_tuple=True)
+        return cls(pre[mask], tokens, features, (pre.shape[0], pre.shape[1]))
+
+    @classmethod
+    def at(cls, values: Tensor, places: Tensor, shape: tuple[int, int]) -> RaggedPairs:
+        """Of values [pairs] >= 0 at the places [pairs] of a flattened array [tokens, n]."""
+        places, order = places.sort()
+        return cls(values.index_select(0, order), places // shape[1], places % shape[1], shape)
 
     def decode(self, W_dec: Tensor) -> Tensor:
         return _row_sums(self.codes.indices, self._starts, W_dec, self.codes.values)
@@ -148,7 +171,7 @@ class ArrayPairs:
         return self.array @ W_dec
 
     def gradients(
-        self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool
+        self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool | Tensor
     ) -> FeatureGradients:
         """As in `SparsePairs`."""
         slopes = error @ W_dec.T
@@ -173,12 +196,14 @@ class DensePairs:
         return self.array @ W_dec
 
     def gradients(
-        self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool
+        self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool | Tensor
     ) -> FeatureGradients:
         """As in `SparsePairs`."""
         values, indices = self.codes
         slopes = (error @ W_dec.T).gather(1, indices)
-        if gate:
+        if isinstance(gate, Tensor):
+            slopes *= gate
+        elif gate:
             slopes *= values > 0
         spread = torch.zeros_like(self.array).scatter_(1, indices, slopes)
         return _array_features(self.array, spread, W_dec, error, centered)
@@ -199,27 +224,59 @@ def _array_features(
     return FeatureGradients(slopes.T @ centered, slopes.sum(0), by_decoder, radial, codes.sum(0))
 
 
-def _by_feature(indices: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The pairs' positions sorted by feature, and where each of the n features begins (n + 1)."""
+class _ByFeature(NamedTuple):
+    """Pairs sorted by feature.
+
+    order: [pairs], their positions. offsets: [n + 1], where each feature begins. features: [pairs],
+    sorted; only on a device, where they are used.
+    """
+
+    order: Tensor
+    offsets: Tensor
+    features: Tensor | None = None
+
+
+def _by_feature(indices: Tensor, n: int) -> _ByFeature:
     flat = indices.view(-1)
-    if flat.device.type == "cpu" and n <= 2**15:
+    if host_runs_ahead(flat):
+        # Not bincount: its size would make the device wait.
+        features, order = torch.sort(flat.to(torch.int32), stable=True)
+        return _ByFeature(order, _starts(features, n), features)
+    if n <= 2**15:
         # numpy sorts 16-bit keys by radix, torch compares.
         order = torch.from_numpy(np.argsort(flat.to(torch.int16).numpy(), kind="stable"))
     else:
         order = torch.argsort(flat.to(torch.int32), stable=True)
-    offsets = torch.zeros(n + 1, dtype=torch.int64, device=flat.device)
+    offsets = torch.zeros(n + 1, dtype=torch.int64)
     torch.cumsum(torch.bincount(flat, minlength=n), 0, out=offsets[1:])
-    return order, offsets
+    return _ByFeature(order, offsets)
 
 
-def _pair_products(offsets: Tensor, tokens: Tensor, W: Tensor, rows: Tensor) -> Tensor:
+def _starts(keys: Tensor, n: int) -> Tensor:
+    """Where each of the keys 0 to n - 1 begins in sorted keys [pairs], and their end: [n + 1]."""
+    return torch.searchsorted(keys, torch.arange(n + 1, dtype=keys.dtype, device=keys.device))
+
+
+def _pair_products(pairs: _ByFeature, tokens: Tensor, W: Tensor, rows: Tensor) -> Tensor:
     """<W[f], rows[t]> for the tokens t of each feature f in turn, [pairs]."""
+    if pairs.features is not None:
+        return _gathered_products(pairs.features, tokens, W, rows)
     _silence_sparse_csr()
     zeros = rows.new_zeros(len(tokens))
     size = (len(W), len(rows))
-    pattern = torch.sparse_csr_tensor(offsets, tokens, zeros, size, check_invariants=False)
+    pattern = torch.sparse_csr_tensor(pairs.offsets, tokens, zeros, size, check_invariants=False)
     products: Tensor = torch.sparse.sampled_addmm(pattern, W, rows.T, beta=0.0)
     return products.values()
+
+
+def _gathered_products(features: Tensor, tokens: Tensor, W: Tensor, rows: Tensor) -> Tensor:
+    """<W[f], rows[t]> of pairs of features and tokens, [pairs]."""
+    step = max(1, _GATHERED_ELEMENTS // W.shape[1])
+    parts = [
+        torch.linalg.vecdot(W.index_select(0, f), rows.index_select(0, t))
+        for f, t in zip(features.split(step), tokens.split(step), strict=True)
+    ]
+    return torch.cat(parts)
 
 
 @cache

@@ -85,7 +85,7 @@ def backward(
     error.mul_(2.0 / error.numel())
     features = pairs.gradients(weights.W_dec, error, centered, gate=True)
     if dead_loss is not None and added is not None:
-        features.add_at(dead_loss.features, added)
+        dead_loss.add(features, added)
     b = error.sum(0) - features.b_enc @ weights.W_enc
     gradients = Weights(features.W_enc, features.b_enc, features.W_dec, b)
     return Backward(loss, aux_loss, gradients, features.radial, features.activity)

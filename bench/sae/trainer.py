@@ -10,7 +10,6 @@ bit.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from bench.compute.ahead import host_runs_ahead
 from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
 from bench.death.firings import FiringClock
@@ -110,7 +110,7 @@ class Trainer:
         self._second_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
         self._updates = {name: torch.zeros((), device=device) for name in self._trained}
         self._unchecked: list[Tensor] = []
-        self._looks_every = 1 if device.type == "cpu" else CHECK_EVERY
+        self._looks_every = CHECK_EVERY if host_runs_ahead(sae.b) else 1
 
     @property
     def tokens(self) -> int:
@@ -158,7 +158,10 @@ class Trainer:
         Raises:
             TrainingFailed: one is not finite; names the step.
         """
-        finite = [math.isfinite(float(loss)) for loss in self._unchecked]
+        if not self._unchecked:
+            return
+        # One transfer, however many there are.
+        finite = torch.stack(self._unchecked).isfinite().tolist()
         first = self.step_number - len(finite)
         self._unchecked.clear()
         if not all(finite):
@@ -234,7 +237,10 @@ class Trainer:
         if kind in ("none", "resample") or self.tokens < recipe.dead_after:
             return None
         silent = (self.step_number - 1 - self.clock.last_fired) * (self.batch or 0)
-        dead = (silent >= recipe.dead_after).nonzero().view(-1)
+        dead = silent >= recipe.dead_after
+        if not host_runs_ahead(dead):
+            # Few as a rule. A device would have to wait for their number, and goes by the mask.
+            dead = dead.nonzero().view(-1)
         if kind == "ghost":
             return Ghost(dead)
         if kind == "pre-act":

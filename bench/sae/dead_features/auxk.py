@@ -47,21 +47,26 @@ class _AuxKPass(DeadLossPass):
         self._parts: list[Codes] = []
 
     def __call__(self, pre: Tensor) -> None:
-        self._parts.append(Codes(*exact_topk(pre.index_select(1, self.features), self._k)))
+        self._parts.append(Codes(*exact_topk(self.of_dead(pre), self._k)))
 
     def gradients(
         self, W_dec: Tensor, error: Tensor, loss: Tensor, centered: Tensor, path: StepMethod
     ) -> tuple[Tensor, FeatureGradients]:
-        W_dec, residual = W_dec[self.features], -error
-        if len(self.features) < _DENSE_BELOW * self._k:
+        W_dec, residual = self.rows(W_dec), -error
+        if self.indices is not None and len(self.indices) < _DENSE_BELOW * self._k:
             path = "dense"
         values, indices = Codes.joined(self._parts)  # the indices are into the dead features
+        gate: bool | Tensor = self._relu
+        if self.mask is not None:
+            # Where fewer than k are dead, living ones fill up the codes.
+            gate = values > (0 if self._relu else self.filler)
+            values = torch.where(gate, values, 0.0)
         codes = Codes(values.clamp(min=0) if self._relu else values, indices)
-        pairs = PAIRS[path](codes, len(self.features))
+        pairs = PAIRS[path](codes, len(W_dec))
         missed = pairs.decode(W_dec).sub_(residual)
         variance = (residual - residual.mean(0)).square().mean()
         # A residual without variance leaves nothing to explain.
         weight = torch.where(variance > 0, self._alpha / variance, torch.zeros_like(variance))
         aux_loss = weight * missed.square().mean()
         gradient = missed.mul_(weight * (2.0 / missed.numel()))
-        return aux_loss, pairs.gradients(W_dec, gradient, centered, gate=self._relu)
+        return self.if_any(aux_loss), pairs.gradients(W_dec, gradient, centered, gate)

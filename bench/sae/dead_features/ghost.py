@@ -33,9 +33,12 @@ class _GhostPass(DeadPreActivations):
     def gradients(
         self, W_dec: Tensor, error: Tensor, loss: Tensor, centered: Tensor, path: StepMethod
     ) -> tuple[Tensor, FeatureGradients]:
-        W_dec, residual, pre = W_dec[self.features], -error, self.pre
+        W_dec, residual, pre = self.rows(W_dec), -error, self.pre
         # A factor per token cancels in the scaling; without the largest nothing overflows.
-        ghosts = (pre - pre.amax(1, keepdim=True)).exp_()
+        largest = pre.amax(1, keepdim=True)
+        if self.mask is not None:
+            largest = torch.where(self.mask.any(), largest, 0.0)
+        ghosts = (pre - largest).exp_()
         norms = torch.linalg.vector_norm(ghosts @ W_dec, dim=1)
         wanted = torch.linalg.vector_norm(residual, dim=1) / 2
         ghosts.mul_(torch.where(norms > 0, wanted / norms, 0.0).unsqueeze(1))
@@ -44,7 +47,8 @@ class _GhostPass(DeadPreActivations):
         distance = missed.square().mean()
         weight = torch.where(distance > 0, loss / distance, torch.zeros_like(distance))
         gradient = missed.mul_(weight * (2.0 / missed.numel()))
-        return weight * distance, pairs.gradients(W_dec, gradient, centered, gate=True)
+        ghost_loss = self.if_any(weight * distance)
+        return ghost_loss, pairs.gradients(W_dec, gradient, centered, gate=True)
 
 
 class _Exponentials(ArrayPairs):

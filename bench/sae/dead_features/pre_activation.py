@@ -11,6 +11,7 @@ Their penalty counts the norm of the decoder row, which is 1 here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -26,14 +27,16 @@ class PreActivation(DeadLoss):
     weight: float
 
     def pass_of(self, thresholds: Tensor | None = None) -> DeadLossPass:
-        chosen = None if thresholds is None else thresholds[self.dead]
-        return _PreActivationPass(self.dead, self.weight, chosen)
+        return _PreActivationPass(self.dead, self.weight, thresholds)
 
 
 class _PreActivationPass(DeadPreActivations):
-    def __init__(self, features: Tensor, weight: float, thresholds: Tensor | None) -> None:
-        super().__init__(features)
-        self._weight, self._thresholds = weight, thresholds
+    filler = math.inf
+
+    def __init__(self, dead: Tensor, weight: float, thresholds: Tensor | None) -> None:
+        super().__init__(dead)
+        self._weight = weight
+        self._thresholds = None if thresholds is None else self.rows(thresholds)
 
     def gradients(
         self, W_dec: Tensor, error: Tensor, loss: Tensor, centered: Tensor, path: StepMethod
@@ -49,7 +52,7 @@ class _PreActivationPass(DeadPreActivations):
         features = FeatureGradients(
             slopes.T @ centered,
             by_bias,
-            W_dec.new_zeros(len(self.features), W_dec.shape[1]),
+            W_dec.new_zeros(len(by_bias), W_dec.shape[1]),
             zeros,
             zeros,
         )

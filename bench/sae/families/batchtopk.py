@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bench.compute.ahead import host_runs_ahead
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.codes import ArrayPairs, DenseCodes, RaggedPairs, StepMethod
@@ -66,9 +67,16 @@ class BatchTopK(Family):
         pre = pre_activations(centered, weights)
         if dead_loss is not None:
             dead_loss(pre)
-        smallest = smallest_selected(pre, k)
-        mask = pre >= smallest
-        pairs = RaggedPairs(pre, mask) if path == "sparse" else ArrayPairs(pre.mul_(mask))
+        pairs: RaggedPairs | ArrayPairs
+        if path == "sparse" and host_runs_ahead(pre):
+            values, places = _largest(pre, k)
+            smallest = _smallest_positive(values)
+            pairs = RaggedPairs.at(values.clamp(min=0), places, (pre.shape[0], pre.shape[1]))
+        else:
+            smallest = smallest_selected(pre, k)
+            mask = pre >= smallest
+            sparse = path == "sparse"
+            pairs = RaggedPairs.under(pre, mask) if sparse else ArrayPairs(pre.mul_(mask))
         result = backward(pairs, weights, centered, path, dead_loss)
         return result._replace(
             family_values={"threshold": self._followed(family_tensors["threshold"], smallest)}
@@ -109,10 +117,24 @@ class BatchTopK(Family):
 def smallest_selected(pre: Tensor, k: int) -> Tensor:
     """The smallest pre-activation [tokens, n] that is selected, a scalar; inf where none is.
 
-    All that are tied with it are selected too.
+    All that are tied with it are selected too; on a device's sparse path as many of them as there
+    is place for.
     """
+    if host_runs_ahead(pre):
+        return _smallest_positive(_largest(pre, k)[0])
     place = pre.numel() - min(len(pre) * k, pre.numel()) + 1
     nth = pre.view(-1).kthvalue(place).values
     if float(nth) > 0:
         return nth
     return torch.where(pre > 0, pre, torch.inf).min()
+
+
+def _largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The tokens * k largest of pre [tokens, n] in no order, and their places in it, flattened."""
+    values, places = pre.view(-1).topk(min(len(pre) * k, pre.numel()), sorted=False)
+    return values, places
+
+
+def _smallest_positive(values: Tensor) -> Tensor:
+    """A scalar; inf where none of them is > 0."""
+    return torch.where(values > 0, values, torch.inf).min()

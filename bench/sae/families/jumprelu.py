@@ -84,8 +84,8 @@ class JumpReLU(Family):
         result = backward(pairs, weights, centered, path, dead_loss)
         by_log_threshold = pairs.by_log_threshold
         if dead_loss is not None and dead_loss.by_threshold is not None:
-            dead = dead_loss.features
-            by_log_threshold.index_add_(0, dead, dead_loss.by_threshold * theta[dead])
+            by_log = dead_loss.by_threshold * dead_loss.rows(theta)
+            dead_loss.add_rows(by_log_threshold, by_log)
         return result._replace(
             sparsity_loss=price * (pairs.array > 0).sum().to(y.dtype),
             family_gradients={"log_threshold": by_log_threshold},
