@@ -268,7 +268,8 @@ def _protocol_name(record: Record) -> str:
     bias = [f"{protocol['bias']} bias"] if "bias" in protocol else []
     auxk = [f"{protocol['aux_codes']} auxk"] if "aux_codes" in protocol else []
     mask = [f"masked above {protocol['mask_norm']:g}"] if "mask_norm" in protocol else []
-    return " ".join([record.provenance.protocol, *family, *bias, *auxk, *mask])
+    precision = [f"{protocol['precision']} products"] if "precision" in protocol else []
+    return " ".join([record.provenance.protocol, *family, *bias, *auxk, *mask, *precision])
 
 
 def _identity(spec: Spec) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from bench.compute.ahead import host_runs_ahead
+from bench.compute.precision import product
 
 StepMethod = Literal["sparse", "dense"]
 
@@ -168,13 +169,13 @@ class ArrayPairs:
         self.array = array
 
     def decode(self, W_dec: Tensor) -> Tensor:
-        return self.array @ W_dec
+        return product(self.array, W_dec)
 
     def gradients(
         self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool | Tensor
     ) -> FeatureGradients:
         """As in `SparsePairs`."""
-        slopes = error @ W_dec.T
+        slopes = product(error, W_dec.T)
         if gate:
             slopes = self.by_pre(slopes)
         return _array_features(self.array, slopes, W_dec, error, centered)
@@ -193,14 +194,14 @@ class DensePairs:
         self.array.scatter_(1, codes.indices, codes.values)
 
     def decode(self, W_dec: Tensor) -> Tensor:
-        return self.array @ W_dec
+        return product(self.array, W_dec)
 
     def gradients(
         self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool | Tensor
     ) -> FeatureGradients:
         """As in `SparsePairs`."""
         values, indices = self.codes
-        slopes = (error @ W_dec.T).gather(1, indices)
+        slopes = product(error, W_dec.T).gather(1, indices)
         if isinstance(gate, Tensor):
             slopes *= gate
         elif gate:
@@ -219,9 +220,11 @@ def _array_features(
     codes: Tensor, slopes: Tensor, W_dec: Tensor, error: Tensor, centered: Tensor
 ) -> FeatureGradients:
     """Gradients per feature of codes [tokens, n] whose gradient by the pre-activation is slopes."""
-    by_decoder = codes.T @ error
+    by_decoder = product(codes.T, error)
     radial = torch.linalg.vecdot(by_decoder, W_dec)
-    return FeatureGradients(slopes.T @ centered, slopes.sum(0), by_decoder, radial, codes.sum(0))
+    return FeatureGradients(
+        product(slopes.T, centered), slopes.sum(0), by_decoder, radial, codes.sum(0)
+    )
 
 
 class _ByFeature(NamedTuple):

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bench.compute.precision import affine
 from bench.sae.codes import ArrayPairs, DensePairs, SparsePairs, StepMethod
 from bench.sae.dead_features.base import DeadLossPass
 
@@ -65,7 +66,7 @@ def row_slices(tokens: int, n: int, device: torch.device) -> list[slice]:
 
 def pre_activations(centered: Tensor, weights: Weights) -> Tensor:
     """(y - b) @ W_enc.T + b_enc, [tokens, n], of centered = y - b [tokens, d]."""
-    return torch.addmm(weights.b_enc, centered, weights.W_enc.T)
+    return affine(weights.b_enc, centered, weights.W_enc.T)
 
 
 def backward(

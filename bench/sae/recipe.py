@@ -127,6 +127,12 @@ class Recipe(FamilyKeys):
         le=1,
         description="of the lr-warmup arms: share of the steps in which the learning rate rises",
     )
+    precision: Annotated[Literal["float32", "tf32", "bf16"], LATER_KEY] = Field(
+        default="float32",
+        description="of the training step's matrix products: tf32 and bf16 round what is "
+        "multiplied and sum in float32, as a GPU's tensor cores do; weights, statistics and "
+        "censuses are float32 or above in any case",
+    )
     path: Literal["sparse", "dense", "auto"] = Field(
         default="auto",
         description="how the step is computed; auto measures once which is faster, and the record "

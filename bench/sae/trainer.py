@@ -22,6 +22,7 @@ from torch.optim.adam import adam
 from bench.compute.ahead import host_runs_ahead
 from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
+from bench.compute.precision import Precision, product_precision
 from bench.death.firings import FiringClock
 from bench.sae import schedule
 from bench.sae.arms import Arm
@@ -133,15 +134,16 @@ class Trainer:
             y = self.sae.transform.apply(x)[0]
             if self.path == "auto":
                 self.path = self._faster_path()
-            result = self.sae.family.step(
-                self.sae.weights,
-                self.sae.family_tensors,
-                y,
-                schedule.active_features(self.recipe, self.arm, self.step_number),
-                path=self.path,
-                number=self.step_number,
-                aux=self._dead_loss(),
-            )
+            with product_precision(self.recipe.precision, x.device):
+                result = self.sae.family.step(
+                    self.sae.weights,
+                    self.sae.family_tensors,
+                    y,
+                    schedule.active_features(self.recipe, self.arm, self.step_number),
+                    path=self.path,
+                    number=self.step_number,
+                    aux=self._dead_loss(),
+                )
             norm = self._update(result)
         self.clock.tick(result.activity > 0, self.step_number)
         self.step_number += 1
@@ -310,7 +312,8 @@ class Trainer:
     def _faster_path(self) -> StepMethod:
         sae = self.sae
         size = (sae.n, sae.k, sae.width, self.batch or 1)
-        return faster_path(*size, sae.W_enc.dtype, sae.W_enc.device, sae.family)
+        kinds = (sae.W_enc.dtype, sae.W_enc.device, sae.family, self.recipe.precision)
+        return faster_path(*size, *kinds)
 
 
 def _global_norm(tensors: Sequence[Tensor]) -> Tensor:
@@ -330,6 +333,7 @@ def faster_path(
     dtype: torch.dtype,
     device: torch.device,
     family: Family,
+    precision: Precision = "float32",
 ) -> StepMethod:
     """The faster of the two ways at this size on this device: best of four steps each."""
     sae = SAE.init(width, n, k, seed=0, family=family, dtype=dtype, device=device)
@@ -340,7 +344,8 @@ def faster_path(
         for path, taken in seconds.items():
             _wait(device)
             start = time.perf_counter()
-            family.step(sae.weights, sae.family_tensors, y, k, path=path)
+            with product_precision(precision, device):
+                family.step(sae.weights, sae.family_tensors, y, k, path=path)
             _wait(device)
             taken.append(time.perf_counter() - start)
     return "sparse" if min(seconds["sparse"]) <= min(seconds["dense"]) else "dense"

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.compute.precision import product
 from bench.sae.codes import ArrayPairs, FeatureGradients, StepMethod
 from bench.sae.dead_features.base import DeadLoss, DeadLossPass, DeadPreActivations
 
@@ -39,7 +40,7 @@ class _GhostPass(DeadPreActivations):
         if self.mask is not None:
             largest = torch.where(self.mask.any(), largest, 0.0)
         ghosts = (pre - largest).exp_()
-        norms = torch.linalg.vector_norm(ghosts @ W_dec, dim=1)
+        norms = torch.linalg.vector_norm(product(ghosts, W_dec), dim=1)
         wanted = torch.linalg.vector_norm(residual, dim=1) / 2
         ghosts.mul_(torch.where(norms > 0, wanted / norms, 0.0).unsqueeze(1))
         pairs = _Exponentials(ghosts)

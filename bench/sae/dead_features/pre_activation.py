@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from bench.compute.precision import product
 from bench.sae.codes import FeatureGradients, StepMethod
 from bench.sae.dead_features.base import DeadLoss, DeadLossPass, DeadPreActivations
 
@@ -50,7 +51,7 @@ class _PreActivationPass(DeadPreActivations):
         self.by_threshold = -by_bias
         zeros = by_bias.new_zeros(by_bias.shape)
         features = FeatureGradients(
-            slopes.T @ centered,
+            product(slopes.T, centered),
             by_bias,
             W_dec.new_zeros(len(by_bias), W_dec.shape[1]),
             zeros,
