@@ -187,6 +187,11 @@ class Adapter(ABC):
 
     # ----------------------------------------------- hooks for models that are made otherwise
 
+    @property
+    def loader(self) -> Any:
+        """The class whose `from_pretrained` reads the checkpoint; None where none does."""
+        return None
+
     def stream(self, output: Any) -> Tensor:
         """The residual stream in a block's output, [batch, length, width].
 

@@ -117,16 +117,22 @@ class EnformerTrunk(DnaTrunk):
 
     known_options = ("model_type", "use_tf_gamma")
 
-    def load(self) -> nn.Module:
+    @property
+    def loader(self) -> Any:
         transformers = compat.transformers()
         from enformer_pytorch import Enformer
-        from enformer_pytorch.modeling_enformer import Attention, AttentionPool
 
         if compat.major(transformers) >= 5 and not hasattr(Enformer, "all_tied_weights_keys"):
             # Version 5 expects what its own post_init sets, which this class does not call.
             Enformer.all_tied_weights_keys = {}
+        return Enformer
+
+    def load(self) -> nn.Module:
+        loader = self.loader
+        from enformer_pytorch.modeling_enformer import Attention, AttentionPool
+
         model = checkpoints.pretrained(
-            Enformer, self.card, self.folder, dtype=self.dtype, model_types=("enformer",)
+            loader, self.card, self.folder, dtype=self.dtype, model_types=("enformer",)
         )
         for module in model.modules():
             if isinstance(module, Attention) and "use_tf_gamma" in self.card.options:
@@ -163,11 +169,15 @@ class BorzoiTrunk(DnaTrunk):
     bin = 128
     known_options = ("model_type",)
 
-    def load(self) -> nn.Module:
+    @property
+    def loader(self) -> Any:
         compat.transformers()
         from borzoi_pytorch import Borzoi
 
-        return checkpoints.pretrained(Borzoi, self.card, self.folder, dtype=self.dtype)
+        return Borzoi
+
+    def load(self) -> nn.Module:
+        return checkpoints.pretrained(self.loader, self.card, self.folder, dtype=self.dtype)
 
 
 class Evo2(Adapter):

@@ -110,6 +110,10 @@ class EsmPackage(ProteinModel):
 
         return EsmSequenceTokenizer()
 
+    @property
+    def loader(self) -> None:
+        return None
+
     def load(self) -> nn.Module:
         path = checkpoints.check_weight_files(self.card, self.folder)[0]
         with checkpoints.loading_errors(self.card, path):

@@ -42,10 +42,14 @@ class SequenceModel(Adapter):
     position_keys: ClassVar[tuple[str, ...]] = ("max_position_embeddings",)
     known_options = ("class", "model_type")
 
+    @property
+    def loader(self) -> Any:
+        return compat.model_class(self.card)
+
     def load(self) -> nn.Module:
         _ = self.tokenizer
         model = checkpoints.pretrained(
-            compat.model_class(self.card),
+            self.loader,
             self.card,
             self.folder,
             dtype=self.dtype,

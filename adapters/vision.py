@@ -114,9 +114,13 @@ class HubVisionTransformer(VisionTransformer):
     argument = "pixel_values"
     known_options = ("class", "model_type")
 
+    @property
+    def loader(self) -> Any:
+        return compat.model_class(self.card)
+
     def load(self) -> nn.Module:
         return checkpoints.pretrained(
-            compat.model_class(self.card),
+            self.loader,
             self.card,
             self.folder,
             dtype=self.dtype,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +24,9 @@ from bench.cli.options import (
     weights_option,
 )
 
+if TYPE_CHECKING:
+    from adapters.conformance import CheckResult
+
 
 @click.command("check")
 @click.argument("model")
@@ -31,6 +36,12 @@ from bench.cli.options import (
 @regions_option
 @device_option
 @remote_code_option
+@click.option(
+    "--tiny",
+    is_flag=True,
+    help="Of a checkpoint take only configuration, tokenizer and code (kilobytes); make its sizes "
+    "small and draw the weights at random.",
+)
 @json_option
 def command(
     model: str,
@@ -40,6 +51,7 @@ def command(
     regions: Path | None,
     device: str,
     trust_remote_code: bool,
+    tiny: bool,
     as_json: bool,
 ) -> int:
     """Check MODEL's card and adapter on a few examples of its corpus.
@@ -47,9 +59,12 @@ def command(
     Its task, layers and parameters, shapes, the residual stream, early stop, padding and batch-size
     invariance, the token rule, the exact cut, hooks gone, determinism. Exit code 1 if a check
     fails.
+
+    With --tiny the whole of it runs on the authors' own code before a weight is downloaded.
     """
     from adapters import check, open_adapter
     from adapters.references import is_reference
+    from adapters.tiny import tiny_checkpoint
     from bench.activations.stream import examples_of
     from bench.plan.blocks import corpus_of
     from zoo.errors import UsageError
@@ -63,23 +78,36 @@ def command(
             raise UsageError(f"{model} is {len(others) + 1} models", "Check a card of one of them.")
     else:
         card = registry.card(model)
-    make = functools.partial(
-        open_adapter,
-        card,
-        device=pick_device(device),
-        weights=weights,
-        trust_remote_code=trust_remote_code,
+    opened = functools.partial(
+        open_adapter, device=pick_device(device), trust_remote_code=trust_remote_code
     )
     source = corpus_of(card, registry, corpus, regions)
-    results = check(make, examples_of(make(), source).examples(seed=0))
-    failed = sum(not result.ok for result in results)
+    examples = examples_of(opened(card, weights=weights), source)
+    with contextlib.ExitStack() as stack:
+        if tiny:
+            made = stack.enter_context(
+                tiny_checkpoint(
+                    card,
+                    examples.examples(seed=0),
+                    weights=weights,
+                    trust_remote_code=trust_remote_code,
+                )
+            )
+            card, weights = made.card, made.folder
+            click.echo(f"{model}: {made.detail}", err=True)
+        results = check(functools.partial(opened, card, weights=weights), examples.examples(seed=0))
+    _show(model, results, as_json)
+    return 1 if any(not result.ok for result in results) else 0
+
+
+def _show(model: str, results: Sequence[CheckResult], as_json: bool) -> None:
     if as_json:
         rows = [{"name": r.name, "ok": r.ok, "detail": r.detail} for r in results]
         click.echo(json.dumps({"model": model, "checks": rows}, indent=1))
-    else:
-        from tabulate import tabulate
+        return
+    from tabulate import tabulate
 
-        table = [(r.name, "ok" if r.ok else "FAILED", r.detail) for r in results]
-        click.echo(tabulate(table, tablefmt="plain", maxcolwidths=[None, None, 90]))
-        click.echo(f"{model}: {len(results) - failed} checks passed, {failed} failed")
-    return 1 if failed else 0
+    table = [(r.name, "ok" if r.ok else "FAILED", r.detail) for r in results]
+    failed = sum(not result.ok for result in results)
+    click.echo(tabulate(table, tablefmt="plain", maxcolwidths=[None, None, 90]))
+    click.echo(f"{model}: {len(results) - failed} checks passed, {failed} failed")
