@@ -113,6 +113,51 @@ def _gemma3(folder: Path) -> None:
     tiny.byte_tokenizer(folder, framed=False)
 
 
+def _gemma4(folder: Path) -> None:
+    """Blocks of both widths of heads, two of which take the keys and values of others."""
+    transformers = compat.transformers()
+    kinds = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+    text = {
+        "vocab_size": 260, "vocab_size_per_layer_input": 260, "hidden_size": WIDTH,
+        "hidden_size_per_layer_input": 8, "intermediate_size": 64, "num_hidden_layers": 4,
+        "layer_types": kinds, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 12,
+        "global_head_dim": 24, "num_kv_shared_layers": 2, "use_double_wide_mlp": True,
+        "sliding_window": 8, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+        "rope_parameters": {
+            kinds[0]: {"rope_type": "default", "rope_theta": 1e4},
+            kinds[1]: {
+                "rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25,
+            },
+        },
+    }  # fmt: skip
+    config = transformers.Gemma4Config(text_config=text, vision_config=None, audio_config=None)
+    torch.manual_seed(0)
+    with compat.quiet():
+        transformers.Gemma4ForConditionalGeneration(config).save_pretrained(folder)
+    tiny.byte_tokenizer(folder, framed=False)
+
+
+def _qwen35(folder: Path) -> None:
+    """As it is published: the decoder beside a vision tower."""
+    transformers = compat.transformers()
+    text = {
+        "vocab_size": 260, "hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12,
+        "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4, "layer_types": ["linear_attention"] * 3 + ["full_attention"],
+        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+    }  # fmt: skip
+    vision = {
+        "depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 14,
+        "out_hidden_size": WIDTH, "num_position_embeddings": 16,
+    }  # fmt: skip
+    config = transformers.Qwen3_5Config(text_config=text, vision_config=vision)
+    torch.manual_seed(0)
+    with compat.quiet():
+        transformers.Qwen3_5ForConditionalGeneration(config).save_pretrained(folder)
+    tiny.byte_tokenizer(folder, framed=False)
+
+
 def _t5(folder: Path) -> None:
     config = {"vocab_size": 32, "d_model": WIDTH, "d_kv": 12, "d_ff": 64, "num_layers": 3,
               "num_heads": 4}  # fmt: skip
@@ -165,6 +210,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("gemma-3-4b", "gemma-3-12b", "gemma-3-27b"),
         needs="Gemma3Model",
     ),
+    "gemma4": Architecture(_gemma4, _sentences, ("gemma-4-e2b",), needs="Gemma4Model", layers=4),
+    "qwen3.5": Architecture(_qwen35, _sentences, ("qwen3.5-2b",), needs="Qwen3_5Model", layers=4),
     "qwen3": Architecture(
         _decoder("Qwen3"),
         _sentences,
