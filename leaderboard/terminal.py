@@ -43,7 +43,7 @@ def _section(groups: list[Group], told: bool) -> str:
 
     arms = _two_arms(groups)
     columns = arm_columns(Table.TERMINAL, groups, arms)
-    headers = _headers(columns)
+    headers = table_headers(columns)
     rows = [_row(group, columns) for group in groups]
     numbers = [max(map(len, column)) for column in list(zip(*headers, *rows, strict=True))[1:]]
     room = _WIDTH - sum(numbers) - 2 * len(numbers)
@@ -57,14 +57,14 @@ def _section(groups: list[Group], told: bool) -> str:
     )
     first, second, *body = (line.rstrip() for line in text.splitlines())
     rule = "-" * max(len(line) for line in (first, second, *body))
-    lines = [_title(groups[0]), first, second, rule, *body]
+    lines = [table_title(groups[0]), first, second, rule, *body]
     if more := [arm for arm in arms_of(groups) if arm not in arms]:
         lines.append(f"not shown here: {', '.join(plain(arm, 20) for arm in more)}")
     lines += plain_sentences(groups, _WIDTH) if told else []
     return "\n".join(line[:_WIDTH] for line in lines)
 
 
-def _title(group: Group) -> str:
+def table_title(group: Group) -> str:
     protocol = group.spec.protocol
     sizes = ", ".join(f"{key} {protocol[key]:,}" for key in ("n", "k", "N"))
     title = f"{plain(group.setting.name, 30)}: {sizes}; means over layers"
@@ -73,7 +73,7 @@ def _title(group: Group) -> str:
     return f"{title}; LIMITED to {group.spec.limit:,} tokens"
 
 
-def _headers(columns: Sequence[ArmColumn]) -> tuple[list[str], list[str]]:
+def table_headers(columns: Sequence[ArmColumn]) -> tuple[list[str], list[str]]:
     """Two rows: what a column is, and of which arm."""
     upper, lower = ["", "cells"], ["model", "done"]
     for column, arm in columns:

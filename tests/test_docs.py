@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,11 +17,19 @@ import pytest
 from bench.cli.main import COMMANDS as COMMAND_NAMES
 from bench.cli.main import cli
 from bench.sae.model import SAE
+from tests.records import make_grid, write_records
 from zoo.install import install_line
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+# As the authors' table has its columns.
+PAPER_TABLE = (
+    "model,layer,hidden_dim,gamma,gamma_raw,effective_rank,dead_pct_init_topk,"
+    "dead_pct_init_relu,dead_pct_init_centered,domain\n"
+    "gpt2,1,64,0.5,0.4,30.5,2.5,1.25,0,language\n"
+)
 
 Bench = Callable[..., tuple[int, str, str]]
 
@@ -32,12 +41,26 @@ def shell_lines() -> list[str]:
     return [line for line in lines if line]
 
 
-COMMANDS = [
-    shlex.split(part)[1:]
+def help_of(name: str) -> str:
+    """What a command's help says, examples included."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return command.help or ""
+
+
+def examples(name: str) -> list[str]:
+    """The examples of a command's help."""
+    return re.findall(rf"^ +(bench {name}\b.*)$", help_of(name), re.MULTILINE)
+
+
+_README_COMMANDS = [
+    part.strip()
     for line in shell_lines()
     for part in line.split("&&")
     if part.split()[0] == "bench"
 ]
+_HELP_COMMANDS = [line for name in COMMAND_NAMES for line in examples(name)]
+COMMANDS = [shlex.split(line)[1:] for line in dict.fromkeys(_README_COMMANDS + _HELP_COMMANDS)]
 
 
 def test_the_readme_begins_with_its_two_commands_and_ci_runs_both() -> None:
@@ -50,22 +73,40 @@ def test_the_readme_begins_with_its_two_commands_and_ci_runs_both() -> None:
     assert second.endswith("pytest -n auto")
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_bench_command_of_the_readme_runs(
-    bench: Bench, tiny: list[str], command: list[str]
-) -> None:
-    """With a protocol of a second; the offline suite may lack its packages, and must say so."""
-    name, *options = command
-    if name in ("status", "report", "validate", "compare", "export"):
-        assert bench("run", "--domain", "synthetic", *tiny)[0] == 0
+@pytest.mark.parametrize("name", COMMAND_NAMES)
+def test_a_commands_help_has_two_or_three_examples(name: str) -> None:
+    assert len(examples(name)) in (2, 3), help_of(name)
+
+
+def prepare(name: str, options: list[str]) -> None:
+    """The files that a command is about, in the working folder."""
     if name == "diagnose":
         np.save("activations.npy", np.random.default_rng(0).standard_normal((4096, 16)) + 3)
     if name == "convert" or "--sae" in options:
         SAE.init(16, 64, 4, seed=0).save(Path("sae"))
+    if name == "card":
+        shutil.copytree(ROOT / "zoo" / "checkpoints" / "tiny-gpt2", "my-model")
+    if name == "manifest":
+        Path("acts").mkdir()
+        np.save("acts/layer0.npy", np.ones((50, 8), np.float32))
+    if name in ("status", "report", "validate", "compare", "export", "compare-paper"):
+        models = {"tiny-gpt2": "language"}
+        write_records(Path("runs"), make_grid(models=models, layers=[0], arms=["raw", "centered"]))
+    if name == "compare-paper":
+        Path("init_stats.csv").write_text(PAPER_TABLE, encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_bench_command_of_the_docs_runs(
+    bench: Bench, tiny: list[str], command: list[str]
+) -> None:
+    """With a protocol of a second; the offline suite may lack its packages, and must say so."""
+    name, *options = command
+    prepare(name, options)
     takes_cells = name in ("run", "plan")
     settings = [*tiny, "--set", "path=sparse"] if takes_cells else []
     # What the command itself sets comes last, and wins; but not at the cost of minutes.
-    options = ["n=80" if option == "n=1024" else option for option in options]
+    options = ["n=80" if option in ("n=1024", "n=1k") else option for option in options]
     options = ["steps=5" if option == "steps=200" else option for option in options]
     code, out, err = bench(name, *settings, *options)
     if "offline" in options and code == 1:

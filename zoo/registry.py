@@ -82,7 +82,11 @@ class Registry:
             pool = [self.card(name) for name in self.suite(suite or DEFAULT_SUITE).models]
         for pattern in models:
             if not any(fnmatch.fnmatchcase(card.id, pattern) for card in pool):
-                names = [card.id for card in pool]
+                if pattern in self.suites:
+                    raise UsageError(
+                        f"{pattern!r} is a suite, not a model", f"Say --suite {pattern}."
+                    )
+                names = [*(card.id for card in pool), *DOMAINS]
                 raise UnknownName("model", pattern, names, "`bench list` names them all.")
         chosen = [
             card

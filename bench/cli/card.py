@@ -18,6 +18,11 @@ def command(reference: str, to: Path | None) -> int:
 
     The path of its blocks, windows, token rule and commit are as inferred from the checkpoint's
     files; no weights are downloaded. A model is measured with this card as it is without one.
+
+    \b
+    Examples:
+      bench card hf-causal:my-model
+      bench card hf-causal:my-model --to my-model.yaml
     """
     from adapters.references import is_reference, reference_cards, written_card
     from zoo.files import write_atomically

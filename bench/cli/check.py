@@ -61,6 +61,11 @@ def command(
     fails.
 
     With --tiny the whole of it runs on the authors' own code before a weight is downloaded.
+
+    \b
+    Examples:
+      bench check tiny-esm2
+      bench check synthetic-gamma4 --json
     """
     from adapters import check, open_adapter
     from adapters.references import is_reference

@@ -24,8 +24,9 @@ def command(sae: str, out: Path, to: str) -> None:
     cannot say is refused. (`bench export` is something else: the table of all cells.)
 
     \b
-    bench convert runs/saes/0123abcd out --to saelens
-    bench convert hub:somebody/saes/layer_3 out --to gammabench
+    Examples:
+      bench convert sae out --to saelens
+      bench convert sae out --to sparsify
     """
     from bench.sae.interop import library, read_sae
     from bench.sae.interop.check import compare_codes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import ANY_PATH, device_option, json_option, pick_device
+from bench.cli.options import ANY_PATH, Count, device_option, json_option, pick_device
 from bench.sae.recipe import REFERENCE
 
 
@@ -17,7 +17,7 @@ from bench.sae.recipe import REFERENCE
 @click.option(
     "-n",
     "n",
-    type=click.IntRange(2, 2**24),
+    type=Count(2, 2**24),
     default=REFERENCE.n,
     show_default=True,
     help="Dictionary size.",
@@ -25,7 +25,7 @@ from bench.sae.recipe import REFERENCE
 @click.option(
     "-k",
     "k",
-    type=click.IntRange(1),
+    type=Count(1),
     default=REFERENCE.k,
     show_default=True,
     help="Features per token.",
@@ -33,12 +33,12 @@ from bench.sae.recipe import REFERENCE
 @click.option(
     "-N",
     "--tokens",
-    type=int,
+    type=Count(2),
     default=REFERENCE.N,
     show_default=True,
     help="Tokens of the sample.",
 )
-@click.option("--max-tokens", type=click.IntRange(2), help="Read only so many; by default all.")
+@click.option("--max-tokens", type=Count(2), help="Read only so many; by default all.")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the dictionary."
 )
@@ -72,6 +72,12 @@ def command(
     With --sae: who is dead in a trained SAE (ours, SAELens', sparsify's, dictionary_learning's or
     saev's), by which path, how much of the mean its bias has learned, and what centering would
     have saved. n and k are then the SAE's.
+
+    \b
+    Examples:
+      bench diagnose activations.npy
+      bench diagnose activations.npy -n 1k -k 16 -N 4k
+      bench diagnose activations.npy --sae sae
     """
     from bench.diagnosis.diagnose import diagnose
     from bench.diagnosis.files import open_activations

@@ -35,6 +35,11 @@ def command(
     Says first what is fetched and how large it is. What is there already is not fetched again, and
     a download that broke off is resumed. Afterwards HF_HUB_OFFLINE=1 needs no network. Exit code 1
     where a checkpoint is unavailable; the others are fetched.
+
+    \b
+    Examples:
+      bench fetch tiny-gpt2 --sizes
+      bench fetch --suite embedded
     """
     from zoo.registry import load_registry
 

@@ -26,7 +26,14 @@ def command(
     cards: Sequence[Path],
     as_json: bool,
 ) -> None:
-    """Models, layers, domains and suites that are known."""
+    """Models, layers, domains and suites that are known.
+
+    \b
+    Examples:
+      bench list
+      bench list protein
+      bench list 'tiny-*' --json
+    """
     from zoo.cards import DOMAINS
     from zoo.install import install_line
     from zoo.registry import load_registry

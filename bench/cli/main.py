@@ -57,6 +57,8 @@ COMMANDS = {
     "manifest": Command(
         "Make a folder of activations a model, or check it.", "bench.cli.manifest:command"
     ),
+    "show": Command("A model's card and its results.", "leaderboard.commands.show:command"),
+    "protocol": Command("Protocols: their keys, values and meaning.", "bench.cli.protocol:command"),
     "validate": Command("Check cards, protocols and records.", "bench.cli.validate:command"),
 }
 

@@ -41,6 +41,11 @@ def command(
     below; AlphaFold 3's embeddings too. The layer is the number after `layer`, `block` and the like
     in a file's path or an array's name, or where --pattern or --key say {i}. `--check` hashes all
     files again, and names those that came later; exit code 1 where something differs.
+
+    \b
+    Examples:
+      bench manifest acts --domain protein
+      bench manifest acts --domain language --summary "block outputs of my model"
     """
     from zoo.errors import UsageError
     from zoo.manifest import make_manifest, write_manifest

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from zoo.counts import read_count
 from zoo.errors import BadRecord, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,27 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 FOLDER_PATH = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
+
+
+class Count(click.ParamType):
+    """A whole number as people write it: 4096, 4k, 2e5, 1.5M, 100_000."""
+
+    name = "number"
+
+    def __init__(self, smallest: int, largest: int | None = None) -> None:
+        self.smallest, self.largest = smallest, largest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Raises click's `BadParameter` where the text is no such number."""
+        count = value if isinstance(value, int) else read_count(str(value))
+        if count is None:
+            self.fail(f"{value!r} is not a whole number, such as 4096, 4k or 2e5.", param, ctx)
+        if count < self.smallest or (self.largest is not None and count > self.largest):
+            limits = f"at least {self.smallest:,}"
+            if self.largest is not None:
+                limits += f" and at most {self.largest:,}"
+            self.fail(f"{value!r} is out of range: {limits}.", param, ctx)
+        return count
 
 
 class BadRecords(list[BadRecord]):
@@ -120,26 +142,65 @@ regions_option = click.option(
     "--regions", type=ANY_PATH, metavar="BED", help="Parts of a genome given as --corpus."
 )
 
+
+def _models_and_domains(function: Function) -> Function:
+    """Lets names stand before the options: a domain is one of --domain, the others of --model."""
+    choices = _options(_names_argument, _models_option, _domains_option)
+
+    @wraps(function)
+    def with_names(
+        *, names: Sequence[str], models: Sequence[str], domains: Sequence[str], **options: Any
+    ) -> Any:
+        from zoo.cards import DOMAINS
+
+        named_domains = [name for name in names if name in DOMAINS]
+        named_models = [name for name in names if name not in DOMAINS]
+        return function(
+            models=(*models, *named_models), domains=(*domains, *named_domains), **options
+        )
+
+    return choices(cast("Function", with_names))
+
+
+def _models_or_domains(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [*_domains(ctx, param, incomplete), *_models(ctx, param, incomplete)]
+
+
+_names_argument = click.argument(
+    "names", nargs=-1, metavar="[MODEL|DOMAIN]...", shell_complete=_models_or_domains
+)
+_models_option = click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="GLOB",
+    shell_complete=_models,
+    help="As MODEL. Models by id; * and ? match; dump:DIR, hf-causal:ID. May be given again.",
+)
+_domains_option = click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    shell_complete=_domains,
+    help="As DOMAIN. Only this: language, vision, protein, genomic, synthetic.",
+)
+
 which_models = _options(
     click.option("--suite", shell_complete=_suites, help="A named list of models [embedded]."),
-    click.option(
-        "--model",
-        "models",
-        multiple=True,
-        metavar="GLOB",
-        shell_complete=_models,
-        help="Models by id; * and ? match; dump:DIR, hf-causal:ID. May be given again.",
-    ),
-    click.option(
-        "--domain", "domains", multiple=True, shell_complete=_domains, help="Only this domain."
-    ),
+    _models_and_domains,
     cards_option,
 )
 
 which_cells = _options(
     which_models,
     click.option("--layer", "layers", multiple=True, type=int, help="Only this layer, from 0."),
-    click.option("--arm", "arms", multiple=True, shell_complete=_arms, help="Train this arm."),
+    click.option(
+        "--arm",
+        "arms",
+        multiple=True,
+        shell_complete=_arms,
+        help="Train this arm: raw, centered, whitened, raw+auxk, ...; `bench protocol` names all.",
+    ),
     click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="Use this seed."),
     click.option(
         "--layer-offset",
@@ -150,14 +211,19 @@ which_cells = _options(
     click.option(
         "--protocol",
         shell_complete=_protocols,
-        help="A preset, or a YAML file [the suite's, else quick].",
+        metavar="NAME",
+        help="cures, paper, quick, truth, or a YAML file [the suite's, else quick].",
     ),
     click.option(
-        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a protocol key."
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change a key of the protocol: n=1k, steps=200, ...; `bench protocol` explains each.",
     ),
     click.option(
         "--limit",
-        type=click.IntRange(2),
+        type=Count(2),
         metavar="TOKENS",
         help="A trial: at most this many tokens to evaluate and to train on; marked as limited.",
     ),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.options import Cells, cache_option, json_option, which_cells
+
+if TYPE_CHECKING:
+    from bench.runner.run import Todo
 
 
 @click.command("plan")
@@ -16,12 +20,23 @@ from bench.cli.options import Cells, cache_option, json_option, which_cells
 @cache_option
 @json_option
 def command(cache: Path | None, as_json: bool, **options: Any) -> None:
-    """What a run would do, what is done, the memory it takes, and what is missing."""
-    from bench.plan.blocks import available_memory
-    from bench.runner.run import Todo, todo
+    """What a run would do, what is done, the memory it takes, and what is missing.
+
+    \b
+    Examples:
+      bench plan
+      bench plan tiny-gpt2 --layer 1 --arm raw --arm whitened
+      bench plan protein --protocol paper --limit 20k
+    """
+    from bench.runner.run import todo
 
     cells = Cells(**options)
-    work = todo(cells.blocks(), cells.store())
+    print_plan(todo(cells.blocks(), cells.store()), cells, cache, as_json=as_json)
+
+
+def print_plan(work: Sequence[Todo], cells: Cells, cache: Path | None, *, as_json: bool) -> None:
+    """A row for each block: what is done of it, and what a run would do."""
+    from bench.plan.blocks import available_memory
 
     def row(item: Todo) -> dict[str, Any]:
         block = item.block

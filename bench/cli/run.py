@@ -22,6 +22,7 @@ from bench.cli.options import (
 )
 from bench.runner.engines import ENGINE_NAMES, EngineName
 from zoo.errors import UsageError
+from zoo.install import install_line
 
 if TYPE_CHECKING:
     from bench.records.spec import Spec
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @remote_code_option
 @click.option("--force", is_flag=True, help="Measure again what is done.")
 @click.option("--failed", is_flag=True, help="Measure again what failed.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, as `bench plan` does.")
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -67,6 +69,7 @@ def command(
     trust_remote_code: bool,
     force: bool,
     failed: bool,
+    dry_run: bool,
     workers: int | None,
     engine: EngineName,
     save_saes: bool,
@@ -78,7 +81,14 @@ def command(
 
     Without options: the embedded suite, in a minute or two on two cores. What is done already is
     not done again; a run that was stopped resumes.
+
+    \b
+    Examples:
+      bench run tiny-gpt2
+      bench run protein --layer 1 --set n=1k --set steps=200
+      bench run tiny-gpt2 --limit 5k --arm raw --arm whitened --dry-run
     """
+    from bench.cli.plan import print_plan
     from bench.runner.engines import auto_workers, make_engine, start_imports_early
     from bench.runner.run import check_writable, run, todo
     from bench.runner.settings import Settings
@@ -91,12 +101,17 @@ def command(
         raise UsageError(f"--workers is for the local engine, not for {engine}")
     saes = cells.output / "saes" if save_saes else None
     work = todo(cells.blocks(workers or 1), store, force=force, failed=failed, saes=saes)
+    if dry_run:
+        print_plan(work, cells, cache, as_json=as_json)
+        return 0
     pending = [item.block for item in work if item.pending]
     check_writable(store)
     if engine == "local":
         start_imports_early(pending, workers, device)
     settings = Settings(
-        device=pick_device(device) if pending else "cpu",
+        # Which device there is takes torch to find out; where nothing is to be done, a device
+        # that was named must still be there.
+        device=pick_device(device) if pending or device not in ("auto", "cpu") else "cpu",
         trust_remote_code=trust_remote_code,
         states=cells.output / "state",
         save_every=checkpoint_every,
@@ -138,6 +153,11 @@ def _finish(cells: Cells, specs: Sequence[Spec], measured: int, as_json: bool) -
             f"{len(specs) - measured - failures} done before, {failures} failed"
         )
         click.echo(f"leaderboards: {boards[0]}")
+        if not above("figures_available")():
+            click.echo(
+                f"no figures: matplotlib is not installed ({install_line('plot')}; then `bench "
+                "report`)"
+            )
         if failures:
             click.echo("bench run --failed measures the failed cells again")
     return bad.code(1 if failures else 0)

@@ -3,26 +3,66 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.options import BadRecords, json_option, output_option
+from zoo.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.runner.checkpoints import Saved
 
 
+# Seconds between two looks of `--watch`.
+_WATCH_EVERY = 2.0
+
+
 @click.command("status")
 @output_option
+@click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
 @json_option
-def command(output: Path, as_json: bool) -> int:
-    """How many cells of each model are done and failed, why they failed, and what is half done."""
+def command(output: Path, watch: bool, as_json: bool) -> int:
+    """How many cells of each model are done and failed, why they failed, and what is half done.
+
+    \b
+    Examples:
+      bench status
+      bench status --json
+    """
+    if watch and as_json:
+        raise UsageError("--watch and --json exclude each other", "--json is printed once.")
+    if watch:
+        _watch(output)
+    rows, code = _status(output)
+    click.echo(json.dumps(rows, indent=1) if as_json else _table(rows))
+    return code
+
+
+def _watch(output: Path) -> None:
+    """Shows the table until somebody interrupts; a folder may still be empty."""
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            try:
+                shown = _table(_status(output)[0])
+            except UsageError as error:
+                shown = str(error)
+            # Its own words, not the markup of rich.
+            live.update(Text(f"{shown}\n{time.strftime('%H:%M:%S')}"), refresh=True)
+            time.sleep(_WATCH_EVERY)
+
+
+def _status(output: Path) -> tuple[list[dict[str, Any]], int]:
+    """A row per model, and the exit code."""
     from bench.records.store import RecordStore
     from bench.runner.checkpoints import saved_states
-    from zoo.errors import UsageError
 
     store = RecordStore(output)
     started = {saved.model: saved for saved in reversed(saved_states(output / "state"))}
@@ -47,17 +87,17 @@ def command(output: Path, as_json: bool) -> int:
         }
         for model in sorted({*done, *failed, *started})
     ]
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
-    else:
-        from tabulate import tabulate
+    return rows, bad.code(1 if failed else 0)
 
-        shown = [
-            [row["model"], row["done"], row["failed"], row["started"] or "", "; ".join(row["why"])]
-            for row in rows
-        ]
-        click.echo(tabulate(shown, headers=["model", "done", "failed", "started", "why"]))
-    return bad.code(1 if failed else 0)
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    from tabulate import tabulate
+
+    shown = [
+        [row["model"], row["done"], row["failed"], row["started"] or "", "; ".join(row["why"])]
+        for row in rows
+    ]
+    return tabulate(shown, headers=["model", "done", "failed", "started", "why"])
 
 
 def _started(saved: Saved) -> str:

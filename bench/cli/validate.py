@@ -16,6 +16,11 @@ def command(paths: tuple[Path, ...]) -> int:
     """Check files, or all files below a folder: records (.json), cards and protocols (.yaml).
 
     Says nothing of a good file but its number; names every bad one, and exits with 2.
+
+    \b
+    Examples:
+      bench validate runs
+      bench validate runs/records
     """
     files = [file for path in paths for file in _files(path)]
     if not files:

@@ -19,6 +19,7 @@ from bench.sae.arms import parse_arm
 from bench.sae.families import is_dense
 from bench.sae.recipe import FAMILY_KEYS, LATER_KEY, MOST, REFERENCE, Recipe
 from zoo.cards import read_model, validate
+from zoo.counts import read_count
 from zoo.errors import UnknownName, UsageError
 from zoo.plain_yaml import NotPlain, parse
 
@@ -176,7 +177,8 @@ def _parse(setting: str) -> tuple[str, Any]:
     if key not in Protocol.model_fields:
         known = list(Protocol.model_fields)
         raise UnknownName("protocol key", key, known, f"Keys: {', '.join(known)}.")
+    count = read_count(value)  # 4k, 1.5M
     try:
-        return key, parse(value)
+        return key, parse(value) if count is None else count
     except NotPlain as error:
         raise UsageError(f"--set {key}: the value is not plain YAML ({error})") from None

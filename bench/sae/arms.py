@@ -107,6 +107,12 @@ def one_word_arms() -> list[Arm]:
     return [parse_arm(f"raw+{word}") for word in _WORDS]
 
 
+def axes_of_arms() -> dict[str, list[str]]:
+    """What may be chosen on each axis of an arm, by the axis's name."""
+    inputs = {"center": list(get_args(Center)), "norm": list(get_args(Norm))}
+    return inputs | {axis: [w for w in words if w != "none"] for axis, words in _AXES.items()}
+
+
 def parse_arm(text: str) -> Arm:
     """The arm called `text`, in the grammar above.
 

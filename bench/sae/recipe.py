@@ -69,9 +69,15 @@ class Recipe(FamilyKeys):
         gt=0,
         description=f"Adam's rate at n = {RATE_N}; scaled by sqrt({RATE_N} / n)",
     )
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    eps: float = Field(default=1e-8, gt=0, le=1)
+    beta1: float = Field(
+        default=0.9, ge=0, lt=1, description="of Adam: how slowly the mean gradient changes"
+    )
+    beta2: float = Field(
+        default=0.999, ge=0, lt=1, description="of Adam: how slowly the mean square changes"
+    )
+    eps: float = Field(
+        default=1e-8, gt=0, le=1, description="of Adam: added to the root of the mean square"
+    )
     clip: float = Field(
         default=1.0, gt=0, description="largest norm of the gradient, over all tensors at once"
     )

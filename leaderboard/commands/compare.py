@@ -14,7 +14,13 @@ from bench.cli.options import FOLDER_PATH, BadRecords
 @click.argument("b", type=FOLDER_PATH)
 @click.option("--check", is_flag=True, help="Exit with 1 unless all cells pair and are equal.")
 def command(a: Path, b: Path, check: bool) -> int:
-    """Pair the cells of the output folders A and B and say what differs, with intervals."""
+    """Pair the cells of the output folders A and B and say what differs, with intervals.
+
+    \b
+    Examples:
+      bench compare runs runs
+      bench compare runs runs --check
+    """
     from bench.records.store import RecordStore
     from leaderboard import compare_folders, comparison_text
     from zoo.errors import UsageError

@@ -55,6 +55,11 @@ def command(
     The tables are the authors' and are not part of this package: download them and give their
     paths. Rows are matched by model and layer, and every row that is not is named; differences are
     ours minus theirs.
+
+    \b
+    Examples:
+      bench compare-paper --init-stats init_stats.csv
+      bench compare-paper --init-stats init_stats.csv --match gpt2=tiny-gpt2 --layer-offset 0
     """
     from bench.records.store import RecordStore
     from leaderboard import paper

@@ -22,7 +22,13 @@ from bench.cli.options import FOLDER_PATH, BadRecords, output_option
     help="May be given again.",
 )
 def command(output: Path, to: Path | None, formats: tuple[str, ...]) -> int:
-    """Write every cell of DIR as a row, and what each column means."""
+    """Write every cell of DIR as a row, and what each column means.
+
+    \b
+    Examples:
+      bench export
+      bench export --format json --format csv --to tables
+    """
     from bench.records.store import RecordStore
     from leaderboard import export_cells
     from zoo.errors import UsageError

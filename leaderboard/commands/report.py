@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import webbrowser
 from pathlib import Path
 
 import click
@@ -13,15 +14,27 @@ from bench.cli.options import BadRecords, output_option
 @click.command("report")
 @output_option
 @click.option("--check", is_flag=True, help="Write nothing; fail if the boards are not current.")
-def command(output: Path, check: bool) -> int:
-    """Write the markdown leaderboards under DIR/leaderboards from the records under DIR/records."""
+@click.option("--open", "opened", is_flag=True, help="Show the page in the browser.")
+def command(output: Path, check: bool, opened: bool) -> int:
+    """Write leaderboards, figures and a page to DIR/leaderboards from the records in DIR/records.
+
+    \b
+    Examples:
+      bench report
+      bench report --check
+    """
     from bench.records.store import RecordStore
-    from leaderboard import check_boards, write_boards
+    from leaderboard import check_boards, figures_available, write_boards
+    from leaderboard.boards import BOARDS_FOLDER
+    from leaderboard.web.page import PAGE_FOLDER
     from zoo.errors import UsageError
+    from zoo.install import install_line
 
     if not RecordStore(output).paths():
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
     bad = BadRecords()
+    if check and opened:
+        raise UsageError("--check and --open exclude each other", "--check writes nothing.")
     if check:
         stale = check_boards(output, on_bad=bad.append)
         for line in stale:
@@ -29,6 +42,11 @@ def command(output: Path, check: bool) -> int:
         if stale:
             click.echo("bench: `bench report` brings the leaderboards up to date", err=True)
         return bad.code(1 if stale else 0)
-    for path in write_boards(output, processes=os.cpu_count() or 1, on_bad=bad.append):
-        click.echo(path)
+    if not figures_available():
+        click.echo(f"bench: no figures: matplotlib is missing ({install_line('plot')})", err=True)
+    files = write_boards(output, processes=os.cpu_count() or 1, on_bad=bad.append)
+    page = output / BOARDS_FOLDER / PAGE_FOLDER / "index.html"
+    click.echo(f"{len(files)} files, {files[0]}, and as a page {page}")
+    if opened and not webbrowser.open(page.resolve().as_uri()):
+        click.echo(f"bench: no browser can be opened here; open {page}", err=True)
     return bad.code(0)
