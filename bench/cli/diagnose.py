@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import ANY_PATH, Count, device_option, json_option, pick_device
+from bench.cli.options import ANY_PATH, WholeNumber, device_option, json_option, pick_device
 from bench.sae.recipe import REFERENCE
 
 
@@ -17,7 +17,7 @@ from bench.sae.recipe import REFERENCE
 @click.option(
     "-n",
     "n",
-    type=Count(2, 2**24),
+    type=WholeNumber(2, 2**24),
     default=REFERENCE.n,
     show_default=True,
     help="Dictionary size.",
@@ -25,7 +25,7 @@ from bench.sae.recipe import REFERENCE
 @click.option(
     "-k",
     "k",
-    type=Count(1),
+    type=WholeNumber(1),
     default=REFERENCE.k,
     show_default=True,
     help="Features per token.",
@@ -33,12 +33,12 @@ from bench.sae.recipe import REFERENCE
 @click.option(
     "-N",
     "--tokens",
-    type=Count(2),
+    type=WholeNumber(2),
     default=REFERENCE.N,
     show_default=True,
     help="Tokens of the sample.",
 )
-@click.option("--max-tokens", type=Count(2), help="Read only so many; by default all.")
+@click.option("--max-tokens", type=WholeNumber(2), help="Read only so many; by default all.")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the dictionary."
 )
@@ -74,8 +74,6 @@ def command(
     have saved. n and k are then the SAE's.
 
     \b
-    Examples:
-      bench diagnose activations.npy
       bench diagnose activations.npy -n 1k -k 16 -N 4k
       bench diagnose activations.npy --sae sae
     """

@@ -94,13 +94,15 @@ def load_records_frame(output: Place = "runs") -> pd.DataFrame:
 
 def _measured(cells: Cells, how: Settings, force: bool) -> pd.DataFrame:
     """The cells that were asked for, once what is not done of them is."""
+    from bench.runner.progress import show_progress
     from bench.runner.run import check_writable, run, todo
 
     store = cells.store()
     work = todo(cells.blocks(), store, force=force, saes=how.saes)
     check_writable(store)
-    for _ in run(work, store, how):
-        pass
+    with show_progress() as progress:
+        for _ in run(work, store, how, progress=progress):
+            pass
     asked = [store.load(spec) for item in work for spec in item.block.specs]
     return _frame([record for record in asked if record is not None])
 

@@ -27,7 +27,7 @@ FOLDER_PATH = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 
 
-class Count(click.ParamType):
+class WholeNumber(click.ParamType):
     """A whole number as people write it: 4096, 4k, 2e5, 1.5M, 100_000."""
 
     name = "number"
@@ -223,7 +223,7 @@ which_cells = _options(
     ),
     click.option(
         "--limit",
-        type=Count(2),
+        type=WholeNumber(2),
         metavar="TOKENS",
         help="A trial: at most this many tokens to evaluate and to train on; marked as limited.",
     ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +23,17 @@ from bench.cli.options import (
     which_cells,
 )
 from bench.runner.engines import ENGINE_NAMES, EngineName
+from bench.runner.progress import show_progress
+from bench.runner.settings import Settings
 from zoo.errors import UsageError
 from zoo.install import install_line
 
 if TYPE_CHECKING:
+    from bench.plan.blocks import Block
     from bench.records.spec import Spec
+    from bench.runner.engines import Engine
+    from bench.runner.progress import RunProgress
+    from bench.runner.run import Todo
 
 
 @click.command("run")
@@ -63,20 +71,7 @@ if TYPE_CHECKING:
     help="How often a block in training is saved, to go on from there.",
 )
 @json_option
-def command(
-    cache: Path | None,
-    device: str,
-    trust_remote_code: bool,
-    force: bool,
-    failed: bool,
-    dry_run: bool,
-    workers: int | None,
-    engine: EngineName,
-    save_saes: bool,
-    checkpoint_every: float,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def command(force: bool, failed: bool, dry_run: bool, as_json: bool, **options: Any) -> int:
     """Train raw against centered SAEs on each layer, and write the leaderboard.
 
     Without options: the embedded suite, in a minute or two on two cores. What is done already is
@@ -88,51 +83,93 @@ def command(
       bench run protein --layer 1 --set n=1k --set steps=200
       bench run tiny-gpt2 --limit 5k --arm raw --arm whitened --dry-run
     """
-    from bench.cli.plan import print_plan
-    from bench.runner.engines import auto_workers, make_engine, start_imports_early
-    from bench.runner.run import check_writable, run, todo
-    from bench.runner.settings import Settings
-
     if force and failed:
         raise UsageError("--force and --failed exclude each other", "--force redoes all.")
+    how = How(**{each.name: options.pop(each.name) for each in fields(How)})
+    if how.workers is not None and how.engine != "local":
+        raise UsageError(f"--workers is for the local engine, not for {how.engine}")
     cells = Cells(**options)
-    store = cells.store()
-    if workers is not None and engine != "local":
-        raise UsageError(f"--workers is for the local engine, not for {engine}")
-    saes = cells.output / "saes" if save_saes else None
-    work = todo(cells.blocks(workers or 1), store, force=force, failed=failed, saes=saes)
+    saes = cells.output / "saes" if how.save_saes else None
+    which = {"force": force, "failed": failed, "saes": saes}
     if dry_run:
-        print_plan(work, cells, cache, as_json=as_json)
+        from bench.cli.plan import print_plan
+
+        print_plan(_todo(cells, how, which), cells, how.cache, as_json=as_json)
         return 0
+    # Of the processes that a launcher has started, the first speaks.
+    with show_progress(shown=os.environ.get("RANK", "0") == "0") as progress:
+        work = _todo(cells, how, which)
+        where, measured = _measure(work, cells, how, progress)
+    if not where.leads:
+        return 0
+    specs = [spec for item in work for spec in item.block.specs]
+    return _finish(cells, specs, measured, as_json)
+
+
+@dataclass(frozen=True)
+class How:
+    """The options that say how a run is carried out, not what is measured."""
+
+    cache: Path | None
+    device: str
+    trust_remote_code: bool
+    workers: int | None
+    engine: EngineName
+    save_saes: bool
+    checkpoint_every: float
+
+    def settings(self, device: str, output: Path) -> Settings:
+        """As the engines take them."""
+        return Settings(
+            device=device,
+            trust_remote_code=self.trust_remote_code,
+            states=output / "state",
+            save_every=self.checkpoint_every,
+            saes=output / "saes" if self.save_saes else None,
+            cache=self.cache,
+        )
+
+
+def _todo(cells: Cells, how: How, which: dict[str, Any]) -> list[Todo]:
+    from bench.runner.run import todo
+
+    return todo(cells.blocks(how.workers or 1), cells.store(), **which)
+
+
+def _measure(
+    work: Sequence[Todo], cells: Cells, how: How, progress: RunProgress
+) -> tuple[Engine, int]:
+    """Runs what is pending: where that was, and how many cells were measured."""
+    from bench.runner.engines import auto_workers, make_engine
+    from bench.runner.run import check_writable, run
+
     pending = [item.block for item in work if item.pending]
-    check_writable(store)
-    if engine == "local":
-        start_imports_early(pending, workers, device)
-    settings = Settings(
-        # Which device there is takes torch to find out; where nothing is to be done, a device
-        # that was named must still be there.
-        device=pick_device(device) if pending or device not in ("auto", "cpu") else "cpu",
-        trust_remote_code=trust_remote_code,
-        states=cells.output / "state",
-        save_every=checkpoint_every,
-        saes=saes,
-        cache=cache,
-    )
-    if workers is None:
-        workers = auto_workers(pending, settings.device)
-    where = make_engine(engine, workers=workers)
+    check_writable(cells.store())
+    settings = how.settings(_device(pending, how, progress), cells.output)
+    workers = how.workers or auto_workers(pending, settings.device)
+    where = make_engine(how.engine, workers=workers)
     measured = 0
-    for record in run(work, store, settings, where):
+    for record in run(work, cells.store(), settings, where, progress):
         if record.failure is None:
             measured += 1
         else:
             spec = record.spec
             cell = f"{spec.model} layer {spec.layer} {spec.arm} seed {spec.seed}"
-            click.echo(f"bench: {cell} failed: {record.failure}", err=True)
-    if not where.leads:
-        return 0
-    specs = [spec for item in work for spec in item.block.specs]
-    return _finish(cells, specs, measured, as_json)
+            progress.note(f"{cell} failed: {record.failure}")
+    return where, measured
+
+
+def _device(pending: Sequence[Block], how: How, progress: RunProgress) -> str:
+    """The device to run on. Until then nothing was imported that takes seconds."""
+    from bench.runner.engines import start_imports_early
+
+    if how.engine == "local":
+        start_imports_early(pending, how.workers, how.device)
+    # A device that was named must be there, even where nothing is left to do.
+    if not pending and how.device in ("auto", "cpu"):
+        return "cpu"
+    progress.say("loading torch")
+    return pick_device(how.device)
 
 
 def _finish(cells: Cells, specs: Sequence[Spec], measured: int, as_json: bool) -> int:

@@ -34,7 +34,7 @@ from bench.runner.checkpoints import CheckpointWriter
 from bench.runner.features import write_features
 from bench.runner.loop import restore_conditions, train
 from bench.runner.result import agreements, result
-from bench.runner.settings import NoProgress, Progress, Settings
+from bench.runner.settings import NoProgress, Phase, Progress, Settings
 from bench.sae.arms import parse_arm
 from bench.sae.families import is_dense, make_family
 from bench.sae.initial import InitialSAEs
@@ -118,6 +118,7 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
     revision, out_of_memory = None, False
     with _threads(block), fast_matmul(settings.device) as matmul:
         try:
+            counter.phase("load")
             adapter = open_adapter(
                 block.card,
                 device=settings.device,
@@ -166,8 +167,8 @@ class _StepCounter:
     def note(self, text: str) -> None:
         self._progress.note(text)
 
-    def describe(self, what: str) -> None:
-        self._progress.describe(what)
+    def phase(self, name: Phase) -> None:
+        self._progress.phase(name)
 
     def take_back(self) -> None:
         self.advance(-self._steps)
@@ -237,6 +238,7 @@ def _measure(
             clock.notes.append(text)
         tell(text)
 
+    progress.phase("sample")
     writer = CheckpointWriter(block, settings.states, settings.save_every, tell)
     ordered = block.protocol.model_copy(update={"data_seed": block.data_seed})
     model = ActivationStream(adapter, block.corpus, block.layers, ordered, note)
@@ -253,6 +255,7 @@ def _measure(
             block, stream, cells, writer=writer, state=state, clock=clock, progress=progress
         )
         trim_heap()
+    progress.phase("census")
     for cell in cells:
         name = cell.spec.hash
         if name in outcomes:

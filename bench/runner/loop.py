@@ -50,6 +50,7 @@ def train(
         failed |= _restore(cells, state, block.steps)
         done = state["step"]
         progress.advance(len(cells) * done)
+    progress.phase("train")
     counted = set(block.protocol.census_steps()) | {block.steps}
     with interruptible(progress.note) as interruption:
         for step in range(done + 1, block.steps + 1):

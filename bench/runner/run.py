@@ -7,12 +7,11 @@ checkpoint of the block it was in.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
@@ -22,6 +21,7 @@ from bench.runner.checkpoints import remove_done, resume_blocks
 from bench.runner.engines import Engine, make_engine
 from bench.runner.interrupts import interrupt_on_terminate
 from bench.runner.lock import OutputLock, lock_output
+from bench.runner.progress import RunProgress
 from bench.runner.settings import Settings
 
 CellState = Literal["done", "failed", "missing"]
@@ -74,8 +74,11 @@ def run(
     store: RecordStore,
     settings: Settings | None = None,
     engine: Engine | None = None,
+    progress: RunProgress | None = None,
 ) -> Iterator[Record]:
     """Measures what is pending, block by block; saves each record and yields it.
+
+    progress: what is shown of the run; without one, its notes alone are written to stderr.
 
     Raises:
         OutputError: a record cannot be written, or another run writes to the same folder.
@@ -83,24 +86,27 @@ def run(
     settings, engine = settings or Settings(), engine or make_engine("local")
     blocks = [item.block.only(item.pending) for item in work if item.pending]
     pending = {spec.hash for block in blocks for spec in block.specs}
-    with interrupt_on_terminate(), _lock(store, leads=engine.leads) as lock:
+    progress = progress or RunProgress()
+    with interrupt_on_terminate(), _lock(store, progress.note, leads=engine.leads) as lock:
         if settings.states is not None:
             if engine.leads:
                 remove_done(settings.states, store, pending)
             blocks = resume_blocks(blocks, settings.states)
         blocks = engine.agree(blocks)
-        steps = sum(block.steps * len(block.specs) for block in blocks)
-        with (
-            _progress(steps, shown=engine.leads) as progress,
-            # What is at work is stopped before an error is told.
-            closing(engine.records(blocks, settings, progress)) as records,
-        ):
-            for text in _precision_notes(blocks, settings.device) if engine.leads else ():
-                progress.note(text)
+        progress.plan(
+            blocks,
+            cells=sum(len(item.block.specs) for item in work),
+            done_before=sum(len(item.states) - len(item.pending) for item in work),
+        )
+        for text in _precision_notes(blocks, settings.device) if engine.leads else ():
+            progress.note(text)
+        # What is at work is stopped before an error is told.
+        with closing(engine.records(blocks, settings, progress)) as records:
             for record in records:
                 if lock is not None:
                     lock.check()
                 keep(record, store)
+                progress.record(record)
                 pending.discard(record.hash)
                 if settings.states is not None:
                     remove_done(settings.states, store, pending)
@@ -126,14 +132,13 @@ def _precision_notes(blocks: Sequence[Block], device: str) -> list[str]:
 
 
 @contextmanager
-def _lock(store: RecordStore, *, leads: bool) -> Iterator[OutputLock | None]:
+def _lock(
+    store: RecordStore, notify: Callable[[str], None], *, leads: bool
+) -> Iterator[OutputLock | None]:
     """The output folder's lock, which the leading process of a run takes for all of them."""
     if not leads:
         yield None
         return
-
-    def notify(text: str) -> None:
-        print(f"bench: {text}", file=sys.stderr)
 
     with lock_output(store.folder.parent, notify) as lock:
         yield lock
@@ -157,36 +162,3 @@ def check_writable(store: RecordStore) -> None:
 
 def _state(record: Record) -> CellState:
     return "done" if record.status == "ok" else "failed"
-
-
-class _Bar:
-    """A progress bar on stderr, shown on a terminal or in a notebook; notes are always written."""
-
-    def __init__(self, bar: Any) -> None:
-        self._bar = bar
-
-    def advance(self, steps: int) -> None:
-        self._bar.update(steps)
-
-    def note(self, text: str) -> None:
-        self._bar.write(f"bench: {text}", file=sys.stderr)
-
-    def describe(self, what: str) -> None:
-        self._bar.set_description(what)
-
-
-@contextmanager
-def _progress(total: int, *, shown: bool) -> Iterator[_Bar]:
-    from tqdm.auto import tqdm
-
-    # None shows it on a terminal only; a notebook has none, and widgets of its own.
-    notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-    with tqdm(
-        total=total,
-        unit="step",
-        unit_scale=True,
-        disable=(False if notebook else None) if shown else True,
-        file=sys.stderr,
-        dynamic_ncols=True,
-    ) as bar:
-        yield _Bar(bar)

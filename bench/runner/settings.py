@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from bench.plan.blocks import Block
+
+# What a block is doing.
+Phase = Literal["load", "sample", "train", "census"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,26 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Something a user should know."""
 
-    def describe(self, what: str) -> None:
-        """What is worked on now."""
+    def phase(self, name: Phase) -> None:
+        """What the block is doing now. Steps announced before `train` are a checkpoint's."""
+
+
+class BlockListener(Protocol):
+    """Receives the progress of a run: is told which blocks begin, and gives what hears of each."""
+
+    def begin(self, block: Block) -> Progress:
+        """The block is begun."""
+
+    def note(self, text: str) -> None:
+        """Something a user should know."""
 
 
 class NoProgress:
-    """Progress that goes nowhere."""
+    """Progress that goes nowhere, of a block or of a run."""
+
+    def begin(self, block: Block) -> Progress:
+        """Itself."""
+        return self
 
     def advance(self, steps: int) -> None:
         """Ignored."""
@@ -49,5 +69,5 @@ class NoProgress:
     def note(self, text: str) -> None:
         """Ignored."""
 
-    def describe(self, what: str) -> None:
+    def phase(self, name: Phase) -> None:
         """Ignored."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.records.schema import Record
 from bench.records.store import RecordStore
+from bench.runner.settings import Phase
 
 Cell = tuple[str, int, str, int]
 
@@ -28,12 +29,16 @@ class Listener:
     def __init__(self) -> None:
         self.steps = 0
         self.notes: list[str] = []
+        self.phases: list[Phase] = []
 
     def advance(self, steps: int) -> None:
         self.steps += steps
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def phase(self, name: Phase) -> None:
+        self.phases.append(name)
 
 
 class Killed(BaseException):

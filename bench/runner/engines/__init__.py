@@ -15,7 +15,7 @@ from typing import Literal, Protocol, get_args
 
 from bench.plan.blocks import Block, available_memory
 from bench.records.schema import Record
-from bench.runner.settings import Progress, Settings
+from bench.runner.settings import BlockListener, Settings
 
 EngineName = Literal["local", "accelerate", "ray"]
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
@@ -34,7 +34,7 @@ class Engine(Protocol):
         """The blocks of the whole run, the same in every process of it."""
 
     def records(
-        self, blocks: Sequence[Block], settings: Settings, progress: Progress
+        self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
         """The records of those of the blocks that this process measures; closing it stops them."""
 

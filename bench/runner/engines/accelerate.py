@@ -14,7 +14,7 @@ from bench.plan.blocks import Block
 from bench.records.schema import Record
 from bench.runner.engines import split_into
 from bench.runner.engines.local import LocalEngine
-from bench.runner.settings import Progress, Settings
+from bench.runner.settings import BlockListener, Settings
 
 # A process whose blocks are done waits for the slowest: longer than any run.
 _PATIENCE = timedelta(days=365)
@@ -39,7 +39,7 @@ class AccelerateEngine(LocalEngine):
         return box[0]
 
     def records(
-        self, blocks: Sequence[Block], settings: Settings, progress: Progress
+        self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
         """The records of every n-th block, on this process's device."""
         if settings.device == "cuda":

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
-from bench.runner.settings import Progress, Settings
+from bench.runner.settings import BlockListener, Settings
 
 
 class LocalEngine:
@@ -19,14 +19,13 @@ class LocalEngine:
         return blocks
 
     def records(
-        self, blocks: Sequence[Block], settings: Settings, progress: Progress
+        self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
         """As `measure_block` gives them."""
         from bench.runner.block import measure_block
 
         for block in blocks:
-            progress.describe(block.card.id)
-            yield from measure_block(block, settings, progress)
+            yield from measure_block(block, settings, progress.begin(block))
 
     def finish(self) -> None:
         """Nothing to wait for."""

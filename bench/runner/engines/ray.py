@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.plan.blocks import Block
 from bench.records.schema import Record
 from bench.runner.engines.local import LocalEngine
-from bench.runner.settings import NoProgress, Progress, Settings
+from bench.runner.settings import BlockListener, NoProgress, Settings
 from zoo.errors import UsageError, WorkerFailed
 from zoo.install import install_line
 
@@ -41,7 +41,7 @@ class RayEngine(LocalEngine):
             ) from None
 
     def records(
-        self, blocks: Sequence[Block], settings: Settings, progress: Progress
+        self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
         """The records as blocks come back."""
         import ray
@@ -62,7 +62,7 @@ class RayEngine(LocalEngine):
                     reason = " ".join(str(error).split())[:300]
                     message = f"the task that measured {block.card.id} failed ({reason})"
                     yield from failed_records(block, WorkerFailed(message, "bench run --failed"))
-                progress.advance(block_steps(block))
+                progress.begin(block).advance(block_steps(block))
         finally:
             for left in running:
                 ray.cancel(left, force=True)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from bench.plan.blocks import Block
 from bench.records.schema import Record
 from bench.runner.engines import split_into
-from bench.runner.settings import Progress, Settings
+from bench.runner.settings import BlockListener, NoProgress, Phase, Progress, Settings
 from zoo.errors import OutputError, WorkerFailed
 
 if TYPE_CHECKING:
@@ -44,18 +44,16 @@ _COPIES = sys.platform == "linux"
 # What a worker is after a message: at work, done with its block, or ended.
 WorkerState = Literal["busy", "idle", "gone"]
 
-# Seconds between two messages about steps: a bar needs no more.
+# Seconds between two messages about steps.
 _TELL_EVERY = 0.1
 
-# Seconds between two beats of a worker, and those in which a block that was sent has to come.
+# Seconds between two beats of a worker, and in which a block that was sent has to come.
 BEAT = 1.0
 BLOCK_COMES = 10.0
 
 # Seconds that a process may take to end after its last message.
 _LAST = 30.0
-
-# Messages that must not be lost.
-_COUNTED = ("record", "done", "error")
+_COUNTED = ("record", "done", "error")  # messages that must not be lost
 
 
 class _Beat(NamedTuple):
@@ -79,6 +77,7 @@ class _Worker:
     slot: int
     process: BaseProcess
     connection: Connection
+    progress: Progress = field(default_factory=NoProgress)
     block: Block | None = None
     left: set[str] = field(default_factory=set)
     given: int = 0
@@ -130,7 +129,7 @@ class WorkersEngine:
         return split_into(blocks, self.workers)
 
     def records(
-        self, blocks: Sequence[Block], settings: Settings, progress: Progress
+        self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
         """The records as they come, of several blocks at once; the longest begin first."""
         waiting = sorted(blocks, key=_work_in, reverse=True)
@@ -143,13 +142,14 @@ class WorkersEngine:
                     worker = idle.pop() if idle else self._start(free.pop(0), settings)
                     running[worker.connection] = worker
                     # One whose process has just ended is noticed when its connection is read.
+                    block = waiting.pop(0)
+                    worker.progress = progress.begin(block)
                     with suppress(BrokenPipeError):
-                        worker.take(waiting.pop(0))
-                    progress.describe(f"{len(running)} blocks")
+                        worker.take(block)
                 for connection in wait(list(running)):
                     assert isinstance(connection, Connection)
                     worker = running[connection]
-                    state = yield from _hear(worker, progress)
+                    state = yield from _hear(worker)
                     if state == "busy":
                         continue
                     del running[connection]
@@ -233,7 +233,7 @@ def _settings_of(slot: int, settings: Settings) -> Settings:
     return settings
 
 
-def _hear(worker: _Worker, progress: Progress) -> Generator[Record, None, WorkerState]:
+def _hear(worker: _Worker) -> Generator[Record, None, WorkerState]:
     """One message of a worker. Returns what the worker is from now on."""
     try:
         kind, content = worker.receive()
@@ -253,9 +253,11 @@ def _hear(worker: _Worker, progress: Progress) -> Generator[Record, None, Worker
         worker.left.discard(content.hash)
         yield content
     elif kind == "advance":
-        progress.advance(content)
+        worker.progress.advance(content)
+    elif kind == "phase":
+        worker.progress.phase(content)
     elif kind == "note":
-        progress.note(content)
+        worker.progress.note(content)
     elif kind == "error":
         raise content
     elif worker.left:
@@ -390,8 +392,10 @@ class _Teller:
         # Signal handlers have notes too, and may have stopped this thread within a `send`.
         self._notes.append(text)
 
-    def describe(self, what: str) -> None:
-        """This process's bar is not shown."""
+    def phase(self, name: Phase) -> None:
+        if self._steps:  # of the phase before
+            self.flush()
+        self.send("phase", name)
 
 
 def _work(connection: Connection, settings: Settings, threads: int) -> None:

@@ -120,10 +120,10 @@ def test_on_a_terminal_progress_is_on_stderr_and_results_on_stdout(
         assert process.wait() == 0
         stdout.seek(0)
         out = stdout.read()
-    assert b"step/s" in shown
+    assert b"tokens/s" in shown
     assert b"made" in shown
     assert "6 cells: 6 measured now" in out
-    assert "step/s" not in out
+    assert "tokens/s" not in out
 
 
 def _read(terminal: int) -> bytes:

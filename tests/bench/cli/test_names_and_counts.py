@@ -13,7 +13,7 @@ import pytest
 
 from bench.cli import status
 from bench.cli.main import cli
-from bench.cli.options import Count
+from bench.cli.options import WholeNumber
 from bench.plan.protocol import Protocol, load_protocol, presets
 from bench.sae.arms import PRESETS, axes_of_arms, parse_arm
 from tests.records import make_grid, write_records
@@ -38,8 +38,8 @@ def test_a_count_is_read_as_people_write_it(text: str, value: int | None) -> Non
 def test_a_count_out_of_range_or_no_count_is_refused() -> None:
     for text in ("1", "2k", "many"):
         with pytest.raises(click.BadParameter, match=r"is (out of range|not a whole number)"):
-            Count(2, 1000).convert(text, None, None)
-    assert Count(2, 1000).convert("1k", None, None) == 1000
+            WholeNumber(2, 1000).convert(text, None, None)
+    assert WholeNumber(2, 1000).convert("1k", None, None) == 1000
 
 
 def test_a_setting_of_a_protocol_takes_counts_and_other_values_alike() -> None:

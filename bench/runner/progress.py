@@ -1,0 +1,359 @@
+"""The progress of a run, block by block: what is shown of it, and how long is left.
+
+A terminal shows a live table; a log or a notebook, a line per block per minute.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bench.plan.blocks import Block
+from bench.records.schema import Record
+from bench.runner.settings import Phase
+
+# Seconds between two lines about a block in a log.
+LINE_EVERY = 60.0
+
+# Of the time that is left, the estimate moves towards what it should be by this share a second.
+_FOLLOW = 0.1
+
+# Blocks that a terminal shows at once; what is running comes first.
+_MOST_ROWS = 12
+
+# The share of a block's work that its training steps are; the rest is the last census.
+_TRAINING = 0.95
+
+
+@dataclass(eq=False)
+class BlockProgress:
+    """One block on its way. As `Progress` it hears of phases, steps and notes.
+
+    steps: cell-steps done; those that a checkpoint gave are in `resumed` as well.
+    """
+
+    block: Block
+    tell: Any
+    phase_name: Phase | None = None
+    steps: int = 0
+    resumed: int = 0
+    began_at: float | None = None
+    training_since: float | None = None
+    ended_at: float | None = None
+    told_at: float = 0.0
+    done: int = 0
+    failed: int = 0
+
+    @property
+    def all_steps(self) -> int:
+        """Cell-steps of the whole block."""
+        return self.block.steps * len(self.block.specs)
+
+    @property
+    def ended(self) -> bool:
+        """Whether every cell has a record."""
+        return self.done + self.failed == len(self.block.specs)
+
+    @property
+    def share(self) -> float:
+        """The share of the block's work that is done, from 0 to 1."""
+        if self.ended:
+            return 1.0
+        return _TRAINING * min(1.0, self.steps / max(1, self.all_steps))
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Training tokens of the block's stream; None before the first steps here."""
+        fresh = self.steps - self.resumed
+        if self.training_since is None or fresh <= 0:
+            return None
+        steps = fresh / len(self.block.specs)
+        return steps * self.block.protocol.batch / max(self.training_seconds, 1e-3)
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds since the first training step here, until the block ended."""
+        if self.training_since is None:
+            return 0.0
+        return (self.ended_at or time.monotonic()) - self.training_since
+
+    @property
+    def trained_share(self) -> float:
+        """The share of the block's work that was done here in those seconds."""
+        fresh = (self.steps - self.resumed) / max(1, self.all_steps)
+        return _TRAINING * max(0.0, fresh) + (1 - _TRAINING if self.ended else 0.0)
+
+    def advance(self, steps: int) -> None:
+        """`steps` more cell-steps are done; before training they are a checkpoint's."""
+        self.steps += steps
+        if self.phase_name not in ("train", "census"):
+            self.resumed += steps
+
+    def phase(self, name: Phase) -> None:
+        """The block is in another phase now."""
+        if name == "train" and self.training_since is None:
+            self.training_since = time.monotonic()
+        if self.began_at is None:
+            self.began_at = self.told_at = time.monotonic()
+        if name in ("load", "sample"):  # again, after it was split
+            self.training_since, self.resumed = None, self.steps
+        self.phase_name = name
+
+    def note(self, text: str) -> None:
+        """Something a user should know."""
+        self.tell(text)
+
+    @property
+    def title(self) -> str:
+        """The model and how many of its layers."""
+        layers = len(self.block.layers)
+        return f"{self.block.card.id}, {layers} layer{'s' * (layers > 1)}"
+
+    @property
+    def what(self) -> str:
+        """The phase in words, with the step."""
+        if self.ended:
+            return "failed" if self.failed else "done"
+        if self.phase_name not in ("train", "census"):
+            return self.phase_name or "waits"
+        step = self.steps // max(1, len(self.block.specs))
+        return f"{self.phase_name} {step:,}/{self.block.steps:,}"
+
+
+class RunProgress:
+    """All blocks of a run, what came of them, and how long the rest will take."""
+
+    def __init__(self, tell: Any = None) -> None:
+        self._tell = tell or (lambda text: print(f"bench: {text}", file=sys.stderr))
+        self.blocks: list[BlockProgress] = []
+        self.cells = self.done_before = 0
+        self.doing = "reading the cards"
+        self._work: list[float] = []
+        self._by_hash: dict[str, BlockProgress] = {}
+        self._left: tuple[float, float] | None = None
+
+    def plan(self, blocks: Sequence[Block], *, cells: int, done_before: int) -> None:
+        """The blocks that are to be measured, and of how many cells the run is in all."""
+        self.cells, self.done_before = cells, done_before
+        self.blocks = [BlockProgress(block, self.note) for block in blocks]
+        self._work = [work_of(block) for block in blocks]
+        self._by_hash = {s.hash: row for row in self.blocks for s in row.block.specs}
+        self.doing = ""
+
+    def say(self, doing: str) -> None:
+        """What is done before there are blocks."""
+        self.doing = doing
+
+    def begin(self, block: Block) -> BlockProgress:
+        """A block begins: what is to be told of its progress."""
+        for row in self.blocks:
+            if row.block is block:
+                return row
+        # A part of a block, or a run that was not planned.
+        self.blocks.append(BlockProgress(block, self.note))
+        self._work.append(work_of(block))
+        self._by_hash |= {s.hash: self.blocks[-1] for s in block.specs}
+        return self.blocks[-1]
+
+    def note(self, text: str) -> None:
+        """Something a user should know."""
+        self._tell(text)
+
+    def record(self, record: Record) -> None:
+        """A cell is done, or has failed."""
+        row = self._by_hash.get(record.hash)
+        if row is not None:
+            row.failed += record.failure is not None
+            row.done += record.failure is None
+            row.ended_at = time.monotonic() if row.ended else None
+
+    def seconds_left(self) -> float | None:
+        """The time that is left, as one would say it: it runs down, and bends slowly where the
+        estimate changes. None before the first training steps.
+        """
+        estimate = self._estimate()
+        if estimate is None:
+            return None
+        now = time.monotonic()
+        at, shown = self._left or (now, estimate)
+        passed = now - at
+        shown = max(0.0, shown - passed)
+        shown += (estimate - shown) * min(1.0, _FOLLOW * passed)
+        self._left = (now, shown)
+        return shown
+
+    def _estimate(self) -> float | None:
+        """Seconds: the work that is left at the pace of training so far, and for each block that
+        does not train yet the time that others took until they did.
+        """
+        pairs = list(zip(self._work, self.blocks, strict=True))
+        done = sum(work * row.trained_share for work, row in pairs)
+        if done <= 0.02 * min((work for work, row in pairs if row.training_since), default=0.0):
+            return None
+        pace = sum(row.training_seconds for row in self.blocks) / done
+        left = pace * sum(work * (1 - row.share) for work, row in pairs)
+        before = [
+            row.training_since - row.began_at
+            for row in self.blocks
+            if row.training_since and row.began_at
+        ]
+        usual, now = sum(before) / len(before), time.monotonic()
+        for row in self.blocks:
+            if row.training_since is None and not row.ended:
+                left += max(0.0, usual - (now - row.began_at if row.began_at else 0.0))
+        at_work = sum(row.phase_name is not None and not row.ended for row in self.blocks)
+        return left / max(1, at_work)
+
+    @property
+    def summary(self) -> str:
+        """One line about the whole run."""
+        if self.doing:
+            return self.doing
+        done = sum(row.done for row in self.blocks)
+        failed = sum(row.failed for row in self.blocks)
+        parts = [f"{self.done_before + done} of {self.cells} cells done"]
+        if failed:
+            parts.append(f"{failed} failed")
+        left = self.seconds_left()
+        parts.append("time left: measuring" if left is None else f"{in_words(left)} left")
+        return ", ".join(parts)
+
+
+def work_of(block: Block) -> float:
+    """The work of a block in floating-point operations, roughly: for shares of the time, not for
+    the time itself.
+
+    The model's forward pass takes 2 per parameter and token; a training step 6 per weight of the
+    SAE's matrix and token, and a census 2.
+    """
+    protocol, width = block.protocol, block.card.tap.width
+    matrix = protocol.n * width
+    read = 5 * block.tokens + block.steps * protocol.batch
+    forward = 2 * block.card.parameters * read * block.depth / len(block.card.layers)
+    censuses = 2 + min(protocol.checkpoints, block.steps)
+    per_cell = 6 * block.steps * protocol.batch * matrix + 2 * censuses * block.tokens * matrix
+    return float(forward + len(block.specs) * per_cell) or 1.0
+
+
+def in_words(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20 min`: as exactly as it is known."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+# ---------------------------------------------------------------------------------------- displays
+
+
+@contextmanager
+def show_progress(*, shown: bool = True) -> Iterator[RunProgress]:
+    """A run's progress on stderr, from now until the end: as a table on a terminal, as a line per
+    block per minute elsewhere; not `shown`, its notes alone.
+    """
+    if not shown:
+        yield RunProgress()
+    elif sys.stderr is not None and sys.stderr.isatty():
+        with _live_table() as progress:
+            yield progress
+    else:
+        with _log_lines() as progress:
+            yield progress
+
+
+@contextmanager
+def _live_table() -> Iterator[RunProgress]:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+
+    def tell(text: str) -> None:
+        console.print(Text(f"bench: {text}"))
+
+    progress = RunProgress(tell)
+    with Live(
+        get_renderable=lambda: _table(progress),
+        console=console,
+        refresh_per_second=4,
+        transient=True,
+        redirect_stdout=False,
+    ):
+        yield progress
+
+
+def _table(progress: RunProgress) -> Any:
+    """The blocks that are running, then those that wait, then those that are done."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    if not progress.blocks:
+        return Text(f"bench: {progress.summary} ...")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("block", no_wrap=True, overflow="ellipsis")
+    table.add_column("phase", no_wrap=True)
+    for title in ("cells", "tokens/s"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows_shown(progress.blocks):
+        speed = row.tokens_per_second if not row.ended else None
+        failed = f", {row.failed} failed" if row.failed else ""
+        table.add_row(
+            row.title,
+            row.what,
+            f"{row.done}/{len(row.block.specs)}{failed}",
+            "" if speed is None else f"{speed:,.0f}",
+        )
+    hidden = len(progress.blocks) - min(len(progress.blocks), _MOST_ROWS)
+    more = f" ({hidden} more blocks)" if hidden else ""
+    return Group(table, Text(f"{progress.summary}{more}"))
+
+
+def rows_shown(blocks: Sequence[BlockProgress]) -> list[BlockProgress]:
+    """The blocks that a terminal has room for, in the order of the run: those at work, the next
+    ones, and the last that were done.
+    """
+
+    def order(place: int) -> tuple[int, int]:
+        row = blocks[place]
+        if row.ended:
+            return 2, -place
+        return (0 if row.phase_name else 1), place
+
+    chosen = sorted(range(len(blocks)), key=order)[:_MOST_ROWS]
+    return [blocks[place] for place in sorted(chosen)]
+
+
+@contextmanager
+def _log_lines() -> Iterator[RunProgress]:
+    progress, over = RunProgress(), threading.Event()
+
+    def speak() -> None:
+        while not over.wait(1.0):
+            for line in due_lines(progress, time.monotonic()):
+                progress.note(line)
+
+    threading.Thread(target=speak, daemon=True).start()
+    try:
+        yield progress
+    finally:
+        over.set()
+
+
+def due_lines(progress: RunProgress, now: float) -> list[str]:
+    """A line for each block at work of which none was written for a minute."""
+    lines = []
+    for row in list(progress.blocks):
+        if row.phase_name is None or row.ended or now - row.told_at < LINE_EVERY:
+            continue
+        row.told_at = now
+        speed = row.tokens_per_second
+        rate = "" if speed is None else f", {speed:,.0f} tokens/s"
+        lines.append(f"{row.title}: {row.what}{rate}; {progress.summary}")
+    return lines
