@@ -16,6 +16,7 @@ from leaderboard.cures import compared
 from leaderboard.findings import sentences
 from leaderboard.groups import by_setting, group_records
 from leaderboard.markdown.cures import enough_sentences
+from leaderboard.markdown.rule_of_thumb import rule_words
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -67,6 +68,7 @@ def cures_block(output: Path) -> str:
     return "\n\n".join(
         [
             "**What cures it.** " + " ".join(enough_sentences(groups)),
+            rule_words(),
             *pictures,
             f"[Remedies, prices and sources]({folder}/leaderboards/cures.md), made by "
             f"`bench run --protocol cures --suite synthetic {seeds} --output {folder}`.",

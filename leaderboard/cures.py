@@ -9,16 +9,17 @@ differences are noise, then what needs least to be known, then the plainest name
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, log
 from statistics import fmean
 
+from bench.diagnosis.rule import Cause, advised_arm, cause_of_death
 from bench.records.schema import Record
 from bench.sae.arms import parse_arm
 from bench.sae.remedies import REMEDIES
-from leaderboard.columns.activations import EFFECTIVE_RANK, GAMMA
+from leaderboard.columns.activations import EFFECTIVE_RANK, GAMMA, MASSIVE
 from leaderboard.columns.death import (
     ALWAYS_ON,
     END,
@@ -30,7 +31,7 @@ from leaderboard.columns.death import (
 )
 from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.columns.training import FVU, FVU_ORDINARY, L0, RECOVERY
-from leaderboard.groups import RAW, Group, Spread, Value
+from leaderboard.groups import CENTERED, RAW, Group, Spread, Value
 from zoo.errors import UnknownName
 
 # Arms from which on a setting is a comparison of remedies.
@@ -75,15 +76,34 @@ class Cure:
 
 @dataclass(frozen=True)
 class Regime:
-    """A layer: its gamma and effective rank, and the cheapest remedy that is enough, if any is."""
+    """A layer: its gamma and effective rank, and the cheapest remedy that is enough, if any is.
+
+    massive: whether it has massive tokens. cause: what features die of there at birth, None where
+    that was not measured. enough: the remedies that are. dead, over_best: by remedy, the share of
+    features dead at the end, and the error over that of the best remedy.
+    """
 
     group: Group
     layer: int
     gamma: float
     effective_rank: float
     width: int
-    raw_dead: float | None
+    massive: bool
+    cause: Cause | None
+    enough: tuple[str, ...]
     cheapest: str | None
+    dead: Mapping[str, float]
+    over_best: Mapping[str, float]
+
+    @property
+    def raw_dead(self) -> float | None:
+        """The share of features dead at the end without a remedy."""
+        return self.dead.get(RAW)
+
+    @property
+    def advised(self) -> str | None:
+        """The remedy that the rule of thumb names (`bench.diagnosis.rule`)."""
+        return None if self.cause is None else advised_arm(self.cause, massive=self.massive)
 
 
 def compared(groups: Sequence[Group]) -> list[Group]:
@@ -109,11 +129,20 @@ def regimes(groups: Sequence[Group]) -> list[Regime]:
         rank = each.group.at_layer(EFFECTIVE_RANK.value, each.layer)
         if gamma is None or rank is None:
             continue
-        width = each.group.spec.card.get("tap", {}).get("width", 0)
-        cheapest = min(each.enough, key=prices.__getitem__, default=None)
+        massive = each.group.at_layer(MASSIVE.value, each.layer)
         found.append(
             Regime(
-                each.group, each.layer, gamma.mean, rank.mean, width, each.dead.get(RAW), cheapest
+                group=each.group,
+                layer=each.layer,
+                gamma=gamma.mean,
+                effective_rank=rank.mean,
+                width=each.group.spec.card.get("tap", {}).get("width", 0),
+                massive=massive is not None and massive.mean > 0,
+                cause=each.cause,
+                enough=tuple(each.enough),
+                cheapest=min(each.enough, key=prices.__getitem__, default=None),
+                dead=each.dead,
+                over_best={arm: each.over_best(arm) for arm in each.dead},
             )
         )
     return sorted(found, key=lambda each: (each.gamma, each.effective_rank, each.group.label))
@@ -153,6 +182,16 @@ class _Layer:
         """The error of a remedy over that of the best one."""
         best = min(self.error.values())
         return self.error[arm] / best if best > 0 else 1.0
+
+    @property
+    def cause(self) -> Cause | None:
+        """What features die of at birth; None where raw or centered ones were not counted."""
+        raw, centered = (
+            self.group.at_layer(INIT.value, self.layer, arm) for arm in (RAW, CENTERED)
+        )
+        if raw is None or centered is None:
+            return None
+        return cause_of_death(raw.mean, centered.mean)
 
     @cached_property
     def enough(self) -> list[str]:

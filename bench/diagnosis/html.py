@@ -7,7 +7,7 @@ from html import escape
 
 from bench.death import theory
 from bench.diagnosis.numbers import DiagnosisNumbers
-from bench.diagnosis.text import remedy_code
+from bench.diagnosis.remedy import remedy_code
 from bench.intervals import Estimate
 
 # Of the plot, in pixels; gamma from 0.1 to 100 on a logarithmic axis.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from bench.diagnosis.numbers import DiagnosisNumbers
-from bench.diagnosis.verdict import MOST_BY_CHANCE, hides_mean
+from bench.diagnosis.remedy import remedy_code
+from bench.diagnosis.verdict import hides_mean
 from bench.intervals import Estimate
-from bench.statistics.token_norms import MASSIVE_RATIO
 
 
 def describe_diagnosis(found: DiagnosisNumbers) -> str:
@@ -25,44 +24,6 @@ def describe_diagnosis(found: DiagnosisNumbers) -> str:
         remedy_code(found),
     )
     return "\n\n".join(part for part in parts if part)
-
-
-def remedy_code(found: DiagnosisNumbers) -> str:
-    """What to do with `x`, the activations [tokens, width], in Python that runs."""
-    lines = []
-    if found.without_massive is not None:
-        lines += [
-            "norms = x.norm(dim=1)",
-            f"x = x[norms <= {MASSIVE_RATIO:.0f} * norms.median()]  # without massive tokens",
-        ]
-    match found.verdict.action:
-        case "center":
-            lines += [
-                "import bench",
-                "center = bench.geometric_median(x).point.to(x)",
-                "x = x - center  # before training, and wherever the SAE is used",
-                '# SAELens: normalize_activations="covariance_whitening" (it cannot center alone)',
-                "# sparsify, dictionary_learning, saev: give them the centered x",
-            ]
-        case "whiten":
-            lines += [
-                "from bench.sae.arms import parse_arm",
-                "from bench.sae.transform import Transform",
-                'whitening = Transform.fit(parse_arm("whitened"), x)',
-                "x = whitening.apply(x)[0]  # before training, and wherever the SAE is used",
-                '# SAELens: normalize_activations="covariance_whitening"',
-            ]
-        case "more tokens":
-            enough = math.ceil(math.log(MOST_BY_CHANCE) / math.log(1 - found.k / found.n))
-            lines += [f"assert len(x) >= {enough:_}  # collect so many tokens, then ask again"]
-        case "no cure found":
-            lines += [
-                "import bench",
-                f"print(bench.diagnose(x, n={max(found.n // 4, found.k + 1)}, k={found.k}))",
-            ]
-    if not lines:
-        return ""
-    return "what to do:\n" + "\n".join(f"    {line}" for line in lines)
 
 
 def notes_text(notes: Sequence[str]) -> str:

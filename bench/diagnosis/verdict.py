@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from bench.diagnosis.rule import TOLERATED, Cause, advised_arm, cause_of_death
 from bench.records.schema import Statistics
 from bench.statistics.token_norms import MASSIVE_RATIO
 
-Action = Literal["nothing to do", "center", "whiten", "no cure found", "more tokens"]
+Action = Literal["nothing to do", "center", "center, AuxK", "no cure found", "more tokens"]
 
-# A share of dead features that needs no cure, above what chance leaves silent.
-_TOLERATED = 0.01
+# The actions that follow the rule of thumb.
+_ADVISED: dict[Cause, Action] = {
+    "nothing": "nothing to do",
+    "mean": "center",
+    "spectrum": "center, AuxK",
+}
 
 # With more than this share silent by chance alone, the sample is too small to tell.
 MOST_BY_CHANCE = 0.1
@@ -37,16 +42,26 @@ class Rates(NamedTuple):
 
     @property
     def allowed(self) -> float:
-        """The share of dead features that needs no cure."""
-        return self.by_chance + _TOLERATED
+        """The share of dead features that needs no cure, what chance leaves silent included."""
+        return self.by_chance + TOLERATED
+
+    @property
+    def cause(self) -> Cause:
+        """What features die of, as the rule of thumb has it."""
+        return cause_of_death(self.raw, self.centered, self.allowed)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do, and why, in a sentence or more; what is said first matters most."""
+    """What to do, and why, in a sentence or more; what is said first matters most.
+
+    arm: what the rule of thumb (`bench.diagnosis.rule`) names, as `bench run --arm` takes it; None
+    where it has no advice.
+    """
 
     action: Action
     reason: str
+    arm: str | None = None
 
 
 def judge(
@@ -61,13 +76,16 @@ def judge(
     ordinary: without massive tokens, where there are any: the action is about these.
     gamma_without_chance: gamma less what the mean is off by chance, where that is known.
     """
-    found = _verdict(ordinary or everyone, stats, without_massive=ordinary is not None)
+    rates = ordinary or everyone
+    found = _verdict(rates, stats, without_massive=ordinary is not None)
     sentences = [
         *(_about_massive(everyone, ordinary, stats) if ordinary else []),
         found.reason,
         *_about_chance(stats, gamma_without_chance),
     ]
-    return Verdict(found.action, " ".join(sentences))
+    follows = found.action in _ADVISED.values()
+    arm = advised_arm(rates.cause, massive=ordinary is not None) if follows else None
+    return Verdict(found.action, " ".join(sentences), arm)
 
 
 def hides_mean(stats: Statistics) -> bool:
@@ -93,19 +111,20 @@ def _verdict(rates: Rates, stats: Statistics, *, without_massive: bool) -> Verdi
         )
     which = " without them" if without_massive else ""
     found = f"{raw:.1%} of the features are dead{which}"
-    if raw <= rates.allowed:
-        return Verdict("nothing to do", f"{found}; {_gamma(stats)}.")
-    if centered <= rates.allowed:
+    if rates.cause == "nothing":
+        return Verdict(_ADVISED["nothing"], f"{found}; {_gamma(stats)}.")
+    if rates.cause == "mean":
         return Verdict(
-            "center",
+            _ADVISED["mean"],
             f"{found}, and {centered:.1%} once they are centered by the geometric median: what "
             f"they die of is the mean ({_gamma(stats)}).",
         )
     if whitened <= max(rates.allowed, centered / 2):
         return Verdict(
-            "whiten",
-            f"{found}, and {centered:.1%} after centering: {_spectrum(stats)}; "
-            f"whitened, {whitened:.1%} are.",
+            _ADVISED["spectrum"],
+            f"{found}, and {centered:.1%} after centering: {_spectrum(stats)}. No remedy that was "
+            "measured is enough for this: AuxK helps, and keeps the error small; whitened, "
+            f"{whitened:.1%} are dead, but SAEs trained so err several times as much.",
         )
     return Verdict(
         "no cure found",

@@ -1,17 +1,51 @@
-"""The figure of remedies: who is dead at the end, at what error, and what a step costs."""
+"""The figures of remedies: which is enough where; who is dead at the end, and at what price."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from leaderboard.figures.axes import tick, write_values
-from leaderboard.figures.colours import BLUE, GREY, RED
+from leaderboard.figures.axes import gamma_ticks, tick, write_values
+from leaderboard.figures.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+
+
+# Of the remedies, in the order of their names; where there are more, colours are used again.
+_REMEDIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, RED)
+
+
+def draw_when(figure: Figure, data: dict[str, Any]) -> None:
+    """Layers by gamma and effective rank, each in the colour of its remedy."""
+    points = data["points"]
+    remedies = sorted({point["remedy"] for point in points if point["remedy"] is not None})
+    colours = {each: _REMEDIES[i % len(_REMEDIES)] for i, each in enumerate(remedies)}
+    figure.set_size_inches(7, 3.6)
+    axes = figure.subplots()
+    for remedy in (*remedies, None):
+        drawn = [point for point in points if point["remedy"] == remedy]
+        if not drawn:
+            continue
+        axes.scatter(
+            [point["gamma"] for point in drawn],
+            [100 * point["rank"] for point in drawn],
+            s=70,
+            color=BLACK if remedy is None else colours[remedy],
+            marker="x" if remedy is None else "o",
+            label="none is enough" if remedy is None else remedy,
+            zorder=3,
+        )
+    gammas = [max(point["gamma"], 1e-3) for point in points]
+    axes.set_xscale("log")
+    axes.set_xlim(min(gammas) / 1.6, max(gammas) * 1.6)
+    gamma_ticks(axes.xaxis)
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("gamma")
+    axes.set_ylabel("effective rank, % of the width")
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
 
 
 def draw_cures(figure: Figure, data: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from leaderboard.figures.colours import (
     SKY,
     YELLOW,
 )
-from leaderboard.figures.cures import draw_cures
+from leaderboard.figures.cures import draw_cures, draw_when
 from leaderboard.figures.pictures import Picture
 from leaderboard.groups import CENTERED, RAW, WHITENED
 
@@ -390,6 +390,7 @@ _DRAWERS: dict[str, Callable[[Figure, dict[str, Any]], None]] = {
     "revival": _revival,
     "bias": _bias,
     "heat": _heat,
+    "when": draw_when,
     "cures": draw_cures,
     "profile": _profile,
 }

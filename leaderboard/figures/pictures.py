@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeVar
 from bench.records.schema import Fates, Record, Revival, Training, TrainingCheckpoint
 from leaderboard.columns.activations import GAMMA, GAMMA_RAW, GAMMA_RMS
 from leaderboard.columns.death import END, INIT, INIT_RELU, PREDICTED
-from leaderboard.cures import compared, cures
+from leaderboard.cures import compared
+from leaderboard.figures.cures_data import cures_data, when_points
 from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting
 from leaderboard.page_names import model_page
 from leaderboard.text import count, escape, plain
@@ -28,7 +29,7 @@ from zoo.files import content_hash
 DRAWING_VERSION = 4
 
 FigureKind = Literal[
-    "gamma_death", "death_training", "fates", "revival", "bias", "heat", "cures", "profile"
+    "gamma_death", "death_training", "fates", "revival", "bias", "heat", "when", "cures", "profile"
 ]
 
 _PATHS = {"relu": "ReLU", "topk": "TopK"}
@@ -224,27 +225,21 @@ def _heat(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     return _picture("heat", setting, groups, "Model by layer", caption, data)
 
 
+def _when(setting: Setting, groups: Sequence[Group]) -> Picture | None:
+    members = compared(groups)
+    points = when_points(members)
+    if not points:
+        return None
+    caption = "A point is a layer; the cheapest remedy that is enough there. "
+    return _picture("when", setting, members, "Which remedy where", caption, {"points": points})
+
+
 def _cures(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     members = compared(groups)
     if not members:
         return None
-    found = cures(members)
-    data = {
-        "arms": [plain(cure.arm, 30) for cure in found],
-        "models": [plain(group.label, 24) for group in members],
-        "dead": [cure.end_by_group for cure in found],
-        "fvu": [cure.fvu_by_group for cure in found],
-        "points": [
-            {
-                "arm": plain(cure.arm, 30),
-                "dead": cure.end.mean,
-                "fvu": cure.fvu.mean,
-                "cost": None if cure.cost is None else round(cure.cost, 1),
-            }
-            for cure in found
-        ],
-    }
     caption = "Means over seeds and layers. Blue: no other remedy is better in both. "
+    data = cures_data(members)
     return _picture("cures", setting, members, "What cures dead features", caption, data)
 
 
@@ -436,5 +431,6 @@ _OF_SETTINGS: tuple[Callable[[Setting, Sequence[Group]], Picture | None], ...] =
     _revival,
     _bias,
     _heat,
+    _when,
     _cures,
 )

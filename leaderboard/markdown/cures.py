@@ -18,6 +18,7 @@ from leaderboard.cures import (
 from leaderboard.figures.pictures import Picture, image
 from leaderboard.groups import RAW, Group, Spread, by_setting
 from leaderboard.markdown.layout import Page, counts, setting_line, setting_title
+from leaderboard.markdown.rule_of_thumb import rule_sentences, rule_table, rule_words
 from leaderboard.page_names import model_page
 from leaderboard.text import NOTHING, between, count, escape, link, number, percent, table
 from zoo.errors import UnknownName
@@ -51,8 +52,11 @@ def cures_page(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str
         page.add(counts(members))
         page.add(*enough_sentences(members))
         page.add("### Remedies, by what is dead at the end", _remedies(page, found))
-        page.add("### Which is enough where", _regimes(page, regimes(members)))
-        shown = [each for each in pictures if each.setting == setting and each.kind == "cures"]
+        where = regimes(members)
+        page.add("### Which is enough where", " ".join([rule_words(), *rule_sentences(where)]))
+        page.add(rule_table(page, where), _regimes(page, where))
+        kinds = ("when", "cures")
+        shown = [each for each in pictures if each.setting == setting and each.kind in kinds]
         page.add(*(image(each) for each in shown))
         page.add("### What they are", _described(found))
     return page.render()

@@ -43,7 +43,7 @@ def narrow(tokens: int = 3000) -> torch.Tensor:
     [
         (isotropic(), "nothing to do", "0.0% of the features are dead"),
         (outlier(), "center", "centered by the geometric median: what they die of is the mean"),
-        (narrow(), "whiten", "effective rank 2."),
+        (narrow(), "center, AuxK", "effective rank 2."),
         (isotropic(tokens=40), "more tokens", "On 40 tokens"),
     ],
 )
@@ -145,7 +145,7 @@ def test_no_cure_is_said_so():
     assert found.action == "no cure found"
     assert "90.0% of the features are dead, 60.0% centered and 50.0% whitened" in found.reason
     assert "is not small" in found.reason
-    assert judge(Rates(0.9, 0.6, 0.2, 3000, 0.0), stats).action == "whiten"
+    assert judge(Rates(0.9, 0.6, 0.2, 3000, 0.0), stats).action == "center, AuxK"
     assert judge(Rates(0.06, 0.2, 0.0, 400, 0.055), stats).action == "nothing to do"
 
 
@@ -157,6 +157,7 @@ def test_massive_tokens_come_first_and_do_not_hide_that_centering_helps():
     x[::5] = 85 * x[1].norm() * torch.nn.functional.normalize(sinks, dim=1).repeat(200, 1)
     found = diagnose(x, n=512, k=8, tokens=2000)
     others = found.without_massive
+    assert found.verdict.arm == "centered+mask"
     assert others.measured_tokens == 1600
     assert found.statistics.massive_share == pytest.approx(0.2)
     raw, centered, _ = (arm.dead.value for arm in others.arms)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import torch
 
 import bench
-from bench.diagnosis.text import remedy_code
+from bench.diagnosis.remedy import remedy_code
+from bench.sae.dead_features.auxk import AuxK
 
 SMALL = {"n": 128, "k": 8}
 
@@ -22,35 +24,62 @@ def made(mean: float, directions: int = 16, tokens: int = 2000) -> torch.Tensor:
     return x
 
 
-def advised(found: bench.diagnosis.diagnose.Diagnosis, x: torch.Tensor) -> torch.Tensor:
-    """`x` after the code that the diagnosis advises has run."""
+def advised(found: bench.diagnosis.diagnose.Diagnosis, x: torch.Tensor) -> dict[str, Any]:
+    """The names that there are after the code that the diagnosis advises has run on `x`."""
     code = remedy_code(found).removeprefix("what to do:\n")
-    names = {"x": x}
+    names: dict[str, Any] = {"x": x}
     exec(re.sub(r"(?m)^    ", "", code), names)
-    return names["x"]
+    return names
 
 
 def test_the_advice_for_a_large_mean_runs_and_helps() -> None:
     x = made(mean=40.0)
     found = bench.diagnose(x, **SMALL)
     assert found.verdict.action == "center"
-    after = bench.diagnose(advised(found, x), **SMALL)
+    after = bench.diagnose(advised(found, x)["x"], **SMALL)
     assert after.verdict.action == "nothing to do"
     assert remedy_code(after) == ""
 
 
-def test_the_advice_for_few_directions_runs_and_helps() -> None:
+def test_the_center_of_the_advice_is_the_geometric_median() -> None:
+    x = made(mean=40.0)
+    found = advised(bench.diagnose(x, **SMALL), x)
+    expected = bench.geometric_median(x).point.to(x)
+    assert torch.allclose(found["center"], expected, atol=1e-3)
+
+
+def test_the_advice_for_few_directions_runs_and_is_our_auxk() -> None:
     x = made(mean=3.0, directions=2)
     found = bench.diagnose(x, n=128, k=2)
-    assert found.verdict.action == "whiten"
-    after = bench.diagnose(advised(found, x), n=128, k=2)
-    assert after.arms[0].dead.value == pytest.approx(0, abs=0.02)
+    assert found.verdict.action == "center, AuxK"
+    assert found.verdict.arm == "centered+auxk-relu"
+    names = advised(found, x)
+    assert abs(float(names["x"].mean())) < 0.1
+    draws = torch.Generator().manual_seed(1)
+    error, pre, W_dec = (
+        torch.randn(*shape, generator=draws, dtype=torch.float64)
+        for shape in ((40, 16), (40, 12), (12, 16))
+    )
+    pre.requires_grad_()
+    dead = torch.arange(12) % 2 == 0
+    loss = names["auxk"](error, pre, dead, W_dec, aux_k=3)
+    rows = dead.nonzero().flatten()
+    ours = AuxK(dead=rows, k=3, alpha=1 / 32, relu=True).pass_of()
+    ours(pre.detach())
+    value, _ = ours.gradients(W_dec, -error, torch.tensor(0.0), error, "dense")
+    assert loss.item() == pytest.approx(float(value), rel=1e-12)
+    loss.backward()
+    assert pre.grad is not None
+    assert bool((pre.grad[:, ~dead] == 0).all())
+    assert bool((pre.grad[:, dead] != 0).any())
+    assert "whitened" not in remedy_code(found)
+    assert "--arm mean-zca" in remedy_code(found)
 
 
 def test_massive_tokens_are_left_out_and_few_tokens_asked_about() -> None:
     x = made(mean=0.0)
     x[:3] *= 200
-    assert len(advised(bench.diagnose(x, **SMALL), x)) == 1997
+    assert len(advised(bench.diagnose(x, **SMALL), x)["x"]) == 1997
     few = bench.diagnose(made(mean=0.0, tokens=10), **SMALL)
     assert few.verdict.action == "more tokens"
     (enough,) = re.findall(r"len\(x\) >= ([\d_]+)", remedy_code(few))
@@ -62,7 +91,9 @@ def test_printed_the_verdict_comes_first_and_the_code_last() -> None:
     text = str(found)
     assert text.startswith(f"verdict: center\n{found.verdict.reason}\n")
     assert text.index("gamma raw") < text.index("what to do:")
-    assert text.endswith("    # sparsify, dictionary_learning, saev: give them the centered x")
+    assert text.endswith("    # here: bench run --arm centered")
+    for library in ("SAELens", "sparsify", "dictionary_learning", "saev"):
+        assert f"    # {library}: " in text
 
 
 def test_in_a_notebook_it_is_a_table_and_a_plot_without_script() -> None:
