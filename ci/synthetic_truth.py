@@ -369,8 +369,8 @@ def page(cells: Cells, folder: Path) -> str:
         "otherwise. Revived for good, or durable: has fired on one of the last N training tokens, "
         "and is alive on the frozen sample, at the end; beside it stands what sampling alone shows "
         "at most. Shares in percent of the features; recovery is the mean over true features of "
-        "the largest cosine with a decoder direction. AuxK (`bench/sae/auxk.py`) as published has "
-        "a ReLU on its codes, and a feature that is dead by ReLU gets nothing from it."
+        "the largest cosine with a decoder direction. AuxK (`bench/sae/dead_features/auxk.py`) as "
+        "published has a ReLU on its codes: a feature that is dead by ReLU gets nothing from it."
     )
     head = "| The paper (arXiv 2605.31518) | Here | Bound | Holds |\n|:--|:--|:--|:--|"
     shown = (
@@ -383,7 +383,7 @@ def page(cells: Cells, folder: Path) -> str:
         f"{head}\n{rows}",
         f"![{shown}](dynamics.svg)",
         table(cells),
-        "To measure again (what is shown above may be of earlier commands):",
+        "To measure again:",
         usage,
     )
     return "\n\n".join(parts) + "\n"
