@@ -10,12 +10,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
+from bench.plan.protocol import load_protocol, presets
 from bench.records.schema import Record
 from bench.records.spec import Spec
 from bench.sae.arms import PRESETS, parse_arm
+from bench.sae.recipe import FAMILY_KEYS
 from zoo.errors import BadRecord, UnknownName
 from zoo.files import content_hash
 
@@ -269,7 +271,35 @@ def _protocol_name(record: Record) -> str:
     auxk = [f"{protocol['aux_codes']} auxk"] if "aux_codes" in protocol else []
     mask = [f"masked above {protocol['mask_norm']:g}"] if "mask_norm" in protocol else []
     precision = [f"{protocol['precision']} products"] if "precision" in protocol else []
-    return " ".join([record.provenance.protocol, *family, *bias, *auxk, *mask, *precision])
+    preset = record.provenance.protocol
+    changed = _changed(preset, protocol)
+    name = " ".join([preset, *family, *bias, *auxk, *mask, *precision])
+    return f"{name}, but {', '.join(changed)}" if changed else name
+
+
+# Keys that a name says in words of its own.
+_WORDED = ("family", "bias", "aux_codes", "mask_norm", "precision")
+
+
+def _changed(preset: str, protocol: dict[str, Any]) -> list[str]:
+    """`n 1,024`, `50 steps`: the keys in which a protocol is not the preset of its name."""
+    own = _preset(preset)
+    if own is None:
+        return []
+    found = [key for key in own if key in protocol and protocol[key] != own[key]]
+    found += [key for key in protocol if key not in own and key not in FAMILY_KEYS]
+    return [_setting_words(key, protocol[key]) for key in found if key not in _WORDED]
+
+
+def _setting_words(key: str, value: Any) -> str:
+    shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{shown} steps" if key == "steps" else f"{key.replace('_', ' ')} {shown}"
+
+
+@cache
+def _preset(name: str) -> dict[str, Any] | None:
+    """What the preset of that name measures; None where there is none any more."""
+    return load_protocol(name).measurement() if name in presets() else None
 
 
 def _identity(spec: Spec) -> str:

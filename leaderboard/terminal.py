@@ -67,7 +67,7 @@ def _section(groups: list[Group], told: bool) -> str:
 def table_title(group: Group) -> str:
     protocol = group.spec.protocol
     sizes = ", ".join(f"{key} {protocol[key]:,}" for key in ("n", "k", "N"))
-    title = f"{plain(group.setting.name, 30)}: {sizes}; means over layers"
+    title = f"{plain(group.setting.name, 50)}: {sizes}; means over layers"
     if group.spec.limit is None:
         return title
     return f"{title}; LIMITED to {group.spec.limit:,} tokens"

@@ -149,6 +149,10 @@ DEATH_COLUMNS.add(LargestLayer(of=INIT, arm=RAW, tables=by_row(Table.BY_DEATH)))
 
 # ------------------------------------------------------------------------------------- attribution
 
+# The three parts of death at initialisation stand beside it wherever it does.
+_WHY = by_row(
+    Table.ATTRIBUTION, Table.BY_DEATH, Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS
+)
 # Older records have none: the table is left out where no cell knows.
 _NEGATIVE = "negative where the cure makes death worse"
 INIT_RAW = DEATH_COLUMNS.add(
@@ -162,32 +166,32 @@ INIT_RAW = DEATH_COLUMNS.add(
 )
 DUE_TO_MEAN = DEATH_COLUMNS.add(
     rate_difference(
-        "Mean %",
+        "Due to mean %",
         "death at initialisation due to the mean: features dead in the raw arm minus those "
         f"dead after centering by the geometric median, {_NEGATIVE}",
         dead_in_preset(RAW),
         dead_in_preset(CENTERED),
-        by_row(Table.ATTRIBUTION),
+        _WHY,
         optional=True,
     )
 )
 DUE_TO_SPECTRUM = DEATH_COLUMNS.add(
     rate_difference(
-        "Spectrum %",
+        "Due to spectrum %",
         "death due to the spectrum: features dead after centering minus those dead after "
         f"whitening, {_NEGATIVE}",
         dead_in_preset(CENTERED),
         dead_in_preset(WHITENED),
-        by_row(Table.ATTRIBUTION),
+        _WHY,
         optional=True,
     )
 )
 DUE_TO_NEITHER = DEATH_COLUMNS.add(
     rate(
-        "Neither %",
+        "Due to neither %",
         "death that neither cures: features dead at initialisation after whitening",
         dead_in_preset(WHITENED),
-        by_row(Table.ATTRIBUTION),
+        _WHY,
         optional=True,
     )
 )

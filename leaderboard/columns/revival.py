@@ -199,7 +199,7 @@ def _of_either(name: str) -> Tables:
     if name in ("durable", "relapsed", "never"):
         tables |= by_row(Table.COMPARISON)
     if name == "durable":
-        tables |= first_arm(Table.TERMINAL)
+        tables |= first_arm(Table.TERMINAL) | in_raw(Table.WEB_MODELS)
     return tables
 
 

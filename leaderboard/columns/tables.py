@@ -6,10 +6,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from leaderboard.columns import activations, death, revival, training
-from leaderboard.columns.death import END, INIT, INIT_RELU, INIT_TOPK
+from leaderboard.columns.activations import EFFECTIVE_RANK, GAMMA
+from leaderboard.columns.death import (
+    DUE_TO_MEAN,
+    DUE_TO_NEITHER,
+    DUE_TO_SPECTRUM,
+    END,
+    INIT,
+    INIT_RELU,
+    INIT_TOPK,
+)
 from leaderboard.columns.kinds import Column, ColumnList, Table
-from leaderboard.columns.training import SAVED_END, SAVED_INIT
-from leaderboard.groups import Group, arms_of
+from leaderboard.columns.revival import BORN_DEAD
+from leaderboard.columns.training import FVU, SAVED_END, SAVED_INIT
+from leaderboard.groups import RAW, Group, arms_of
 
 COLUMNS = ColumnList(
     [
@@ -22,9 +32,32 @@ COLUMNS = ColumnList(
 
 # Where a table does not follow the order of the list: what comes first.
 _FIRST: dict[Table, tuple[Column, ...]] = {
-    Table.BY_DEATH: (INIT, INIT_RELU, INIT_TOPK),
+    Table.BY_DEATH: (
+        INIT,
+        DUE_TO_MEAN,
+        DUE_TO_SPECTRUM,
+        DUE_TO_NEITHER,
+        INIT_RELU,
+        INIT_TOPK,
+    ),
     Table.BY_SAVING: (SAVED_INIT, INIT, SAVED_END, END),
 }
+
+# In these tables a row tells a story: how far the mean dominates, who is born dead, why, what
+# centering leaves, who is dead at the end, who revived, and at which error. Other columns follow.
+_STORY_TABLES = (Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS, Table.TERMINAL)
+_BORN = (GAMMA, EFFECTIVE_RANK, INIT, DUE_TO_MEAN, DUE_TO_SPECTRUM, DUE_TO_NEITHER)
+_LATER = (END, BORN_DEAD.durable, FVU)
+
+
+def _place_in_story(each: ArmColumn) -> int:
+    if each.column is INIT and each.arm not in (RAW, None):
+        return len(_BORN)  # what centering and other arms leave follows the causes
+    if each.column in _BORN:
+        return _BORN.index(each.column)
+    if each.column in _LATER:
+        return len(_BORN) + 1 + _LATER.index(each.column)
+    return len(_BORN) + 1 + len(_LATER)
 
 
 class ArmColumn(NamedTuple):
@@ -57,8 +90,9 @@ def arm_columns(
     arms: of the table; all arms of the groups where none are given.
     """
     every = arms_of(groups) if arms is None else arms
-    return [
+    found = [
         ArmColumn(column, arm)
         for column in columns_of(table, groups)
         for arm in column.tables[table](every)
     ]
+    return sorted(found, key=_place_in_story) if table in _STORY_TABLES else found

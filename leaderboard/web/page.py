@@ -11,9 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.death.theory import predicted_dead
+from bench.records.schema import Record, TrainingCheckpoint
+from bench.sae.families import is_dense
+from leaderboard.columns.death import INIT
 from leaderboard.columns.kinds import Column, Table
 from leaderboard.columns.tables import ArmColumn, arm_columns
-from leaderboard.groups import CellKey, Group, Setting, arms_of, by_setting
+from leaderboard.findings import sentences
+from leaderboard.groups import RAW, CellKey, Group, Setting, arms_of, by_setting
 from leaderboard.page_names import model_page
 from leaderboard.text import count, plain, url_part
 
@@ -39,6 +44,7 @@ def page_data(groups: Sequence[Group]) -> dict[str, Any]:
     of_model = arm_columns(Table.WEB_MODELS, groups)
     of_cell = arm_columns(Table.WEB_CELLS, groups)
     return {
+        "about": _about(groups),
         "settings": [_setting(setting, groups) for setting in settings],
         "domains": sorted({plain(group.domain, 20) for group in groups}),
         "arms": [plain(arm, 30) for arm in arms],
@@ -60,7 +66,36 @@ def _setting(setting: Setting, groups: Sequence[Group]) -> dict[str, Any]:
         sizes += f", {count(steps, 'step')}"
     if spec.limit is not None:
         sizes += f", LIMITED to {count(spec.limit, 'token')}"
-    return {"key": setting.key[:8], "name": f"{plain(setting.name, 40)}: {sizes}"}
+    members = [group for group in groups if group.setting == setting]
+    return {
+        "key": setting.key[:8],
+        "name": f"{plain(setting.name, 80)}: {sizes}",
+        "findings": sentences(members, markdown=False),
+        "expected": _expected(members[0]),
+    }
+
+
+def _about(groups: Sequence[Group]) -> dict[str, Any]:
+    """The version that measured, and the day of the newest record."""
+    records = [record for group in groups for record in group.records]
+    versions = {r.provenance.packages.get("gammabench") for r in records} - {None}
+    return {
+        "versions": sorted(plain(str(version), 20) for version in versions),
+        "newest": max((plain(r.provenance.started, 40)[:10] for r in records), default=None),
+    }
+
+
+def _expected(group: Group) -> list[list[float]]:
+    """The closed form of death at initialisation: gamma and share, without a fit."""
+    protocol = group.spec.protocol
+    if is_dense(protocol.get("family")):
+        return []
+    tokens = min(protocol["N"], group.spec.limit or protocol["N"])
+    gammas = [10 ** (power / 10) for power in range(-10, 31)]
+    return [
+        [float(f"{g:.4g}"), float(f"{predicted_dead(g, tokens, protocol['k'], protocol['n']):.4g}")]
+        for g in gammas
+    ]
 
 
 def _column(column: Column, arm: str | None) -> dict[str, Any]:
@@ -87,6 +122,9 @@ def _model(
         "missing": len(group.missing),
         "page": f"../models/{url_part(model_page(group.model))}",
         "values": [_short(column.of_model(group, arm)) for column, arm in columns],
+        "profile": [
+            [layer, _short(share)] for layer, share in group.by_layer(INIT.value, RAW).items()
+        ],
         **({"published": published} if published else {}),
     }
 
@@ -98,19 +136,49 @@ def _cell(
     place: CellKey,
     columns: Sequence[ArmColumn],
 ) -> list[Any]:
-    """[model, layer, arm, seed, state, link to the record, numbers, reason]."""
+    """[model, layer, arm, seed, state, link to the record, numbers, reason, curves]."""
     layer, arm, seed = place
     record = group.cells[place]
     head = [index, layer, arms.index(arm), seed]
     if record is None:
-        return [*head, "missing", None, None, None]
+        return [*head, "missing", None, None, None, None]
     link = f"../../records/{url_part(record.spec.model)}/{url_part(record.hash)}.json"
     if record.failure is not None:
-        return [*head, "failed", link, None, plain(str(record.failure))]
+        return [*head, "failed", link, None, plain(str(record.failure)), None]
     numbers = [
         _short(column.value(record)) if only in (None, arm) else None for column, only in columns
     ]
-    return [*head, "measured", link, numbers, None]
+    return [*head, "measured", link, numbers, None, _curves(record)]
+
+
+def _curves(record: Record) -> list[list[float | None]] | None:
+    """At each census of a trained cell: [step, dead by ReLU, by TopK, durable, bias progress].
+
+    Shares of the dictionary; `durable` of the features born dead, None where none was.
+    """
+    training = record.result.training if record.result else None
+    if training is None or not training.checkpoints:
+        return None
+    n, born = record.spec.protocol["n"], training.revival.born if training.revival else 0
+
+    def durable(point: TrainingCheckpoint) -> float | None:
+        fates = [each for each in (point.fates_relu, point.fates_topk) if each is not None]
+        return sum(each.durable for each in fates) / born if born and fates else None
+
+    return [
+        [
+            point.step,
+            _curve_number(point.dead_relu / n),
+            _curve_number(point.dead_topk / n),
+            _curve_number(durable(point)),
+            _curve_number(point.bias_progress),
+        ]
+        for point in training.checkpoints
+    ]
+
+
+def _curve_number(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _short(value: float | None) -> float | None:

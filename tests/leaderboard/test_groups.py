@@ -43,7 +43,7 @@ def test_protocols_are_never_mixed() -> None:
 def test_the_preset_s_name_does_not_separate_equal_protocols() -> None:
     records = [make_record(layer=0), make_record(layer=1, provenance=make_provenance(protocol="z"))]
     (group,) = group_records(records)
-    assert group.setting.name == "quick, z"
+    assert group.setting.name == "trial, z"
 
 
 def test_a_family_is_part_of_a_settings_name() -> None:

@@ -126,9 +126,9 @@ def test_death_by_cause_is_that_of_the_record_once_for_all_arms() -> None:
     assert attribution is not None
     rates = [binomial_interval(dead, N) for dead in attribution.values()]
     expected = {
-        "Mean %": difference(rates[0], rates[1]),
-        "Spectrum %": difference(rates[1], rates[2]),
-        "Neither %": rates[2],
+        "Due to mean %": difference(rates[0], rates[1]),
+        "Due to spectrum %": difference(rates[1], rates[2]),
+        "Due to neither %": rates[2],
     }
     pages = render(records)
     for page, heading in (
@@ -172,7 +172,7 @@ def test_records_of_before_have_no_parts_and_no_table() -> None:
     assert HEADING not in render(records)["models/tiny-a.md"]
     assert HEADING not in render(records)["language.md"]
     mixed = render([*records, *make_grid(layers=[1])])["models/tiny-a.md"]
-    assert table(mixed, HEADING).row(Layer="0")["Mean %"] == "\N{EM DASH}"
+    assert table(mixed, HEADING).row(Layer="0")["Due to mean %"] == "\N{EM DASH}"
 
 
 def test_a_record_without_its_parts_is_no_pair_for_one_with_them() -> None:
@@ -187,4 +187,4 @@ def test_a_record_without_its_parts_is_no_pair_for_one_with_them() -> None:
     (group,) = group_records([before, after])
     page = render([before, after])["models/tiny-a.md"]
     assert group.seeds == [0, 1]
-    assert table(page, HEADING).row(Layer="0")["Mean %"].startswith("37.5 ±")
+    assert table(page, HEADING).row(Layer="0")["Due to mean %"].startswith("37.5 ±")

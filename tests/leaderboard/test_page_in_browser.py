@@ -6,7 +6,6 @@ import importlib.util
 import json
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from leaderboard.boards import BOARDS_FOLDER
 from leaderboard.groups import group_records
 from leaderboard.text import number, percent
 from leaderboard.web.page import page_files
+from tests.leaderboard.page_browser import Browser
 from tests.leaderboard.page_records import make_records
 from tests.records import make_grid, write_records
 
@@ -29,70 +29,6 @@ browser_only = pytest.mark.skipif(
     not (CHROMIUM and DRIVER and importlib.util.find_spec("selenium")),
     reason="chromium, chromedriver or the package selenium is not installed",
 )
-
-
-class Browser:
-    """A headless Chromium on one page."""
-
-    def __init__(self, driver: Any, page: Path) -> None:
-        self.driver = driver
-        self.page = page
-
-    def open(self, fragment: str = "") -> None:
-        self.driver.get("about:blank")
-        self.driver.get(self.page.as_uri() + fragment)
-        # On a busy machine the driver may return before the script has run.
-        ready = "return document.readyState === 'complete' && !!document.querySelector('#cells tr')"
-        deadline = time.monotonic() + 30
-        while not self.run(ready):
-            assert time.monotonic() < deadline, self.driver.get_log("browser")
-            time.sleep(0.05)
-
-    def run(self, script: str, *arguments: object) -> Any:
-        return self.driver.execute_script(script, *arguments)
-
-    def column(self, table: str, title: str) -> list[str]:
-        """The texts of a column as they stand."""
-        return self.run(
-            "const rows = [...document.querySelectorAll(`#${arguments[0]} tr`)];"
-            "const place = [...rows[0].children].findIndex(th => th.textContent === arguments[1]);"
-            "return rows.slice(1).map(row => row.children[place].textContent);",
-            table,
-            title,
-        )
-
-    def click(self, selector: str, text: str) -> None:
-        """Clicks the element that matches and has that text."""
-        for found in self.driver.find_elements("css selector", selector):
-            if found.get_attribute("textContent") == text:
-                self.run("arguments[0].scrollIntoView({block: 'center'})", found)
-                found.click()
-                return
-        raise AssertionError(f"no {selector} reads {text!r}")
-
-    def set(self, control: str, value: str) -> None:
-        """Chooses an option or types a text, and lets the page know."""
-        self.run(
-            "const it = document.getElementById(arguments[0]); it.value = arguments[1];"
-            "it.dispatchEvent(new Event(it.tagName === 'SELECT' ? 'change' : 'input'))",
-            control,
-            value,
-        )
-
-    def press(self, key: str) -> None:
-        """A key, to whatever has the focus."""
-        self.driver.switch_to.active_element.send_keys(key)
-
-    def emulate(self, scheme: str, width: int) -> None:
-        """A colour scheme and a window's width, until the next test."""
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        size = {"width": width, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-    @property
-    def fragment(self) -> str:
-        return urlsplit(self.driver.current_url).fragment
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +130,95 @@ def test_protocols_are_apart(browser: Browser) -> None:
 
 
 @browser_only
+def test_the_first_screen_says_what_was_found_and_its_points_open_models(browser: Browser) -> None:
+    assert "version" in browser.run("return document.getElementById('meta').textContent")
+    found = browser.run(
+        "return [...document.querySelectorAll('#findings li')].map(i => i.textContent)"
+    )
+    data = json.loads(_data_of(browser.page))
+    assert found == data["settings"][0]["findings"] != []
+    points = "return [...document.querySelectorAll('#chart a')].map(a => a.ariaLabel)"
+    assert {text.split(",")[0] for text in browser.run(points)} == {"tiny-a", "tiny-b", "tiny-c"}
+    assert (
+        browser.run("return document.getElementById('chart').getBoundingClientRect().bottom") < 1000
+    )
+    browser.run("document.querySelector('#chart a').dispatchEvent(new Event('click'))")
+    assert not browser.run("return document.getElementById('profile').hidden")
+
+
+def _data_of(page: Path) -> str:
+    text = (page.parent / "data.js").read_text(encoding="utf-8")
+    return text.removeprefix("const GAMMABENCH = ").removesuffix(";\n")
+
+
+@browser_only
+def test_the_bar_of_a_row_has_the_three_parts_of_its_death(browser: Browser) -> None:
+    widths = browser.run(
+        "return [...document.querySelectorAll('#models tbody tr')].map(row => ["
+        "row.querySelector('th').textContent, ...[...row.querySelectorAll('.bar rect')].slice(1)"
+        ".map(r => Number(r.getAttribute('width')))])"
+    )
+    data = json.loads(_data_of(browser.page))
+    places = [i for i, each in enumerate(data["modelColumns"]) if each["title"].startswith("Due")]
+    assert len(places) == 3
+    shown = {name: parts for name, *parts in widths if parts}
+    for model in data["models"]:
+        parts = [model["values"][place] for place in places]
+        if model["label"] in shown and model["setting"] == 0:
+            assert shown[model["label"]] == pytest.approx([100 * max(0, each) for each in parts])
+
+
+@browser_only
+def test_columns_are_put_away_and_models_compared_and_a_link_keeps_both(browser: Browser) -> None:
+    heads = "return [...document.querySelectorAll('#models thead th')].map(th => th.textContent)"
+    assert "gamma" in browser.run(heads)
+    assert "Missing" in browser.run(heads)
+    browser.click("#choices label", "gamma")
+    assert "gamma" not in browser.run(heads)
+    boxes = "document.querySelectorAll('#models tbody input')"
+    for place in (0, 1):
+        browser.run(f"{boxes}[{place}].click()")
+    table = "return document.querySelector('#comparison table')?.rows[0].cells.length"
+    assert browser.run(table) == 3
+    fragment = browser.fragment
+    browser.open("#" + fragment)
+    assert browser.run(table) == 3
+    assert "gamma" not in browser.run(heads)
+    for place in (2, 3):
+        browser.run(f"{boxes}[{place}].click()")
+    assert browser.run(table) == 5
+
+
+@browser_only
+def test_cells_are_folded_and_a_phone_shows_death_first(browser: Browser) -> None:
+    browser.driver.get("about:blank")
+    browser.driver.get(browser.page.as_uri())
+    assert not browser.run("return document.getElementById('cells-fold').open")
+    browser.emulate("light", 390)
+    heads = browser.run(
+        "return [...document.querySelectorAll('#models thead th')].map(th => th.textContent)"
+    )
+    assert heads[:3] == ["Model", "Init % raw", "Why dead"]
+    # The page itself does not scroll sideways, only the table in it.
+    assert browser.run("return document.documentElement.scrollWidth") <= 390
+
+
+@browser_only
+def test_the_curves_of_a_layer_are_those_of_its_records(browser: Browser) -> None:
+    browser.click("#models tbody button", "tiny-a")
+    browser.set("curve-layer", "2")
+    label = browser.run("return document.querySelector('.curves svg').ariaLabel")
+    data = json.loads(_data_of(browser.page))
+    arms, names = data["arms"], [model["label"] for model in data["models"]]
+    cells = [c for c in data["cells"] if names[c[0]] == "tiny-a" and c[1] == 2 and c[8]]
+    assert len(cells) == 2
+    for cell in cells:
+        for word, place in (("ReLU", 1), ("TopK", 2)):
+            end = percent(cell[8][-1][place])
+            assert f"{arms[cell[2]]} by {word}: {end} % at the end" in label
+
+
+@browser_only
 def test_a_model_opens_its_layers_and_every_point_leads_to_a_record(browser: Browser) -> None:
     browser.click("#models tbody button", "tiny-a")
     assert "Layers of tiny-a" in browser.run("return document.getElementById('profile').innerText")
@@ -256,7 +281,8 @@ def test_the_keyboard_sorts_and_opens(browser: Browser) -> None:
 @browser_only
 def test_controls_and_tables_have_names(browser: Browser) -> None:
     assert browser.run(
-        "return [...document.querySelectorAll('select, input')].every(it => it.labels.length)"
+        "return [...document.querySelectorAll('select, input')]"
+        ".every(it => it.labels.length || it.ariaLabel)"
     )
     assert browser.run("return [...document.querySelectorAll('table')].every(it => it.caption)")
     assert browser.run("return [...document.querySelectorAll('th')].every(it => it.scope)")
@@ -299,7 +325,16 @@ def test_the_focus_goes_down_the_page(browser: Browser) -> None:
         browser.press(Keys.TAB)
         order.append(browser.run("return document.activeElement.id"))
     filters = ["setting", "domain", "query", "arm", "state", "reset"]
-    assert order == ["skip", "", *filters, "models-region"]
+    assert order[:7] == ["skip", *filters]
+    # The points of the chart come next; the last of them leads on to the table.
+    names = browser.run(
+        "return [...document.querySelectorAll('a, button, input, select, summary, [tabindex]')]"
+        ".map(it => it.id || (it.closest('#chart') ? 'point' : ''))"
+    )
+    points = [place for place, name in enumerate(names) if name == "point"]
+    assert len(points) == 3
+    assert names.index("reset") < points[0]
+    assert points[-1] < names.index("models-region")
 
 
 @browser_only
@@ -334,7 +369,7 @@ def test_hostile_text_is_shown_not_run(browser: Browser) -> None:
     browser.set("state", "failed")
     (reason,) = browser.column("cells", "Reason")
     assert reason.startswith("</script><script>document.title='owned'")
-    assert browser.run("return document.title") == "gammabench: leaderboards"
+    assert browser.run("return document.title") == browser.title
     assert browser.run("return document.querySelectorAll('img').length") == 0
 
 

@@ -272,8 +272,8 @@ def test_records_that_know_only_first_firings_say_so() -> None:
 def test_limited_runs_are_marked_and_apart() -> None:
     pages = render([*make_grid(layers=[0]), *make_grid(layers=[0], limit=100)])
     for name in ("README.md", "language.md", "models/tiny-a.md"):
-        assert "## Protocol quick\n" in pages[name]
-        limited = pages[name].split("## Protocol quick, limited\n")[1]
+        assert "## Protocol trial\n" in pages[name]
+        limited = pages[name].split("## Protocol trial, limited\n")[1]
         assert "Limited to 100 tokens: a trial run, not a result" in limited.split("##")[0]
 
 
