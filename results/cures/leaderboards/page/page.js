@@ -1,12 +1,13 @@
 "use strict";
-// The page: two sortable tables, filters, and a model's layers. What is chosen stands in the
-// address, so that a link keeps the view. Text from records is only ever set as text.
+// The page: findings, a chart, two sortable tables, filters, and a model's layers. What is chosen
+// stands in the address, so that a link keeps the view. Text from records is only ever set as text.
 
 const DATA = GAMMABENCH;
 const PAGE = 100;
 const DEFAULTS = {
   setting: DATA.settings.length ? DATA.settings[0].key : "",
   domain: "", query: "", arm: "", state: "", model: "",
+  hidden: "", compare: "", layer: "",
   modelSort: "2", modelDown: "1", cellSort: "", cellDown: "1",
 };
 const view = { ...DEFAULTS };
@@ -14,24 +15,7 @@ let shown = PAGE;
 
 const byId = (id) => document.getElementById(id);
 
-// ------------------------------------------------------------------------------------- building
-
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key === "onclick") node.addEventListener("click", value);
-    else if (value !== null) node.setAttribute(key, value);
-  }
-  node.append(...children);
-  return node;
-}
-
-function drawn(tag, attributes, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
+// ------------------------------------------------------------------------------------- numbers
 
 function number(value) {
   if (value === 0) return "0";
@@ -45,6 +29,10 @@ function percent(share) {
   const size = Math.abs(share);
   if (size < 0.0005) return share > 0 ? "<0.1" : ">-0.1";
   if (size > 0.9995 && size < 1) return share > 0 ? ">99.9" : "<-99.9";
+  // Halves go to the even digit, as the boards write them.
+  const tenths = 1000 * share;
+  const below = Math.floor(tenths);
+  if (tenths - below === 0.5) return ((below % 2 ? below + 1 : below) / 10).toFixed(1);
   return (100 * share).toFixed(1);
 }
 
@@ -101,6 +89,23 @@ function modelFits(model) {
 
 // --------------------------------------------------------------------------------------- tables
 
+const columnNamed = (title) => DATA.modelColumns.findIndex((column) => column.title === title);
+const PLACE = {
+  gamma: columnNamed("gamma"),
+  dead: columnNamed("Init % raw"),
+  parts: ["mean", "spectrum", "neither"].map((part) => columnNamed(`Due to ${part} %`)),
+};
+const SMALL = matchMedia("(max-width: 40rem)");
+const MOST_COMPARED = 4;
+const compared = () => (view.compare ? view.compare.split(",") : []);
+
+// Chosen by a tick in its row; a fifth one takes the place of the first.
+function turnCompared(key) {
+  const keys = compared().filter((each) => each !== key);
+  if (!compared().includes(key)) keys.push(key);
+  choose({ compare: keys.slice(-MOST_COMPARED).join(",") });
+}
+
 // A column knows its title, the value to sort by, and how to make its cell.
 const MODEL_COLUMNS = [
   { title: "Model", word: true, sort: (model) => model.label, cell: (model) =>
@@ -115,12 +120,47 @@ const MODEL_COLUMNS = [
     sort: (model) => model.values[index],
     cell: (model) => written(model.values[index], column),
   })),
+  { title: "Why dead", word: true, meaning: "features born dead: due to the mean, to the spectrum, the rest",
+    sort: (model) => model.values[PLACE.dead], cell: (model) => whyBar(model.values[PLACE.dead],
+      PLACE.parts.map((place) => model.values[place])) },
+  { title: "By layer", word: true, meaning: "features born dead from the first layer to the last, 0 to 100 %",
+    sort: null, cell: profileLine },
   { title: "Layers", sort: (model) => parseInt(model.layers, 10), cell: (model) => model.layers },
   { title: "Failed", sort: (model) => model.failed, cell: (model) => lost(model.failed) },
   { title: "Missing", sort: (model) => model.missing, cell: (model) => lost(model.missing) },
   { title: "Page", word: true, sort: null, cell: (model) =>
     element("a", { href: model.page, "aria-label": "markdown page of " + model.label }, "page") },
+  { title: "Compare", word: true, sort: null, cell: (model) => {
+    const box = element("input", { type: "checkbox", "data-name": "compare " + model.key,
+      "aria-label": "compare " + model.label, onclick: () => turnCompared(model.key) });
+    box.checked = compared().includes(model.key);
+    return box;
+  } },
 ];
+
+// The places of the columns that are shown, in their order: what is born dead and why comes first
+// on a phone; columns that are empty, or that were put away, are left out.
+function shownColumns(columns, rows, hidden) {
+  const places = columns.map((_, place) => place).filter((place) => {
+    const { sort, title, word } = columns[place];
+    if (hidden.has(title)) return false;
+    if (!sort || word || !rows.length) return true;
+    const values = rows.map(sort);
+    if (title === "Failed" || title === "Missing") return values.some((value) => value > 0);
+    return values.some((value) => value !== null && value !== undefined);
+  });
+  if (columns !== MODEL_COLUMNS) return places;
+  const rank = (place) => {
+    const { title } = columns[place];
+    if (title === "Model") return 0;
+    if (SMALL.matches && title === "Init % raw") return 1;
+    if (title === "Why dead") return SMALL.matches ? 2 : whyPlace;
+    if (title === "By layer") return SMALL.matches ? 2.5 : whyPlace + 0.2;
+    return SMALL.matches ? 3 + place : place;
+  };
+  const whyPlace = columns.findIndex((column) => column.title === "Init % raw") + 0.5;
+  return places.sort((a, b) => rank(a) - rank(b));
+}
 
 const CELL_COLUMNS = [
   { title: "Model", word: true, sort: (cell) => DATA.models[cell[0]].label,
@@ -175,10 +215,12 @@ function sorted(rows, columns, index, down) {
   }).map(([, row]) => row);
 }
 
-function fill(table, caption, columns, rows, prefix, chosen) {
+function fill(table, caption, columns, rows, prefix, chosen, hidden = new Set()) {
+  const places = shownColumns(columns, rows, hidden);
   const index = view[prefix + "Sort"] === "" ? -1 : Number(view[prefix + "Sort"]);
   const down = view[prefix + "Down"] === "1";
-  const heads = columns.map((column, place) => {
+  const heads = places.map((place) => {
+    const column = columns[place];
     const order = place === index ? (down ? "descending" : "ascending") : "none";
     const head = element("th", { scope: "col", class: column.word ? "word" : null });
     if (!column.sort) {
@@ -195,9 +237,9 @@ function fill(table, caption, columns, rows, prefix, chosen) {
     return head;
   });
   const body = element("tbody", {}, ...rows.map((row) =>
-    element("tr", { class: chosen && chosen(row) ? "chosen" : null }, ...columns.map(
-      (column, place) => element(place ? "td" : "th",
-        { class: column.word ? "word" : null, scope: place ? null : "row" }, column.cell(row))))));
+    element("tr", { class: chosen && chosen(row) ? "chosen" : null }, ...places.map((place) =>
+      element(place ? "td" : "th", { class: columns[place].word ? "word" : null,
+        scope: place ? null : "row" }, columns[place].cell(row))))));
   table.replaceChildren(
     element("caption", { class: "skip" }, caption),
     element("thead", {}, element("tr", {}, ...heads)), body);
@@ -206,6 +248,8 @@ function fill(table, caption, columns, rows, prefix, chosen) {
 function show() {
   for (const key of ["setting", "domain", "arm", "state"]) byId(key).value = view[key];
   if (byId("query").value !== view.query) byId("query").value = view.query;
+  const away = hiddenColumns();
+  for (const box of document.querySelectorAll("#choices input")) box.checked = !away.has(box.value);
   const models = DATA.models.filter(modelFits);
   const fits = new Set(models.map((model) => DATA.models.indexOf(model)));
   const arm = DATA.arms.indexOf(view.arm);
@@ -215,7 +259,9 @@ function show() {
     && (chosen < 0 || cell[0] === chosen));
   fill(byId("models"), "Models", MODEL_COLUMNS,
     sorted(models, MODEL_COLUMNS, Number(view.modelSort), view.modelDown === "1"), "model",
-    (model) => model.key === view.model);
+    (model) => model.key === view.model, hiddenColumns());
+  showFindings(models);
+  showComparison();
   const order = sorted(cells, CELL_COLUMNS,
     view.cellSort === "" ? -1 : Number(view.cellSort), view.cellDown === "1");
   fill(byId("cells"), "Cells", CELL_COLUMNS, order.slice(0, shown), "cell");
@@ -227,123 +273,85 @@ function show() {
   showProfile(chosen < 0 ? null : chosen);
 }
 
-// -------------------------------------------------------------------------------------- profile
+const hiddenColumns = () => new Set(view.hidden ? view.hidden.split(",") : []);
 
-const WIDTH = 840;
-const LEFT = 60;
-const RIGHT = 20;
-
-function armClass(name) {
-  if (name === "raw" || name === "centered" || name === "whitened") return name;
-  return name === "raw+auxk" ? "auxk" : "other";
+// What the records of the chosen protocol say, and the chart of the models that are shown.
+function showFindings(models) {
+  const setting = DATA.settings.find((each) => each.key === view.setting);
+  byId("findings").replaceChildren(...(setting ? setting.findings : ["There are no records yet."])
+    .map((text) => element("li", {}, text)));
+  byId("chart").replaceChildren(...gammaChart(models, DATA.domains, setting ? setting.expected : [],
+    PLACE, (model) => {
+      choose({ model: model.key });
+      byId("profile").scrollIntoView({ block: "nearest" });
+      focusOn("model " + model.key);
+    }));
 }
 
-function panel(layers, top, height, scale, ticks, title) {
-  const step = (WIDTH - LEFT - RIGHT) / Math.max(layers.length, 1);
-  const x = (layer) => LEFT + step * (layers.indexOf(layer) + 0.5);
-  const y = (value) => top + height * (1 - scale(value));
-  const group = drawn("g", {});
-  for (const [value, text] of ticks) {
-    group.append(drawn("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
-      drawn("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, text));
-  }
-  group.append(drawn("text", { x: LEFT, y: top - 8 }, title));
-  return { group, x, y };
-}
-
-// points: [layer, value, link, text] of one line; a point without a number breaks nothing.
-function line(place, points, style, dashed) {
-  const there = points.filter((point) => point[1] !== null);
-  const path = there.map(([layer, value], i) => `${i ? "L" : "M"}${place.x(layer)} ${place.y(value)}`);
-  const group = drawn("g", { class: style });
-  group.append(drawn("path", { class: dashed ? "line dash" : "line", d: path.join("") || "M0 0" }));
-  for (const [layer, value, link, text] of there) {
-    const dot = drawn("circle", { class: dashed ? "dot hollow" : "dot", cx: place.x(layer),
-      cy: place.y(value), r: 4 });
-    const anchor = drawn("a", { href: link, "aria-label": text });
-    anchor.append(dot, drawn("title", {}, text));
-    group.append(anchor);
-  }
-  place.group.append(group);
-}
-
-// The cells of a model as one line per arm: the mean over seeds, linked to the first seed's record.
-function byLayer(cells, column) {
-  const layers = new Map();
-  if (column < 0) return []; // a column that no cell has a number for
-  for (const cell of cells) {
-    if (!cell[6] || cell[6][column] === null) continue;
-    if (!layers.has(cell[1])) layers.set(cell[1], []);
-    layers.get(cell[1]).push(cell);
-  }
-  const about = DATA.cellColumns[column];
-  return [...layers].sort(([a], [b]) => a - b).map(([layer, found]) => {
-    const mean = found.reduce((sum, cell) => sum + cell[6][column], 0) / found.length;
-    const seeds = found.length > 1 ? `, mean of ${found.length} cells` : "";
-    return [layer, mean, found[0][5],
-      `layer ${layer}, ${DATA.arms[found[0][2]]}: ${about.title} ${written(mean, about)}${seeds}`];
-  });
-}
-
-function showProfile(chosen) {
-  const section = byId("profile");
-  section.hidden = chosen === null;
+function showComparison() {
+  const section = byId("comparison");
+  const models = compared().map((key) => DATA.models.find((model) => model.key === key)).filter(Boolean);
+  section.hidden = models.length < 2;
   section.replaceChildren();
-  if (chosen === null) return;
-  const model = DATA.models[chosen];
-  const cells = DATA.cells.filter((cell) => cell[0] === chosen);
-  const layers = [...new Set(cells.map((cell) => cell[1]))].sort((a, b) => a - b);
-  const place = (title) => DATA.cellColumns.findIndex((column) => column.title === title);
-  const gammas = byLayer(cells, place("gamma"));
-  const values = gammas.map((point) => point[1]).filter((value) => value > 0);
-  const low = Math.min(1, ...values) / 1.3;
-  const high = Math.max(2, ...values) * 1.3;
-  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
-    .filter((tick) => tick >= low && tick <= high).map((tick) => [tick, String(tick)]);
-  const logarithmic = (value) => Math.log(Math.max(value, low) / low) / Math.log(high / low);
-  const upper = panel(layers, 30, 140, logarithmic, steps, "gamma");
-  line(upper, gammas, "plain", false);
-  const lower = panel(layers, 215, 220, (share) => share,
-    [0, 0.2, 0.4, 0.6, 0.8, 1].map((tick) => [tick, `${100 * tick} %`]), "dead features, share of n");
-  const legend = element("ul", { class: "legend" });
-  DATA.arms.forEach((name, arm) => {
-    const mine = cells.filter((cell) => cell[2] === arm);
-    if (!mine.length) return;
-    for (const [title, word, dashed] of [["Init %", "init", false], ["End %", "end", true]]) {
-      line(lower, byLayer(mine, place(title)), armClass(name), dashed);
-      legend.append(element("li", {}, element("span",
-        { class: `${armClass(name)}${dashed ? " dashed" : ""}` }), `${name}, ${word}`));
-    }
-  });
-  const predicted = byLayer(cells, place("Prediction %")); // older records have none
-  for (const [layer, value] of predicted) {
-    lower.group.append(drawn("line", { class: "tick", x1: lower.x(layer) - 8, x2: lower.x(layer) + 8,
-      y1: lower.y(value), y2: lower.y(value) }));
-  }
-  if (predicted.length) {
-    legend.append(element("li", {}, element("span", { class: "plain" }), "predicted, init"));
-  }
-  const every = Math.ceil(layers.length / 24);
-  const names = layers.filter((_, i) => i % every === 0).map((layer) =>
-    drawn("text", { x: lower.x(layer), y: 455, "text-anchor": "middle" }, String(layer)));
-  const picture = drawn("svg", { viewBox: `0 0 ${WIDTH} 480`, role: "group",
-    "aria-label": `Layers of ${model.label}: gamma, and dead features at init and end by arm` });
-  picture.append(upper.group, lower.group, ...names,
-    drawn("text", { x: WIDTH / 2, y: 475, "text-anchor": "middle" }, "layer"));
+  if (section.hidden) return;
+  const rows = DATA.modelColumns.map((column, index) => [column, models.map((model) => model.values[index])])
+    .filter(([, values]) => values.some((value) => value !== null));
   section.append(
-    element("h2", { id: "profile-title" }, `Layers of ${model.label}`),
-    element("p", { class: "hint" }, DATA.settings[model.setting].name,
-      ". A point leads to its record; the cells below hold the same numbers. ",
-      element("button", { type: "button", id: "close", onclick: () => {
-        choose({ model: "" });
-        focusOn("model " + model.key);
-      } }, "Close")),
-    legend, element("div", { class: "wide" }, picture));
+    element("h2", { id: "comparison-title" }, "Compared"),
+    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Comparison of models" },
+      element("table", {}, element("caption", { class: "skip" }, "Models beside each other"),
+        element("thead", {}, element("tr", {}, element("th", { scope: "col", class: "word" }, "Number"),
+          ...models.map((model) => element("th", { scope: "col" }, model.label)))),
+        element("tbody", {}, ...rows.map(([column, values]) =>
+          element("tr", {}, element("th", { scope: "row", class: "word", title: column.meaning }, column.title),
+            ...values.map((value) => element("td", {}, written(value, column)))))))),
+    element("button", { type: "button", onclick: () => choose({ compare: "" }) }, "End comparison"));
+}
+
+// The models that are shown, as a table or as objects, in a file that the browser makes.
+function download(kind) {
+  const models = DATA.models.filter(modelFits);
+  const titles = ["model", "domain", "protocol", ...DATA.modelColumns.map((column) => column.title)];
+  const rows = models.map((model) =>
+    [model.label, model.domain, DATA.settings[model.setting].name, ...model.values]);
+  const quoted = (value) => {
+    if (value === null) return "";
+    // A spreadsheet would run what begins so.
+    const text = typeof value === "string" ? value.replace(/^[=+\-@]/, "'$&") : String(value);
+    return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const text = kind === "csv"
+    ? [titles, ...rows].map((row) => row.map(quoted).join(",")).join("\r\n") + "\r\n"
+    : JSON.stringify(rows.map((row) => Object.fromEntries(row.map((value, i) => [titles[i], value]))), null, 1);
+  const type = kind === "csv" ? "text/csv" : "application/json";
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  element("a", { href: address, download: `gammabench-models.${kind}` }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
 }
 
 // ---------------------------------------------------------------------------------------- start
 
 function start() {
+  const { versions, newest } = DATA.about;
+  const version = versions.length ? `version ${versions.join(", ")}` : "version unknown";
+  byId("meta").textContent = `${version}; newest record of ${newest || "no day"}; `
+    + `${DATA.models.length} models, ${DATA.cells.length} cells`;
+  byId("cite").textContent = `gammabench, ${version}, results of ${newest || "no day"}.\n`
+    + "Simon, Adams, Zou (2026): On the Relationship Between Activation Outliers and Feature Death\n"
+    + "in Sparse Autoencoders. arXiv:2605.31518.";
+  for (const { title } of DATA.modelColumns) {
+    const box = element("input", { type: "checkbox", value: title });
+    box.addEventListener("change", () => {
+      const hidden = hiddenColumns();
+      if (box.checked) hidden.delete(title);
+      else hidden.add(title);
+      choose({ hidden: [...hidden].join(",") });
+    });
+    byId("choices").append(element("label", {}, box, title));
+  }
+  byId("csv").addEventListener("click", () => download("csv"));
+  byId("json").addEventListener("click", () => download("json"));
+  SMALL.addEventListener("change", show);
   for (const setting of DATA.settings) {
     byId("setting").append(element("option", { value: setting.key }, setting.name));
   }
