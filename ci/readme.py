@@ -20,7 +20,7 @@ from leaderboard.markdown.rule_of_thumb import rule_words
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-PICTURE = "*-gamma-death.svg"
+PICTURE = "*-why.svg"
 
 
 def block(results: Path) -> str:
@@ -33,7 +33,7 @@ def block(results: Path) -> str:
     pictures = sorted((results / "leaderboards" / "figures").glob(PICTURE))
     if not records or not pictures:
         sys.exit(f"readme.py: {results} has {len(records)} records, {len(pictures)} pictures")
-    alt = "Death at initialisation against gamma, with the closed forms"
+    alt = "Features born dead, split by cause, and dead at the end of training, for each model"
     shown = "\n\n".join(f"![{alt}]({each.relative_to(ROOT).as_posix()})" for each in pictures)
     told = "\n".join(
         f"- {text}"

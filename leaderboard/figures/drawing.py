@@ -39,6 +39,7 @@ from leaderboard.figures.colours import (
 )
 from leaderboard.figures.cures import draw_cures, draw_when
 from leaderboard.figures.pictures import Picture
+from leaderboard.figures.why import draw_why
 from leaderboard.groups import CENTERED, RAW, WHITENED
 
 if TYPE_CHECKING:
@@ -385,6 +386,7 @@ def _profile(figure: Figure, data: dict[str, Any]) -> None:
 
 _DRAWERS: dict[str, Callable[[Figure, dict[str, Any]], None]] = {
     "gamma_death": _gamma_death,
+    "why": draw_why,
     "death_training": _death_training,
     "fates": _fates,
     "revival": _revival,

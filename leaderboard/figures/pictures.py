@@ -19,6 +19,7 @@ from leaderboard.columns.activations import GAMMA, GAMMA_RAW, GAMMA_RMS
 from leaderboard.columns.death import END, INIT, INIT_RELU, PREDICTED
 from leaderboard.cures import compared
 from leaderboard.figures.cures_data import cures_data, when_points
+from leaderboard.figures.why import why_data, why_title
 from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting
 from leaderboard.page_names import model_page
 from leaderboard.text import count, escape, plain
@@ -29,7 +30,16 @@ from zoo.files import content_hash
 DRAWING_VERSION = 4
 
 FigureKind = Literal[
-    "gamma_death", "death_training", "fates", "revival", "bias", "heat", "when", "cures", "profile"
+    "gamma_death",
+    "why",
+    "death_training",
+    "fates",
+    "revival",
+    "bias",
+    "heat",
+    "when",
+    "cures",
+    "profile",
 ]
 
 _PATHS = {"relu": "ReLU", "topk": "TopK"}
@@ -112,6 +122,12 @@ def _gamma_death(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     }
     caption = f"{count(len(points), 'cell')}; the curves are closed forms without a fit. "
     return _picture("gamma_death", setting, groups, "Death at initialisation", caption, data)
+
+
+def _why(setting: Setting, groups: Sequence[Group]) -> Picture | None:
+    data = why_data(groups)
+    caption = "Means over layers and seeds. "
+    return data and _picture("why", setting, groups, why_title(data), caption, data)
 
 
 def _death_training(setting: Setting, groups: Sequence[Group]) -> Picture | None:
@@ -425,6 +441,7 @@ def _row(values: dict[int, float]) -> list[list[float]]:
 
 _OF_SETTINGS: tuple[Callable[[Setting, Sequence[Group]], Picture | None], ...] = (
     _gamma_death,
+    _why,
     _death_training,
     partial(_fates, path="relu"),
     partial(_fates, path="topk"),
