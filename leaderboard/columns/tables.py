@@ -45,7 +45,7 @@ _FIRST: dict[Table, tuple[Column, ...]] = {
 
 # In these tables a row tells a story: how far the mean dominates, who is born dead, why, what
 # centering leaves, who is dead at the end, who revived, and at which error. Other columns follow.
-_STORY_TABLES = (Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS, Table.TERMINAL)
+_STORY_TABLES = (Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS)
 _BORN = (GAMMA, EFFECTIVE_RANK, INIT, DUE_TO_MEAN, DUE_TO_SPECTRUM, DUE_TO_NEITHER)
 _LATER = (END, BORN_DEAD.durable, FVU)
 

@@ -30,17 +30,9 @@ from zoo.files import content_hash
 DRAWING_VERSION = 4
 
 FigureKind = Literal[
-    "gamma_death",
-    "why",
-    "death_training",
-    "fates",
-    "revival",
-    "bias",
-    "heat",
-    "when",
-    "cures",
-    "profile",
-]
+    "gamma_death", "why", "death_training", "fates", "revival", "bias", "heat", "when",
+    "cures", "profile",
+]  # fmt: skip
 
 _PATHS = {"relu": "ReLU", "topk": "TopK"}
 

@@ -62,7 +62,7 @@ def test_pages_are_written_with_the_overview_first(output: Path) -> None:
         "language.md",
         "vision.md",
         *(f"models/tiny-{letter}.md" for letter in "abcd"),
-        *(f"page/{name}" for name in ("index.html", "page.css", "page.js", "data.js")),
+        *(f"page/{name}" for name in ("charts.js", "index.html", "page.css", "page.js", "data.js")),
     ]
     assert all(path.is_file() for path in paths)
 

@@ -287,8 +287,9 @@ def test_protocols_of_one_name_get_headings_that_differ() -> None:
 def test_other_arms_get_columns_of_their_own() -> None:
     page = render(make_grid(layers=[0], arms=["whitened", "raw+auxk", "raw"]))["models/tiny-a.md"]
     headers = table(page, "Layers").headers
-    assert headers[-6:] == [
-        "Init % raw", "Init % raw+auxk", "Init % whitened",
+    due = [f"Due to {part} %" for part in ("mean", "spectrum", "neither")]
+    assert headers[headers.index("Init % raw") :][:9] == [
+        "Init % raw", *due, "Init % raw+auxk", "Init % whitened",
         "End % raw", "End % raw+auxk", "End % whitened",
     ]  # fmt: skip
 
