@@ -119,7 +119,9 @@ def _gamma_death(setting: Setting, groups: Sequence[Group]) -> Picture | None:
 def _why(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     data = why_data(groups)
     caption = "Means over layers and seeds. "
-    return data and _picture("why", setting, groups, why_title(data), caption, data)
+    return (
+        None if data is None else _picture("why", setting, groups, why_title(data), caption, data)
+    )
 
 
 def _death_training(setting: Setting, groups: Sequence[Group]) -> Picture | None:

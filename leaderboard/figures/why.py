@@ -23,7 +23,7 @@ _COLOURS = {"mean": RED, "spectrum": BLUE, "rest": GREY}
 
 def why_data(groups: Sequence[Group]) -> dict[str, Any] | None:
     """A row per model, the most dead first; None where no record knows the causes."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group in groups:
         parts = {name: part.of_model(group) for name, part in _PARTS.items()}
         born = INIT_RAW.of_model(group)
