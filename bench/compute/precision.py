@@ -42,7 +42,7 @@ def product_precision(precision: Precision, device: torch.device | str) -> Itera
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right of two matrices, in their dtype."""
+    """left @ right of two matrices, or of two stacks of matrices, in their dtype."""
     if _current == "float32" or left.dtype != torch.float32:
         return left @ right
     if left.device.type != "cuda":
@@ -51,9 +51,9 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def affine(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """bias + left @ right, the bias a row."""
+    """bias + left @ right, the bias a row; or each [m, ...] of stacks, the biases [m, 1, n]."""
     if _current == "float32" or left.dtype != torch.float32:
-        return torch.addmm(bias, left, right)
+        return (torch.addmm if left.ndim == 2 else torch.baddbmm)(bias, left, right)
     return product(left, right).add_(bias)
 
 
@@ -74,6 +74,7 @@ def _bf16_product(left: Tensor, right: Tensor) -> Tensor:
     """On a CUDA device; the sums leave the tensor cores in float32 where torch can have it so."""
     left, right = left.bfloat16(), right.bfloat16()
     try:
-        return torch.mm(left, right, out_dtype=torch.float32)
+        multiply = torch.mm if left.ndim == 2 else torch.bmm
+        return multiply(left, right, out_dtype=torch.float32)
     except (TypeError, NotImplementedError, RuntimeError):
         return (left @ right).float()

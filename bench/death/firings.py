@@ -13,7 +13,7 @@ So in a run of fewer than W steps nothing that has fired can be silent again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -65,8 +65,28 @@ class FiringClock:
         if born_dead is not None:
             self.last_fired.masked_fill_(born_dead.to(device), NEVER - self.silence)
 
-    def tick(self, fired: Tensor, step: int) -> None:
-        """Takes in which features, bool [n], fired in step `step`, the one after the last."""
+    @classmethod
+    def stacked(cls, clocks: Sequence[FiringClock]) -> FiringClock:
+        """The clocks of m dictionaries of one size as one of [m, n], whose rows they become.
+
+        Raises ValueError where their silences differ.
+        """
+        if len({clock.silence for clock in clocks}) > 1:
+            raise ValueError("the clocks' silences differ")
+        joined = cls(0, silence=clocks[0].silence)
+        for name in joined.tensors():
+            rows = [getattr(clock, name) for clock in clocks]
+            stack = torch.stack(rows)
+            setattr(joined, name, stack)
+            for row, view in zip(rows, stack, strict=True):
+                row.set_(view)
+        return joined
+
+    def tick(self, fired: Tensor, step: int | Tensor) -> None:
+        """Takes in which features, bool [n], fired in step `step`, the one after the last.
+
+        step: a number, or int64 [] on the clocks' device.
+        """
         revived = (step - 1 - self.last_fired >= self.silence).logical_and_(fired)
         self.last_revived.masked_fill_(revived, step)
         self.revivals.add_(revived)

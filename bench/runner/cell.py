@@ -75,17 +75,26 @@ class Cell:
 
     def step(self, batch: Tensor) -> Tensor:
         """One training step on raw activations [batch, d]; the loss. Raises `TrainingFailed`."""
+        batch = self.begin_step(batch)
+        start = time.perf_counter()
+        loss = self.trainer.step(batch).loss
+        self.seconds += time.perf_counter() - start
+        self.end_step()
+        return loss
+
+    def begin_step(self, batch: Tensor) -> Tensor:
+        """The raw activations [batch, d] that the next step is to train on."""
         median_norm = self.layer.stats.median_norm
         if self.trainer.arm.tokens == "mask" and median_norm is not None:
             batch, masked = stand_in(batch, MASSIVE_RATIO * median_norm)
             self.masked = masked + self.masked
         if self.untrained is not None:
             self.untrained.look(batch, self.trainer.step_number)
-        start = time.perf_counter()
-        loss = self.trainer.step(batch).loss
-        self.seconds += time.perf_counter() - start
+        return batch
+
+    def end_step(self) -> None:
+        """Notes what the step that was taken has changed."""
         self.bias.look(self.trainer.step_number)
-        return loss
 
     def count(self, step: int, loss: float, *, last: bool) -> None:
         """Adds a checkpoint; the last one's census is the result's. Raises `TrainingFailed`."""

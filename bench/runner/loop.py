@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import zoo.errors
@@ -15,9 +14,7 @@ from bench.runner.cell import Cell
 from bench.runner.checkpoints import CheckpointWriter
 from bench.runner.interrupts import interruptible
 from bench.runner.settings import Progress
-from zoo.errors import ModelError
-
-Failures = dict[str, ModelError]
+from bench.runner.stepping import Failures, Stepper, may_drop_out
 
 
 def train(
@@ -51,6 +48,7 @@ def train(
         done = state["step"]
         progress.advance(len(cells) * done)
     progress.phase("train")
+    stepper = Stepper(clock.notes.append)
     counted = set(block.protocol.census_steps()) | {block.steps}
     with interruptible(progress.note) as interruption:
         for step in range(done + 1, block.steps + 1):
@@ -60,15 +58,16 @@ def train(
             batch = batches.next()
             layers = {cell.spec.layer: cell.layer for cell in running}
             batch = {number: layer.kept(batch[number]) for number, layer in layers.items()}
-            for cell in running:
-                with _may_drop_out(cell, failed):
-                    loss = cell.step(batch[cell.spec.layer])
-                    if step in counted:
-                        cell.count(step, float(loss), last=step == block.steps)
+            losses = stepper.step(running, batch, failed)
+            for cell in running if step in counted else ():
+                if cell.spec.hash not in failed:
+                    with may_drop_out(cell, failed):
+                        loss = float(losses[cell.spec.hash])
+                        cell.count(step, loss, last=step == block.steps)
             progress.advance(len(cells))
             if interruption.asked or (writer.is_due and step < block.steps):
                 for cell in running:
-                    with _may_drop_out(cell, failed):
+                    with may_drop_out(cell, failed):
                         cell.trainer.check_finite()
                 writer.save(_state(step, batches.state_dict(), cells, failed, stream, clock))
             if interruption.asked:
@@ -79,15 +78,6 @@ def train(
     if interruption.asked:
         raise KeyboardInterrupt
     return failed
-
-
-@contextmanager
-def _may_drop_out(cell: Cell, failed: Failures) -> Iterator[None]:
-    """What goes wrong with one cell goes into `failed`, and the others go on."""
-    try:
-        yield
-    except ModelError as error:
-        failed[cell.spec.hash] = error
 
 
 def _state(

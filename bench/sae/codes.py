@@ -83,6 +83,10 @@ class FeatureGradients(NamedTuple):
     radial: Tensor
     activity: Tensor
 
+    def part(self, i: int, parts: int) -> FeatureGradients:
+        """The i-th of equal parts of the features, not copied."""
+        return FeatureGradients(*(tensor.tensor_split(parts)[i] for tensor in self))
+
 
 class SparsePairs:
     """Codes as (token, feature) pairs, for the gradients sorted by feature.

@@ -28,7 +28,7 @@ from bench.sae import schedule
 from bench.sae.arms import Arm
 from bench.sae.codes import StepMethod
 from bench.sae.dead_features.auxk import AuxK
-from bench.sae.dead_features.base import DeadLoss
+from bench.sae.dead_features.base import DeadLoss, DeadLossPass, begin
 from bench.sae.dead_features.ghost import Ghost
 from bench.sae.dead_features.pre_activation import PreActivation
 from bench.sae.dead_features.resample import resample, resampling_steps
@@ -118,6 +118,16 @@ class Trainer:
         """Tokens seen."""
         return self.step_number * (self.batch or 0)
 
+    @property
+    def helps_dead(self) -> bool:
+        """Whether a loss on the dead is on: not while fewer than `dead_after` tokens were seen."""
+        off = self.arm.aux in ("none", "resample")
+        return not off and self.tokens >= self.recipe.dead_after
+
+    def dead_loss_pass(self, step: int | Tensor) -> DeadLossPass | None:
+        """For the step of that number, an int or int64 []; None where the loss is off."""
+        return begin(self._dead_loss(step))
+
     @torch.no_grad()
     def step(self, x: Tensor) -> StepResult:
         """One update on raw activations x [batch, d].
@@ -127,13 +137,11 @@ class Trainer:
                 at every step on a CPU, every 64 steps elsewhere (and by `check_finite`).
             ValueError: the batch is not of the size of the first one.
         """
-        self._fix_batch(x)
+        self.begin_step(x)
         if x.device.type == "cpu":
             keep_heap(self.sae.W_enc.nbytes)
         with fast_matmul(x.device):
             y = self.sae.transform.apply(x)[0]
-            if self.path == "auto":
-                self.path = self._faster_path()
             with product_precision(self.recipe.precision, x.device):
                 result = self.sae.family.step(
                     self.sae.weights,
@@ -142,17 +150,34 @@ class Trainer:
                     schedule.active_features(self.recipe, self.arm, self.step_number),
                     path=self.path,
                     number=self.step_number,
-                    aux=self._dead_loss(),
+                    aux=self._dead_loss(self.step_number),
                 )
-            norm = self._update(result)
+            norm = self.update(result)
         self.clock.tick(result.activity > 0, self.step_number)
-        self.step_number += 1
+        self.took_step(result.loss)
         if self.step_number in self._resampled_after:
             self._resample(y)
-        self._unchecked.append(result.loss)
+        return StepResult(result.loss, result.aux_loss, norm, result.sparsity_loss)
+
+    def begin_step(self, x: Tensor) -> None:
+        """Fixes the size of a batch and the path, by the first batch x [batch, d].
+
+        Raises ValueError where the batch is of another size than the first one.
+        """
+        if self.batch is None:
+            self.batch = len(x)
+        if len(x) != self.batch:
+            raise ValueError(f"a batch of {len(x)} tokens after batches of {self.batch}")
+        if self.path == "auto":
+            with fast_matmul(x.device):
+                self.path = self._faster_path()
+
+    def took_step(self, loss: Tensor) -> None:
+        """Counts a step whose update was made, of this loss. Raises TrainingFailed, as `step`."""
+        self.step_number += 1
+        self._unchecked.append(loss)
         if len(self._unchecked) >= self._looks_every:
             self.check_finite()
-        return StepResult(result.loss, result.aux_loss, norm, result.sparsity_loss)
 
     def check_finite(self) -> None:
         """Look at the losses not looked at yet. Call it after the last step.
@@ -227,18 +252,12 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------- private
 
-    def _fix_batch(self, x: Tensor) -> None:
-        if self.batch is None:
-            self.batch = len(x)
-        if len(x) != self.batch:
-            raise ValueError(f"a batch of {len(x)} tokens after batches of {self.batch}")
-
-    def _dead_loss(self) -> DeadLoss | None:
-        """The arm's loss on the dead: none while fewer than `dead_after` tokens have been seen."""
+    def _dead_loss(self, step: int | Tensor) -> DeadLoss | None:
+        """The arm's loss on the dead, if it is on; step: the number of this one."""
         recipe, kind = self.recipe, self.arm.aux
-        if kind in ("none", "resample") or self.tokens < recipe.dead_after:
+        if not self.helps_dead:
             return None
-        silent = (self.step_number - 1 - self.clock.last_fired) * (self.batch or 0)
+        silent = (step - 1 - self.clock.last_fired) * (self.batch or 0)
         dead = silent >= recipe.dead_after
         if not host_runs_ahead(dead):
             # Few as a rule. A device would have to wait for their number, and goes by the mask.
@@ -267,8 +286,11 @@ class Trainer:
             seed=self.step_number,
         )
 
-    def _update(self, result: Backward) -> Tensor:
-        """Project, clip, Adam, unit norm; the global norm of the projected gradient."""
+    def update(self, result: Backward) -> Tensor:
+        """Project, clip, Adam, unit norm; the global norm of the projected gradient.
+
+        A part of `step`, which a bank calls; it uses the gradients up.
+        """
         recipe = self.recipe
         weights = self.sae.weights
         result.gradients.W_dec.addcmul_(result.radial.unsqueeze(1), weights.W_dec, value=-1)

@@ -17,6 +17,7 @@ from bench.activations.shuffle import Shuffled, StreamPosition
 from bench.compute.ahead import pretend_device
 from bench.death.firings import FiringClock
 from bench.sae.arms import Arm, parse_arm
+from bench.sae.bank import Bank
 from bench.sae.families import FAMILIES, make_family
 from bench.sae.model import SAE
 from bench.sae.recipe import Recipe
@@ -88,6 +89,18 @@ def test_no_step_waits_or_mixes_devices(way: tuple[str, str], arm: str) -> None:
         # This look waits, and would have been the 64th step's.
         with pytest.raises(DataDependentOutputException):
             trainer.check_finite()
+
+
+@pytest.mark.parametrize("arm", ["raw", *ON_THE_DEAD])
+@pytest.mark.parametrize("path", ["sparse", "dense"])
+def test_no_bank_waits(path: str, arm: str) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        bank = Bank([made("topk", path, arm, device=DEVICE) for _ in range(3)])
+        for _ in range(4):
+            losses = bank.step([torch.randn(BATCH, WIDTH, device=DEVICE) for _ in range(3)])
+            for trainer, loss in zip(bank.trainers, losses, strict=True):
+                trainer.took_step(loss)
+        assert losses[0].device.type == DEVICE
 
 
 class _Rows:

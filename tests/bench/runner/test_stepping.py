@@ -1,0 +1,102 @@
+"""Cells that step as a bank give the records that cells alone give, within rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.compute.ahead import pretend_device
+from bench.plan.blocks import Block, Request, make_plan
+from bench.plan.protocol import load_protocol
+from bench.records.schema import Record
+from bench.runner.block import measure_block
+from bench.sae import trainer as trainer_module
+from bench.sae.bank import Bank
+from bench.sae.gradients import Backward
+from bench.sae.trainer import Trainer
+from tests.conftest import TINY
+from tests.made import write_made
+from zoo.registry import load_registry
+
+ARMS = ["raw", "centered", "raw+auxk", "raw+k-anneal"]
+
+
+@pytest.fixture
+def block(tmp_path: Path) -> Block:
+    """Four arms and two seeds of a layer."""
+    write_made(tmp_path, ["made"])
+    settings = [*TINY, "checkpoints=1", "dead_after=128", "aux_k=4"]
+    protocol = load_protocol("quick", settings=settings, arms=ARMS, seeds=[0, 1])
+    registry = load_registry([tmp_path])
+    (block,) = make_plan(Request(registry.select(models=["made"]), protocol, layers=[0]), registry)
+    return block
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of the banks that took a step, one a step."""
+    found: list[int] = []
+    step = Bank.step
+
+    def counted(self: Bank, batches: list[Tensor]) -> list[Tensor]:
+        found.append(len(self.trainers))
+        return step(self, batches)
+
+    monkeypatch.setattr(Bank, "step", counted)
+    return found
+
+
+def banked(block: Block) -> dict[tuple[str, int], Record]:
+    with pretend_device():
+        return by_cell(block)
+
+
+def by_cell(block: Block) -> dict[tuple[str, int], Record]:
+    return {(record.spec.arm, record.spec.seed): record for record in measure_block(block)}
+
+
+def test_a_bank_measures_what_cells_alone_do(block: Block, sizes: list[int]) -> None:
+    alone = by_cell(block)
+    assert not sizes
+    together = banked(block)
+    # Raw and centered, two seeds each, for 12 steps; two with AuxK; those that anneal alone.
+    assert sorted(sizes) == [2] * 12 + [4] * 12
+    for cell, record in alone.items():
+        assert record.result is not None
+        theirs = together[cell].result
+        assert theirs is not None
+        assert record.result.training is not None
+        assert theirs.training is not None
+        assert record.result.training.fvu == pytest.approx(theirs.training.fvu, rel=1e-4)
+        assert record.result.training.first_firing == theirs.training.first_firing
+        assert abs(record.result.death_end.dead_topk - theirs.death_end.dead_topk) <= 1
+
+
+def test_a_cell_that_diverges_leaves_the_bank(
+    block: Block, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "CHECK_EVERY", 4)
+    update = Trainer.update
+
+    def spoilt(self: Trainer, result: Backward) -> Tensor:
+        norm = update(self, result)
+        if self.step_number == 2 and self.arm.name == "centered":
+            self.sae.W_enc.fill_(torch.nan)
+        return norm
+
+    whole = banked(block)
+    sizes.clear()
+    monkeypatch.setattr(Trainer, "update", spoilt)
+    broken = banked(block)
+    # Seen at the fourth step; the two raw ones go on together.
+    assert sorted(sizes) == [2] * (12 + 8) + [4] * 4
+    for (arm, seed), record in whole.items():
+        other = broken[arm, seed]
+        if arm == "centered":
+            assert other.failure is not None
+            assert other.failure.message == "the loss is not finite at step 3"
+        else:
+            assert other.result == record.result
