@@ -41,6 +41,11 @@ def product_precision(precision: Precision, device: torch.device | str) -> Itera
             torch.set_float32_matmul_precision(setting)
 
 
+def current_precision() -> Precision:
+    """What `product_precision` has set."""
+    return _current
+
+
 def product(left: Tensor, right: Tensor) -> Tensor:
     """left @ right of two matrices, or of two stacks of matrices, in their dtype."""
     if _current == "float32" or left.dtype != torch.float32:

@@ -274,7 +274,7 @@ class Training(_Part):
     tokens: Count = Field(description="tokens trained on")
     distinct_tokens: Count | None = Field(default=None, description="of different places")
     epochs: Magnitude | None = Field(default=None, ge=1, description="tokens over distinct tokens")
-    path: Literal["sparse", "dense"] = Field(description="how the step was computed")
+    path: Literal["sparse", "dense", "kernels"] = Field(description="how the step was computed")
     checkpoints: tuple[TrainingCheckpoint, ...] = Field(description="censuses on the way")
     silence: Silence | None = Field(description="absent from older records")
     first_firing_relu: FirstFiring = Field(description="of features born dead by ReLU")

@@ -20,6 +20,7 @@ from bench.activations.cache import CachedStream, cached
 from bench.activations.special_tokens import measure_special_tokens
 from bench.activations.stream import ActivationStream
 from bench.compute.heap import trim_heap
+from bench.compute.kernels import kernels_left_out
 from bench.compute.matmul import fast_matmul
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.death.firings import FiringClock, silence_steps
@@ -248,6 +249,8 @@ def _measure(
     state = writer.load()
     if state is not None:
         restore_conditions(state, stream, clock)
+    for text in kernels_left_out(torch.device(settings.device)) if block.steps else ():
+        note(text)
     cells = _make_cells(block, stream, outcomes, note)
     if cells:
         _add_special_tokens(cells, stream, block.tokens)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 import zoo.errors
 from bench.activations.cache import CachedStream
@@ -59,11 +61,8 @@ def train(
             layers = {cell.spec.layer: cell.layer for cell in running}
             batch = {number: layer.kept(batch[number]) for number, layer in layers.items()}
             losses = stepper.step(running, batch, failed)
-            for cell in running if step in counted else ():
-                if cell.spec.hash not in failed:
-                    with may_drop_out(cell, failed):
-                        loss = float(losses[cell.spec.hash])
-                        cell.count(step, loss, last=step == block.steps)
+            if step in counted:
+                _count(running, losses, failed, step=step, last=step == block.steps)
             progress.advance(len(cells))
             if interruption.asked or (writer.is_due and step < block.steps):
                 for cell in running:
@@ -78,6 +77,21 @@ def train(
     if interruption.asked:
         raise KeyboardInterrupt
     return failed
+
+
+def _count(
+    running: Sequence[Cell],
+    losses: Mapping[str, Tensor],
+    failed: Failures,
+    *,
+    step: int,
+    last: bool,
+) -> None:
+    """A census of each cell that has not failed."""
+    for cell in running:
+        if cell.spec.hash not in failed:
+            with may_drop_out(cell, failed):
+                cell.count(step, float(losses[cell.spec.hash]), last=last)
 
 
 def _state(

@@ -80,7 +80,7 @@ def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:
         tokens=trainer.tokens,
         distinct_tokens=distinct,
         epochs=trainer.tokens / distinct,
-        path=cast(Literal["sparse", "dense"], trainer.path),
+        path=cast(Literal["sparse", "dense", "kernels"], trainer.path),
         checkpoints=tuple(cell.checkpoints),
         silence=silence(cell),
         first_firing_relu=first_firing(cell, relu),

@@ -27,7 +27,7 @@ from bench.compute.matmul import fast_matmul
 from bench.compute.precision import affine, product_precision
 from bench.compute.topk import exact_topk
 from bench.death.firings import FiringClock
-from bench.sae.codes import Codes, DensePairs, SparsePairs
+from bench.sae.codes import Codes, DensePairs, KernelPairs, SparsePairs
 from bench.sae.dead_features.base import DeadLossPass
 from bench.sae.gradients import Backward, Weights, backward, row_slices
 from bench.sae.trainer import Trainer
@@ -122,7 +122,9 @@ class Bank:
             return self._dense(values, indices, centered, passes)
         # Features of all SAEs in one row: those of the i-th begin at i * n.
         indices = indices + torch.arange(0, m * n, n, device=y.device).view(m, 1, 1)
-        pairs = SparsePairs(Codes(values.flatten(0, 1), indices.flatten(0, 1)), m * n)
+        codes = Codes(values.flatten(0, 1), indices.flatten(0, 1))
+        kind = KernelPairs if self.trainers[0].path == "kernels" else SparsePairs
+        pairs = kind(codes, m * n)
         return self._sparse(pairs, centered, passes)
 
     def _pre_activations(self, centered: Tensor) -> Tensor:
@@ -157,11 +159,13 @@ class Bank:
         errors = error.view(m, tokens, width)
         size = tokens * width
         losses = [torch.linalg.vector_norm(e).square() / size for e in errors]
+        path = self.trainers[0].path
+        assert path != "auto"
         aux: list[Any] = [(None, None)] * m
         for i, dead_loss in enumerate(passes):
             if dead_loss is not None:
                 W = self._weights.W_dec[i]
-                aux[i] = dead_loss.gradients(W, errors[i], losses[i], centered[i], "sparse")
+                aux[i] = dead_loss.gradients(W, errors[i], losses[i], centered[i], path)
         error.mul_(2.0 / size)
         all_features = pairs.gradients(W_dec, error, flat, gate=True)
         found = []

@@ -2,7 +2,7 @@
 
 Only pairs with a code carry gradient. The sparse way sorts the pairs by feature once and sums both
 weight gradients over segments; the dense way uses matrix products on the codes as a [tokens, n]
-array. Both compute the same and differ in rounding.
+array. Both compute the same and differ in rounding, as do the kernels of a CUDA device.
 
 On a device nothing here makes the host wait: every shape follows from those of the arguments. Where
 that costs a CPU time, it has a way of its own.
@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from bench.compute.ahead import host_runs_ahead
+from bench.compute.kernels import usable
 from bench.compute.precision import product
 
-StepMethod = Literal["sparse", "dense"]
+StepMethod = Literal["sparse", "dense", "kernels"]
 
 # Elements gathered at once for products of pairs on a device: a gigabyte in float32.
 _GATHERED_ELEMENTS = 2**28
@@ -134,6 +135,34 @@ class SparsePairs:
         return order // self.codes.indices.shape[1]
 
 
+class KernelPairs(SparsePairs):
+    """The same by Triton kernels, those of them that the device has."""
+
+    def decode(self, W_dec: Tensor) -> Tensor:
+        if not usable("decode", W_dec.device):
+            return super().decode(W_dec)
+        from bench.compute.kernels import sparse
+
+        return sparse.decode(*self.codes, W_dec)
+
+    def gradients(
+        self, W_dec: Tensor, error: Tensor, centered: Tensor, gate: bool | Tensor
+    ) -> FeatureGradients:
+        if not usable("gradients", W_dec.device):
+            return super().gradients(W_dec, error, centered, gate)
+        from bench.compute.kernels import sparse
+
+        pairs = _by_feature(self.codes.indices, self.n)
+        values = self.codes.values.view(-1).index_select(0, pairs.order)
+        if isinstance(gate, Tensor):
+            gates = gate.view(-1).index_select(0, pairs.order)
+        else:
+            gates = values > 0 if gate else torch.ones_like(values)
+        sorted_pairs = pairs.offsets, self.tokens(pairs.order), values, gates.to(values.dtype)
+        found = sparse.feature_gradients(*sorted_pairs, W_dec, error, centered)
+        return FeatureGradients(*found)
+
+
 class RaggedPairs(SparsePairs):
     """The same where tokens differ in their number of codes.
 
@@ -217,6 +246,7 @@ class DensePairs:
 PAIRS: dict[str, type[SparsePairs | DensePairs]] = {
     "sparse": SparsePairs,
     "dense": DensePairs,
+    "kernels": KernelPairs,
 }
 
 

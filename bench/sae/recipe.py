@@ -139,10 +139,11 @@ class Recipe(FamilyKeys):
         "multiplied and sum in float32, as a GPU's tensor cores do; weights, statistics and "
         "censuses are float32 or above in any case",
     )
-    path: Literal["sparse", "dense", "auto"] = Field(
+    path: Literal["sparse", "dense", "kernels", "auto"] = Field(
         default="auto",
         description="how the step is computed; auto measures once which is faster, and the record "
-        "says what it was; families without k are always dense",
+        "says what it was; families without k are always dense; kernels: Triton's, of topk on a "
+        "CUDA device",
     )
 
     @field_validator("family")

@@ -10,9 +10,7 @@ bit.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +19,9 @@ from torch.optim.adam import adam
 
 from bench.compute.ahead import host_runs_ahead
 from bench.compute.heap import keep_heap
+from bench.compute.kernels import why_not
 from bench.compute.matmul import fast_matmul
-from bench.compute.precision import Precision, product_precision
+from bench.compute.precision import product_precision
 from bench.death.firings import FiringClock
 from bench.sae import schedule
 from bench.sae.arms import Arm
@@ -32,10 +31,10 @@ from bench.sae.dead_features.base import DeadLoss, DeadLossPass, begin
 from bench.sae.dead_features.ghost import Ghost
 from bench.sae.dead_features.pre_activation import PreActivation
 from bench.sae.dead_features.resample import resample, resampling_steps
-from bench.sae.families.base import Family
 from bench.sae.gradients import Backward
 from bench.sae.model import SAE
 from bench.sae.recipe import Recipe
+from bench.sae.step_path import faster_path, paths_on
 from zoo.errors import TrainingFailed
 
 # Steps between looks at the loss where a look makes the device wait; on a CPU it is every step.
@@ -73,8 +72,8 @@ class Trainer:
         tokens: tokens seen.
         clock: when each feature fired, and what ended a silence. A feature selected with value 0
             has not fired. Without one given, no silence is long enough to end.
-        path: "sparse" or "dense", how gradients are computed. `auto` becomes one of them at the
-            first step, by one measurement per process and size. The two differ in rounding, so
+        path: "sparse", "dense" or "kernels", how gradients are computed. `auto` becomes one of them
+            at the first step, by one measurement per process and size. They differ in rounding, so
             which it was is part of the state and of the record, and a protocol whose numbers must
             come out again to the last bit names one. A family with only one way takes that.
     """
@@ -142,6 +141,7 @@ class Trainer:
             keep_heap(self.sae.W_enc.nbytes)
         with fast_matmul(x.device):
             y = self.sae.transform.apply(x)[0]
+            assert self.path != "auto"
             with product_precision(self.recipe.precision, x.device):
                 result = self.sae.family.step(
                     self.sae.weights,
@@ -162,7 +162,8 @@ class Trainer:
     def begin_step(self, x: Tensor) -> None:
         """Fixes the size of a batch and the path, by the first batch x [batch, d].
 
-        Raises ValueError where the batch is of another size than the first one.
+        Raises ValueError where the batch is of another size than the first one, and TrainingFailed
+        where kernels are asked for and there are none.
         """
         if self.batch is None:
             self.batch = len(x)
@@ -171,6 +172,8 @@ class Trainer:
         if self.path == "auto":
             with fast_matmul(x.device):
                 self.path = self._faster_path()
+        elif self.path == "kernels" and not self.step_number:
+            self._check_kernels()
 
     def took_step(self, loss: Tensor) -> None:
         """Counts a step whose update was made, of this loss. Raises TrainingFailed, as `step`."""
@@ -331,6 +334,12 @@ class Trainer:
             maximize=False,
         )
 
+    def _check_kernels(self) -> None:
+        device = self.sae.b.device
+        if "kernels" not in paths_on(self.sae.family, self.sae.b.dtype, device):
+            reason = why_not("decode", device) or f"the family {self.sae.family.name} has none"
+            raise TrainingFailed(f"there are no kernels to train with: {reason}", "Say path=auto.")
+
     def _faster_path(self) -> StepMethod:
         sae = self.sae
         size = (sae.n, sae.k, sae.width, self.batch or 1)
@@ -344,35 +353,3 @@ def _global_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 def _named(prefix: str, group: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in group.items()}
-
-
-@cache
-def faster_path(
-    n: int,
-    k: int,
-    width: int,
-    batch: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    family: Family,
-    precision: Precision = "float32",
-) -> StepMethod:
-    """The faster of the two ways at this size on this device: best of four steps each."""
-    sae = SAE.init(width, n, k, seed=0, family=family, dtype=dtype, device=device)
-    generator = torch.Generator().manual_seed(0)
-    y = torch.randn(batch, width, generator=generator).to(device=device, dtype=dtype)
-    seconds: dict[StepMethod, list[float]] = {"sparse": [], "dense": []}
-    for _ in range(4):
-        for path, taken in seconds.items():
-            _wait(device)
-            start = time.perf_counter()
-            with product_precision(precision, device):
-                family.step(sae.weights, sae.family_tensors, y, k, path=path)
-            _wait(device)
-            taken.append(time.perf_counter() - start)
-    return "sparse" if min(seconds["sparse"]) <= min(seconds["dense"]) else "dense"
-
-
-def _wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize()

@@ -30,10 +30,12 @@ class Family(ABC):
 
     Attributes:
         name: as in the protocol and in `FAMILIES`.
+        has_kernels: whether a CUDA device can compute its step by the path "kernels" too.
         trained: which of its own tensors the optimizer updates; the others follow the data.
     """
 
     name: ClassVar[str]
+    has_kernels: ClassVar[bool] = False
     trained: ClassVar[tuple[str, ...]] = ()
 
     @property

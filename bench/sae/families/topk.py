@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
+from bench.compute.kernels import usable
+from bench.compute.precision import current_precision
 from bench.compute.topk import exact_topk
 from bench.death.census import Census, census
 from bench.sae.codes import PAIRS, Codes, StepMethod
@@ -25,6 +28,7 @@ class TopK(Family):
     """Without hyper-parameters but k."""
 
     name: ClassVar[str] = "topk"
+    has_kernels: ClassVar[bool] = True
 
     def encode(
         self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int
@@ -44,7 +48,8 @@ class TopK(Family):
     ) -> Backward:
         centered = y - weights.b
         dead_loss = begin(aux)
-        pairs = PAIRS[path](topk_codes(centered, weights, k, also=dead_loss), len(weights.W_enc))
+        codes = topk_codes(centered, weights, k, also=dead_loss, kernels=path == "kernels")
+        pairs = PAIRS[path](codes, len(weights.W_enc))
         return backward(pairs, weights, centered, path, dead_loss)
 
     def census(
@@ -65,16 +70,52 @@ def topk_codes(
     k: int,
     *,
     also: Callable[[Tensor], None] | None = None,
+    kernels: bool = False,
 ) -> Codes:
     """The codes of `centered` = y - b, [tokens, d], by rows that fit the cache.
 
-    `also` is called with the pre-activations [rows, n] of each group of rows, in order.
+    `also` is called with the pre-activations [rows, n] of each group of rows, in order. kernels:
+    use the encoder's, where the device has it.
     """
     parts = []
-    for rows in row_slices(len(centered), len(weights.W_enc), centered.device):
-        pre = pre_activations(centered[rows], weights)
-        values, indices = exact_topk(pre, k)
+    encoder, slices = _encoder, row_slices
+    if kernels and _encoder_pays(weights, k):
+        encoder, slices = _encoder_kernel, _kernel_slices
+    for rows in slices(len(centered), len(weights.W_enc), centered.device):
+        pre, values, indices = encoder(centered[rows], weights, k)
         parts.append(Codes(values.clamp_(min=0), indices))
         if also is not None:
             also(pre)
     return Codes.joined(parts)
+
+
+def _encoder(centered: Tensor, weights: Weights, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Pre-activations of some tokens, the k largest of each, and their features."""
+    pre = pre_activations(centered, weights)
+    return pre, *exact_topk(pre, k)
+
+
+def _encoder_kernel(centered: Tensor, weights: Weights, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by the kernel."""
+    from bench.compute.kernels import encode
+
+    precision = current_precision()
+    pre, maxima = encode.product_and_maxima(centered, weights.W_enc, weights.b_enc, precision)
+    return pre, *encode.select_in_groups(pre, maxima, k)
+
+
+def _kernel_slices(tokens: int, n: int, device: torch.device) -> list[slice]:
+    from bench.compute.kernels import encode
+
+    rows = encode.rows_at_once(n)
+    return [slice(start, start + rows) for start in range(0, tokens, rows)]
+
+
+def _encoder_pays(weights: Weights, k: int) -> bool:
+    """Whether the device has the kernel and it is the faster way."""
+    if not usable("encoder", weights.W_enc.device):
+        return False
+    from bench.compute.kernels import encode
+
+    n, d = weights.W_enc.shape
+    return encode.pays(n, d, k, current_precision(), weights.W_enc.device)

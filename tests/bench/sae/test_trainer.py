@@ -21,7 +21,8 @@ from bench.sae.families.relu import ReLU
 from bench.sae.families.topk import TopK
 from bench.sae.model import SAE
 from bench.sae.recipe import Recipe
-from bench.sae.trainer import Trainer, faster_path
+from bench.sae.step_path import faster_path
+from bench.sae.trainer import Trainer
 from bench.sae.transform import Transform
 from tests.bench.autograd import losses
 from zoo.errors import TrainingFailed

@@ -1,0 +1,137 @@
+"""A Triton kernel for the encoder: the product, and beside it each group of features' largest.
+
+Each of a row's k largest pre-activations lies in one of the k groups with the largest maxima (as in
+`bench.compute.topk`), so the selection reads the maxima, n / 32 a row, and k groups. Rows are taken
+in slices whose pre-activations stay in the device's cache.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from bench.compute.precision import Precision, affine, product_precision
+from bench.compute.timing import fastest
+from bench.compute.topk import exact_topk
+
+GROUP = 32
+_ROWS, _FEATURES, _INNER = 64, 128, 32
+
+# Float32 elements of the pre-activations held at once: 32 MB, within an H100's 50 MB of cache.
+_ELEMENTS = 2**23
+
+
+@triton.jit
+def _product_and_maxima(
+    x,
+    W,
+    bias,
+    pre,
+    maxima,
+    rows,
+    n,
+    d,
+    groups,
+    BF16: tl.constexpr,
+    TF32: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    ROWS: tl.constexpr,
+    FEATURES: tl.constexpr,
+    INNER: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    feature = tl.program_id(1).to(tl.int64) * FEATURES + tl.arange(0, FEATURES)
+    total = tl.zeros([ROWS, FEATURES], dtype=tl.float32)
+    for start in range(0, d, INNER):
+        inner = start + tl.arange(0, INNER)
+        in_x = (row[:, None] < rows) & (inner[None, :] < d)
+        in_W = (feature[None, :] < n) & (inner[:, None] < d)
+        left = tl.load(x + row[:, None] * d + inner[None, :], mask=in_x, other=0.0)
+        right = tl.load(W + feature[None, :] * d + inner[:, None], mask=in_W, other=0.0)
+        if INTERPRETED:
+            # It has no products of bfloat16; in float32 they are the same.
+            left, right = left.to(tl.float32), right.to(tl.float32)
+        if BF16 and not INTERPRETED:
+            total += tl.dot(left, right)
+        elif TF32:
+            total += tl.dot(left, right, input_precision="tf32")
+        else:
+            total += tl.dot(left, right, input_precision="ieee")
+    total += tl.load(bias + feature, mask=feature < n, other=0.0)[None, :]
+    there = (row[:, None] < rows) & (feature[None, :] < n)
+    tl.store(pre + row[:, None] * n + feature[None, :], total, mask=there)
+    total = tl.where(feature[None, :] < n, total, float("-inf"))
+    largest = tl.max(tl.reshape(total, [ROWS, FEATURES // GROUP, GROUP]), axis=2)
+    group = tl.program_id(1) * (FEATURES // GROUP) + tl.arange(0, FEATURES // GROUP)
+    there = (row[:, None] < rows) & (group[None, :] < groups)
+    tl.store(maxima + row[:, None] * groups + group[None, :], largest, mask=there)
+
+
+def product_and_maxima(
+    centered: Tensor, W_enc: Tensor, b_enc: Tensor, precision: Precision
+) -> tuple[Tensor, Tensor]:
+    """Pre-activations [rows, n] and the maxima of their groups [rows, ceil(n / 32)], float32.
+
+    centered: y - b [rows, d]. precision: as in `bench.compute.precision`.
+    """
+    rows, d = centered.shape
+    n = len(W_enc)
+    if precision == "bf16":
+        centered, W_enc = centered.bfloat16(), W_enc.bfloat16()
+    groups = triton.cdiv(n, GROUP)
+    pre = torch.empty(rows, n, dtype=torch.float32, device=centered.device)
+    maxima = torch.empty(rows, groups, dtype=torch.float32, device=centered.device)
+    if rows:
+        grid = (triton.cdiv(rows, _ROWS), triton.cdiv(n, _FEATURES))
+        _product_and_maxima[grid](
+            *(centered.contiguous(), W_enc.contiguous(), b_enc, pre, maxima, rows, n, d, groups),
+            BF16=precision == "bf16",
+            TF32=precision == "tf32",
+            INTERPRETED=bool(triton.knobs.runtime.interpret),
+            ROWS=_ROWS,
+            FEATURES=_FEATURES,
+            INNER=_INNER,
+            GROUP=GROUP,
+        )
+    return pre, maxima
+
+
+def select_in_groups(pre: Tensor, maxima: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row of pre [rows, n] and their columns, [rows, k] each, unordered."""
+    n, groups = pre.shape[1], maxima.shape[1]
+    if groups <= k:
+        values, columns = pre.topk(k, dim=1, sorted=False)
+        return values, columns
+    chosen = maxima.topk(k, dim=1, sorted=False).indices
+    members = torch.arange(GROUP, device=pre.device)
+    columns = (chosen.unsqueeze(2) * GROUP + members).flatten(1)
+    # The last group may be cut short.
+    found = pre.gather(1, columns.clamp(max=n - 1)).masked_fill_(columns >= n, -torch.inf)
+    values, places = found.topk(k, dim=1, sorted=False)
+    return values, columns.gather(1, places)
+
+
+@cache
+def pays(n: int, d: int, k: int, precision: Precision, device: torch.device) -> bool:
+    """Whether it is faster at this size than torch's product and selection: tried once."""
+    x, W = torch.randn(rows_at_once(n), d, device=device), torch.randn(n, d, device=device)
+    bias = torch.zeros(n, device=device)
+
+    def plain() -> object:
+        with product_precision(precision, device):
+            return exact_topk(affine(bias, x, W.T), k)
+
+    def ours() -> object:
+        return select_in_groups(*product_and_maxima(x, W, bias, precision), k)
+
+    return fastest({False: plain, True: ours}, device)
+
+
+def rows_at_once(n: int) -> int:
+    """Rows of n pre-activations to take at once."""
+    return max(_ROWS, _ELEMENTS // n // _ROWS * _ROWS)

@@ -1,0 +1,87 @@
+"""Small random problems on which each kernel is compared with float64 before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from bench.compute.kernels import Kernel, encode, sparse
+
+# Relative to the largest element: float32 sums of some hundred terms in any order.
+_TOLERANCE = 1e-4
+
+# No multiple of any tile; features without a pair, and with more pairs than a piece has.
+_TOKENS, _N, _D, _K = 333, 517, 83, 5
+
+
+def _disagreement(found: Sequence[Tensor], exact: Sequence[Tensor]) -> str | None:
+    for ours, theirs in zip(found, exact, strict=True):
+        error = (ours.double() - theirs).abs().max() / theirs.abs().max()
+        if not float(error) <= _TOLERANCE:
+            return f"it is off by {float(error):.1e} on a small problem"
+    return None
+
+
+def _problem(device: torch.device) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    chances = torch.ones(_N)
+    chances[0], chances[1:9] = 1e4, 0.0
+    indices = torch.multinomial(chances.expand(_TOKENS, _N), _K, generator=generator).to(device)
+    values = normal(_TOKENS, _K).clamp(min=0)
+    rows = {"error": normal(_TOKENS, _D), "centered": normal(_TOKENS, _D)}
+    return {"indices": indices, "values": values, "W": normal(_N, _D), "b": normal(_N)} | rows
+
+
+def _array(p: Mapping[str, Tensor], values: Tensor) -> Tensor:
+    return values.new_zeros(_TOKENS, _N).scatter_(1, p["indices"], values).double()
+
+
+def _decode(device: torch.device) -> str | None:
+    p = _problem(device)
+    found = sparse.decode(p["values"], p["indices"], p["W"])
+    return _disagreement([found], [_array(p, p["values"]) @ p["W"].double()])
+
+
+def _gradients(device: torch.device) -> str | None:
+    p = _problem(device)
+    W, error, centered = (p[name].double() for name in ("W", "error", "centered"))
+    codes = _array(p, p["values"])
+    slopes = (error @ W.T) * (codes > 0)
+    by_decoder = codes.T @ error
+    exact = (
+        slopes.T @ centered,
+        slopes.sum(0),
+        by_decoder,
+        (by_decoder * W).sum(1),
+        codes.sum(0),
+    )
+    features, order = p["indices"].view(-1).sort(stable=True)
+    offsets = torch.searchsorted(features, torch.arange(_N + 1, device=device))
+    values = p["values"].view(-1)[order]
+    pairs = (offsets, order // _K, values, (values > 0).float())
+    found = sparse.feature_gradients(*pairs, p["W"], p["error"], p["centered"])
+    return _disagreement(found, exact)
+
+
+def _encoder(device: torch.device) -> str | None:
+    p = _problem(device)
+    exact = p["centered"].double() @ p["W"].double().T + p["b"].double()
+    pre, maxima = encode.product_and_maxima(p["centered"], p["W"], p["b"], "float32")
+    values, columns = encode.select_in_groups(pre, maxima, _K)
+    if not torch.equal(values, pre.gather(1, columns)):
+        return "it selects other columns than it says"
+    largest = exact.topk(_K, dim=1).values
+    return _disagreement([pre, values.sort(dim=1, descending=True).values], [exact, largest])
+
+
+PROOFS: dict[Kernel, Callable[[torch.device], str | None]] = {
+    "decode": _decode,
+    "gradients": _gradients,
+    "encoder": _encoder,
+}
