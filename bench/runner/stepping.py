@@ -69,7 +69,8 @@ class Stepper:
             # A CPU steps them one by one as fast.
             banked = host_runs_ahead(cell.trainer.sae.b)
             groups[shape_key(cell.trainer) if banked else None].append(cell)
-        together = {key: cells for key, cells in groups.items() if key and len(cells) > 1}
+        # One is a bank too: its steps are captured.
+        together = {key: cells for key, cells in groups.items() if key is not None}
         self._banks = [
             (cells, Bank([cell.trainer for cell in cells])) for cells in together.values()
         ]

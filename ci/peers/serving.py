@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -35,7 +36,12 @@ class Job:
     def batches(self) -> Tensor:
         """The same activations for every contestant, [BATCHES, batch, d]."""
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(BATCHES, self.batch, self.d, generator=generator)
+        return torch.randn(BATCHES, self.batch, self.d, generator=generator).to(self.device)
+
+    @property
+    def device(self) -> str:
+        """Where to train: the CPU, unless `PEERS_DEVICE` says otherwise."""
+        return os.environ.get("PEERS_DEVICE", "cpu")
 
 
 class Endless:
@@ -74,6 +80,15 @@ def with_matmul(setting: str, run: Timed) -> Timed:
     return timed
 
 
+def waited(run: Timed, steps: int) -> float:
+    """The seconds of `run`, and those until a device has done what it was given."""
+    seconds = run(steps)
+    start = time.perf_counter()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return seconds + time.perf_counter() - start
+
+
 def serve(build: Callable[[Job], dict[str, Timed]]) -> None:
     """Reads the job from the arguments, answers until stdin ends. A variant that fails says why."""
     parser = argparse.ArgumentParser()
@@ -89,7 +104,7 @@ def serve(build: Callable[[Job], dict[str, Timed]]) -> None:
     for line in sys.stdin:
         name, _, steps = line.strip().rpartition(" ")
         try:
-            answer: dict[str, object] = {"seconds": variants[name](int(steps)) / int(steps)}
+            answer: dict[str, object] = {"seconds": waited(variants[name], int(steps)) / int(steps)}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"[:300]}
         print(json.dumps(answer), file=answers, flush=True)

@@ -22,7 +22,7 @@ def runner(job: Job) -> Timed:
         layer=0,
         lm_name="made",
         seed=0,
-        device="cpu",
+        device=job.device,
     )
     batches = Endless(job)
     # Step 0 finds a geometric median.

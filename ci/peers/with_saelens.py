@@ -23,7 +23,7 @@ def runner(job: Job, *, autocast: bool = False, **options: bool) -> Timed:
             d_sae=job.n,
             k=job.k,
             decoder_init_norm=1.0,
-            device="cpu",
+            device=job.device,
             dtype="float32",
             **options,
         )
@@ -33,7 +33,7 @@ def runner(job: Job, *, autocast: bool = False, **options: bool) -> Timed:
         train_batch_size_samples=job.batch,
         lr=1e-4,
         lr_end=1e-5,
-        device="cpu",
+        device=job.device,
         autocast=autocast,
         dead_feature_window=1000,
     )

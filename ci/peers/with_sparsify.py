@@ -35,7 +35,7 @@ class Stub(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList([self.Layer(rows)])
         self.config = SimpleNamespace(num_hidden_layers=1)
-        self.device = torch.device("cpu")
+        self.device = rows.device
         self.dummy_inputs = {"input_ids": torch.zeros(1, SEQUENCE, dtype=torch.long)}
         self.matmul: str | None = None
         self.started: list[float] = []

@@ -50,6 +50,26 @@ def test_report():
     assert "figures" not in results["stages"]
 
 
+def test_device(tmp_path: Path):
+    """On a CPU, at sizes that say nothing: it must not rot where nobody has a device."""
+    short = ("--tiny", "--device", "cpu", "--seconds", "0.05", "--output", str(tmp_path))
+    results = run_once("bench_device.py", *short)
+    for step in results["steps"]:
+        assert set(step["ms"]) == {"sparse", "dense"}
+        assert step["limit_ms"] > 0
+    assert results["steps"][0]["separate_ms"] > 0
+    case = results["steps"][0]["case"]
+    moved = 28 * (2 * case["n"] * case["d"] + case["n"] + case["d"])
+    moved += 12 * case["batch"] * case["k"] * case["d"]
+    flops = 2 * case["batch"] * case["d"] * case["n"]
+    seconds = flops / results["flops"] + moved / results["bytes_per_second"]
+    assert results["steps"][0]["limit_ms"] == pytest.approx(1e3 * case["bank"] * seconds)
+    assert set(results["census"]["seconds"]) == {"product", "census", "with counts"}
+    assert 0 < results["block"]["share"] < 1
+    assert "saelens is not installed here; --peers DIR makes environments" in results["notes"]
+    assert "| block, 2 layers x 2 arms |" in (tmp_path / "device.md").read_text(encoding="utf-8")
+
+
 def test_extraction():
     sizes = {"width": 64, "depth": 2, "context": 32, "batch": 2, "batches": 2}
     options = [part for name, size in sizes.items() for part in (f"--{name}", str(size))]
