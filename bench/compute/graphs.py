@@ -34,6 +34,11 @@ class StepGraph:
         self._ran: dict[Hashable, int] = {}
         self._captured: dict[Hashable, _Captured] = {}
 
+    @property
+    def captured(self) -> bool:
+        """Whether a kind of step is captured."""
+        return bool(self._captured)
+
     def run(self, kind: Hashable, step: _Step, inputs: list[Tensor]) -> list[Tensor]:
         """step(inputs), the outputs the caller's to keep.
 

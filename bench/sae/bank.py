@@ -70,6 +70,11 @@ class Bank:
         """Why steps are not captured, where they could not be."""
         return self._graph.note
 
+    @property
+    def captured(self) -> bool:
+        """Whether steps run as a captured graph by now."""
+        return self._graph.captured
+
     @torch.no_grad()
     def step(self, batches: Sequence[Tensor]) -> list[Tensor]:
         """One step of each on its raw activations [batch, d]; the losses, one [] each.
@@ -85,13 +90,13 @@ class Bank:
         kind = (first.path, first.helps_dead)
         self._step.fill_(first.step_number)
         with fast_matmul(batches[0].device):
-            losses = self._graph.run(kind, self._losses, list(batches))
-        return losses
+            (losses,) = self._graph.run(kind, self._losses, list(batches))
+        return list(losses.unbind())
 
     # ---------------------------------------------------------------------------------- private
 
     def _losses(self, batches: list[Tensor]) -> list[Tensor]:
-        """All of a step that is done on the device."""
+        """All of a step that is done on the device; the losses as one [m]."""
         first = self.trainers[0]
         y = torch.stack(
             [t.sae.transform.apply(x)[0] for t, x in zip(self.trainers, batches, strict=True)]
@@ -101,7 +106,7 @@ class Bank:
         for trainer, result in zip(self.trainers, results, strict=True):
             trainer.update(result)
         self._clock.tick(torch.stack([r.activity > 0 for r in results]), self._step)
-        return [result.loss for result in results]
+        return [torch.stack([result.loss for result in results])]
 
     def _results(self, y: Tensor) -> list[Backward]:
         """Loss and gradients of each on its tokens, y [m, batch, d]."""

@@ -1,0 +1,190 @@
+"""What only a CUDA device can show: `pytest -m gpu`. Skipped where there is none.
+
+The kernels' own tests, `tests/bench/compute/test_kernels.py`, run there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.compute.kernels import kernels_left_out
+from bench.compute.out_of_memory import is_out_of_memory, release_memory
+from bench.compute.precision import Precision, product, product_precision, rounded
+from bench.sae.arms import parse_arm
+from bench.sae.bank import Bank
+from bench.sae.families import FAMILIES, make_family
+from bench.sae.model import SAE
+from bench.sae.recipe import Recipe
+from bench.sae.step_path import paths_on
+from bench.sae.trainer import Trainer
+from tests.bench.runs import records_of
+from tests.conftest import TINY
+from tests.made import write_made
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+CUDA = torch.device("cuda")
+WIDTH, N, K, BATCH = 64, 512, 8, 256
+PATHS = ["sparse", "dense", "kernels"]
+
+
+def trainer(
+    device: torch.device | str, path: str, *, family: str = "topk", arm: str = "raw", seed: int = 0
+) -> Trainer:
+    keys = {"n": N, "k": K, "steps": 100, "aux_k": 16, "dead_after": 2 * BATCH, "lr": 1e-3}
+    recipe = Recipe(**keys, family=family, path=path)  # type: ignore[arg-type]
+    own = make_family(family, recipe.family_settings(), steps=100)
+    sae = SAE.init(WIDTH, N, K, seed=seed, family=own, device=device)
+    return Trainer(sae, recipe, arm=parse_arm(arm))
+
+
+def batch(step: int) -> Tensor:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(BATCH, WIDTH, generator=generator) + 1
+
+
+def stepped(bank: Bank, step: int) -> None:
+    x = batch(step).to(CUDA)
+    for member, loss in zip(bank.trainers, bank.step([x] * len(bank.trainers)), strict=True):
+        member.took_step(loss)
+
+
+def same(ours: Trainer, theirs: Trainer) -> bool:
+    expected = theirs.state_dict()["tensors"]
+    found = ours.state_dict()["tensors"]
+    return all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Has the driver's own check raise where the host waits."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_every_kernel_is_used() -> None:
+    assert kernels_left_out(CUDA) == []
+    assert paths_on(make_family("topk"), torch.float32, CUDA) == PATHS
+
+
+@pytest.mark.parametrize(
+    ("precision", "least", "most"), [("tf32", 1e-5, 1e-3), ("bf16", 1e-4, 8e-3)]
+)
+def test_products_round_their_factors_alone(
+    precision: Precision, least: float, most: float
+) -> None:
+    left, right = (torch.randn(300, 300, device=CUDA) for _ in range(2))
+    with product_precision(precision, CUDA):
+        found = product(left, right).double()
+    plain = left.double() @ right.double()
+    factors = (rounded(x, precision).double() for x in (left, right))
+    exact = next(factors) @ next(factors)
+    assert least < (found - plain).norm() / plain.norm() < most
+    # Some cards' tensor cores truncate instead of rounding to the nearest.
+    assert (found - exact).norm() < 2 * (plain - exact).norm()
+
+
+@pytest.mark.parametrize("arm", ["raw", "raw+auxk", "raw+ghost", "raw+pre-act"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_device_trains_as_a_cpu_does_without_waiting(family: str, arm: str) -> None:
+    for path in PATHS if family == "topk" else ["sparse", "dense"]:
+        if FAMILIES[family].dense and path == "sparse":
+            continue
+        here = trainer("cpu", "sparse" if path == "kernels" else path, family=family, arm=arm)
+        there = trainer(CUDA, path, family=family, arm=arm)
+        for step in range(8):
+            here.step(batch(step))
+            x = batch(step).to(CUDA)
+            if step < 4:  # what is allocated and tuned for the first time may wait
+                there.step(x)
+            else:
+                with no_waiting():
+                    there.step(x)
+        for name, tensor in here.state_dict()["tensors"].items():
+            if tensor.is_floating_point():
+                moved = there.state_dict()["tensors"][name].cpu()
+                assert torch.allclose(moved, tensor, atol=1e-4), (path, name)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("arm", ["raw", "raw+auxk"])
+def test_a_bank_is_captured_and_equals_separate_trainers(path: str, arm: str) -> None:
+    bank = Bank([trainer(CUDA, path, arm=arm, seed=seed) for seed in range(4)])
+    again = Bank([trainer(CUDA, path, arm=arm, seed=seed) for seed in range(4)])
+    alone = [trainer(CUDA, path, arm=arm, seed=seed) for seed in range(4)]
+    for step in range(12):
+        stepped(bank, step)
+        stepped(again, step)
+        for member in alone:
+            member.step(batch(step).to(CUDA))
+    assert bank.note is None
+    assert bank.captured
+    for ours, twin, theirs in zip(bank.trainers, again.trainers, alone, strict=True):
+        assert same(ours, twin), "two runs differ"
+        for mine, other in zip(ours.sae.weights, theirs.sae.weights, strict=True):
+            assert torch.allclose(mine, other, atol=1e-4)
+        assert torch.equal(ours.clock.last_fired >= 0, theirs.clock.last_fired >= 0)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_resumed_bank_goes_on_to_the_same_bits(path: str) -> None:
+    whole = Bank([trainer(CUDA, path, seed=seed) for seed in range(2)])
+    for step in range(5):
+        stepped(whole, step)
+    saved = [member.state_dict() for member in whole.trainers]
+    for step in range(5, 12):
+        stepped(whole, step)
+    members = [trainer(CUDA, path, seed=seed) for seed in range(2)]
+    for member, state in zip(members, saved, strict=True):
+        member.load_state_dict(state)
+    resumed = Bank(members)
+    for step in range(5, 12):
+        stepped(resumed, step)
+    for ours, theirs in zip(resumed.trainers, whole.trainers, strict=True):
+        assert same(ours, theirs)
+
+
+def test_a_census_names_the_same_features_as_a_cpus() -> None:
+    sae = SAE.init(WIDTH, N, K, seed=0)
+    x = torch.cat([batch(step) + 2 for step in range(20)])
+    here, there = sae.census(x, counts=True), sae.to(CUDA).census(x.to(CUDA), counts=True)
+    assert 0 < here.dead < N
+    assert torch.equal(here.never_positive, there.never_positive)
+    assert torch.equal(here.never_selected, there.never_selected)
+    assert here.counts is not None
+    assert there.counts is not None
+    assert torch.equal(here.counts, there.counts)
+
+
+def test_a_device_out_of_memory_is_known_and_goes_on() -> None:
+    free, _ = torch.cuda.mem_get_info()
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        torch.empty(2 * free, dtype=torch.uint8, device=CUDA)
+    assert is_out_of_memory(raised.value)
+    release_memory()
+    trainer(CUDA, "sparse").step(batch(0).to(CUDA))
+
+
+def test_two_processes_on_one_card_measure_what_one_does(bench, tmp_path: Path) -> None:
+    write_made(tmp_path / "cards", ["made0", "made1"])
+    options = ["--cards", str(tmp_path / "cards"), "--model", "made*", "--device", "cuda"]
+    options += [part for setting in TINY for part in ("--set", setting)]
+    for workers in ("1", "2"):
+        assert bench("run", *options, "--workers", workers, "--output", workers)[0] == 0
+    one, two = records_of(tmp_path / "1"), records_of(tmp_path / "2")
+    assert one.keys() == two.keys()
+    for cell, record in one.items():
+        assert record.result == two[cell].result
