@@ -199,7 +199,7 @@ def measure_step(bench: Bench, case: Case, *, first: bool) -> None:
         del bank
     least = 1e3 * limit(bench, case)
     best = min(ms, key=lambda path: ms[path])
-    found = {"case": asdict(case), "limit_ms": least, "ms": ms, "best": best}
+    found: dict[str, Any] = {"case": asdict(case), "limit_ms": least, "ms": ms, "best": best}
     bench.found.setdefault("steps", []).append(found)
     figure = f"{ms[best]:.2f} ms ({best}), limit {least:.2f} ms, ratio {ms[best] / least:.2f}"
     bench.row(f"step, {case.name}", figure, "under 2.0")

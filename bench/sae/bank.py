@@ -1,15 +1,15 @@
-"""A bank: SAEs of one shape that take their steps as one, on a device.
+"""A bank: SAEs of one shape that take their steps as one.
 
 Arms, seeds and layers of a block that have one shape and one recipe are a stack [m, ...]. A step
 of all of them is one product, one selection, one decode and one pass over the (token, feature)
 pairs of all, as of one dictionary of m * n features of which each token sees the n of its own SAE.
-The rest is done for each by its trainer's own code, and all of it is one captured CUDA graph, so
-that the host starts a step by one call. Members share nothing but the time of a step: one that
-diverges does not show in the others' numbers, and the rest makes a bank of its own.
+The rest is done for each by its trainer's own code. On a CUDA device all of it is one captured
+graph, so that the host starts a step by one call. Members share nothing but the time of a step:
+one that diverges does not show in the others' numbers, and the rest makes a bank of its own.
 
-On a CPU batched products may have other bits and save nothing (`ci/bench_device.py` times both), so
-there SAEs step by themselves, unless a test asks: then products and selections are looped, and the
-bank equals separate trainers bit for bit.
+On a CPU batched products and selections may have other bits and save nothing, so those are looped,
+and a bank equals separate trainers bit for bit. What is left to save is the start of each
+operation: much where SAEs are small, nothing where they are large (`bench.runner.stepping`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cells that step as a bank give the records that cells alone give, within rounding."""
+"""Cells that step as a bank give the records that cells alone give."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bench.compute.ahead import pretend_device
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.schema import Record
+from bench.runner import stepping
 from bench.runner.block import measure_block
 from bench.sae import trainer as trainer_module
 from bench.sae.bank import Bank
@@ -58,11 +59,28 @@ def by_cell(block: Block) -> dict[tuple[str, int], Record]:
     return {(record.spec.arm, record.spec.seed): record for record in measure_block(block)}
 
 
-def test_a_bank_measures_what_cells_alone_do(block: Block, sizes: list[int]) -> None:
-    alone = by_cell(block)
-    assert not sizes
-    together = banked(block)
+def test_on_a_cpu_a_bank_changes_no_bit(
+    block: Block, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = by_cell(block)
     # Raw and centered, two seeds each, for 12 steps; two with AuxK; those that anneal alone.
+    assert sorted(sizes) == [2] * 12 + [4] * 12
+    monkeypatch.setattr(stepping, "_FAST_SORT", 128)
+    by_two = by_cell(block)
+    assert sizes[24:] == [2] * 36
+    monkeypatch.setattr(stepping, "_SMALL", 0)
+    alone = by_cell(block)
+    assert len(sizes) == 60
+    for cell, record in alone.items():
+        assert record.comparable() == together[cell].comparable() == by_two[cell].comparable()
+
+
+def test_the_ways_of_a_device_measure_the_same_within_rounding(
+    block: Block, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = banked(block)
+    monkeypatch.setattr(stepping, "_SMALL", 0)
+    alone = by_cell(block)
     assert sorted(sizes) == [2] * 12 + [4] * 12
     for cell, record in alone.items():
         assert record.result is not None
