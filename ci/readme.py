@@ -1,4 +1,4 @@
-"""Puts the picture and the table of `results/` into the README, between its markers.
+"""Puts what `results/` says, and its pictures, into the README, between its markers.
 
 python ci/readme.py            write
 python ci/readme.py --check    fail if the README is not what the records give
@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from bench.records.store import RecordStore
-from leaderboard import summary
 from leaderboard.cures import compared
 from leaderboard.findings import sentences
 from leaderboard.groups import by_setting, group_records
@@ -24,7 +23,7 @@ PICTURE = "*-why.svg"
 
 
 def block(results: Path) -> str:
-    """The part of the README that the records decide: what they say, pictures, a table per setting.
+    """The part of the README that the records decide: what they say, and pictures.
 
     Raises:
         SystemExit: there are no records, or their picture was not drawn.
@@ -45,7 +44,6 @@ def block(results: Path) -> str:
         for part in (
             told,
             shown,
-            f"```\n{summary(records, told=False)}\n```",
             "[All boards](results/leaderboards/README.md), made by "
             "`bench report --output results`.",
             cures_block(results / "cures"),

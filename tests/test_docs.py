@@ -34,9 +34,16 @@ PAPER_TABLE = (
 Bench = Callable[..., tuple[int, str, str]]
 
 
-def shell_lines() -> list[str]:
-    """The lines of the README's shell blocks, without comments."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+# The README, and the pages that it leads to.
+PAGES = {"README.md": README} | {
+    f"docs/{path.name}": path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "docs").glob("*.md"))
+}
+
+
+def shell_lines(text: str = README) -> list[str]:
+    """The lines of a page's shell blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]
 
@@ -53,14 +60,15 @@ def examples(name: str) -> list[str]:
     return re.findall(rf"^ +(bench {name}\b.*)$", help_of(name), re.MULTILINE)
 
 
-_README_COMMANDS = [
+_PAGE_COMMANDS = [
     part.strip()
-    for line in shell_lines()
+    for text in PAGES.values()
+    for line in shell_lines(text)
     for part in line.split("&&")
     if part.split()[0] == "bench"
 ]
 _HELP_COMMANDS = [line for name in COMMAND_NAMES for line in examples(name)]
-COMMANDS = [shlex.split(line)[1:] for line in dict.fromkeys(_README_COMMANDS + _HELP_COMMANDS)]
+COMMANDS = [shlex.split(line)[1:] for line in dict.fromkeys(_PAGE_COMMANDS + _HELP_COMMANDS)]
 
 
 def test_the_readme_begins_with_its_two_commands_and_ci_runs_both() -> None:
@@ -84,11 +92,12 @@ def prepare(name: str, options: list[str]) -> None:
         np.save("activations.npy", np.random.default_rng(0).standard_normal((4096, 16)) + 3)
     if name == "convert" or "--sae" in options:
         SAE.init(16, 64, 4, seed=0).save(Path("sae"))
-    if name == "card":
+    if name == "card" or "hf-causal:my-model" in options:
         shutil.copytree(ROOT / "zoo" / "checkpoints" / "tiny-gpt2", "my-model")
-    if name == "manifest":
+    if name == "manifest" or "dump:acts" in options:
         Path("acts").mkdir()
-        np.save("acts/layer0.npy", np.ones((50, 8), np.float32))
+        made = np.random.default_rng(0).standard_normal((8000, 16))
+        np.save("acts/layer0.npy", made.astype(np.float32))
     if name in ("status", "report", "validate", "compare", "export", "compare-paper"):
         models = {"tiny-gpt2": "language"}
         write_records(Path("runs"), make_grid(models=models, layers=[0], arms=["raw", "centered"]))
@@ -103,6 +112,8 @@ def test_every_bench_command_of_the_docs_runs(
     """With a protocol of a second; the offline suite may lack its packages, and must say so."""
     name, *options = command
     prepare(name, options)
+    if "dump:acts" in options:
+        assert bench("manifest", "acts", "--domain", "protein")[0] == 0
     takes_cells = name in ("run", "plan")
     settings = [*tiny, "--set", "path=sparse"] if takes_cells else []
     # What the command itself sets comes last, and wins; but not at the cost of minutes.
@@ -120,7 +131,8 @@ def test_the_options_that_the_docs_name_exist() -> None:
     params = [param for command in commands if command for param in command.params]
     known = {option for param in params for option in param.opts}
     # Within code only, and not pip's own options.
-    named = set(re.findall(r"(?<=[`\s])--[a-z][a-z-]*", README.replace("--index-url", "")))
+    text = "\n".join(PAGES.values()).replace("--index-url", "")
+    named = set(re.findall(r"(?<=[`\s])--[a-z][a-z-]*", text)) - {"--help"}
     assert named
     assert named <= known
 
@@ -128,7 +140,7 @@ def test_the_options_that_the_docs_name_exist() -> None:
 @pytest.mark.skipif(
     not (ROOT / "results" / "records").is_dir(), reason="no committed results in this checkout"
 )
-def test_the_readmes_table_and_picture_come_from_the_committed_records() -> None:
+def test_the_readmes_findings_and_pictures_come_from_the_committed_records() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "ci" / "readme.py", "--check"], capture_output=True, text=True
     )
@@ -136,7 +148,16 @@ def test_the_readmes_table_and_picture_come_from_the_committed_records() -> None
 
 
 def test_relative_links_of_the_docs_lead_somewhere() -> None:
-    for page in ("README.md", "CONTRIBUTING.md"):
+    for page in (*PAGES, "CONTRIBUTING.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-            assert (ROOT / target).exists(), f"{page} links to {target}"
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text):
+            there = (ROOT / page).parent / target
+            assert there.exists(), f"{page} links to {target}"
+
+
+def test_the_readme_is_a_screen_and_a_half_and_leads_to_every_page() -> None:
+    before, _, rest = README.partition("<!-- results:begin -->")
+    after = rest.partition("<!-- results:end -->")[2]
+    assert len((before + after).splitlines()) < 75
+    for page in PAGES:
+        assert page == "README.md" or f"({page})" in README
