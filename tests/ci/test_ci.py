@@ -96,13 +96,22 @@ def test_only_the_jobs_that_commit_and_publish_may_write(path: Path) -> None:
     assert document["permissions"] == {"contents": "read"}
     jobs = document["jobs"].items()
     writing = [name for name, job in jobs if "write" in job.get("permissions", {}).values()]
-    allowed = {"publish": ["propose"], "release": ["publish"]}
+    allowed = {"publish": ["propose"], "release": ["publish"], "pages": ["deploy"]}
     assert writing == allowed.get(path.stem, [])
     for name in writing:
         for step in document["jobs"][name]["steps"]:
             run = step.get("run", "bash ci/propose.sh")
             assert run.startswith("bash ci/propose.sh"), f"{run}: {name} only commits"
             assert "setup" not in step.get("uses", ""), f"{name} installs nothing"
+
+
+def test_the_published_site_leads_to_the_page(tmp_path: Path) -> None:
+    if not (ROOT / "results" / "leaderboards").is_dir():
+        pytest.skip("no committed results in this checkout")
+    subprocess.run(["bash", ROOT / "ci" / "site.sh", tmp_path / "site"], check=True)
+    first = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    (target,) = set(re.findall(r"(?:url|href)=\"?([^\">]+)", first))
+    assert (tmp_path / "site" / target).is_file()
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
