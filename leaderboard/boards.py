@@ -22,6 +22,7 @@ from leaderboard.markdown.domain import domain
 from leaderboard.markdown.model import model
 from leaderboard.markdown.overview import overview
 from leaderboard.page_names import CURES, domain_page, model_page
+from leaderboard.web.feed import FEED, feed
 from leaderboard.web.page import page_files
 from zoo.errors import UsageError
 from zoo.files import remove, write_atomically
@@ -134,7 +135,7 @@ def _pages(groups: Sequence[Group], shown: Sequence[Picture]) -> dict[str, str]:
         pages[domain_page(name)] = domain(name, members)
     for name, members in _by(groups, "model").items():
         pages[f"models/{model_page(name)}"] = model(name, members, shown)
-    return pages | page_files(groups)
+    return pages | page_files(groups) | {FEED: feed(groups)}
 
 
 def _names(groups: Sequence[Group]) -> list[str]:

@@ -63,6 +63,7 @@ def test_pages_are_written_with_the_overview_first(output: Path) -> None:
         "vision.md",
         *(f"models/tiny-{letter}.md" for letter in "abcd"),
         *(f"page/{name}" for name in ("charts.js", "index.html", "page.css", "page.js", "data.js")),
+        "feed.xml",
     ]
     assert all(path.is_file() for path in paths)
 
@@ -83,7 +84,8 @@ def test_writing_again_touches_nothing(output: Path) -> None:
 
 
 def test_no_records_give_an_overview_that_says_so(tmp_path: Path) -> None:
-    path, *page = write_boards(tmp_path)
+    path, *page, feed = write_boards(tmp_path)
+    assert feed.name == "feed.xml"
     assert {each.parent.name for each in page} == {"page"}
     assert "There are no records yet" in path.read_text(encoding="utf-8")
     assert check_boards(tmp_path) == []
@@ -189,6 +191,7 @@ def test_check_notices_a_new_record(output: Path) -> None:
     write_records(output, [make_record(model="tiny-e", domain="protein")])
     assert check_boards(output) == [
         "leaderboards/README.md differs from what the records give",
+        "leaderboards/feed.xml differs from what the records give",
         "leaderboards/models/tiny-e.md is missing",
         "leaderboards/page/data.js differs from what the records give",
         "leaderboards/protein.md is missing",
