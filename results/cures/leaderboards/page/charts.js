@@ -241,7 +241,7 @@ function labelSpot(x, y, text, taken, width, top, bottom) {
 // The features born dead as a bar in three parts.
 function whyBar(dead, parts) {
   if (typeof dead !== "number") return "\u2014";
-  const names = ["mean", "spectrum", "rest"];
+  const names = ["mean", "spectrum", "neither"];
   const known = parts.every((part) => typeof part === "number");
   const text = `${percent(dead)} % born dead` + (known
     ? `: ${names.map((name, i) => `${percent(parts[i])} points ${name}`).join(", ")}` : "");
@@ -251,7 +251,7 @@ function whyBar(dead, parts) {
   let left = 0;
   (known ? parts : [dead]).forEach((part, i) => {
     const wide = 100 * Math.max(0, part);
-    bar.append(drawn("rect", { class: known ? names[i] : "rest", x: left, y: 0, width: wide, height: 10 }));
+    bar.append(drawn("rect", { class: known ? names[i] : "neither", x: left, y: 0, width: wide, height: 10 }));
     left += wide;
   });
   return bar;
