@@ -114,16 +114,16 @@ def test_memory_that_runs_out_in_training_goes_on_from_the_checkpoint(
     block: Block, monkeypatch: pytest.MonkeyPatch, error: Exception, tmp_path: Path
 ) -> None:
     expected, _ = measured(block)
-    step = Trainer.step
+    begin = Trainer.begin_step
     calls: list[Tensor] = []
 
-    def exhausted(self: Trainer, x: Tensor) -> Any:
+    def exhausted(self: Trainer, x: Tensor) -> None:
         calls.append(x)
         if len(calls) == 6 * 7 + 1:
             raise error
-        return step(self, x)
+        begin(self, x)
 
-    monkeypatch.setattr(Trainer, "step", exhausted)
+    monkeypatch.setattr(Trainer, "begin_step", exhausted)
     listener = Listener()
     settings = Settings(states=tmp_path / "state", save_every=0)
     records = list(measure.measure_block(block, settings, listener))
@@ -157,14 +157,14 @@ def test_a_single_cell_that_does_not_fit_fails_and_says_why(
 def test_the_batch_of_an_sae_is_what_the_protocol_says(
     block: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Trainer.step
+    begin = Trainer.begin_step
     sizes = set()
 
-    def watched(self: Trainer, x: Tensor) -> Any:
+    def watched(self: Trainer, x: Tensor) -> None:
         sizes.add(len(x))
-        return step(self, x)
+        begin(self, x)
 
-    monkeypatch.setattr(Trainer, "step", watched)
+    monkeypatch.setattr(Trainer, "begin_step", watched)
     limit_trainers(monkeypatch, 1, CUDA)
     measured(block)
     assert sizes == {block.protocol.batch}

@@ -20,6 +20,7 @@ from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.store import RecordStore
 from bench.runner.block import failed_records, measure_block
+from bench.runner.cell import Cell
 from bench.runner.checkpoints import resume_blocks, saved_states
 from bench.runner.run import run, todo
 from bench.runner.settings import Settings
@@ -210,17 +211,18 @@ def test_a_loss_that_is_looked_at_late_fails_only_its_cell(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved_at_every_step: bool
 ) -> None:
     """As on an accelerator, where a look makes the device wait."""
-    init, step = Trainer.__init__, Trainer.step
+    init, begin = Trainer.__init__, Cell.begin_step
 
     def late(self: Trainer, *given: Any, **named: Any) -> None:
         init(self, *given, **named)
         self._looks_every = 64
 
-    def diverge(self: Trainer, x: Tensor) -> Any:
-        return step(self, x * torch.nan if self.arm.aux != "none" and self.step_number == 3 else x)
+    def diverge(self: Cell, batch: Tensor) -> Tensor:
+        breaks = self.trainer.arm.aux != "none" and self.trainer.step_number == 3
+        return begin(self, batch) * (torch.nan if breaks else 1)
 
     monkeypatch.setattr(Trainer, "__init__", late)
-    monkeypatch.setattr(Trainer, "step", diverge)
+    monkeypatch.setattr(Cell, "begin_step", diverge)
     (block,) = blocks(folder, settings=["checkpoints=1"])
     states = tmp_path / "state" if saved_at_every_step else None
     found = measured(block, Settings(states=states, save_every=0))
@@ -232,15 +234,14 @@ def test_a_loss_that_is_looked_at_late_fails_only_its_cell(
 def test_an_update_that_overflows_before_a_census_fails_only_its_cell(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Trainer.step
+    took = Trainer.took_step
 
-    def overflow(self: Trainer, x: Tensor) -> Any:
-        found = step(self, x)
+    def overflow(self: Trainer, loss: Tensor) -> None:
+        took(self, loss)
         if self.arm.aux != "none" and self.step_number == 12:
             self.sae.W_enc[0, 0] = torch.inf
-        return found
 
-    monkeypatch.setattr(Trainer, "step", overflow)
+    monkeypatch.setattr(Trainer, "took_step", overflow)
     (block,) = blocks(folder)
     found = measured(block, Settings())
     failures = [r["failure"]["message"] for r in found.values() if r["failure"]]
@@ -285,21 +286,21 @@ def test_a_full_disk_stops_the_run_at_a_checkpoint(folder: Path, tmp_path: Path)
 def test_a_cell_that_had_diverged_stays_failed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Trainer.step
+    took = Trainer.took_step
 
-    def diverge(self: Trainer, x: Tensor) -> Any:
+    def diverge(self: Trainer, loss: Tensor) -> None:
         if self.arm.aux != "none" and self.step_number == 3:
             raise TrainingFailed("the loss is not finite at step 3", "Lower the learning rate.")
-        return step(self, x)
+        took(self, loss)
 
-    monkeypatch.setattr(Trainer, "step", diverge)
+    monkeypatch.setattr(Trainer, "took_step", diverge)
     (block,) = blocks(folder)
     settings = Settings(states=tmp_path / "state", save_every=0)
     undisturbed = measured(block, Settings())
     assert sorted(r["status"] for r in undisturbed.values()) == ["failed"] * 2 + ["ok"] * 4
     with pytest.raises(Killed):
         measured(block, settings, KilledAfter(9 * len(block.specs)))
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "took_step", took)
     assert measured(block, settings) == undisturbed
 
 
