@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -91,6 +92,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        """What is known of paths: the one thing that the client asks so."""
+        hub: Hub = self.server.hub  # type: ignore[attr-defined]
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        hub.requests.append((self.command, self.path, None))
+        match = re.match(r"^/api/datasets/([^/]+/[^/]+)/paths-info/", self.path)
+        repository = hub.repositories.get(match[1]) if match else None
+        if repository is None:
+            return self._fail(404, "RepoNotFound")
+        wanted = set(json.loads(body)["paths"]) if body[:1] == b"{" else set()
+        wanted = wanted or {v for k, v in parse_qsl(body.decode()) if k == "paths"}
+        self._send_json([entry for entry in _entries(repository) if entry["path"] in wanted])
+
     def log_message(self, *arguments: Any) -> None:
         pass
 
@@ -132,17 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _list(self, repository: Repository) -> None:
-        self._send_json(
-            [
-                {
-                    "type": "file",
-                    "path": path,
-                    "size": len(content),
-                    "oid": hashlib.sha1(content).hexdigest(),
-                }
-                for path, content in _files(repository)
-            ]
-        )
+        self._send_json(_entries(repository))
 
     def _send_json(self, content: Any) -> None:
         self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
@@ -153,12 +157,13 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Repo-Commit": repository.commit,
             "Accept-Ranges": "bytes",
         }
-        wanted = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        start, status = 0, 200
+        wanted = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start, stop, status = 0, len(content), 200
         if wanted:
             start, status = int(wanted[1]), 206
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        body = content[start:]
+            stop = min(int(wanted[2] or len(content) - 1) + 1, len(content))
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+        body = content[start:stop]
         broken = self.command == "GET" and repository.breaks.get(name, 0) > 0
         if broken:
             repository.breaks[name] -= 1
@@ -183,6 +188,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+def _entries(repository: Repository) -> list[dict[str, Any]]:
+    """What the hub says of each file."""
+    return [
+        {
+            "type": "file",
+            "path": path,
+            "size": len(content),
+            "oid": hashlib.sha1(content).hexdigest(),
+        }
+        for path, content in _files(repository)
+    ]
+
+
 def _files(repository: Repository) -> list[tuple[str, bytes]]:
     """Path and content of each file."""
     folder = repository.folder
@@ -196,7 +214,7 @@ def _files(repository: Repository) -> list[tuple[str, bytes]]:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """Points the hub's client, with an empty cache, to an endpoint."""
-    from huggingface_hub import constants, file_download
+    from huggingface_hub import HfFileSystem, constants, file_download
 
     import zoo.hub
 
@@ -215,6 +233,7 @@ def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         for module in (constants, file_download):
             monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+        HfFileSystem.clear_instance_cache()  # it keeps the endpoint
         forget_connections()
 
     yield point

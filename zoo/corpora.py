@@ -24,6 +24,7 @@ from zoo.pictures import look, read_image
 from zoo.sequences import notes
 from zoo.texts import (
     Examples,
+    check_no_column,
     check_options,
     check_suffix,
     files_of,
@@ -48,11 +49,10 @@ class Corpus(ABC):
     def fingerprint(self) -> str:
         """`sha256:<hex>` that changes whenever the examples do."""
 
-    @abstractmethod
-    def examples(self, seed: int) -> Iterator[Any]:
-        """The examples once, in the order of the seed; may be endless."""
+    def examples(self, seed: int, start: int = 0) -> Iterator[Any]:
+        """The examples once, in the order of the seed, from number `start` on; may be endless."""
+        return map(self.read, self.drawn(seed, start))
 
-    @abstractmethod
     def training(self, seed: int, skip: int, start: int = 0) -> Iterator[Any]:
         """Endless examples for training, without the first `skip` ones of `examples(seed)`.
 
@@ -62,6 +62,31 @@ class Corpus(ABC):
         Raises:
             BadCorpus: nothing is left after the first `skip` examples.
         """
+        return map(self.read, self.drawn_for_training(seed, skip, start))
+
+    @property
+    def count(self) -> int | None:
+        """How many examples there are; None where there is no end, or they were not read yet."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What saves a run that goes on elsewhere from reading again."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (nothing, by default)
+        """Takes what `state_dict` gave for the same content."""
+
+    @abstractmethod
+    def drawn(self, seed: int, start: int = 0) -> Iterator[Any]:
+        """What `read` makes the examples of, as `examples`."""
+
+    @abstractmethod
+    def drawn_for_training(self, seed: int, skip: int, start: int = 0) -> Iterator[Any]:
+        """What `read` makes the examples of, as `training`."""
+
+    def read(self, item: Any) -> Any:
+        """The example of an item: what takes time, and may be done in any thread."""
+        return item
 
 
 class FiniteCorpus(Corpus):
@@ -85,7 +110,7 @@ class FiniteCorpus(Corpus):
         # A process that a corpus is sent to reads the items itself.
         return {key: value for key, value in vars(self).items() if key != "items"}
 
-    def _read(self, item: Any) -> Any:
+    def read(self, item: Any) -> Any:
         return item if self._read_item is None else self._read_item(item)
 
     @functools.cached_property
@@ -98,6 +123,10 @@ class FiniteCorpus(Corpus):
             raise BadCorpus(f"corpus {self.name!r} is empty", "Give one with examples in it.")
         return items
 
+    @property
+    def count(self) -> int:
+        return len(self.items)
+
     def fingerprint(self) -> str:
         if self._fingerprint is not None:
             return self._fingerprint
@@ -107,23 +136,18 @@ class FiniteCorpus(Corpus):
             digest.update(len(content).to_bytes(8, "big") + content)
         return f"sha256:{digest.hexdigest()}"
 
-    def examples(self, seed: int) -> Iterator[Any]:
-        return (self._read(self.items[i]) for i in _order(len(self.items), seed, epoch=0))
+    def drawn(self, seed: int, start: int = 0) -> Iterator[Any]:
+        return (self.items[i] for i in _order(len(self.items), seed, epoch=0)[start:])
 
-    def training(self, seed: int, skip: int, start: int = 0) -> Iterator[Any]:
+    def drawn_for_training(self, seed: int, skip: int, start: int = 0) -> Iterator[Any]:
         rest = _order(len(self.items), seed, epoch=0)[skip:]
         if not rest:
-            raise BadCorpus(
-                f"corpus {self.name!r} has {len(self.items)} examples, all of them needed for the "
-                "evaluation sample; none is left to train on",
-                "Give a longer corpus, a smaller sample with --set N=..., or, as a sample takes "
-                "whole forward passes, fewer tokens in each with --set forward_tokens=...",
-            )
+            raise none_left(self.name, len(self.items))
         first, start = divmod(start, len(rest))
         for epoch in itertools.count(first):
             order = range(len(rest)) if epoch == 0 else _order(len(rest), seed, epoch)
             for i in order[start:]:
-                yield self._read(self.items[rest[i]])
+                yield self.items[rest[i]]
             start = 0
 
 
@@ -162,14 +186,27 @@ class EndlessCorpus(Corpus):
         text = json.dumps(self._definition, sort_keys=True)
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
-    def examples(self, seed: int) -> Iterator[Any]:
+    def drawn(self, seed: int, start: int = 0) -> Iterator[Any]:
+        return itertools.islice(self._all(seed), start, None)
+
+    def drawn_for_training(self, seed: int, skip: int, start: int = 0) -> Iterator[Any]:
+        return self.drawn(seed, skip + start)
+
+    def _all(self, seed: int) -> Iterator[Any]:
         # Each measurement's seed has a million draws of its own.
         first = FIRST_SEED + seed * 1_000_000
         for draw in range(first, first + 1_000_000):
             yield from self._draw(draw)
 
-    def training(self, seed: int, skip: int, start: int = 0) -> Iterator[Any]:
-        return itertools.islice(self.examples(seed), skip + start, None)
+
+def none_left(name: str, examples: int) -> BadCorpus:
+    """Nothing is left to train on."""
+    return BadCorpus(
+        f"corpus {name!r} has {examples} examples, all of them needed for the "
+        "evaluation sample; none is left to train on",
+        "Give a longer corpus, a smaller sample with --set N=..., or, as a sample takes "
+        "whole forward passes, fewer tokens in each with --set forward_tokens=...",
+    )
 
 
 def open_corpus(card: CorpusCard) -> Corpus:
@@ -200,31 +237,39 @@ def open_corpus(card: CorpusCard) -> Corpus:
 
 
 def hub_corpus(card: CorpusCard) -> Corpus:
-    """A dataset of the hub, at its pinned revision; its files are fetched when it is opened.
+    """A dataset of the hub, at its pinned revision.
+
+    Its files are fetched when it is opened; what is large is not, but streamed from the hub, if the
+    files are not in the cache already.
 
     Raises:
         ModelUnavailable: it is unavailable. BadCorpus: no file of it has the card's name.
     """
     from zoo import hub
+    from zoo.streams import is_streamed_place, stored_corpus
 
     repository = hub.HubRepository(
         card.id, str(card.hub), card.revision, keys=("hub", "revision"), kind="dataset"
     )
-    folder = hub.dataset(repository, str(card.path))
-    if not any(folder.glob(str(card.path))):
+    facts = card.model_dump(mode="json", include={"hub", "revision", "path", "kind", "column"})
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    fingerprint, glob = f"sha256:{digest}", str(card.path)
+    if not hub.has_dataset(repository, glob):
+        place = f"hf://datasets/{card.hub}@{card.revision}"
+        with hub.hub_errors(repository):
+            large = is_streamed_place(place, card.kind, glob)
+        if large:
+            return stored_corpus(
+                place, card.kind, card.id, column=card.column, glob=glob, fingerprint=fingerprint
+            )
+    folder = hub.dataset(repository, glob)
+    if not any(folder.glob(glob)):
         raise BadCorpus(
             f"corpus {card.id!r}: {card.hub} has no file {card.path} at {card.revision}",
             "Correct path in the corpus card.",
         )
-    facts = card.model_dump(mode="json", include={"hub", "revision", "path", "kind", "column"})
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return file_corpus(
-        folder,
-        card.kind,
-        card.id,
-        column=card.column,
-        glob=str(card.path),
-        fingerprint=f"sha256:{digest}",
+        folder, card.kind, card.id, column=card.column, glob=glob, fingerprint=fingerprint
     )
 
 
@@ -252,13 +297,16 @@ def file_corpus(
 ) -> Corpus:
     """The user's own file or folder as a corpus of that kind.
 
-    text: `.txt` (passages separated by blank lines), `.jsonl` or `.parquet`, gzipped too (not
-    parquet), or a folder of these. protein, dna: FASTA, gzipped too, or a column of `.jsonl` or
-    `.parquet`; `zoo.sequences` states the rules. image: a folder of images, read as `zoo.pictures`
-    says.
+    text: `.txt` (passages separated by blank lines), `.jsonl` or `.parquet`, packed as `.gz` or
+    `.zst` too (not parquet), or a folder of these; or a `.tar` of `.txt` or `.json`. protein, dna:
+    FASTA, packed too, or a column of `.jsonl` or `.parquet`; `zoo.sequences` states the rules.
+    image: a folder of images, a `.tar` of them, or a column of `.parquet`; read as `zoo.pictures`
+    says. What is larger than `zoo.streams.storage.IN_MEMORY_BYTES` is not read as a whole but
+    streamed (`zoo.streams`); a genome of which regions are meant is read one sequence at a time.
 
     Args:
-        column: the key or column of the examples; `text`, or `sequence` for proteins and DNA.
+        column: the key or column of the examples; `text`, `image`, or `sequence` for proteins and
+            DNA.
         regions: a BED file that says which parts of a FASTA reference are meant.
         glob: which files of a folder.
         fingerprint: what identifies the content, where that is known without reading it.
@@ -267,13 +315,22 @@ def file_corpus(
         BadCorpus: it does not exist, or a file of this name cannot hold this kind.
         UsageError: an option means nothing for this kind.
     """
+    from zoo.streams import is_streamed_place, stored_corpus
+
     check_options(path, kind, column, regions)
     if not path.exists():
         raise BadCorpus(f"no corpus at {path}", "Give the path of a file or folder.")
     name = name or path.name
+    if regions is None and kind != "synthetic" and is_streamed_place(str(path), kind, glob):
+        return stored_corpus(
+            str(path), kind, name, column=column, glob=glob, fingerprint=fingerprint
+        )
     if kind == "image":
         if not path.is_dir():
-            raise BadCorpus(f"corpus {path} is a file", "Images are read from a folder.")
+            raise BadCorpus(
+                f"corpus {path} is a file", "Images are read from a folder, .tar or .parquet."
+            )
+        check_no_column(path, column)
         return PictureCorpus(path, name, glob, fingerprint=fingerprint)
     if kind == "synthetic":
         raise BadCorpus(f"corpus {path}: synthetic activations are not read from files")

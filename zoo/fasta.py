@@ -7,23 +7,18 @@ and their sequences must be in the reference exactly once.
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from zoo.errors import BadCorpus
-from zoo.files import check_regular
+from zoo.files import check_regular, unpacked
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".faa", ".fna", ".ffn", ".fas")
-
-# Text compresses some 4 times and repeats of DNA 20 times; gzip can do 1,000.
-_MOST_INFLATION = 100
-_SMALL_BYTES = 1 << 26
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -40,7 +35,7 @@ class SequenceRow(NamedTuple):
 
 
 def read_fasta(path: Path) -> Iterator[SequenceRow]:
-    """The records of a FASTA file, gzipped or not.
+    """The records of a FASTA file, packed or not.
 
     Raises:
         BadCorpus: the file is not FASTA, cannot be read, or is not text.
@@ -61,31 +56,6 @@ def _records(path: Path) -> Iterator[tuple[str, str]]:
     with open_text(path) as file:
         for title, sequence in SimpleFastaParser(file):
             yield next(iter(title.split()), ""), sequence
-
-
-class _Inflated(io.RawIOBase):
-    """What a gzipped file holds, as long as it is not made to fill the memory."""
-
-    def __init__(self, packed: IO[bytes]) -> None:
-        self._packed = packed
-        self._file = gzip.GzipFile(fileobj=packed)
-        self._done = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        self._done += len(data)
-        if self._done > max(_SMALL_BYTES, _MOST_INFLATION * self._packed.tell()):
-            raise OSError(f"it inflates more than {_MOST_INFLATION} times")
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        self._packed.close()
-        super().close()
 
 
 class open_text:  # noqa: N801 (used like a function)
@@ -117,10 +87,7 @@ class open_text:  # noqa: N801 (used like a function)
 
     def _open(self) -> IO[bytes]:
         check_regular(self.path)
-        packed = self.path.open("rb")
-        if self.path.suffix != ".gz":
-            return packed
-        return io.BufferedReader(_Inflated(packed), 1 << 16)
+        return unpacked(self.path.open("rb"), self.path.name)
 
     def _encoding(self) -> str:
         with self._open() as file:

@@ -1,9 +1,11 @@
-"""Files: written whole or not at all, their digests, and their natural order."""
+"""Files: written whole or not at all, unpacked, their digests, and their natural order."""
 
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -14,7 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from zoo.errors import OutputError, UsageError
+from zoo.errors import MissingExtra, OutputError, UsageError
+from zoo.install import install_line
+
+# Suffixes of files that are packed: gzip and Zstandard.
+PACKED = (".gz", ".zst")
+
+# Text compresses some 4 times and repeats of DNA 20 times; gzip can do 1,000.
+_MOST_INFLATION = 100
+_SMALL_BYTES = 1 << 26
 
 # Of what Linux takes as a path; other systems take less.
 _LONGEST_PATH = 4096
@@ -137,6 +147,53 @@ def content_hash(data: Any) -> str:
     """20 hexadecimal digits that identify JSON-able data, whatever the order of its keys."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
+    """What an open file of that name holds: unpacked if its suffix says that it is packed.
+
+    Raises:
+        OSError: on reading, where it is made to fill the memory, or broken.
+        MissingExtra: a package for it is absent.
+    """
+    if name.endswith(".gz"):
+        return io.BufferedReader(_Inflated(file), 1 << 16)
+    if name.endswith(".zst"):
+        try:
+            import pyarrow as pa
+        except ImportError:
+            raise MissingExtra(
+                "reading .zst needs the package pyarrow, which is not installed",
+                install_line("parquet"),
+            ) from None
+        stream: IO[bytes] = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+        return stream
+    return file
+
+
+class _Inflated(io.RawIOBase):
+    """What a gzipped file holds, as long as it is not made to fill the memory."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed = packed
+        self._file = gzip.GzipFile(fileobj=packed)
+        self._done = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self._done += len(data)
+        if self._done > max(_SMALL_BYTES, _MOST_INFLATION * self._packed.tell()):
+            raise OSError(f"it inflates more than {_MOST_INFLATION} times")
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        self._packed.close()
+        super().close()
 
 
 def sha256_of(path: Path) -> str:

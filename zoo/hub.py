@@ -248,6 +248,23 @@ def snapshot(card: Card) -> Path:
     return folder
 
 
+def has_dataset(repo: HubRepository, pattern: str) -> bool:
+    """Whether files that the glob means are in the local cache at the revision."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = client().snapshot_download(
+            repo.hub,
+            repo_type="dataset",
+            revision=repo.revision,
+            allow_patterns=[pattern],
+            local_files_only=True,
+        )
+    except LocalEntryNotFoundError:
+        return False
+    return any(Path(folder).glob(pattern))
+
+
 def dataset(repo: HubRepository, pattern: str) -> Path:
     """A dataset's files that the glob means, in the local cache; gives the folder of the snapshot.
 

@@ -20,12 +20,13 @@ Every refusal names the file.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from zoo.errors import BadCorpus
 from zoo.files import check_regular
@@ -43,7 +44,17 @@ MOST_PIXELS = 178_956_970
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
-def read_image(path: Path) -> np.ndarray:
+class Picture(NamedTuple):
+    """A picture out of a tar or a table: where it stands, for messages, and a file's bytes."""
+
+    where: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.where
+
+
+def read_image(path: Path | Picture) -> np.ndarray:
     """The picture as a uint8 array (height, width, 3), by the rules above.
 
     Raises:
@@ -67,7 +78,7 @@ def read_image(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def look(path: Path, did: Counter[str]) -> None:
+def look(path: Path | Picture, did: Counter[str]) -> None:
     """Counts in `did` what the rules will do to a picture, from its header.
 
     What is wrong with a file is left to `read_image` to say.
@@ -85,7 +96,7 @@ def look(path: Path, did: Counter[str]) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image]:
+def _opened(path: Path | Picture) -> Iterator[Image]:
     """The picture, not yet decoded; whatever goes wrong in the context names the file."""
     from PIL import Image, UnidentifiedImageError
 
@@ -95,8 +106,7 @@ def _opened(path: Path) -> Iterator[Image]:
         warnings.simplefilter("ignore")
         try:
             # Not opened by its name: Pillow would map a TIFF that is turned with its sides swapped.
-            check_regular(path)
-            with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            with _file(path) as file, Image.open(file, formats=_FORMATS) as image:
                 yield image
         except (BadCorpus, MemoryError):
             raise
@@ -109,8 +119,15 @@ def _opened(path: Path) -> Iterator[Image]:
             raise BadCorpus(f"{path} cannot be decoded ({reason})", remedy) from None
 
 
+def _file(path: Path | Picture) -> IO[bytes]:
+    if isinstance(path, Picture):
+        return io.BytesIO(path.data)
+    check_regular(path)
+    return path.open("rb")
+
+
 @contextmanager
-def _decoded(path: Path) -> Iterator[Image]:
+def _decoded(path: Path | Picture) -> Iterator[Image]:
     """The picture, decoded and turned as its orientation tag says."""
     from PIL import ImageOps
 
@@ -124,11 +141,11 @@ def _decoded(path: Path) -> Iterator[Image]:
         yield image
 
 
-def _too_large(path: Path) -> BadCorpus:
+def _too_large(path: Path | Picture) -> BadCorpus:
     return BadCorpus(f"{path} has more than {MOST_PIXELS:,} pixels", "Make it smaller.")
 
 
-def _check_transparent_colour(path: Path, image: Image) -> None:
+def _check_transparent_colour(path: Path | Picture, image: Image) -> None:
     """Refuses 16-bit colours one of which is transparent: Pillow looks for it in the upper 8."""
     colour = image.info.get("transparency")
     if (

@@ -50,6 +50,11 @@ def read_sequences(rows: Iterable[SequenceRow], kind: str) -> tuple[list[str], l
         BadCorpus: a letter is none.
     """
     did: Counter[str] = Counter()
+    return read_rows(rows, kind, did), notes(did)
+
+
+def read_rows(rows: Iterable[SequenceRow], kind: str, did: Counter[str]) -> list[str]:
+    """As `read_sequences`; what the rules did is added to `did`."""
     found = []
     for row in rows:
         sequence = clean(row.text, kind, row.where, did)
@@ -60,7 +65,7 @@ def read_sequences(rows: Iterable[SequenceRow], kind: str) -> tuple[list[str], l
         for piece in pieces(sequence) if kind == "dna" else [sequence]:
             if _is_kept(piece, kind, did):
                 found.append(piece)
-    return found, notes(did)
+    return found
 
 
 def clean(raw: str, kind: str, where: str, did: Counter[str]) -> str:

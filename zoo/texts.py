@@ -11,13 +11,14 @@ import fnmatch
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 from zoo.errors import BadCorpus, MissingExtra, UsageError
 from zoo.fasta import FASTA_SUFFIXES, SequenceRow, open_text, read_fasta, read_regions
-from zoo.files import check_regular
+from zoo.files import PACKED, check_regular
 from zoo.install import install_line
 from zoo.sequences import read_sequences
 
@@ -40,13 +41,13 @@ _OTHER_PICTURES = (
 class Examples:
     """The examples of a corpus, and what the rules of reading did, in words."""
 
-    items: list[str]
+    items: list[Any]
     notes: list[str]
 
 
-def suffix_of(path: Path) -> str:
-    """The suffix that says the format, whether or not the file is gzipped."""
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix != ".gz"]
+def suffix_of(path: Path | str) -> str:
+    """The suffix that says the format, whether or not the file is packed."""
+    suffixes = [suffix.lower() for suffix in PurePath(path).suffixes if suffix not in PACKED]
     return suffixes[-1] if suffixes else ""
 
 
@@ -96,9 +97,15 @@ def check_options(path: Path, kind: str, column: str | None, regions: Path | Non
             f"regions ({regions}) are parts of a genome; corpus {path} is {kind}",
             "Leave the regions out.",
         )
-    if column is not None and kind not in ("text", "protein", "dna"):
+    if kind == "synthetic":
+        check_no_column(path, column)
+
+
+def check_no_column(path: Path | str, column: str | None) -> None:
+    """Raises `UsageError` where a column is named of what has none."""
+    if column is not None:
         raise UsageError(
-            f"column ({column}) is of a table; corpus {path} is {kind}", "Leave the column out."
+            f"column ({column}) is of a table; corpus {path} has none", "Leave the column out."
         )
 
 
@@ -147,8 +154,13 @@ def read_examples(
     return Examples(*read_sequences(rows, kind))
 
 
+def key_of(kind: str, column: str | None) -> str:
+    """The key or column of the examples."""
+    return column or {"text": "text", "image": "image"}.get(kind, "sequence")
+
+
 def _rows(path: Path, kind: str, column: str | None) -> Iterator[SequenceRow]:
-    key = column or ("text" if kind == "text" else "sequence")
+    key = key_of(kind, column)
     suffix = suffix_of(path)
     if suffix in FASTA_SUFFIXES:
         return read_fasta(path)
@@ -163,23 +175,37 @@ def _rows(path: Path, kind: str, column: str | None) -> Iterator[SequenceRow]:
 def _read_txt(path: Path, key: str) -> Iterator[SequenceRow]:
     with open_text(path) as file:
         text = file.read()
+    yield from txt_rows(text, str(path))
+
+
+def txt_rows(text: str, file: str) -> Iterator[SequenceRow]:
+    """The passages of a text."""
     for number, passage in enumerate(text.split("\n\n"), 1):
-        yield SequenceRow(f"{path}, passage {number}", passage.strip())
+        yield SequenceRow(f"{file}, passage {number}", passage.strip())
 
 
 def _read_jsonl(path: Path, key: str) -> Iterator[SequenceRow]:
     with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                value = json.loads(line)[key]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                raise _no_text(where, key) from None
-            if value is not None and not isinstance(value, str):
-                raise _no_text(where, key)
-            yield SequenceRow(where, value or "")
+        yield from jsonl_rows(file, str(path), key)
+
+
+def jsonl_rows(lines: Iterable[str], file: str, key: str) -> Iterator[SequenceRow]:
+    """The texts at a key of JSON lines.
+
+    Raises:
+        BadCorpus: a line is no object with a text there.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            value = json.loads(line)[key]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise _no_text(where, key) from None
+        if value is not None and not isinstance(value, str):
+            raise _no_text(where, key)
+        yield SequenceRow(where, value or "")
 
 
 def _no_text(where: str, key: str) -> BadCorpus:

@@ -37,6 +37,12 @@ class RowSource(Protocol):
     def go_to(self, place: StreamPosition) -> None:
         """Go on at `place`."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What need not be found out again, beside `place`."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
+
     def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
         """The next `rows` rows, in pieces [*, width] by layer; fewer where there are no more."""
 
@@ -91,6 +97,7 @@ class Shuffled:
         return {
             "place": astuple(self._source.place),
             "first_pass": self._source.first_pass,
+            "source": self._source.state_dict(),
             "buffer": self._buffer,
             "random": self._random.get_state(),
             "order": self._order,
@@ -99,6 +106,7 @@ class Shuffled:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after `state_dict()` of the same stream; it may hold more layers."""
+        self._source.load_state_dict(state["source"])
         self._source.go_to(StreamPosition(*state["place"]))
         self._source.first_pass = state["first_pass"]
         for layer, x in self._buffer.items():

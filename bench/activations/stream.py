@@ -131,7 +131,7 @@ class ActivationStream:
         seed = self.protocol.data_seed
         return CorpusRows(
             self,
-            lambda start: _from(self.corpus.examples(seed), start),
+            lambda start: self.corpus.examples(seed, start),
             patience=self._patience(0),
         )
 
@@ -142,7 +142,7 @@ class ActivationStream:
             self,
             lambda start: self.corpus.training(seed, skip, start),
             patience=self._patience(skip),
-            once=None if self._examples is None else self._examples - skip,
+            once=lambda: None if self.corpus.count is None else self.corpus.count - skip,
         )
 
     def _rest(self, most: int | None) -> CorpusRows:
@@ -151,7 +151,7 @@ class ActivationStream:
         return CorpusRows(
             self,
             lambda start: itertools.islice(
-                self.corpus.training(seed, skip, start), None if most is None else most - start
+                self.corpus.examples(seed, skip + start), None if most is None else most - start
             ),
             patience=self._patience(skip),
         )
@@ -236,7 +236,8 @@ class CorpusRows:
         stream: the model, the layers and the size of a forward pass.
         examples: the examples from the given number on.
         patience: examples in a row without a token after which `BadCorpus` is raised.
-        once: examples that are all there are: those after them were there before. None for ever.
+        once: examples that are all there are: those after them were there before. None as long as
+            that is not known, or for ever.
 
     Attributes:
         first_pass: rows taken so far that are of the first `once` examples.
@@ -248,7 +249,7 @@ class CorpusRows:
         examples: Callable[[int], Iterator[Any]],
         *,
         patience: int,
-        once: int | None = None,
+        once: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._stream = stream
         self._examples = examples
@@ -282,6 +283,14 @@ class CorpusRows:
     def place(self) -> StreamPosition:
         """Where the next row comes from."""
         return StreamPosition(self._after.example, self._after.window, self._used + self._to_skip)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the corpus need not find out again, beside `place`."""
+        return self._stream.corpus.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
+        self._stream.corpus.load_state_dict(state)
 
     @property
     def examples_between_batches(self) -> int | None:
@@ -346,8 +355,9 @@ class CorpusRows:
                 self.unknown = (self.unknown or 0) + int(batch.unknown[self._to_skip :].sum())
         self._rest = batch.by_layer if len(batch) else {}
         self._new = len(batch)
-        if self._once is not None:
-            self._new = int((batch.example < self._once - self._base).sum())
+        once = self._once()
+        if once is not None:
+            self._new = int((batch.example < once - self._base).sum())
         self._end = None
         if batch.end is not None:
             last, windows = batch.end
@@ -373,9 +383,3 @@ def examples_of(adapter: Adapter, corpus: Corpus) -> Corpus:
     if chunks is None:
         return corpus
     return FiniteCorpus(adapter.card.id, "synthetic", lambda: list(range(chunks)))
-
-
-def _from(examples: Iterator[Any], start: int) -> Iterator[Any]:
-    for _ in range(start):
-        next(examples, None)
-    return examples

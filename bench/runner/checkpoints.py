@@ -25,7 +25,7 @@ from bench.records.store import RecordStore, read_record
 from zoo.errors import BenchError, WorkerFailed
 from zoo.files import content_hash, open_atomically, write_atomically
 
-_FORMAT = 3
+_FORMAT = 4
 SUMMARY, STATE = "block.json", "state.pt"
 
 # Saving takes at most this share of the time, whatever the interval asked for.

@@ -1,0 +1,297 @@
+"""A corpus that is read chunk by chunk, in an order that can be begun anywhere.
+
+The order of a seed and an epoch: the units (`zoo.streams.chunks`) are permuted by
+numpy's `default_rng([seed, epoch])` and their chunks follow each other; `DRAW_CHUNKS` chunks in a
+row are a draw, which is held in memory, and whose examples are permuted by
+`default_rng([seed, epoch, draw])`. So a draw mixes places of the whole corpus, or, of a packed file
+or a tar, what stands in a row.
+
+Bookmarks say at which example a draw begins, and where in the files that is. They are made on the
+way, and are part of a checkpoint: with them nothing before a draw is read again. Without them the
+draws before are read to be counted, and the examples come out the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Self
+
+from zoo.ahead import prefetched
+from zoo.corpora import Corpus, FiniteCorpus, none_left
+from zoo.errors import BadCorpus
+from zoo.files import PACKED
+from zoo.sequences import notes
+from zoo.streams import storage
+from zoo.streams.chunks import Unit
+from zoo.streams.readers import (
+    Reader,
+    decoded,
+    examples,
+    is_only_streamed,
+    is_picture,
+    is_streamed,
+    read_picture,
+    reader_of,
+)
+from zoo.streams.storage import StoredFile, digest, list_files
+from zoo.texts import Examples, check_no_column
+
+# Chunks that are held in memory and shuffled together.
+DRAW_CHUNKS = 8
+
+# Files whose footers are read at once.
+_FOOTERS = 8
+
+_READ = ".txt, .jsonl, .parquet, FASTA, a .tar or pictures, also packed as .gz or .zst"
+
+# Raised where the order of the examples changes: part of the fingerprint.
+VERSION = 1
+
+# Text and sequences are some four times as large as they are packed.
+_INFLATION = 4
+
+# What tells an example from all others: unit, place of the chunk, number in it.
+Key = tuple[int, int, int]
+
+
+class Bookmark(NamedTuple):
+    """The draw `draw` begins with example `examples`: at a place of the unit at that rank."""
+
+    examples: int = 0
+    draw: int = 0
+    rank: int = 0
+    place: int = 0
+
+
+class StreamedCorpus(Corpus):
+    """Examples that are never all in memory.
+
+    Args:
+        readers: finds the files and says how each is read.
+        fingerprint: what identifies the content.
+    """
+
+    def __init__(
+        self, name: str, kind: str, readers: Callable[[], list[Reader]], fingerprint: str
+    ) -> None:
+        super().__init__(name, kind)
+        self._find = readers
+        self._fingerprint = fingerprint
+        self._part = (0, 1)
+        self._count: int | None = None
+        # By seed, examples left out and epoch.
+        self._bookmarks: dict[tuple[int, int, int], list[Bookmark]] = {}
+        self._did: Counter[str] = Counter()
+        self._counted: set[tuple[int, int]] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A process that a corpus is sent to looks at the files itself.
+        return {key: value for key, value in vars(self).items() if key != "_units"}
+
+    @functools.cached_property
+    def _units(self) -> list[tuple[Unit, Reader]]:
+        units = [(unit, reader) for reader in self._find() for unit in reader.units]
+        if not units:
+            raise BadCorpus(f"corpus {self.name!r} is empty", "Give one with examples in it.")
+        return units
+
+    @property
+    def count(self) -> int | None:
+        return self._count
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def part(self, rank: int, of: int) -> Self:
+        """What reader number `rank` of `of` reads: every `of`-th unit, whatever seed and epoch.
+
+        All parts together are the corpus; no example is in two. The units are counted in the order
+        of the files; a packed file or a tar is one.
+
+        Raises:
+            BadCorpus: there are fewer units than readers.
+        """
+        if not 0 <= rank < of:
+            raise ValueError(f"no reader {rank} of {of}")
+        if len(self._units) < of:
+            raise BadCorpus(
+                f"corpus {self.name!r} has {len(self._units)} parts, too few for {of} readers",
+                "Divide it into more files.",
+            )
+        found = copy.copy(self)
+        found._part = (rank, of)
+        found._count, found._bookmarks = None, {}
+        found._did, found._counted = Counter(), set()
+        return found
+
+    def read(self, item: Any) -> Any:
+        return decoded(item)
+
+    def drawn(self, seed: int, start: int = 0) -> Iterator[Any]:
+        return (item for _, item in self._epoch(seed, 0, start))
+
+    def drawn_for_training(self, seed: int, skip: int, start: int = 0) -> Iterator[Any]:
+        if self._count is None or skip + start < self._count:
+            given = 0
+            for _, item in self._epoch(seed, 0, skip + start):
+                given += 1
+                yield item
+            start += given
+        assert self._count is not None  # the epoch was read to its end
+        size = self._count - skip
+        if size < 1:
+            raise none_left(self.name, self._count)
+        held = {key for key, _ in itertools.islice(self._epoch(seed, 0, 0), skip)}
+        first, start = divmod(start, size)
+        for epoch in itertools.count(first):
+            for _, item in self._epoch(seed, epoch, start, held):
+                yield item
+            start = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What saves a resumed run from reading again."""
+        marks = [
+            (key, [tuple(mark) for mark in found]) for key, found in list(self._bookmarks.items())
+        ]
+        return {"count": self._count, "bookmarks": marks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave for the same content."""
+        self._count = state["count"]
+        self._bookmarks = {
+            tuple(key): [Bookmark(*mark) for mark in found] for key, found in state["bookmarks"]
+        }
+
+    def _epoch(
+        self, seed: int, epoch: int, start: int, held: set[Key] | None = None
+    ) -> Iterator[tuple[Key, Any]]:
+        """The examples of an epoch from number `start` on, without those held out."""
+        import numpy as np
+
+        marks = self._bookmarks.setdefault((seed, len(held or ()), epoch), [Bookmark()])
+        mark = max(m for m in marks if m.examples <= start)
+        for begin, rows in prefetched(self._draws(seed, epoch, mark)):
+            kept = rows if held is None else [row for row in rows if row[0] not in held]
+            begin = begin._replace(examples=mark.examples)
+            if begin.draw > marks[-1].draw:
+                marks.append(begin)
+            mark = begin._replace(examples=begin.examples + len(kept))
+            order = np.random.default_rng([seed, epoch, begin.draw]).permutation(len(kept))
+            for i in order[max(0, start - begin.examples) :]:
+                yield kept[i]
+        if epoch == 0:
+            self._count = mark.examples
+            if not self._count:
+                raise BadCorpus(f"corpus {self.name!r} is empty", "Give one with examples in it.")
+
+    def _draws(
+        self, seed: int, epoch: int, mark: Bookmark
+    ) -> Iterator[tuple[Bookmark, list[tuple[Key, Any]]]]:
+        """Where each draw begins, its examples not counted yet, and what is in it."""
+        import numpy as np
+
+        rank, of = self._part
+        own = np.arange(rank, len(self._units), of)
+        order = np.random.default_rng([seed, epoch]).permutation(own).tolist()
+        draw, begin, chunks = mark.draw, mark, 0
+        found: list[tuple[Key, Any]] = []
+        for number in range(mark.rank, len(order)):
+            unit, reader = self._units[order[number]]
+            first = mark.place if number == mark.rank else 0
+            for chunk in unit.chunks(first):
+                if chunks == DRAW_CHUNKS:
+                    yield begin, found
+                    draw += 1
+                    begin, found, chunks = Bookmark(0, draw, number, chunk.place), [], 0
+                did = self._did if self._is_new(order[number], chunk.place) else Counter[str]()
+                items = examples(reader.rows(unit.file, chunk), self.kind, did)
+                found += [((order[number], chunk.place, i), item) for i, item in enumerate(items)]
+                chunks += 1
+        if chunks:
+            yield begin, found
+        self.notes = notes(self._did)
+
+    def _is_new(self, unit: int, place: int) -> bool:
+        """Whether what the rules do in that chunk was not counted yet."""
+        new = (unit, place) not in self._counted
+        self._counted.add((unit, place))
+        return new
+
+
+# ------------------------------------------------------------------------------------ opening
+
+
+def stored_corpus(
+    place: str,
+    kind: str,
+    name: str,
+    *,
+    column: str | None = None,
+    glob: str = "*",
+    fingerprint: str | None = None,
+) -> Corpus:
+    """The files at a path or URL as a corpus: in memory where they are small, else streamed.
+
+    Args:
+        fingerprint: what identifies the content, where that is known without reading it.
+
+    Raises:
+        BadCorpus: nothing is there that can be read as this kind.
+    """
+    files = [file for file in list_files(place, glob) if is_streamed(file, kind)]
+    pictures = [file for file in list_files(place, glob) if kind == "image" and is_picture(file)]
+    if not files and not pictures:
+        raise BadCorpus(f"corpus {place}: no file there is read as {kind}", f"It may be {_READ}.")
+    if files and pictures:
+        raise BadCorpus(
+            f"corpus {place} has pictures beside {files[0].name}", "Which is meant? Give one."
+        )
+    facts = {"kind": kind, "column": column, "streamed": VERSION}
+    given = fingerprint or digest([*files, *pictures], facts)
+    if pictures:
+        check_no_column(place, column)
+        return FiniteCorpus(name, kind, lambda: pictures, read_picture, fingerprint=given)
+    readers = functools.partial(_readers, files, kind, column)
+    if is_large(files):
+        return StreamedCorpus(name, kind, readers, given)
+    return FiniteCorpus(
+        name, kind, functools.partial(_whole, readers, kind), decoded, fingerprint=given
+    )
+
+
+def is_streamed_place(place: str, kind: str, glob: str) -> bool:
+    """Whether what is at a path or URL is read by this module, by its names and sizes."""
+    files = list_files(place, glob)
+    streamed = [file for file in files if is_streamed(file, kind)]
+    if is_large(streamed or [file for file in files if kind == "image" and is_picture(file)]):
+        return True
+    return any(is_only_streamed(file, kind) for file in streamed)
+
+
+def is_large(files: Sequence[StoredFile]) -> bool:
+    """Whether files are streamed, or read as a whole."""
+    packed = (*PACKED, ".tgz", ".parquet")
+    sizes = (file.size * (_INFLATION if file.name.endswith(packed) else 1) for file in files)
+    return sum(sizes) > storage.IN_MEMORY_BYTES
+
+
+def _readers(files: Sequence[StoredFile], kind: str, column: str | None) -> list[Reader]:
+    # The footers of parquet files far away are waited for together.
+    with ThreadPoolExecutor(_FOOTERS) as pool:
+        return list(pool.map(lambda file: reader_of(file, kind, column), files))
+
+
+def _whole(readers: Callable[[], list[Reader]], kind: str) -> Examples:
+    """All examples in the order of the files."""
+    did: Counter[str] = Counter()
+    items: list[Any] = []
+    for reader in readers():
+        for unit in reader.units:
+            for chunk in unit.chunks():
+                items += examples(reader.rows(unit.file, chunk), kind, did)
+    return Examples(items, notes(did))

@@ -1,0 +1,178 @@
+"""The examples of a chunk, by the rules that a file which is read whole follows too."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from zoo.errors import BadCorpus
+from zoo.fasta import FASTA_SUFFIXES, SequenceRow
+from zoo.pictures import Picture, read_image
+from zoo.sequences import read_rows
+from zoo.streams import chunks
+from zoo.streams.chunks import Chunk, Unit
+from zoo.streams.storage import StoredFile
+from zoo.texts import CORPUS_SUFFIXES, jsonl_rows, key_of, suffix_of, txt_rows
+
+_TARS = (".tar", ".tgz")
+_BOMS = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Reader(NamedTuple):
+    """How one file's chunks become examples."""
+
+    units: list[Unit]
+    rows: Callable[[StoredFile, Chunk], Iterator[SequenceRow | Picture]]
+
+
+def is_streamed(file: StoredFile, kind: str) -> bool:
+    """Whether a corpus of that kind is read from a file of this name, chunk by chunk."""
+    suffix = suffix_of(file.name)
+    if kind == "image":
+        return suffix in (*_TARS, ".parquet")
+    return suffix in CORPUS_SUFFIXES[kind] or (kind == "text" and suffix in _TARS)
+
+
+def is_only_streamed(file: StoredFile, kind: str) -> bool:
+    """Whether small files of this name are read here too, and nowhere else."""
+    return kind == "image" or suffix_of(file.name) in _TARS
+
+
+def is_picture(file: StoredFile) -> bool:
+    """Whether the file is a picture by its name."""
+    return suffix_of(file.name) in CORPUS_SUFFIXES["image"]
+
+
+def read_picture(file: StoredFile) -> Any:
+    """The picture in a file of its own."""
+    with file.open(whole=True) as opened:
+        return read_image(Picture(str(file), opened.read()))
+
+
+def reader_of(file: StoredFile, kind: str, column: str | None) -> Reader:
+    """How that file is read.
+
+    Raises:
+        BadCorpus: a parquet file is broken, or has no such column.
+    """
+    suffix, key = suffix_of(file.name), key_of(kind, column)
+    if suffix in _TARS:
+        members = CORPUS_SUFFIXES["image"] if kind == "image" else (".txt", ".json")
+        unit = chunks.Members(file, members)
+        return Reader([unit], _pictures if kind == "image" else _Documents(key))
+    if suffix == ".parquet":
+        return Reader(chunks.row_units(file, key, kind), _pictures if kind == "image" else _cells)
+    if suffix in FASTA_SUFFIXES:
+        rule = chunks.LETTERS if kind == "dna" else chunks.RECORDS
+        return Reader(chunks.line_units(file, rule), _fasta)
+    if suffix == ".jsonl":
+        return Reader(chunks.line_units(file, chunks.LINES), _Lines(key))
+    return Reader(chunks.line_units(file, chunks.PASSAGES), _passages)
+
+
+def examples(rows: Iterator[Any], kind: str, did: Counter[str]) -> list[Any]:
+    """What the rules make of rows; what they did is added to `did`."""
+    if kind == "image":
+        return list(rows)
+    if kind == "text":
+        return [row.text for row in rows if row.text.strip()]
+    return read_rows(rows, kind, did)
+
+
+def decoded(item: Any) -> Any:
+    """The example of an item: pictures are kept as they are in the file until they are needed."""
+    return read_image(item) if isinstance(item, Picture) else item
+
+
+def _text(file: StoredFile, chunk: Chunk) -> io.StringIO:
+    data: bytes = chunk.content
+    if chunk.offset == 0 and data[:2] in _BOMS:
+        raise BadCorpus(
+            f"{file} is UTF-16; a file as large as this, or not of this machine, has to be UTF-8",
+            "Convert it, for instance with iconv.",
+        )
+    try:
+        text = data.decode("utf-8-sig" if chunk.offset == 0 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise BadCorpus(
+            f"{file} is not UTF-8 text (byte {chunk.offset + error.start})",
+            "Convert it, for instance with iconv.",
+        ) from None
+    # Line breaks of every kind are read as \n, as in a file that is read whole.
+    return io.StringIO(text, newline=None)
+
+
+def _passages(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
+    return txt_rows(_text(file, chunk).read(), f"{file}, from byte {chunk.offset}")
+
+
+class _Lines:
+    """Rows of JSON lines."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
+        where = f"{file}, from byte {chunk.offset}"
+        return jsonl_rows(_text(file, chunk), where, self._key)
+
+
+class _Documents:
+    """Texts out of a tar: a `.txt` as a whole, a `.json` at its key."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
+        for where, data in chunk.content:
+            if where.lower().endswith(".json"):
+                text = json.dumps(_parsed(where, data))
+                yield from jsonl_rows([text], where, self._key)
+            else:
+                whole = Chunk(0, 0, 0, data)
+                yield SequenceRow(where, _text(StoredFile(where, where, 0), whole).read().strip())
+
+
+def _parsed(where: str, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        raise BadCorpus(f"{where} is not JSON") from None
+
+
+def _cells(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
+    return (SequenceRow(where, value or "") for where, value in chunk.content)
+
+
+def _pictures(file: StoredFile, chunk: Chunk) -> Iterator[Picture]:
+    for where, value in chunk.content:
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not data:
+            raise BadCorpus(f"{where} holds no picture", "Leave the row out.")
+        yield Picture(where, data)
+
+
+def _fasta(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
+    from Bio.SeqIO.FastaIO import SimpleFastaParser
+
+    text = _text(file, chunk).getvalue()
+    head, rest = _before_first(text)
+    if head.strip():
+        if chunk.offset == 0:
+            raise BadCorpus(f"{file} is not FASTA", "Records begin with '>'.")
+        # The record began in the chunk before; it was cut.
+        yield SequenceRow(f"{file}, the record at byte {chunk.offset}", head)
+    for title, sequence in SimpleFastaParser(io.StringIO(rest)):
+        name = next(iter(title.split()), "") or "a record without a name"
+        yield SequenceRow(f"{file}, {name}", sequence)
+
+
+def _before_first(text: str) -> tuple[str, str]:
+    """What is before the first record of FASTA, and the rest."""
+    if text.startswith(">"):
+        return "", text
+    place = text.find("\n>")
+    return (text, "") if place < 0 else (text[:place], text[place + 1 :])

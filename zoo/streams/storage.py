@@ -1,0 +1,186 @@
+"""Files wherever they are: a path of this machine, `s3://`, `https://`, or the hub's `hf://`.
+
+fsspec opens them. What can go wrong on the way is one kind of error, with its remedy.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from zoo.errors import BadCorpus, BenchError, MissingExtra, ModelUnavailable
+from zoo.files import check_regular, natural_key
+from zoo.install import install_line
+
+# Bytes of a corpus up to which it is read as a whole, shuffled as a whole, and kept in memory.
+IN_MEMORY_BYTES = 1 << 28
+
+# What a digest of a large file reads: so many blocks of so many bytes, spread evenly.
+SAMPLED_BLOCKS, SAMPLED_BYTES = 8, 1 << 16
+
+# Names under which object stores tell what identifies the content of a file.
+_CHECKSUMS = ("ETag", "etag", "sha256", "md5", "checksum")
+
+_EXTRAS = {"s3": "s3", "http": "https", "https": "https", "hf": "language"}
+
+_URL = re.compile(r"^[a-z][a-z0-9+]*://")
+
+
+def is_url(text: str) -> bool:
+    """Whether it names something by a protocol, as `s3://bucket/name` does."""
+    return _URL.match(text) is not None
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file by its path or URL.
+
+    name: its path below the folder that was listed, by which it is matched and put in order.
+    size: bytes. checksum: what the store says of its content, if it says anything.
+    """
+
+    url: str
+    name: str
+    size: int
+    checksum: str = ""
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def is_local(self) -> bool:
+        return not is_url(self.url)
+
+    @contextmanager
+    def open(self, *, whole: bool = False) -> Iterator[IO[bytes]]:
+        """The file's bytes; what goes wrong in the context names the file.
+
+        Args:
+            whole: it will be read from end to end, so that larger pieces are asked for at once.
+        """
+        with _errors(self.url):
+            if self.is_local:
+                check_regular(Path(self.url))
+                with Path(self.url).open("rb") as local:
+                    yield local
+                return
+            system, path = _system(self.url)
+            block = (4 if whole else 1) << 20
+            with system.open(path, "rb", block_size=block, cache_type="readahead") as remote:
+                yield remote
+
+
+def list_files(place: str, glob: str = "*") -> list[StoredFile]:
+    """The file at a path or URL, or those below it that the glob means, in natural order.
+
+    `*` stands for folders too. What is hidden, or in a hidden folder, is left out. A store without
+    folders, as a web server is, gives the file itself alone.
+
+    Raises:
+        BadCorpus: nothing is there. MissingExtra: a package for this kind of store is absent.
+    """
+    with _errors(place):
+        found = _below(Path(place)) if not is_url(place) else _below_url(place)
+    if len(found) == 1 and found[0].url.rstrip("/") == place.rstrip("/"):
+        return found
+    shown = (file for file in found if not any(p[:1] == "." for p in file.name.split("/")))
+    wanted = (file for file in shown if fnmatch.fnmatch(file.name, glob))
+    return sorted(wanted, key=lambda file: natural_key(file.name))
+
+
+def digest(files: Sequence[StoredFile], facts: dict[str, Any]) -> str:
+    """`sha256:<hex>` of large files, without reading them whole.
+
+    It covers `facts` and each file's name and size; then what the store says identifies its
+    content (an ETag), or else `SAMPLED_BLOCKS` blocks of `SAMPLED_BYTES` bytes at evenly spaced
+    places, the first and the last of the file among them. Times are no part of it. An edit that
+    keeps the size and lies between the blocks is not noticed.
+    """
+    whole = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for file in files:
+        whole.update(json.dumps([file.name, file.size, file.checksum]).encode())
+        if not file.checksum:
+            with file.open() as opened:
+                for block in _blocks(opened, file.size):
+                    whole.update(block)
+    return f"sha256:{whole.hexdigest()}"
+
+
+def _blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    last = max(0, size - SAMPLED_BYTES)
+    for place in sorted({last * i // (SAMPLED_BLOCKS - 1) for i in range(SAMPLED_BLOCKS)}):
+        file.seek(place)
+        yield file.read(SAMPLED_BYTES)
+
+
+def _below(path: Path) -> list[StoredFile]:
+    if path.is_file():
+        return [StoredFile(str(path), path.name, path.stat().st_size)]
+    if not path.exists():
+        raise BadCorpus(f"no corpus at {path}", "Give the path of a file or folder.")
+    files = (file for file in path.rglob("*") if file.is_file())
+    return [StoredFile(str(f), f.relative_to(path).as_posix(), f.stat().st_size) for f in files]
+
+
+def _below_url(url: str) -> list[StoredFile]:
+    system, root = _system(url)
+    if system.isfile(root):
+        return [_stored(system, root, root.rsplit("/", 1)[-1], system.info(root))]
+    found = system.find(root, detail=True)
+    if not found:
+        raise BadCorpus(f"no corpus at {url}", "Give the URL of a file or folder.")
+    start = len(root.rstrip("/")) + 1
+    return [_stored(system, path, path[start:], info) for path, info in found.items()]
+
+
+def _stored(system: Any, path: str, name: str, info: dict[str, Any]) -> StoredFile:
+    size = info.get("size")
+    if size is None:
+        raise BadCorpus(
+            f"{path}: its server does not say how large it is, nor gives parts of it",
+            "Download it, and give the file.",
+        )
+    checksum = next((str(info[key]) for key in _CHECKSUMS if info.get(key)), "")
+    return StoredFile(system.unstrip_protocol(path), name, int(size), checksum)
+
+
+def _system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path there."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        protocol = url.partition("://")[0]
+        raise MissingExtra(
+            f"{url} cannot be opened: {' '.join(str(error).split())[:200]}",
+            install_line(_EXTRAS.get(protocol)),
+        ) from None
+    except ValueError as error:  # an unknown protocol
+        raise BadCorpus(f"{url} cannot be opened ({error})") from None
+    return system, str(path)
+
+
+@contextmanager
+def _errors(url: str) -> Iterator[None]:
+    """Whatever a store raises, in our words and naming the file; our own errors as they are.
+
+    What a store far away does not give now is no fault of the corpus: `ModelUnavailable`.
+    """
+    try:
+        yield
+    except (BenchError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise BadCorpus(f"no corpus at {url}", "Give the path of a file or folder.") from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        kind = ModelUnavailable if is_url(url) else BadCorpus
+        raise kind(f"{url} cannot be read ({' '.join(str(reason).split())[:200]})") from error
