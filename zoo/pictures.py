@@ -44,7 +44,7 @@ MOST_PIXELS = 178_956_970
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
-class Picture(NamedTuple):
+class PackedPicture(NamedTuple):
     """A picture out of a tar or a table: where it stands, for messages, and a file's bytes."""
 
     where: str
@@ -54,7 +54,7 @@ class Picture(NamedTuple):
         return self.where
 
 
-def read_image(path: Path | Picture) -> np.ndarray:
+def read_image(path: Path | PackedPicture) -> np.ndarray:
     """The picture as a uint8 array (height, width, 3), by the rules above.
 
     Raises:
@@ -78,7 +78,7 @@ def read_image(path: Path | Picture) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def look(path: Path | Picture, did: Counter[str]) -> None:
+def look(path: Path | PackedPicture, did: Counter[str]) -> None:
     """Counts in `did` what the rules will do to a picture, from its header.
 
     What is wrong with a file is left to `read_image` to say.
@@ -96,7 +96,7 @@ def look(path: Path | Picture, did: Counter[str]) -> None:
 
 
 @contextmanager
-def _opened(path: Path | Picture) -> Iterator[Image]:
+def _opened(path: Path | PackedPicture) -> Iterator[Image]:
     """The picture, not yet decoded; whatever goes wrong in the context names the file."""
     from PIL import Image, UnidentifiedImageError
 
@@ -119,15 +119,15 @@ def _opened(path: Path | Picture) -> Iterator[Image]:
             raise BadCorpus(f"{path} cannot be decoded ({reason})", remedy) from None
 
 
-def _file(path: Path | Picture) -> IO[bytes]:
-    if isinstance(path, Picture):
+def _file(path: Path | PackedPicture) -> IO[bytes]:
+    if isinstance(path, PackedPicture):
         return io.BytesIO(path.data)
     check_regular(path)
     return path.open("rb")
 
 
 @contextmanager
-def _decoded(path: Path | Picture) -> Iterator[Image]:
+def _decoded(path: Path | PackedPicture) -> Iterator[Image]:
     """The picture, decoded and turned as its orientation tag says."""
     from PIL import ImageOps
 
@@ -141,11 +141,11 @@ def _decoded(path: Path | Picture) -> Iterator[Image]:
         yield image
 
 
-def _too_large(path: Path | Picture) -> BadCorpus:
+def _too_large(path: Path | PackedPicture) -> BadCorpus:
     return BadCorpus(f"{path} has more than {MOST_PIXELS:,} pixels", "Make it smaller.")
 
 
-def _check_transparent_colour(path: Path | Picture, image: Image) -> None:
+def _check_transparent_colour(path: Path | PackedPicture, image: Image) -> None:
     """Refuses 16-bit colours one of which is transparent: Pillow looks for it in the upper 8."""
     colour = image.info.get("transparency")
     if (

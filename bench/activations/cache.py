@@ -311,13 +311,6 @@ class CachedSource:
         """Go on at `place`."""
         self._taken = place.rows
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: the files say everything."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes nothing."""
-
     def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
         """The next `rows` rows by layer, in pieces [*, width] that do not cross a shard."""
         while rows:

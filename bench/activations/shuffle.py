@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from zoo.corpora import Corpus
 from zoo.errors import BadCorpus
 
 
@@ -37,12 +38,6 @@ class RowSource(Protocol):
     def go_to(self, place: StreamPosition) -> None:
         """Go on at `place`."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """What need not be found out again, beside `place`."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave."""
-
     def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
         """The next `rows` rows, in pieces [*, width] by layer; fewer where there are no more."""
 
@@ -58,10 +53,19 @@ class Shuffled:
         buffer: by layer, float32 [tokens, width], its contents overwritten.
         batch: tokens of a batch; half of the buffer is rounded down to whole batches.
         seed: of the order.
+        corpus: what the rows are of, if it is read.
     """
 
-    def __init__(self, source: RowSource, buffer: dict[int, Tensor], batch: int, seed: int) -> None:
+    def __init__(
+        self,
+        source: RowSource,
+        buffer: dict[int, Tensor],
+        batch: int,
+        seed: int,
+        corpus: Corpus | None = None,
+    ) -> None:
         self._source = source
+        self._corpus = corpus
         self._buffer = buffer
         self._batch = batch
         self._size = row_count(buffer)
@@ -97,7 +101,7 @@ class Shuffled:
         return {
             "place": astuple(self._source.place),
             "first_pass": self._source.first_pass,
-            "source": self._source.state_dict(),
+            "corpus": {} if self._corpus is None else self._corpus.state_dict(),
             "buffer": self._buffer,
             "random": self._random.get_state(),
             "order": self._order,
@@ -106,7 +110,8 @@ class Shuffled:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after `state_dict()` of the same stream; it may hold more layers."""
-        self._source.load_state_dict(state["source"])
+        if self._corpus is not None:
+            self._corpus.load_state_dict(state["corpus"])
         self._source.go_to(StreamPosition(*state["place"]))
         self._source.first_pass = state["first_pass"]
         for layer, x in self._buffer.items():

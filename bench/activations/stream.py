@@ -170,7 +170,7 @@ class ActivationStream:
     def shuffled(self, batch: int) -> Shuffled:
         """Batches of `batch` tokens, none of an evaluation example, from a shuffling buffer."""
         buffer = self.empty(self.protocol.buffer)
-        return Shuffled(self.training(), buffer, batch, self.protocol.data_seed)
+        return Shuffled(self.training(), buffer, batch, self.protocol.data_seed, self.corpus)
 
     def empty(self, tokens: int) -> dict[int, Tensor]:
         """Uninitialised float32 [tokens, width] by layer, on the adapter's device."""
@@ -283,14 +283,6 @@ class CorpusRows:
     def place(self) -> StreamPosition:
         """Where the next row comes from."""
         return StreamPosition(self._after.example, self._after.window, self._used + self._to_skip)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the corpus need not find out again, beside `place`."""
-        return self._stream.corpus.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave."""
-        self._stream.corpus.load_state_dict(state)
 
     @property
     def examples_between_batches(self) -> int | None:

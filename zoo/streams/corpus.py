@@ -22,9 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
 
 from zoo.ahead import prefetched
-from zoo.corpora import Corpus, FiniteCorpus, none_left
 from zoo.errors import BadCorpus
 from zoo.files import PACKED
+from zoo.finite import Corpus, FiniteCorpus, none_left
 from zoo.sequences import notes
 from zoo.streams import storage
 from zoo.streams.chunks import Unit
@@ -56,7 +56,7 @@ VERSION = 1
 _INFLATION = 4
 
 # What tells an example from all others: unit, place of the chunk, number in it.
-Key = tuple[int, int, int]
+ExampleKey = tuple[int, int, int]
 
 
 class Bookmark(NamedTuple):
@@ -168,8 +168,8 @@ class StreamedCorpus(Corpus):
         }
 
     def _epoch(
-        self, seed: int, epoch: int, start: int, held: set[Key] | None = None
-    ) -> Iterator[tuple[Key, Any]]:
+        self, seed: int, epoch: int, start: int, held: set[ExampleKey] | None = None
+    ) -> Iterator[tuple[ExampleKey, Any]]:
         """The examples of an epoch from number `start` on, without those held out."""
         import numpy as np
 
@@ -191,7 +191,7 @@ class StreamedCorpus(Corpus):
 
     def _draws(
         self, seed: int, epoch: int, mark: Bookmark
-    ) -> Iterator[tuple[Bookmark, list[tuple[Key, Any]]]]:
+    ) -> Iterator[tuple[Bookmark, list[tuple[ExampleKey, Any]]]]:
         """Where each draw begins, its examples not counted yet, and what is in it."""
         import numpy as np
 
@@ -199,7 +199,7 @@ class StreamedCorpus(Corpus):
         own = np.arange(rank, len(self._units), of)
         order = np.random.default_rng([seed, epoch]).permutation(own).tolist()
         draw, begin, chunks = mark.draw, mark, 0
-        found: list[tuple[Key, Any]] = []
+        found: list[tuple[ExampleKey, Any]] = []
         for number in range(mark.rank, len(order)):
             unit, reader = self._units[order[number]]
             first = mark.place if number == mark.rank else 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from zoo.errors import BadCorpus
 from zoo.fasta import FASTA_SUFFIXES, SequenceRow
-from zoo.pictures import Picture, read_image
+from zoo.pictures import PackedPicture, read_image
 from zoo.sequences import read_rows
 from zoo.streams import chunks
 from zoo.streams.chunks import Chunk, Unit
@@ -25,7 +25,7 @@ class Reader(NamedTuple):
     """How one file's chunks become examples."""
 
     units: list[Unit]
-    rows: Callable[[StoredFile, Chunk], Iterator[SequenceRow | Picture]]
+    rows: Callable[[StoredFile, Chunk], Iterator[SequenceRow | PackedPicture]]
 
 
 def is_streamed(file: StoredFile, kind: str) -> bool:
@@ -49,7 +49,7 @@ def is_picture(file: StoredFile) -> bool:
 def read_picture(file: StoredFile) -> Any:
     """The picture in a file of its own."""
     with file.open(whole=True) as opened:
-        return read_image(Picture(str(file), opened.read()))
+        return read_image(PackedPicture(str(file), opened.read()))
 
 
 def reader_of(file: StoredFile, kind: str, column: str | None) -> Reader:
@@ -84,7 +84,7 @@ def examples(rows: Iterator[Any], kind: str, did: Counter[str]) -> list[Any]:
 
 def decoded(item: Any) -> Any:
     """The example of an item: pictures are kept as they are in the file until they are needed."""
-    return read_image(item) if isinstance(item, Picture) else item
+    return read_image(item) if isinstance(item, PackedPicture) else item
 
 
 def _text(file: StoredFile, chunk: Chunk) -> io.StringIO:
@@ -147,12 +147,12 @@ def _cells(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
     return (SequenceRow(where, value or "") for where, value in chunk.content)
 
 
-def _pictures(file: StoredFile, chunk: Chunk) -> Iterator[Picture]:
+def _pictures(file: StoredFile, chunk: Chunk) -> Iterator[PackedPicture]:
     for where, value in chunk.content:
         data = value.get("bytes") if isinstance(value, dict) else value
         if not data:
             raise BadCorpus(f"{where} holds no picture", "Leave the row out.")
-        yield Picture(where, data)
+        yield PackedPicture(where, data)
 
 
 def _fasta(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:

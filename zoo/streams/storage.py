@@ -6,8 +6,10 @@ fsspec opens them. What can go wrong on the way is one kind of error, with its r
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ SAMPLED_BLOCKS, SAMPLED_BYTES = 8, 1 << 16
 # Names under which object stores tell what identifies the content of a file.
 _CHECKSUMS = ("ETag", "etag", "sha256", "md5", "checksum")
 
-_EXTRAS = {"s3": "s3", "http": "https", "https": "https", "hf": "language"}
+_EXTRAS = {"http": "https", "https": "https", "hf": "language"}
 
 _URL = re.compile(r"^[a-z][a-z0-9+]*://")
 
@@ -155,6 +157,8 @@ def _system(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path there."""
     import fsspec
 
+    if url.startswith("s3://"):
+        return _s3(), url.removeprefix("s3://")
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
@@ -166,6 +170,24 @@ def _system(url: str) -> tuple[Any, str]:
     except ValueError as error:  # an unknown protocol
         raise BadCorpus(f"{url} cannot be opened ({error})") from None
     return system, str(path)
+
+
+@functools.cache
+def _s3() -> Any:
+    """S3 by pyarrow, which needs no further package; AWS_ENDPOINT_URL may name another server."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    try:
+        from pyarrow.fs import S3FileSystem
+    except ImportError:
+        raise MissingExtra(
+            "reading s3:// needs the package pyarrow, which is not installed",
+            install_line("parquet"),
+        ) from None
+    system = S3FileSystem(endpoint_override=os.environ.get("AWS_ENDPOINT_URL"))
+    wrapped = ArrowFSWrapper(system)
+    wrapped.protocol = "s3"
+    return wrapped
 
 
 @contextmanager
