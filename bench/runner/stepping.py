@@ -20,6 +20,9 @@ Failures = dict[str, ModelError]
 # Elements of an SAE's matrix below which a CPU steps several together (measured on one core).
 _SMALL = 1 << 18
 
+# More save no more time, and take more memory than a block's estimate has room for.
+_MOST_ON_CPU = 8
+
 # Features of a bank that the fast sort of `bench.sae.codes` takes.
 _FAST_SORT = 1 << 15
 
@@ -44,7 +47,7 @@ def _most_together(cell: Cell) -> int:
     if host_runs_ahead(trainer.sae.b):
         return sys.maxsize
     small = trainer.path == "sparse" and trainer.sae.W_enc.numel() < _SMALL
-    return _FAST_SORT // trainer.sae.n if small else 0
+    return min(_MOST_ON_CPU, _FAST_SORT // trainer.sae.n) if small else 0
 
 
 def _bank_step(
