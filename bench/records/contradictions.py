@@ -18,7 +18,7 @@ _WHOLE = (
     *("steps", "batch", "checkpoints", "data_seed", "forward_tokens", "buffer"),
     *("aux_k", "dead_after", "fit_tokens"),
 )
-_WORDS = ("family", "bias", "path", "dtype", "aux_codes", "seeds_vary")
+_WORDS = ("family", "bias", "path", "dtype", "aux_codes", "seeds_vary", "precision")
 
 
 def contradictions(record: Record) -> Iterator[str]:

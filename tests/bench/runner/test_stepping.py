@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,15 @@ from bench.compute.ahead import pretend_device
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.schema import Record
+from bench.records.spec import Spec
+from bench.records.store import RecordStore
 from bench.runner import stepping
 from bench.runner.block import measure_block
 from bench.sae import trainer as trainer_module
 from bench.sae.bank import Bank
 from bench.sae.gradients import Backward
 from bench.sae.trainer import Trainer
+from leaderboard.groups import _protocol_name
 from tests.conftest import TINY
 from tests.made import write_made
 from zoo.registry import load_registry
@@ -73,6 +77,20 @@ def test_on_a_cpu_a_bank_changes_no_bit(
     assert len(sizes) == 60
     for cell, record in alone.items():
         assert record.comparable() == together[cell].comparable() == by_two[cell].comparable()
+
+
+def test_a_cell_of_another_precision_is_a_valid_record_and_boards_say_so(
+    block: Block, tmp_path: Path
+) -> None:
+    protocol = block.protocol.model_copy(update={"precision": "bf16"})
+    spec = Spec(**block.specs[0].model_dump() | {"protocol": protocol.measurement()})
+    store = RecordStore(tmp_path)
+    for record in measure_block(replace(block, protocol=protocol, specs=(spec,))):
+        assert record.result is not None
+        store.save(record)
+    (read,) = RecordStore(tmp_path)
+    assert read.spec.protocol["precision"] == "bf16"
+    assert _protocol_name(read).startswith("quick bf16 products")
 
 
 def test_the_ways_of_a_device_measure_the_same_within_rounding(
