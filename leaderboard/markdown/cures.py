@@ -15,8 +15,10 @@ from leaderboard.cures import (
     cures,
     regimes,
 )
+from leaderboard.families import compared_families
 from leaderboard.figures.pictures import Picture, image
 from leaderboard.groups import RAW, Group, Spread, by_setting
+from leaderboard.markdown.families import families_section
 from leaderboard.markdown.layout import Page, counts, setting_line, setting_title
 from leaderboard.markdown.rule_of_thumb import rule_sentences, rule_table, rule_words
 from leaderboard.page_names import model_page
@@ -59,6 +61,7 @@ def cures_page(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str
         shown = [each for each in pictures if each.setting == setting and each.kind in kinds]
         page.add(*(image(each) for each in shown))
         page.add("### What they are", _described(found))
+    page.add(*families_section(page, list(compared_families(groups))))
     return page.render()
 
 

@@ -1,0 +1,139 @@
+"""Families of SAEs side by side: what each dies of, by the same two paths, and what cures it.
+
+A feature that is never positive is dead by ReLU in every family. The second path is being positive
+somewhere and never a code: not among the k largest (topk), or never above the threshold
+(batchtopk, jumprelu); the family relu has none, as everything positive is a code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from bench.sae.families import DEFAULT, FAMILIES
+from bench.sae.recipe import FAMILY_KEYS
+from leaderboard.columns.death import (
+    ALWAYS_ON,
+    END,
+    END_RELU,
+    END_TOPK,
+    INIT_RELU,
+    INIT_TOPK,
+)
+from leaderboard.columns.revival import BORN_DEAD
+from leaderboard.columns.training import FVU, L0
+from leaderboard.cures import ENOUGH_DEAD
+from leaderboard.groups import RAW, Group, Value, arms_of
+from zoo.files import content_hash
+
+# What may differ between the families that are compared; relu and jumprelu are always dense.
+_OF_FAMILY = frozenset({"family", "path", *FAMILY_KEYS})
+
+
+@dataclass(frozen=True)
+class FamilyArm:
+    """An arm of a family: means over the layers that all families were trained on.
+
+    Shares of the dictionary, but for durable, of those born dead; None where nothing was measured.
+    cured: on how many of the layers less than `ENOUGH_DEAD` of the features are dead at the end.
+    """
+
+    family: str
+    arm: str
+    born_relu: float | None
+    born_second: float | None
+    end_relu: float | None
+    end_second: float | None
+    durable: float | None
+    fvu: float | None
+    l0: float | None
+    always_on: float | None
+    cured: int
+
+
+@dataclass(frozen=True)
+class FamilyComparison:
+    """Families measured alike: their arms in order, and on how many layers of which models."""
+
+    arms: tuple[FamilyArm, ...]
+    layers: int
+    models: tuple[str, ...]
+    sizes: Group
+
+    @property
+    def families(self) -> list[str]:
+        """In the order of their arms."""
+        return list(dict.fromkeys(each.family for each in self.arms))
+
+
+def compared_families(groups: Sequence[Group]) -> Iterator[FamilyComparison]:
+    """Of several families measured on the same layers, by the same arms."""
+    alike: dict[str, list[Group]] = {}
+    for group in groups:
+        rest = {key: v for key, v in group.spec.protocol.items() if key not in _OF_FAMILY}
+        key = content_hash([rest, group.spec.limit, group.spec.metric_version])
+        alike.setdefault(key, []).append(group)
+    for members in alike.values():
+        found = _compare(members)
+        if found is not None:
+            yield found
+
+
+# ------------------------------------------------------------------------------------- internals
+
+# A group's cells of one arm on one layer, over which its seeds' mean is taken.
+_Places = list[tuple[Group, int]]
+
+
+def _compare(members: Sequence[Group]) -> FamilyComparison | None:
+    by_family: dict[str, dict[tuple[str, int], Group]] = {}
+    for group in members:
+        places = by_family.setdefault(group.spec.protocol.get("family", DEFAULT), {})
+        places.update({(group.key, layer): group for layer in group.layers})
+    common = set.intersection(*(set(places) for places in by_family.values()))
+    arms = [
+        arm
+        for arm in arms_of(members)
+        if all(
+            places[place].at_layer(END.value, place[1], arm) is not None
+            for places in by_family.values()
+            for place in common
+        )
+    ]
+    if len(by_family) < 2 or not common or RAW not in arms or len(arms) < 2:
+        return None
+    found = [
+        _family_arm(family, arm, [(by_family[family][place], place[1]) for place in sorted(common)])
+        for family in sorted(by_family, key=_family_order)
+        for arm in arms
+    ]
+    first = next(iter(by_family.values()))
+    models = dict.fromkeys(first[place].label for place in sorted(common))
+    return FamilyComparison(tuple(found), len(common), tuple(sorted(models)), members[0])
+
+
+def _family_arm(family: str, arm: str, places: _Places) -> FamilyArm:
+    def mean(value: Value) -> float | None:
+        read = [group.at_layer(value, layer, arm) for group, layer in places]
+        return fmean(each.mean for each in read if each) if any(read) else None
+
+    ends = [group.at_layer(END.value, layer, arm) for group, layer in places]
+    return FamilyArm(
+        family=family,
+        arm=arm,
+        born_relu=mean(INIT_RELU.value),
+        born_second=mean(INIT_TOPK.value),
+        end_relu=mean(END_RELU.value),
+        end_second=mean(END_TOPK.value),
+        durable=mean(BORN_DEAD.durable.value),
+        fvu=mean(FVU.value),
+        l0=mean(L0.value),
+        always_on=mean(ALWAYS_ON.value),
+        cured=sum(end is not None and end.mean < ENOUGH_DEAD for end in ends),
+    )
+
+
+def _family_order(name: str) -> tuple[int, str]:
+    known = list(FAMILIES)
+    return (known.index(name) if name in known else len(known)), name
