@@ -69,7 +69,7 @@ def cures_block(output: Path) -> str:
             rule_words(),
             *pictures,
             f"[Remedies, prices and sources]({folder}/leaderboards/cures.md), made by "
-            f"`bench run --protocol cures --suite synthetic {seeds} --output {folder}`.",
+            f"`python ci/cures.py {seeds} --output {folder}`.",
         ]
     )
 
