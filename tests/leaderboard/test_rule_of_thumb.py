@@ -39,7 +39,9 @@ def test_what_chance_leaves_silent_is_allowed() -> None:
 
 @pytest.fixture(scope="module")
 def measured() -> list[Regime]:
-    return regimes(compared(group_records(RecordStore(RECORDS))))
+    """The made layers, on which the rule was found; how it fares on real ones, the page shows."""
+    found = regimes(compared(group_records(RecordStore(RECORDS))))
+    return [each for each in found if each.group.domain == "synthetic"]
 
 
 def test_the_rule_is_right_on_most_committed_layers_and_nearly_on_all(
