@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import pytest
 
@@ -60,7 +60,7 @@ class Hub:
 
 _API = re.compile(
     r"^/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)"
-    r"(/(?P<what>revision|tree)/(?P<revision>[^/]+))?$"
+    r"(/(?P<what>revision|tree)/(?P<revision>[^/]+)(/(?P<below>.+))?)?$"
 )
 _FILE = re.compile(
     r"^/((?P<kind>datasets)/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)$"
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(404, "RevisionNotFound")
         if "name" not in match.groupdict():
             if match["what"] == "tree":
-                return self._list(repository)
+                return self._list(repository, match["below"])
             return self._describe(match["id"], repository)
         if repository.gated and "Authorization" not in self.headers:
             return self._fail(401, "GatedRepo")
@@ -145,8 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
             }
         )
 
-    def _list(self, repository: Repository) -> None:
-        self._send_json(_entries(repository))
+    def _list(self, repository: Repository, below: str | None) -> None:
+        folder = f"{unquote(below)}/" if below else ""
+        found = [entry for entry in _entries(repository) if entry["path"].startswith(folder)]
+        self._send_json(found) if found else self._fail(404, "EntryNotFound")
 
     def _send_json(self, content: Any) -> None:
         self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})

@@ -1,40 +1,16 @@
-"""Work done ahead of its consumer, in threads and bounded; the order is that of the input."""
+"""Items taken ahead of their consumer, in a thread and bounded."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
 In = TypeVar("In")
-Out = TypeVar("Out")
 
 # How often a thread that waits for room looks whether it is still wanted, in seconds.
 _LOOK = 0.05
-
-# Items per worker that are under way or ready.
-PER_WORKER = 8
-
-
-def mapped(function: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
-    """`map(function, items)`, worked out by so many threads ahead of who takes it.
-
-    At most `PER_WORKER` items per worker are ahead. An error is raised where its item's turn
-    comes. With 0 workers it is `map`.
-    """
-    if workers < 1:
-        yield from map(function, items)
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
-    futures = prefetched((pool.submit(function, item) for item in items), PER_WORKER * workers)
-    try:
-        for future in futures:
-            yield future.result()
-    finally:
-        futures.close()
-        pool.shutdown(cancel_futures=True)
 
 
 def prefetched(items: Iterable[In], size: int = 1) -> Generator[In, None, None]:
