@@ -141,8 +141,9 @@ def _measure(
 ) -> tuple[Engine, int]:
     """Runs what is pending: where that was, and how many cells were measured."""
     from bench.runner.engines import auto_workers, make_engine
-    from bench.runner.run import check_writable, run
+    from bench.runner.run import announce, check_writable, pending_blocks, run
 
+    announce(progress, pending_blocks(work), work)
     pending = [item.block for item in work if item.pending]
     check_writable(cells.store())
     settings = how.settings(_device(pending, how, progress), cells.output)

@@ -69,6 +69,20 @@ def todo(
     return found
 
 
+def pending_blocks(work: Iterable[Todo]) -> list[Block]:
+    """The blocks that have cells to measure, with those alone."""
+    return [item.block.only(item.pending) for item in work if item.pending]
+
+
+def announce(progress: RunProgress, blocks: Sequence[Block], work: Sequence[Todo]) -> None:
+    """Tells of the blocks that a run is going to measure, and of what it finds done."""
+    progress.plan(
+        blocks,
+        cells=sum(len(item.block.specs) for item in work),
+        done_before=sum(len(item.states) - len(item.pending) for item in work),
+    )
+
+
 def run(
     work: Sequence[Todo],
     store: RecordStore,
@@ -84,7 +98,7 @@ def run(
         OutputError: a record cannot be written, or another run writes to the same folder.
     """
     settings, engine = settings or Settings(), engine or make_engine("local")
-    blocks = [item.block.only(item.pending) for item in work if item.pending]
+    blocks = pending_blocks(work)
     pending = {spec.hash for block in blocks for spec in block.specs}
     progress = progress or RunProgress()
     with interrupt_on_terminate(), _lock(store, progress.note, leads=engine.leads) as lock:
@@ -93,11 +107,7 @@ def run(
                 remove_done(settings.states, store, pending)
             blocks = resume_blocks(blocks, settings.states)
         blocks = engine.agree(blocks)
-        progress.plan(
-            blocks,
-            cells=sum(len(item.block.specs) for item in work),
-            done_before=sum(len(item.states) - len(item.pending) for item in work),
-        )
+        announce(progress, blocks, work)
         for text in _precision_notes(blocks, settings.device) if engine.leads else ():
             progress.note(text)
         # What is at work is stopped before an error is told.

@@ -165,9 +165,17 @@ def test_a_run_tells_of_every_step_and_cell(
     def listen(*, shown: bool = True) -> Iterator[RunProgress]:
         yield seen
 
+    def device(name: str) -> str:
+        shown.append((len(seen.blocks), seen.summary))
+        return "cpu"
+
+    shown: list[tuple[int, str]] = []
     monkeypatch.setattr("bench.cli.run.show_progress", listen)
+    monkeypatch.setattr("bench.cli.run.pick_device", device)
     options = ["synthetic-gamma4", "synthetic-gamma1", "--workers", workers]
     assert bench("run", *options, *tiny)[0] == 0
+    # The blocks were shown before torch was, whose import takes seconds.
+    assert shown == [(2, "loading torch")]
     assert [row.what for row in seen.blocks] == ["done", "done"]
     assert all(row.steps == row.all_steps > 0 for row in seen.blocks)
     assert seen.summary.startswith("4 of 4 cells done")
