@@ -166,7 +166,7 @@ def test_running_out_of_memory_fails_the_model_with_the_reason(
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
         (["--force", "--failed"], "--force and --failed exclude each other"),
-        (["--limit", "1"], "1 is not in the range"),
+        (["--limit", "1"], "'1' is out of range: at least 2"),
         (["--no-such-option"], "No such option"),
     ],
 )
