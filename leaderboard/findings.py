@@ -108,8 +108,8 @@ def _cured(group: Group, write: Callable[[str], str]) -> list[str]:
     if centered is not None:
         found.append(f"Centered: {percent(centered)} %.")
     ends = {arm: end for arm in group.arms if (end := END.of_model(group, arm)) is not None}
-    steps = group.spec.protocol.get("steps")
-    if RAW not in ends or not isinstance(steps, int):
+    steps = _steps_taken(group)
+    if RAW not in ends or not steps:
         return found
     best = min(ends, key=lambda arm: (ends[arm], arm))
     shown = [arm for arm in dict.fromkeys((RAW, CENTERED, best)) if arm in ends]
@@ -122,6 +122,12 @@ def _cured(group: Group, write: Callable[[str], str]) -> list[str]:
     if len(ends) > 1 and _surely_many_are_dead(group, best):
         found.append("No arm here cures it.")
     return found
+
+
+def _steps_taken(group: Group) -> int:
+    """As the records say: a limited run takes fewer than its protocol has."""
+    trained = [each.result.training for each in group.records if each.result]
+    return max((each.steps for each in trained if each), default=0)
 
 
 def _surely_many_are_dead(group: Group, arm: str) -> bool:

@@ -121,3 +121,13 @@ def test_a_terminal_gets_plain_lines() -> None:
     assert max(map(len, lines)) <= 60
     assert "tiny_a, protein" in summary([made("tiny_a")])
     assert "tiny_a, protein" not in summary([made("tiny_a")], told=False)
+
+
+def test_a_limited_run_is_told_by_the_steps_that_it_took() -> None:
+    """Fewer than its protocol has: the limit ends the training."""
+    record = made("tiny-a")
+    assert record.result is not None
+    assert record.result.training is not None
+    training = record.result.training.model_copy(update={"steps": 2})
+    short = make_record(record.spec, record.result.model_copy(update={"training": training}))
+    assert "Dead after 2 steps: " in told(short)[0]
