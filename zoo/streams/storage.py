@@ -184,10 +184,7 @@ def _s3() -> Any:
             "reading s3:// needs the package pyarrow, which is not installed",
             install_line("parquet"),
         ) from None
-    system = S3FileSystem(endpoint_override=os.environ.get("AWS_ENDPOINT_URL"))
-    wrapped = ArrowFSWrapper(system)
-    wrapped.protocol = "s3"
-    return wrapped
+    return ArrowFSWrapper(S3FileSystem(endpoint_override=os.environ.get("AWS_ENDPOINT_URL")))
 
 
 @contextmanager
