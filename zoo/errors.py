@@ -1,9 +1,10 @@
 """The errors a user can meet. Each names the thing, the reason and the remedy, in one line.
 
-Two kinds, by when they are found. What is wrong with the request (a name, a card, an option, an
-output folder) is found before any model is loaded: the command stops, exit code 2. What is wrong
-with one model (weights, corpus, activations) fails that model's cells: it is written into their
-records, the other cells go on, and the command ends with exit code 1.
+Three kinds. What is wrong with the request (a name, a card, an option, an output folder) is found
+before any model is loaded: the command stops, exit code 2. What is wrong with one model (weights,
+activations) fails that model's cells: it is written into their records, the other cells go on, and
+the command ends with exit code 1. What is not there (`Unavailable`) says nothing about the model:
+its cells are left out, nothing is written, and the next run tries again.
 """
 
 from __future__ import annotations
@@ -61,11 +62,15 @@ class ModelError(BenchError):
     """Something about one model: its cells fail with this, the others go on."""
 
 
-class MissingExtra(ModelError):
+class Unavailable(ModelError):
+    """The environment lacks something that the model needs; no record is made of it."""
+
+
+class MissingExtra(Unavailable):
     """A dependency of this model is not installed; the remedy is the install line."""
 
 
-class ModelUnavailable(ModelError):
+class ModelUnavailable(Unavailable):
     """The checkpoint is unavailable: absent, gated, or the network is down."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.cli.failures import Failures
 from bench.cli.options import Cells, above, pick_device
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def run_cells(
 
     Raises:
         UsageError: a name or an option is wrong; nothing was run.
+        ModelError: nothing could be run for want of a package, a checkpoint or a corpus. Where
+            only some models lack something it is told on stderr, and they have no rows.
         OutputError: a record cannot be written.
     """
     from bench.runner.settings import Settings
@@ -99,12 +102,19 @@ def _measured(cells: Cells, how: Settings, force: bool) -> pd.DataFrame:
 
     store = cells.store()
     work = todo(cells.blocks(), store, force=force, saes=how.saes)
+    lacking = [item.block for item in work if item.pending and item.block.error is not None]
+    failures = Failures()
+    failures.leave_out(lacking)
     check_writable(store)
     with show_progress() as progress:
-        for _ in run(work, store, how, progress=progress):
-            pass
+        for record in run(work, store, how, progress=progress):
+            failures.add(record)
+    failures.tell()
     asked = [store.load(spec) for item in work for spec in item.block.specs]
-    return _frame([record for record in asked if record is not None])
+    found = [record for record in asked if record is not None]
+    if not found and lacking and lacking[0].error is not None:
+        raise lacking[0].error
+    return _frame(found)
 
 
 def _frame(records: Iterable[Any]) -> pd.DataFrame:

@@ -136,7 +136,8 @@ def run_cli(arguments: list[str] | None = None) -> int:
     # imported, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        result = cli.main(args=arguments, prog_name="bench", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        result = cli.main(args=arguments, prog_name="bench", standalone_mode=False, obj=given)
         if sys.stdout is not None:  # as it is where it was closed
             sys.stdout.flush()
         return result if isinstance(result, int) else 0

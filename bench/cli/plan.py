@@ -50,7 +50,7 @@ def print_plan(work: Sequence[Todo], cells: Cells, cache: Path | None, *, as_jso
             "steps": block.steps * len(item.pending),
             "memory": block.memory,
             **({} if cache is None else _cached(block, cache)),
-            "missing": _missing(item),
+            "missing": str(block.error or ""),
         }
 
     rows = [row(item) for item in work]
@@ -64,15 +64,6 @@ def print_plan(work: Sequence[Todo], cells: Cells, cache: Path | None, *, as_jso
         f"{layers} layers, {total} cells, {done} done, {sum(r['failed'] for r in rows)} failed; "
         f"{sum(r['steps'] for r in rows):,} training steps to do"
     )
-
-
-def _missing(item: Any) -> str:
-    from adapters import lacking
-    from zoo.weights import unpinned_code
-
-    block = item.block
-    reason = block.error or lacking(block.card) or unpinned_code(block.card, block.weights)
-    return str(reason or "")
 
 
 def _cached(block: Any, cache: Path) -> dict[str, Any]:

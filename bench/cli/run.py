@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.failures import Failures, again_with
 from bench.cli.options import (
     BadRecords,
     Cells,
@@ -143,20 +144,20 @@ def _measure(
     from bench.runner.engines import auto_workers, make_engine
     from bench.runner.run import announce, check_writable, pending_blocks, run
 
+    failures = Failures(progress.note)
+    failures.leave_out(item.block.only(item.pending) for item in work if item.pending)
     announce(progress, pending_blocks(work), work)
-    pending = [item.block for item in work if item.pending]
-    check_writable(cells.store())
+    pending = [item.block for item in work if item.can_run]
+    if pending:
+        check_writable(cells.store())
     settings = how.settings(_device(pending, how, progress), cells.output)
     workers = how.workers or auto_workers(pending, settings.device)
     where = make_engine(how.engine, workers=workers)
     measured = 0
     for record in run(work, cells.store(), settings, where, progress):
-        if record.failure is None:
-            measured += 1
-        else:
-            spec = record.spec
-            cell = f"{spec.model} layer {spec.layer} {spec.arm} seed {spec.seed}"
-            progress.note(f"{cell} failed: {record.failure}")
+        measured += record.failure is None
+        failures.add(record)
+    failures.tell()
     return where, measured
 
 
@@ -174,28 +175,42 @@ def _device(pending: Sequence[Block], how: How, progress: RunProgress) -> str:
 
 
 def _finish(cells: Cells, specs: Sequence[Spec], measured: int, as_json: bool) -> int:
-    """Writes the boards and says what there is; 1 if a cell has failed."""
+    """Writes the boards and says what there is; 1 if a cell has no result, 2 if none has."""
     store = cells.store()
-    present = [record for spec in specs if (record := store.load(spec)) is not None]
+    found = (store.load(spec) for spec in specs)
+    present = [r for r in found if r is not None and not (r.failure and r.failure.unavailable)]
+    failed = sum(record.status == "failed" for record in present)
+    counts = {
+        "cells": len(specs),
+        "measured": measured,
+        "failed": failed,
+        "unavailable": len(specs) - len(present),
+    }
     bad = BadRecords()
-    boards = above("write_boards")(cells.output, on_bad=bad.append)
-    failures = sum(record.status == "failed" for record in present)
-    counts = {"cells": len(specs), "measured": measured, "failed": failures}
+    boards = above("write_boards")(cells.output, on_bad=bad.append) if present else []
     if as_json:
         documents = [record.model_dump(mode="json") for record in present]
         click.echo(json.dumps(counts | {"records": documents}, indent=1))
-    else:
+    elif present:
         click.echo(above("summary")(present))
-        click.echo(
-            f"{len(specs)} cells: {measured} measured now, "
-            f"{len(specs) - measured - failures} done before, {failures} failed"
-        )
+        click.echo(_counted(counts, done=len(present) - failed - measured))
         click.echo(f"leaderboards: {boards[0]}")
         if not above("figures_available")():
             click.echo(
                 f"no figures: matplotlib is not installed ({install_line('plot')}; then `bench "
                 "report`)"
             )
-        if failures:
-            click.echo("bench run --failed measures the failed cells again")
-    return bad.code(1 if failures else 0)
+        if failed:
+            command = again_with("--failed", without=["--force"])
+            click.echo(f"{command} measures the failed cells again")
+    if not present:
+        return 2
+    return bad.code(1 if failed or counts["unavailable"] else 0)
+
+
+def _counted(counts: dict[str, int], done: int) -> str:
+    rest = counts["unavailable"]
+    return (
+        f"{counts['cells']} cells: {counts['measured']} measured now, {done} done before, "
+        f"{counts['failed']} failed" + (f", {rest} not measured" if rest else "")
+    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from adapters import lacking
 from bench.plan.memory import block_memory
 from bench.plan.protocol import Protocol
 from bench.records.spec import ABSENT, METRIC_VERSION, Spec
@@ -20,7 +21,7 @@ from zoo.errors import ModelError, UsageError
 from zoo.hub import pinned
 from zoo.registry import Registry
 from zoo.suites import Suite
-from zoo.weights import weights_identity
+from zoo.weights import unpinned_code, weights_identity
 
 # Elements of an SAE's matrix below which one CPU thread is faster than two (measured on 2 cores).
 _ONE_THREAD_BELOW = 1 << 18
@@ -45,7 +46,7 @@ class Request:
 class Block:
     """One model, a group of its layers, every arm and seed: the unit of work.
 
-    `error` says why nothing can be measured: the weights or the corpus are not there.
+    `error` says why nothing can be measured: weights, corpus or packages are not there.
     `published` has the numbers that published tables give its layers, of those that are in one.
     """
 
@@ -128,7 +129,7 @@ class Block:
 
 
 def make_plan(request: Request, registry: Registry) -> list[Block]:
-    """Blocks in the order of the cards; those whose weights or corpus are absent carry the error.
+    """Blocks in the order of the cards; those that cannot be run carry the error.
 
     Raises:
         UsageError: no chosen model has a layer asked for, one corpus or one weights folder was
@@ -179,6 +180,8 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
         weights = weights_identity(card, request.weights)
         corpus = corpus_of(card, registry, request.corpus, request.regions)
         fingerprint = corpus.fingerprint()
+        # Last: what was measured elsewhere is found by its name where the model cannot be run.
+        error = lacking(card) or unpinned_code(card, request.weights)
     except ModelError as found:
         error = found
     common: dict[str, Any] = {

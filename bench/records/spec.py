@@ -15,7 +15,7 @@ from zoo.files import content_hash
 METRIC_VERSION = 2
 
 
-# Stands in a Spec for what could not be found; such a cell is recorded as failed.
+# Stands in a Spec for what could not be found; such a cell is not measured.
 ABSENT = "absent"
 
 
@@ -45,7 +45,7 @@ class Spec(BaseModel):
         return content_hash(self.model_dump(mode="json"))
 
     def absent_twins(self) -> list[Spec]:
-        """The Specs under which this cell failed while its weights or corpus were not there."""
+        """The Specs under which older versions recorded that weights or corpus were not there."""
         # Not model_copy: it would copy the cached hash too.
         absent = self.model_dump() | {"corpus_fingerprint": ABSENT}
         twins = [Spec(**absent), Spec(**absent | {"weights": ABSENT})]

@@ -72,8 +72,8 @@ def measure_block(
         OutputError: a checkpoint or an SAE could not be written.
     """
     settings, counter = settings or Settings(), _StepCounter(progress or NoProgress())
-    if block.error is not None or block.corpus is None:
-        yield from failed_records(block, block.error or ModelError("no corpus"))
+    if block.error is not None:
+        yield from failed_records(block, block.error)
         return
     clock = Clock()
     clock.notes.extend(notes)

@@ -1,6 +1,7 @@
 """Runs blocks, wherever an engine runs them, and keeps their records. Resume is the default.
 
 A cell whose record exists is done, failed or not: `force` redoes all, `failed` the failed ones.
+What is not there (a package, a download) makes no record, and is tried again by the next run.
 Records are written when their block ends; a run that is stopped at any moment goes on from the last
 checkpoint of the block it was in.
 """
@@ -35,6 +36,11 @@ class Todo:
     states: dict[str, CellState]
     pending: tuple[Spec, ...]
 
+    @property
+    def can_run(self) -> bool:
+        """Whether there is something to measure, and everything it takes is there."""
+        return bool(self.pending) and self.block.error is None
+
     def count(self, state: CellState) -> int:
         """How many of the block's cells are in that state."""
         return sum(found == state for found in self.states.values())
@@ -63,7 +69,7 @@ def todo(
             states[spec.hash] = "missing" if record is None else _state(record)
             if saes and states[spec.hash] == "done" and not (saes / spec.hash).is_dir():
                 states[spec.hash] = "missing"
-        again = {"missing", "failed"} if failed or block.error else {"missing"}
+        again = {"missing", "failed"} if failed else {"missing"}
         pending = tuple(spec for spec in block.specs if states[spec.hash] in again)
         found.append(Todo(block, states, pending))
     return found
@@ -71,7 +77,7 @@ def todo(
 
 def pending_blocks(work: Iterable[Todo]) -> list[Block]:
     """The blocks that have cells to measure, with those alone."""
-    return [item.block.only(item.pending) for item in work if item.pending]
+    return [item.block.only(item.pending) for item in work if item.can_run]
 
 
 def announce(progress: RunProgress, blocks: Sequence[Block], work: Sequence[Todo]) -> None:
@@ -91,6 +97,9 @@ def run(
     progress: RunProgress | None = None,
 ) -> Iterator[Record]:
     """Measures what is pending, block by block; saves each record and yields it.
+
+    Blocks with an error are left out. Where something turns out not to be there when a model is
+    loaded, the records that say so (`Failure.unavailable`) are yielded but not saved.
 
     progress: what is shown of the run; without one, its notes alone are written to stderr.
 
@@ -115,7 +124,8 @@ def run(
             for record in records:
                 if lock is not None:
                     lock.check()
-                keep(record, store)
+                if record.failure is None or not record.failure.unavailable:
+                    keep(record, store)
                 progress.record(record)
                 pending.discard(record.hash)
                 if settings.states is not None:
@@ -171,4 +181,7 @@ def check_writable(store: RecordStore) -> None:
 
 
 def _state(record: Record) -> CellState:
-    return "done" if record.status == "ok" else "failed"
+    if record.failure is None:
+        return "done"
+    # Older versions recorded what was not there.
+    return "missing" if record.failure.unavailable else "failed"

@@ -14,7 +14,7 @@ from collections.abc import Generator, Sequence
 from typing import Literal, Protocol, get_args
 
 from bench.plan.blocks import Block, available_memory
-from bench.records.schema import Record
+from bench.records.schema import Failure, Record
 from bench.runner.settings import BlockListener, Settings
 
 EngineName = Literal["local", "accelerate", "ray"]
@@ -40,6 +40,25 @@ class Engine(Protocol):
 
     def finish(self) -> None:
         """Waits until every process of the run is done."""
+
+
+class Absent:
+    """The models that could not be loaded for want of something: each is tried once."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, Failure] = {}
+
+    def note(self, record: Record) -> None:
+        """Looks at a record that was measured."""
+        if record.failure is not None and record.failure.unavailable:
+            self._failures[record.spec.model] = record.failure
+
+    def records(self, block: Block) -> list[Record] | None:
+        """The failures of a block whose model is known to be absent; None where it is not."""
+        from bench.runner.block import failed_records
+
+        failure = self._failures.get(block.card.id)
+        return None if failure is None else list(failed_records(block, failure.error()))
 
 
 def make_engine(name: EngineName, *, workers: int = 1) -> Engine:

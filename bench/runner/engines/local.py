@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
+from bench.runner.engines import Absent
 from bench.runner.settings import BlockListener, Settings
 
 
@@ -24,8 +25,12 @@ class LocalEngine:
         """As `measure_block` gives them."""
         from bench.runner.block import measure_block
 
+        absent = Absent()
         for block in blocks:
-            yield from measure_block(block, settings, progress.begin(block))
+            known = absent.records(block)
+            for record in known or measure_block(block, settings, progress.begin(block)):
+                absent.note(record)
+                yield record
 
     def finish(self) -> None:
         """Nothing to wait for."""

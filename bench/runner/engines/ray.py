@@ -61,7 +61,8 @@ class RayEngine(LocalEngine):
                 except ray.exceptions.RayError as error:
                     reason = " ".join(str(error).split())[:300]
                     message = f"the task that measured {block.card.id} failed ({reason})"
-                    yield from failed_records(block, WorkerFailed(message, "bench run --failed"))
+                    lost = WorkerFailed(message, "Run again with --failed.")
+                    yield from failed_records(block, lost)
                 progress.begin(block).advance(block_steps(block))
         finally:
             for left in running:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
-from bench.runner.engines import split_into
+from bench.runner.engines import Absent, split_into
 from bench.runner.settings import BlockListener, NoProgress, Phase, Progress, Settings
 from zoo.errors import OutputError, WorkerFailed
 
@@ -136,9 +136,14 @@ class WorkersEngine:
         free = list(range(self.workers))
         idle: list[_Worker] = []
         running: dict[Connection, _Worker] = {}
+        absent = Absent()
         try:
             while waiting or running:
                 while waiting and (idle or free):
+                    if known := absent.records(waiting[0]):
+                        yield from known
+                        waiting.pop(0)
+                        continue
                     worker = idle.pop() if idle else self._start(free.pop(0), settings)
                     running[worker.connection] = worker
                     # One whose process has just ended is noticed when its connection is read.
@@ -149,7 +154,7 @@ class WorkersEngine:
                 for connection in wait(list(running)):
                     assert isinstance(connection, Connection)
                     worker = running[connection]
-                    state = yield from _hear(worker)
+                    state = yield from _hear(worker, absent)
                     if state == "busy":
                         continue
                     del running[connection]
@@ -233,7 +238,7 @@ def _settings_of(slot: int, settings: Settings) -> Settings:
     return settings
 
 
-def _hear(worker: _Worker) -> Generator[Record, None, WorkerState]:
+def _hear(worker: _Worker, absent: Absent) -> Generator[Record, None, WorkerState]:
     """One message of a worker. Returns what the worker is from now on."""
     try:
         kind, content = worker.receive()
@@ -251,6 +256,7 @@ def _hear(worker: _Worker) -> Generator[Record, None, WorkerState]:
             return "gone"
     elif kind == "record":
         worker.left.discard(content.hash)
+        absent.note(content)
         yield content
     elif kind == "advance":
         worker.progress.advance(content)
@@ -280,8 +286,8 @@ def _lost(worker: _Worker, because: str | None = None) -> Iterator[Record]:
     worker.connection.close()
     error = WorkerFailed(
         f"the process that measured {worker.block.card.id} {how}",
-        "`bench run --failed` goes on from its last checkpoint; with SIGKILL, memory may be short: "
-        "take fewer --workers.",
+        "The same command with --failed goes on from its last checkpoint; with SIGKILL, memory may "
+        "be short: take fewer --workers.",
     )
     rest = worker.block.only(s for s in worker.block.specs if s.hash in worker.left)
     yield from failed_records(rest, error)
