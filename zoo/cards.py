@@ -14,6 +14,7 @@ from zoo.files import read_bounded
 from zoo.plain_yaml import MAX_BYTES, NotPlain, parse
 
 CorpusKind = Literal["text", "image", "protein", "dna", "synthetic"]
+DataKind = Literal["real", "made"]
 Domain = Literal["language", "vision", "protein", "genomic", "synthetic"]
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
 
@@ -238,14 +239,19 @@ class CorpusCard(Strict):
     text: str. image: uint8 array (height, width, 3). protein, dna: str of letters.
 
     A `file` is read relative to the card; `hub` is a dataset at a pinned revision, of which `path`
-    is a glob of files. `column` names the examples within .jsonl and .parquet files, and `regions`
-    is a BED file beside a genome.
+    is a glob of files; `url` is one file, which `bench fetch --corpus` downloads, and which must
+    have the digest `sha256` where the card says one. `column` names the examples within .jsonl and
+    .parquet files, and `regions` is a BED file beside a genome.
+
+    `data` is what boards call it: real, or made to run without a download (by a generator, or for
+    text the reference that comes with Python). `bytes`, `examples` and `tokens` are for a plan and
+    a reader; they are left out where nobody counted.
     """
 
     id: Identifier
     summary: str
     kind: CorpusKind
-    source: Literal["generator", "file", "hub", "none"]
+    source: Literal["generator", "file", "hub", "url", "none"]
     generator: Generator | None = Field(
         default=None, description="module:function below zoo.generators"
     )
@@ -254,10 +260,20 @@ class CorpusCard(Strict):
     path: Text | None = None
     hub: HubId | None = None
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]{1,900}$")] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     column: Text | None = None
     regions: Text | None = None
+    bytes: int | None = Field(default=None, ge=1, le=10**15, description="of the files, packed")
+    examples: int | None = Field(default=None, ge=1, le=10**12)
+    tokens: int | None = Field(default=None, ge=1, le=10**15, description="`sources` says whose")
+    gated: bool = False
     licence: str = ""
-    sources: dict[str, str] = Field(default_factory=dict)
+    licence_page: str | None = None
+    sources: dict[str, str] = Field(
+        default_factory=dict, description="where the card's facts were found"
+    )
+    notes: str = Field(default="", description="what a user should know; what was not tried")
 
     _folder: Path | None = pydantic.PrivateAttr(default=None)
 
@@ -267,17 +283,24 @@ class CorpusCard(Strict):
             "generator": ("generator",),
             "file": ("path",),
             "hub": ("hub", "revision", "path"),
+            "url": ("url",),
             "none": (),
         }
         takes = {
             "generator": ("parameters", "endless"),
             "file": ("column", "regions"),
-            "hub": ("column",),
+            "hub": ("column", "gated"),
+            "url": ("column", "regions", "sha256"),
             "none": ("endless",),
         }
         keys = ("generator", "parameters", "endless", "path", "hub", "revision", "column")
-        _check_keys(self, needs, takes, (*keys, "regions"))
+        _check_keys(self, needs, takes, (*keys, "regions", "url", "sha256", "gated"))
         return self
+
+    @property
+    def data(self) -> DataKind:
+        """Whether it is real data, or made to run without a download."""
+        return "made" if self.source in ("generator", "none") else "real"
 
     def beside(self, path: str) -> Path:
         """`path` as it is meant: relative to the folder of cards that this one was found in."""

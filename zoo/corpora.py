@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.cards import CorpusCard
 from zoo.errors import BadCorpus
@@ -31,6 +31,9 @@ from zoo.texts import (
     read_examples,
     skipped_pictures,
 )
+
+if TYPE_CHECKING:
+    from zoo.hub import HubRepository
 
 # Draws below this seed belong to the training of the embedded models, never to a measurement.
 FIRST_SEED = 1000
@@ -96,6 +99,8 @@ def open_corpus(card: CorpusCard) -> Corpus:
         return file_corpus(path, card.kind, card.id, column=card.column, regions=regions)
     if card.source == "hub":
         return hub_corpus(card)
+    if card.source == "url":
+        return url_corpus(card)
     if card.source == "none":
         return EndlessCorpus(card.id, card.kind, _draw_number, {"generator": None})
     module_name, function_name = str(card.generator).split(":")
@@ -122,9 +127,7 @@ def hub_corpus(card: CorpusCard) -> Corpus:
     """
     from zoo import hub
 
-    repository = hub.HubRepository(
-        card.id, str(card.hub), card.revision, keys=("hub", "revision"), kind="dataset"
-    )
+    repository = repository_of(card)
     facts = card.model_dump(mode="json", include={"hub", "revision", "path", "kind", "column"})
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     fingerprint, glob = f"sha256:{digest}", str(card.path)
@@ -144,6 +147,42 @@ def hub_corpus(card: CorpusCard) -> Corpus:
         )
     return file_corpus(
         folder, card.kind, card.id, column=card.column, glob=glob, fingerprint=fingerprint
+    )
+
+
+def repository_of(card: CorpusCard) -> HubRepository:
+    """Where the dataset of a card is."""
+    from zoo.hub import HubRepository
+
+    return HubRepository(
+        card.id,
+        str(card.hub),
+        card.revision,
+        gated=card.gated,
+        licence_page=card.licence_page,
+        keys=("hub", "revision"),
+        local="--corpus PATH, or name another with --corpus NAME",
+        kind="dataset",
+    )
+
+
+def url_corpus(card: CorpusCard) -> Corpus:
+    """A file that `bench fetch --corpus` downloaded.
+
+    Raises:
+        CorpusUnavailable: it was not downloaded.
+    """
+    from zoo.downloads import downloaded
+
+    regions = None if card.regions is None else card.beside(card.regions)
+    known = None
+    if card.sha256 is not None:
+        facts = card.model_dump(mode="json", include={"sha256", "kind", "column"})
+        facts["regions"] = None if regions is None else regions.read_text(encoding="utf-8")
+        known = f"sha256:{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}"
+    path = downloaded(card)
+    return file_corpus(
+        path, card.kind, card.id, column=card.column, regions=regions, fingerprint=known
     )
 
 

@@ -74,6 +74,10 @@ class ModelUnavailable(Unavailable):
     """The checkpoint is unavailable: absent, gated, or the network is down."""
 
 
+class CorpusUnavailable(Unavailable):
+    """The corpus that is named has to be downloaded first."""
+
+
 class HubUnreachable(ModelUnavailable):
     """There is no network to the hub, or it is switched off; what is in the cache can be used."""
 

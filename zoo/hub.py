@@ -265,6 +265,29 @@ def has_dataset(repo: HubRepository, pattern: str) -> bool:
     return any(Path(folder).glob(pattern))
 
 
+def dataset_files(repo: HubRepository, pattern: str) -> list[RemoteFile]:
+    """The files of a dataset that the glob means.
+
+    Raises:
+        ModelUnavailable: the hub cannot say.
+    """
+    hub = client()
+    with hub_errors(repo):
+        tree = hub.HfApi().list_repo_tree(
+            repo.hub, recursive=True, revision=repo.revision, repo_type=repo.kind
+        )
+        sizes = {entry.path: entry.size for entry in tree if hasattr(entry, "size")}
+
+    def is_cached(path: str) -> bool:
+        found = hub.try_to_load_from_cache(
+            repo.hub, path, revision=repo.revision, repo_type=repo.kind
+        )
+        return isinstance(found, str)
+
+    wanted = sorted(path for path in sizes if fnmatch.fnmatch(path, pattern))
+    return [RemoteFile(path, sizes[path], is_cached(path)) for path in wanted]
+
+
 def dataset(repo: HubRepository, pattern: str) -> Path:
     """A dataset's files that the glob means, in the local cache; gives the folder of the snapshot.
 

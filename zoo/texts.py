@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from zoo.contigs import COLUMNS, contig, is_contigs
 from zoo.errors import BadCorpus, MissingExtra, UsageError
 from zoo.fasta import FASTA_SUFFIXES, SequenceRow, open_text, read_fasta, read_regions
 from zoo.files import PACKED, check_regular
@@ -224,6 +225,14 @@ def _read_parquet(path: Path, key: str) -> Iterator[SequenceRow]:
     try:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
+        if key not in names and is_contigs(names):
+            number = 0
+            for batch in file.iter_batches(columns=list(COLUMNS)):
+                for row in batch.to_pylist():
+                    number += 1
+                    where = f"{path}, row {number}"
+                    yield SequenceRow(where, contig(row, where))
+            return
         if key not in names:
             raise BadCorpus(
                 f"{path} has no column {key!r}", f"Its columns are {', '.join(names[:12])}."

@@ -13,10 +13,10 @@ import click
 
 from bench.cli.options import (
     cards_option,
-    check_input,
     choose,
     corpus_option,
     device_option,
+    find_corpus,
     json_option,
     pick_device,
     regions_option,
@@ -75,8 +75,8 @@ def command(
     from zoo.errors import UsageError
     from zoo.registry import load_registry
 
-    check_input(corpus, regions)
     registry = load_registry(cards)
+    asked = find_corpus(registry, corpus, regions)
     if is_reference(model):
         card, *others = choose(registry, None, [model], [])
         if others:
@@ -86,7 +86,7 @@ def command(
     opened = functools.partial(
         open_adapter, device=pick_device(device), trust_remote_code=trust_remote_code
     )
-    source = corpus_of(card, registry, corpus, regions)
+    source = corpus_of(card, registry, asked, regions)
     examples = examples_of(opened(card, weights=weights), source)
     with contextlib.ExitStack() as stack:
         if tiny:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli import corpora
 from bench.cli.options import choose, json_option, which_models
 from zoo.errors import ModelError
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 @click.command("fetch")
 @which_models
+@click.option(
+    "--corpus",
+    "asked",
+    multiple=True,
+    metavar="NAME",
+    help="Fetch this corpus, and no models unless some are named; `bench list corpora`.",
+)
 @click.option("--sizes", is_flag=True, help="Only say what would be fetched.")
 @json_option
 def command(
@@ -27,10 +35,11 @@ def command(
     models: Sequence[str],
     domains: Sequence[str],
     cards: Sequence[Path],
+    asked: Sequence[str],
     sizes: bool,
     as_json: bool,
 ) -> int:
-    """Download checkpoints into the hub's cache, ahead of a run without network.
+    """Download checkpoints, or a corpus, into a cache, ahead of a run without network.
 
     Says first what is fetched and how large it is. What is there already is not fetched again, and
     a download that broke off is resumed. Afterwards HF_HUB_OFFLINE=1 needs no network. Exit code 1
@@ -45,7 +54,19 @@ def command(
 
     # The client's own bars, a file each, on a terminal only; read when it is imported, below.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
-    chosen = choose(load_registry(cards), suite, models, domains)
+    registry = load_registry(cards)
+    fetched = corpora.fetch(registry, asked, sizes=sizes)
+    for row in fetched if not as_json else ():
+        size = decimal_size(row["bytes"]) if row["bytes"] else "size not counted"
+        state = "unavailable" if row["error"] else "fetched" if row["fetched"] else _state(row)
+        click.echo(f"corpus {row['corpus']}: {row['files']} files, {size}, {state}")
+        if row["error"]:
+            click.echo(f"bench: {row['error']}", err=True)
+    if asked and not (suite or models or domains):
+        if as_json:
+            click.echo(json.dumps(fetched, indent=1))
+        return 1 if any(row["error"] for row in fetched) else 0
+    chosen = choose(registry, suite, models, domains)
     rows = [_row(card) for card in chosen]
     if not as_json:
         click.echo(_table(rows))
@@ -65,7 +86,7 @@ def command(
             click.echo(f"bench: {row['error']}", err=True)
         if todo:
             click.echo(f"{len(todo) - sum(bool(row['error']) for row in todo)} fetched")
-    return 1 if failed else 0
+    return 1 if failed or any(row["error"] for row in fetched) else 0
 
 
 def _row(card: Card) -> dict[str, Any]:
@@ -112,14 +133,14 @@ def _table(rows: list[dict[str, Any]]) -> str:
         {
             "model": row["model"],
             "files": row["files"] or "",
-            "size": _decimal_size(row["bytes"]) if row["files"] else "",
+            "size": decimal_size(row["bytes"]) if row["files"] else "",
             "to fetch": _state(row),
             "revision": (row["revision"] or "")[:12],
         }
         for row in rows
     ]
     lines = [tabulate(shown, headers="keys", disable_numparse=True)]
-    lines.append(f"{_decimal_size(sum(row['missing'] for row in rows))} to fetch")
+    lines.append(f"{decimal_size(sum(row['missing'] for row in rows))} to fetch")
     return "\n".join(lines)
 
 
@@ -127,11 +148,11 @@ def _state(row: dict[str, Any]) -> str:
     if row["error"]:
         return "unavailable"
     if row["missing"]:
-        return _decimal_size(row["missing"])
+        return decimal_size(row["missing"])
     return "is here"
 
 
-def _decimal_size(count: int) -> str:
+def decimal_size(count: int) -> str:
     """Bytes for a reader, in decimal units as the hub shows them."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli import corpora
 from bench.cli.options import choose, json_option, which_models
 
 if TYPE_CHECKING:
@@ -26,19 +27,23 @@ def command(
     cards: Sequence[Path],
     as_json: bool,
 ) -> None:
-    """Models, layers, domains and suites that are known.
+    """Models, layers, domains and suites that are known; corpora by `bench list corpora`.
 
     \b
     Examples:
       bench list
       bench list protein
       bench list 'tiny-*' --json
+      bench list corpora openwebtext
     """
     from zoo.cards import DOMAINS
     from zoo.install import install_line
     from zoo.registry import load_registry
 
     registry = load_registry(cards)
+    if models and models[0] == "corpora":
+        corpora.show(registry, models[1:], as_json)
+        return
     # Without a choice, everything is listed: not only the default suite, as elsewhere.
     globs = models if models or suite else ("*",)
     chosen = choose(registry, suite, globs, domains)
@@ -114,7 +119,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         {
             "model": row["id"],
             "layers x width": f"{row['layers']} x {row['width']}",
-            "params": _short(row["parameters"]),
+            "params": short(row["parameters"]),
             "suites": ", ".join(row["suites"]),
             "licence": row["licence"][:28],
             "tried on": row["tried"] or "",
@@ -125,7 +130,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return tabulate(shown, headers="keys", disable_numparse=True)
 
 
-def _short(count: int) -> str:
+def short(count: int) -> str:
     """124439808 as 124M."""
     for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
         if count >= size:

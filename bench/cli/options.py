@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from zoo.counts import read_count
-from zoo.errors import BadRecord, UsageError
+from zoo.errors import BadRecord, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from bench.plan.blocks import Block, Request
     from bench.records.store import RecordStore
-    from zoo.cards import Card
+    from zoo.cards import Card, CorpusCard
     from zoo.registry import Registry
     from zoo.suites import Suite
 
@@ -136,7 +136,10 @@ weights_option = click.option(
     "--weights", type=FOLDER_PATH, metavar="DIR", help="Load the model from this folder instead."
 )
 corpus_option = click.option(
-    "--corpus", type=ANY_PATH, metavar="PATH", help="Read this file or folder instead."
+    "--corpus",
+    type=ANY_PATH,
+    metavar="NAME|PATH",
+    help="Read this corpus, file or folder instead; `bench list corpora`.",
 )
 regions_option = click.option(
     "--regions", type=ANY_PATH, metavar="BED", help="Parts of a genome given as --corpus."
@@ -289,7 +292,6 @@ class Cells:
                 f"--weights: no folder at {self.weights}",
                 "Give the folder that holds config.json and the weights.",
             )
-        check_input(self.corpus, self.regions)
         suite = self.chosen_suite
         name = self.protocol or (suite and suite.protocol) or DEFAULT_PROTOCOL
         return Request(
@@ -298,7 +300,7 @@ class Cells:
             layers=self.layers or None,
             limit=self.limit,
             weights=self.weights,
-            corpus=self.corpus,
+            corpus=find_corpus(self.registry, self.corpus, self.regions),
             regions=self.regions,
             suite=suite,
         )
@@ -319,6 +321,24 @@ class Cells:
             if notes:
                 click.echo(f"bench: corpus {name}: {'; '.join(notes)}", err=True)
         return blocks
+
+
+def find_corpus(
+    registry: Registry, asked: Path | None, regions: Path | None
+) -> Path | CorpusCard | None:
+    """What `--corpus` means: a path that is there, else a corpus of that name.
+
+    Raises:
+        UsageError: it is neither, or regions are named of what is no file.
+    """
+    if asked is not None and not asked.exists() and str(asked) in registry.corpora:
+        if regions is not None:
+            raise UsageError("--regions names parts of a genome", "Give its file as --corpus.")
+        return registry.corpora[str(asked)]
+    if asked is not None and not asked.exists() and len(asked.parts) == 1 and not asked.suffix:
+        raise UnknownName("corpus", str(asked), registry.corpora, "`bench list corpora`.")
+    check_input(asked, regions)
+    return asked
 
 
 def check_input(corpus: Path | None, regions: Path | None) -> None:

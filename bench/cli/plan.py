@@ -50,7 +50,7 @@ def print_plan(work: Sequence[Todo], cells: Cells, cache: Path | None, *, as_jso
             "steps": block.steps * len(item.pending),
             "memory": block.memory,
             **({} if cache is None else _cached(block, cache)),
-            "missing": str(block.error or ""),
+            "missing": " ".join(map(str, block.missing)),
         }
 
     rows = [row(item) for item in work]

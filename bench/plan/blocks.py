@@ -15,7 +15,7 @@ from adapters import lacking
 from bench.plan.memory import block_memory
 from bench.plan.protocol import Protocol
 from bench.records.spec import ABSENT, METRIC_VERSION, Spec
-from zoo.cards import KIND_OF_DOMAIN, Card
+from zoo.cards import KIND_OF_DOMAIN, Card, CorpusCard
 from zoo.corpora import Corpus, file_corpus, open_corpus
 from zoo.errors import ModelError, UsageError
 from zoo.hub import pinned
@@ -36,7 +36,7 @@ class Request:
     layers: Sequence[int] | None = None
     limit: int | None = None
     weights: Path | None = None
-    corpus: Path | None = None
+    corpus: Path | CorpusCard | None = None
     regions: Path | None = None
     memory: int | None = None
     suite: Suite | None = None
@@ -46,7 +46,7 @@ class Request:
 class Block:
     """One model, a group of its layers, every arm and seed: the unit of work.
 
-    `error` says why nothing can be measured: weights, corpus or packages are not there.
+    `missing` says why nothing can be measured: packages, weights or the corpus are not there.
     `published` has the numbers that published tables give its layers, of those that are in one.
     """
 
@@ -56,8 +56,13 @@ class Block:
     specs: tuple[Spec, ...]
     weights: Path | None
     limit: int | None
-    error: ModelError | None = None
+    missing: tuple[ModelError, ...] = ()
     published: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def error(self) -> ModelError | None:
+        """The first of what is missing."""
+        return next(iter(self.missing), None)
 
     def only(self, specs: Iterable[Spec]) -> Block:
         """The block with some of its cells."""
@@ -172,24 +177,25 @@ def _check_layers(cards: Sequence[Card], layers: Sequence[int] | None) -> None:
 
 
 def _blocks(card: Card, layers: list[int], request: Request, registry: Registry) -> list[Block]:
-    corpus: Corpus | None = None
+    missing = [error for error in (lacking(card), unpinned_code(card, request.weights)) if error]
     weights = fingerprint = ABSENT
-    error: ModelError | None = None
+    corpus: Corpus | None = None
     try:
         card = card if request.weights else pinned(card)
         weights = weights_identity(card, request.weights)
+    except ModelError as error:
+        missing.append(error)
+    try:
         corpus = corpus_of(card, registry, request.corpus, request.regions)
         fingerprint = corpus.fingerprint()
-        # Last: what was measured elsewhere is found by its name where the model cannot be run.
-        error = lacking(card) or unpinned_code(card, request.weights)
-    except ModelError as found:
-        error = found
+    except ModelError as error:
+        missing.append(error)
     common: dict[str, Any] = {
         "metric_version": METRIC_VERSION,
         "model": card.id,
         "domain": card.domain,
         "weights": weights,
-        "corpus": corpus.name if corpus else str(request.corpus or card.corpus),
+        "corpus": corpus.name if corpus else _corpus_name(card, request.corpus),
         "corpus_fingerprint": fingerprint,
         "card": card.model_dump(
             mode="json",
@@ -202,7 +208,7 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
     seeds = request.protocol.seeds
     # One stream feeds a block: where seeds vary the data, each has blocks of its own.
     streams = [seeds] if request.protocol.seeds_vary == "init" else [(seed,) for seed in seeds]
-    groups = [layers] if error else _groups(card, layers, request, seeds=len(streams[0]))
+    groups = [layers] if missing else _groups(card, layers, request, seeds=len(streams[0]))
     return [
         Block(
             card=card,
@@ -216,7 +222,7 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
             ),
             weights=request.weights,
             limit=request.limit,
-            error=error,
+            missing=tuple(missing),
             published=registry.published_layers(card),
         )
         for stream in streams
@@ -224,23 +230,39 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
     ]
 
 
+def _corpus_name(card: Card, asked: Path | CorpusCard | None) -> str:
+    return asked.id if isinstance(asked, CorpusCard) else str(asked or card.corpus)
+
+
 def corpus_of(
-    card: Card, registry: Registry, path: Path | None = None, regions: Path | None = None
+    card: Card,
+    registry: Registry,
+    asked: Path | CorpusCard | None = None,
+    regions: Path | None = None,
 ) -> Corpus:
-    """What the model is measured on: the card's corpus, or the user's file or folder.
+    """What the model is measured on: the card's corpus, or another one, or a file or folder.
 
     Raises:
-        BadCorpus: it is absent or unreadable.
-        UsageError: the model takes no corpus, or no regions.
+        BadCorpus: it is absent or unreadable. Unavailable: it was not downloaded, or cannot be.
+        UsageError: the model takes no corpus, or no regions, or one of another kind.
     """
-    if path is None:
+    if asked is None:
         return open_corpus(registry.corpus(card.corpus))
     if registry.corpus(card.corpus).source == "none":
         raise UsageError(
             f"--corpus: model {card.id!r} is activations that are stored or made, and reads none",
             "Leave --corpus out.",
         )
-    return file_corpus(path, KIND_OF_DOMAIN[card.domain], regions=regions)
+    kind = KIND_OF_DOMAIN[card.domain]
+    if isinstance(asked, Path):
+        return file_corpus(asked, kind, regions=regions)
+    if asked.kind != kind:
+        names = [c.id for c in registry.corpora.values() if c.kind == kind]
+        raise UsageError(
+            f"--corpus: {asked.id} is {asked.kind}, and model {card.id!r} reads {kind}",
+            f"There are: {', '.join(names)}.",
+        )
+    return open_corpus(asked)
 
 
 def _groups(card: Card, layers: list[int], request: Request, *, seeds: int) -> list[list[int]]:

@@ -1,0 +1,42 @@
+"""Mixed contigs: proteins and the bases between them in one sequence, as gLM2 reads them. No torch.
+
+A row of the OMG dataset holds the coding sequences (`CDS_*`) and the intergenic ones (`IGS_*`) of a
+scaffold as lists, and the place of each. They are joined in that order: a coding sequence is `<+>`
+or `<->`, its strand, and amino acids in capitals, without the stop at its end; an intergenic one is
+`<+>` and bases in lower case. A separator of contigs (`<sep>`) is left out.
+
+Format: the dataset's card, and scripts/tokenize.py of github.com/TattaBio/OMG.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zoo.errors import BadCorpus
+
+COLUMNS = ("CDS_seqs", "CDS_position_ids", "CDS_orientations", "IGS_seqs", "IGS_position_ids")
+
+
+def is_contigs(names: list[str]) -> bool:
+    """Whether a table with these columns is of mixed contigs."""
+    return set(COLUMNS) <= set(names)
+
+
+def contig(row: dict[str, Any], where: str) -> str:
+    """The sequence of a row.
+
+    Raises:
+        BadCorpus: a list is missing, or the lists of one kind are not of one length.
+    """
+    cds, at, strands, igs, between = (row[name] or [] for name in COLUMNS)
+    if not len(cds) == len(at) == len(strands) or len(igs) != len(between):
+        raise BadCorpus(f"{where}: the lists of a contig are not of one length")
+    parts: dict[int, str] = {}
+    for place, forward, letters in zip(at, strands, cds, strict=True):
+        parts[place] = ("<+>" if forward else "<->") + letters.upper().removesuffix("*")
+    for place, letters in zip(between, igs, strict=True):
+        if letters != "<sep>":
+            parts[place] = "<+>" + letters.lower()
+    if len(parts) != len(cds) + sum(letters != "<sep>" for letters in igs):
+        raise BadCorpus(f"{where}: two sequences of a contig are at one place")
+    return "".join(parts[place] for place in sorted(parts))
