@@ -14,12 +14,18 @@ from typing import Any
 
 from zoo.errors import BadCorpus
 
-COLUMNS = ("CDS_seqs", "CDS_position_ids", "CDS_orientations", "IGS_seqs", "IGS_position_ids")
+CONTIG_COLUMNS = (
+    "CDS_seqs",
+    "CDS_position_ids",
+    "CDS_orientations",
+    "IGS_seqs",
+    "IGS_position_ids",
+)
 
 
 def is_contigs(names: list[str]) -> bool:
     """Whether a table with these columns is of mixed contigs."""
-    return set(COLUMNS) <= set(names)
+    return set(CONTIG_COLUMNS) <= set(names)
 
 
 def contig(row: dict[str, Any], where: str) -> str:
@@ -28,7 +34,7 @@ def contig(row: dict[str, Any], where: str) -> str:
     Raises:
         BadCorpus: a list is missing, or the lists of one kind are not of one length.
     """
-    cds, at, strands, igs, between = (row[name] or [] for name in COLUMNS)
+    cds, at, strands, igs, between = (row[name] or [] for name in CONTIG_COLUMNS)
     if not len(cds) == len(at) == len(strands) or len(igs) != len(between):
         raise BadCorpus(f"{where}: the lists of a contig are not of one length")
     parts: dict[int, str] = {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from zoo.contigs import COLUMNS, contig, is_contigs
+from zoo.contigs import CONTIG_COLUMNS, contig, is_contigs
 from zoo.errors import BadCorpus, MissingExtra, UsageError
 from zoo.fasta import FASTA_SUFFIXES, SequenceRow, open_text, read_fasta, read_regions
 from zoo.files import PACKED, check_regular
@@ -227,7 +227,7 @@ def _read_parquet(path: Path, key: str) -> Iterator[SequenceRow]:
         names = file.schema_arrow.names
         if key not in names and is_contigs(names):
             number = 0
-            for batch in file.iter_batches(columns=list(COLUMNS)):
+            for batch in file.iter_batches(columns=list(CONTIG_COLUMNS)):
                 for row in batch.to_pylist():
                     number += 1
                     where = f"{path}, row {number}"

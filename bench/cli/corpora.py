@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.sizes import decimal_size, short
 from zoo.errors import ModelError
 
 if TYPE_CHECKING:
@@ -55,9 +56,6 @@ def state(card: CorpusCard) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     from tabulate import tabulate
-
-    from bench.cli.fetch import decimal_size
-    from bench.cli.list import short
 
     shown = [
         {

@@ -34,7 +34,7 @@ def _say(text: str) -> None:
     click.echo(f"bench: {text}", err=True)
 
 
-class Failures:
+class FailureReport:
     """Gathers what failed and what was not there, and says it by `say`, else on stderr."""
 
     def __init__(self, say: Callable[[str], object] = _say) -> None:

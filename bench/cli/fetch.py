@@ -13,6 +13,7 @@ import click
 
 from bench.cli import corpora
 from bench.cli.options import choose, json_option, which_models
+from bench.cli.sizes import decimal_size
 from zoo.errors import ModelError
 
 if TYPE_CHECKING:
@@ -150,11 +151,3 @@ def _state(row: dict[str, Any]) -> str:
     if row["missing"]:
         return decimal_size(row["missing"])
     return "is here"
-
-
-def decimal_size(count: int) -> str:
-    """Bytes for a reader, in decimal units as the hub shows them."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count} bytes"

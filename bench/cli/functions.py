@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.failures import Failures
+from bench.cli.failures import FailureReport
 from bench.cli.options import Cells, above, pick_device
 
 if TYPE_CHECKING:
@@ -42,16 +42,14 @@ def run_cells(
     """`bench run` in this process: measures what is not done yet, and returns all that was asked.
 
     Options are those of the command, whose help explains them; without any, the embedded suite.
-    settings: keys of the protocol, as {"n": 1024, "steps": 200}. Boards are not written:
-    `bench report` does that.
+    settings: keys of the protocol, as {"n": 1024}. `bench report` writes boards.
 
     Returns:
         A row per cell, failed ones included; see `load_records_frame`.
 
     Raises:
         UsageError: a name or an option is wrong; nothing was run.
-        ModelError: nothing could be run for want of a package, a checkpoint or a corpus. Where
-            only some models lack something it is told on stderr, and they have no rows.
+        ModelError: what every model lacks; where only some do, they have no rows.
         OutputError: a record cannot be written.
     """
     from bench.runner.settings import Settings
@@ -103,7 +101,7 @@ def _measured(cells: Cells, how: Settings, force: bool) -> pd.DataFrame:
     store = cells.store()
     work = todo(cells.blocks(), store, force=force, saes=how.saes)
     lacking = [item.block for item in work if item.pending and item.block.error is not None]
-    failures = Failures()
+    failures = FailureReport()
     failures.leave_out(lacking)
     check_writable(store)
     with show_progress() as progress:

@@ -11,6 +11,7 @@ import click
 
 from bench.cli import corpora
 from bench.cli.options import choose, json_option, which_models
+from bench.cli.sizes import short
 
 if TYPE_CHECKING:
     from zoo.cards import Card
@@ -128,11 +129,3 @@ def _table(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     return tabulate(shown, headers="keys", disable_numparse=True)
-
-
-def short(count: int) -> str:
-    """124439808 as 124M."""
-    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{letter}"
-    return str(count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from zoo.counts import read_count
-from zoo.errors import BadRecord, UnknownName, UsageError
+from zoo.errors import BadRecord, UsageError
 
 if TYPE_CHECKING:
     from bench.plan.blocks import Block, Request
@@ -335,8 +336,12 @@ def find_corpus(
         if regions is not None:
             raise UsageError("--regions names parts of a genome", "Give its file as --corpus.")
         return registry.corpora[str(asked)]
-    if asked is not None and not asked.exists() and len(asked.parts) == 1 and not asked.suffix:
-        raise UnknownName("corpus", str(asked), registry.corpora, "`bench list corpora`.")
+    if asked is not None and not asked.exists():
+        near = difflib.get_close_matches(str(asked), registry.corpora, n=1, cutoff=0.6)
+        raise UsageError(
+            f"--corpus: nothing at {asked}, and no corpus has that name",
+            f"Did you mean {near[0]}?" if near else "`bench list corpora` names them.",
+        )
     check_input(asked, regions)
     return asked
 

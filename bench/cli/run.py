@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.failures import Failures, again_with
+from bench.cli.failures import FailureReport, again_with
 from bench.cli.options import (
     BadRecords,
     Cells,
@@ -144,7 +144,7 @@ def _measure(
     from bench.runner.engines import auto_workers, make_engine
     from bench.runner.run import announce, check_writable, pending_blocks, run
 
-    failures = Failures(progress.note)
+    failures = FailureReport(progress.note)
     failures.leave_out(item.block.only(item.pending) for item in work if item.pending)
     announce(progress, pending_blocks(work), work)
     pending = [item.block for item in work if item.can_run]

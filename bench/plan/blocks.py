@@ -177,7 +177,8 @@ def _check_layers(cards: Sequence[Card], layers: Sequence[int] | None) -> None:
 
 
 def _blocks(card: Card, layers: list[int], request: Request, registry: Registry) -> list[Block]:
-    missing = [error for error in (lacking(card), unpinned_code(card, request.weights)) if error]
+    missing: list[ModelError] = []
+    missing += filter(None, (lacking(card), unpinned_code(card, request.weights)))
     weights = fingerprint = ABSENT
     corpus: Corpus | None = None
     try:

@@ -7,15 +7,14 @@ that was edited by hand is noticed.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-import zoo.errors
 from bench.records.bounds import Count, Magnitude, Ratio, Real, Seed, Share
+from bench.records.failure import Failure
 from bench.records.spec import Spec
 from bench.records.versions import SCHEMA_VERSION
-from zoo.errors import BenchError, ModelError, Unavailable
 
 
 class _Part(BaseModel):
@@ -328,35 +327,6 @@ class Result(_Part):
     )
     special_tokens: SpecialTokens | None = Field(default=None, description="or an older record")
     samples: Samples | None = Field(default=None, description="absent from older records")
-
-
-class Failure(_Part):
-    """Why a cell has no result."""
-
-    kind: str
-    message: str
-    remedy: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> Self:
-        """The failure that an exception means; an unexpected one keeps its type's name."""
-        if isinstance(error, BenchError):
-            return cls(kind=type(error).__name__, message=error.message, remedy=error.remedy)
-        text = " ".join(str(error).split()) or "no message"
-        return cls(kind=type(error).__name__, message=text[:2000], remedy="")
-
-    def error(self) -> ModelError:
-        """The exception again."""
-        return cast(ModelError, getattr(zoo.errors, self.kind)(self.message, self.remedy))
-
-    @property
-    def unavailable(self) -> bool:
-        """Whether something was not there: nothing was measured, and no record is kept of it."""
-        kind = getattr(zoo.errors, self.kind, object)
-        return isinstance(kind, type) and issubclass(kind, Unavailable)
-
-    def __str__(self) -> str:
-        return f"{self.message}. {self.remedy}" if self.remedy else self.message
 
 
 class Provenance(_Part):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -141,8 +140,8 @@ class WorkersEngine:
             while waiting or running:
                 while waiting and (idle or free):
                     if known := absent.records(waiting[0]):
-                        yield from known
                         waiting.pop(0)
+                        yield from known
                         continue
                     worker = idle.pop() if idle else self._start(free.pop(0), settings)
                     running[worker.connection] = worker
@@ -408,7 +407,7 @@ def _work(connection: Connection, settings: Settings, threads: int) -> None:
     """What a worker does: block after block, until it is stopped."""
     import torch
 
-    from bench.runner.interrupts import interrupt_on_terminate
+    from bench.runner.interrupts import end_with_parent, interrupt_on_terminate
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
@@ -424,21 +423,6 @@ def _work(connection: Connection, settings: Settings, threads: int) -> None:
         return
     finally:
         teller.closed = True
-
-
-def end_with_parent() -> None:
-    """From now on this process ends when the one that started it does.
-
-    A parent that is killed cannot say stop, and a worker may have nothing to say for minutes.
-    """
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _measure(teller: _Teller, block: Block, settings: Settings) -> None:

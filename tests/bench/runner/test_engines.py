@@ -22,6 +22,7 @@ from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.schema import Record
 from bench.records.store import RecordStore
+from bench.runner import interrupts
 from bench.runner.block import measure_block
 from bench.runner.checkpoints import saved_states
 from bench.runner.engines import auto_workers, make_engine, split_into, start_imports_early, workers
@@ -321,7 +322,7 @@ def test_an_interrupt_leaves_checkpoints_and_no_process(folder: Path) -> None:
 
 def busy(connection: Any, settings: Settings, threads: int) -> None:
     """A worker that is busy and reports nothing."""
-    workers_engine.end_with_parent()
+    interrupts.end_with_parent()
     connection.send(("note", str(os.getpid())))
     time.sleep(300)
 
