@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters import checkpoints, compat, partial
-from adapters.stored_tensors import check_tensors
+from adapters.stored_tensors import better_reasons, check_tensors
 from adapters.taps import Taps, find_blocks, pick
 from adapters.tokens import measured
 from zoo import hub
@@ -243,7 +243,7 @@ class Adapter(ABC):
         if self._model is None:
             checkpoints.check_trust(self.card, self.trust_remote_code, self.weights)
             try:
-                with compat.quiet():
+                with compat.quiet(), better_reasons(self):
                     model = self.load()
             except ImportError as error:
                 raise MissingExtra(

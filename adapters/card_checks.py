@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from adapters import compat
 from adapters.base import Adapter
 from adapters.checkpoints import weight_files
 from adapters.stored_tensors import stored_tensors
+from zoo.files import read_json
 
 # Libraries differ in tables that a model does not use, and a head may be counted or not.
 _COUNTING = 0.01
@@ -53,7 +53,7 @@ def _wrong_config(adapter: Adapter) -> list[str | None]:
     if card.checkpoint.source == "none" or card.checkpoint.remote_code:
         return []
     try:
-        config = json.loads((adapter.folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(adapter.folder / "config.json")
     except (OSError, ValueError):
         return []
     if not isinstance(config, dict):

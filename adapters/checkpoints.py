@@ -7,7 +7,6 @@ the files.
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from adapters import buffers, compat, coverage, own_code, partial
 from zoo import hub
 from zoo.cards import Card
 from zoo.errors import BadCard, BadWeights, ModelUnavailable, UsageError
+from zoo.files import read_json
 from zoo.weights import unpinned_code, weights_folder
 
 # Buffers that older library versions saved and newer ones compute.
@@ -167,7 +167,7 @@ def read_config(card: Card, folder: Path) -> dict[str, Any]:
     """config.json of a checkpoint. Raises `BadWeights` where there is none or it is not JSON."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except FileNotFoundError:
         raise BadWeights(
             f"model {card.id!r}: no config.json in {folder}",
@@ -270,7 +270,7 @@ def check_weight_files(card: Card, folder: Path) -> list[Path]:
 
 def _shards(card: Card, index: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return sorted(set(read_json(index)["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise BadWeights(f"model {card.id!r}: {index} is not an index of weights") from None
 

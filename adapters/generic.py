@@ -8,7 +8,6 @@ more than one answer, the reference is refused and a card has to say which.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from zoo import hub
 from zoo.cards import HUB_ID, Card, Checkpoint, Tap, TokenRule
 from zoo.dumps import slug
 from zoo.errors import BadReference, BenchError, MissingExtra
-from zoo.files import user_path
+from zoo.files import check_no_special_files, read_json, user_path
 from zoo.install import install_line
 from zoo.registry import load_registry
 
@@ -51,7 +50,7 @@ class NamedCheckpoint:
     def config(self) -> dict[str, Any]:
         """config.json. Raises `BadReference` where there is none."""
         try:
-            content = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+            content = read_json(self.folder / "config.json")
         except (OSError, ValueError) as error:
             raise self.refused(f"no config.json that can be read ({error})") from None
         if not isinstance(content, dict):
@@ -76,7 +75,12 @@ def find(kind: str, target: str, prefix: str = "") -> NamedCheckpoint:
     if folder.is_dir():
         checkpoint = Checkpoint(source="folder", path=str(folder.resolve()))
         name = f"{kind}.{slug(folder.resolve().name)}"
-        return NamedCheckpoint(f"{kind}:{target}", folder.resolve(), checkpoint, name)
+        found = NamedCheckpoint(f"{kind}:{target}", folder.resolve(), checkpoint, name)
+        try:
+            check_no_special_files(folder)
+        except OSError as error:
+            raise found.refused(f"{error.filename} {error.strerror}") from None
+        return found
     repository, _, revision = target.partition("@")
     keys = ("the id (a folder of that name is not here either)", "what stands after the @")
     local = f"{kind}:DIR"
@@ -220,7 +224,7 @@ def _context(source: NamedCheckpoint, model: nn.Module, config: Any) -> int:
     """The longest window: what the model and its tokenizer take, and at most `LONGEST`."""
     stated = [LONGEST, _positions(model, config)]
     try:
-        content = json.loads((source.folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        content = read_json(source.folder / "tokenizer_config.json")
         stated.append(content.get("model_max_length"))
     except (OSError, ValueError, AttributeError):
         pass  # the tokenizer may say nothing
@@ -250,6 +254,11 @@ def _begins_with_special(source: NamedCheckpoint, card: Card) -> bool:
         return bool(CausalLanguage(card, weights=source.folder).frame[0])
     except BenchError as error:
         raise source.refused(error.message) from None
+    except ImportError as error:
+        raise MissingExtra(
+            f"{source.reference}: its tokenizer needs what is not installed ({_brief(error)})",
+            install_line("language"),
+        ) from None
 
 
 # --------------------------------------------------------------------------------------- timm

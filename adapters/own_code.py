@@ -13,7 +13,6 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 from zoo.cards import Card
 from zoo.errors import BadWeights
+from zoo.files import read_json
 
 _PREFIX = "checkpoint_code_"
 _FOLDERS: dict[str, Path] = {}
@@ -67,7 +67,7 @@ def references(folder: Path) -> dict[str, str]:
     named: dict[str, str] = {}
     for file in ("config.json", "tokenizer_config.json"):
         try:
-            content = json.loads((folder / file).read_text(encoding="utf-8"))
+            content = read_json(folder / file)
             found = content.get("auto_map") or {}
             # Tokenizers once had a list of two instead.
             entries = {"AutoTokenizer": found} if isinstance(found, list) else dict(found)

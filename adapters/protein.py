@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from adapters.base import Adapter, Inputs
 from adapters.sequence import SequenceModel
 from adapters.tokens import consecutive, pad
 from zoo.errors import BadCorpus, BadWeights
+from zoo.files import read_json
 from zoo.letters import DNA_LETTERS, PROTEIN_LETTERS, check_letters
 
 
@@ -213,7 +213,7 @@ class AnarciiEncoder(Adapter):
     @functools.cached_property
     def _config(self) -> dict[str, Any]:
         with checkpoints.loading_errors(self.card, self._path):
-            config: dict[str, Any] = json.loads(self._path.with_suffix(".json").read_bytes())
+            config: dict[str, Any] = read_json(self._path.with_suffix(".json"))
         return config
 
     def load(self) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from typing import Any, ClassVar
 
 import torch
@@ -15,9 +14,13 @@ from adapters.base import Adapter, Inputs
 from adapters.taps import find_blocks, first_input
 from adapters.tokens import consecutive, pad
 from zoo.errors import BadCard, BadCorpus, BadWeights, BenchError
+from zoo.files import read_json
 
 # Files that hold a vocabulary, by the kinds of tokenizers in the library.
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken")
+
+# tokenizer.json of 256,000 words takes some 35 MB.
+_LARGEST_TOKENIZER = 1 << 28
 
 
 class SequenceModel(Adapter):
@@ -141,8 +144,10 @@ class SequenceModel(Adapter):
         if alone.is_file():
             # Else the library tries other formats, and asks for packages that would not help.
             try:
-                json.loads(alone.read_bytes())
-            except (OSError, ValueError, RecursionError) as error:
+                content = read_json(alone, _LARGEST_TOKENIZER)
+                if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+                    raise ValueError("it describes no tokenizer")
+            except (OSError, ValueError) as error:
                 raise BadWeights(
                     f"model {self.card.id!r}: {alone} cannot be read ({error})",
                     "It is corrupt or truncated; fetch it again.",

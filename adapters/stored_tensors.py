@@ -44,20 +44,52 @@ def check_tensors(card: Card, folder: Path, model: nn.Module) -> None:
     """
     known = dict([*model.named_parameters(), *model.named_buffers()])
     prefix = str(getattr(model, "base_model_prefix", "") or "model")
+    # Some versions of the library give a parameter the dtype that its file has.
+    scaled = getattr(getattr(model, "config", None), "quantization_config", None) is not None
     for stored in stored_tensors(weight_files(card, folder)):
         tensor = _match(stored.name, known, prefix)
         if tensor is None or not tensor.is_floating_point():
             continue
-        if not stored.is_number and stored.dtype != _name(tensor.dtype):
-            raise BadWeights(
-                f"model {card.id!r}: {stored.name} in {stored.path} is {stored.dtype}, where the "
-                "model has floating point numbers: weights that were quantised, without their "
-                "scales",
-                "Give the checkpoint before quantisation.",
-            )
+        if not stored.is_number and not (scaled and stored.dtype == _name(tensor.dtype)):
+            raise _quantised(card, stored)
         if tensor.is_meta:
             _check_unread(card, stored, tensor)
     _check_values(card, model)
+
+
+# What torch says of integers in place of a parameter.
+_NO_GRADIENT = "can require grad"
+
+
+@contextlib.contextmanager
+def better_reasons(adapter: Any) -> Iterator[None]:
+    """Names integers among the weights where an adapter's library only failed on them."""
+    try:
+        yield
+    except BadWeights as error:
+        raise _better_reason(adapter.card, adapter._folder, error) from error.__cause__
+
+
+def _better_reason(card: Card, folder: Path | None, error: BadWeights) -> BadWeights:
+    """The error, or the refusal of the first weight that is no floating point number.
+
+    For versions of the transformers library that fail on such weights before a model is there to
+    compare them with.
+    """
+    if folder is None or _NO_GRADIENT not in error.message:
+        return error
+    for stored in stored_tensors(weight_files(card, folder)):
+        if not stored.is_number and stored.name.endswith((".weight", ".bias")):
+            return _quantised(card, stored)
+    return error
+
+
+def _quantised(card: Card, stored: Stored) -> BadWeights:
+    return BadWeights(
+        f"model {card.id!r}: {stored.name} in {stored.path} is {stored.dtype}, where the "
+        "model has floating point numbers: weights that were quantised, without their scales",
+        "Give the checkpoint before quantisation.",
+    )
 
 
 def _check_unread(card: Card, stored: Stored, tensor: Tensor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from adapters.base import Adapter, Inputs
 from adapters.taps import first_input
 from zoo.cards import Card
 from zoo.errors import BadCorpus, BadWeights
+from zoo.files import read_json
 
 
 class VisionTransformer(Adapter):
@@ -151,7 +151,7 @@ class HubVisionTransformer(VisionTransformer):
             except ImportError:  # there are processors that exist for torchvision alone
                 from adapters import images
 
-                config = json.loads(path.read_text(encoding="utf-8"))
+                config = read_json(path)
                 return functools.partial(images.preprocess, config=config)
         # Tiny images are ambiguous (3 pixels high, or 3 channels first?), so say which it is.
         return lambda image: processor(

@@ -7,6 +7,7 @@ training). Percentages of dead features there are of the whole dictionary. No to
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from leaderboard.columns.readers import (
 from leaderboard.groups import CENTERED, RAW, WHITENED, Value
 from leaderboard.metric_intervals import Counted
 from zoo.errors import UsageError
+from zoo.files import read_bounded
+
+_LARGEST_TABLE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,11 @@ def read_table(path: Path, quantities: Sequence[Quantity]) -> list[PaperRow]:
         UsageError: the file is not there, is not such a table, or a field is not a number.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            _check_header(path, set(reader.fieldnames or ()), quantities)
-            columns = [q.column for q in quantities if q.column in (reader.fieldnames or ())]
-            return [_row(path, reader.line_num, raw, columns) for raw in reader]
+        text = read_bounded(path, _LARGEST_TABLE).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        _check_header(path, set(reader.fieldnames or ()), quantities)
+        columns = [q.column for q in quantities if q.column in (reader.fieldnames or ())]
+        return [_row(path, reader.line_num, raw, columns) for raw in reader]
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror or error})") from None
     except (UnicodeDecodeError, csv.Error) as error:

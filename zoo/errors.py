@@ -12,13 +12,32 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Of a word and of a whole line: a name may be of any length, and what is said of it is read.
+_LONGEST_WORD = 400
+_LONGEST_LINE = 700
+
+
+def one_line(text: str) -> str:
+    """Text as one line to read: what has no shape is escaped, what is very long shortened."""
+    words = [_shortened(word, _LONGEST_WORD) for word in text.split()]
+    line = " ".join(words)
+    if not line.isprintable():
+        line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+    return _shortened(line, _LONGEST_LINE)
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest * 2 // 3]}...{text[-longest // 4 :]}"
+
 
 class BenchError(Exception):
     """An error with a remedy. `str(error)` is one line: the message, then the remedy."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        self.message = " ".join(message.split())
-        self.remedy = " ".join(remedy.split())
+        self.message = one_line(message)
+        self.remedy = one_line(remedy)
         super().__init__(self.message, self.remedy)
 
     def __str__(self) -> str:

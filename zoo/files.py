@@ -29,6 +29,9 @@ _SMALL_BYTES = 1 << 26
 # Of what Linux takes as a path; other systems take less.
 _LONGEST_PATH = 4096
 
+# Of configurations, indexes and manifests.
+_LARGEST_JSON = 1 << 24
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes `content` to `path` whole or not at all.
@@ -141,6 +144,29 @@ def read_bounded(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", str(path))
     return content
+
+
+def read_json(path: Path, limit: int = _LARGEST_JSON) -> Any:
+    """What a JSON file holds that somebody else wrote: of bounded size, and of any type.
+
+    Raises:
+        OSError: there is no regular file, or it is larger than `limit` bytes.
+        ValueError: it is not JSON in UTF-8, or nested too deep.
+    """
+    try:
+        return json.loads(read_bounded(path, limit).decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def check_no_special_files(folder: Path) -> None:
+    """Raises `OSError` where a folder holds something but folders and regular files.
+
+    For folders that libraries read by themselves: they would wait for a FIFO's writer.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_dir():
+            check_regular(path)
 
 
 def content_hash(data: Any) -> str:

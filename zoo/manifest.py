@@ -19,7 +19,7 @@ from pydantic import Field
 
 from zoo.cards import Domain, Strict, explain
 from zoo.errors import BadActivations, BadManifest
-from zoo.files import read_bounded, sha256_of
+from zoo.files import read_json, sha256_of
 
 MANIFEST = "manifest.json"
 
@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise BadManifest(f"no folder of activations at {folder}")
     try:
-        return Manifest.model_validate(json.loads(read_bounded(path, 1 << 24)))
+        return Manifest.model_validate(read_json(path))
     except FileNotFoundError:
         raise BadManifest(
             f"{folder} has no {MANIFEST}",

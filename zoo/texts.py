@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ _OTHER_PICTURES = (
     *(".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".dcm", ".dng", ".cr2"),
     *(".nef", ".arw", ".tga", ".ppm", ".pgm", ".pnm", ".ico", ".exr", ".hdr"),
 )
+
+# JSON can say halves of UTF-16 pairs, which no encoder and no tokenizer takes.
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,11 @@ def jsonl_rows(lines: Iterable[str], file: str, key: str) -> Iterator[SequenceRo
             raise _no_text(where, key) from None
         if value is not None and not isinstance(value, str):
             raise _no_text(where, key)
+        if value and _HALF.search(value):
+            raise BadCorpus(
+                f"{where}: half a character (\\ud800 to \\udfff) is no text",
+                "Write the file with whole characters.",
+            )
         yield SequenceRow(where, value or "")
 
 

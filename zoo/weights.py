@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zoo.cards import Card
 from zoo.errors import MissingExtra, ModelUnavailable
-from zoo.files import sha256_of
+from zoo.files import check_no_special_files, sha256_of
 from zoo.install import install_line
 from zoo.manifest import MANIFEST, read_manifest
 
@@ -24,7 +24,7 @@ def weights_folder(card: Card, override: Path | None = None) -> Path | None:
 
     Raises:
         MissingExtra: the pip package that carries the weights is not installed.
-        ModelUnavailable: the folder does not exist.
+        ModelUnavailable: the folder does not exist, or holds what is no file.
     """
     source = card.checkpoint.source
     if override is not None:
@@ -48,6 +48,12 @@ def weights_folder(card: Card, override: Path | None = None) -> Path | None:
             f"model {card.id!r}: no folder of weights at {folder}",
             "Give the folder that holds config.json and the weights as --weights DIR.",
         )
+    try:
+        check_no_special_files(folder)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"model {card.id!r}: {error.filename} {error.strerror}", "Take it out of the folder."
+        ) from None
     return folder
 
 

@@ -34,7 +34,7 @@ from bench.records.provenance import package_versions
 from bench.records.schema import SpecialTokens, Statistics
 from bench.records.spec import Spec
 from zoo.errors import OutputError
-from zoo.files import content_hash, sha256_of, write_atomically
+from zoo.files import content_hash, read_json, sha256_of, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,12 +134,12 @@ class CachedLayer:
         return Contents(**self._manifest()["contents"])
 
     def _manifest(self) -> dict[str, Any]:
-        return dict(json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8")))
+        return dict(read_json(self.folder / _MANIFEST))
 
     def special_tokens(self) -> SpecialTokens | None:
         """What special tokens do to the layer, if it was stored and is whole."""
         try:
-            stored = json.loads((self.folder / _SPECIAL).read_text(encoding="utf-8"))
+            stored = read_json(self.folder / _SPECIAL)
             found = SpecialTokens.model_validate(stored["special"])
             whole = stored["hash"] == content_hash(stored["special"])
         except (OSError, ValueError, TypeError, KeyError):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import click
 
-from zoo.errors import BenchError, ModelError
+from zoo.errors import BenchError, ModelError, one_line
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def run_cli(arguments: list[str] | None = None) -> int:
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             error.show()
         else:
-            click.echo(f"bench: {' '.join(error.format_message().split())}", err=True)
+            click.echo(f"bench: {one_line(error.format_message())}", err=True)
         return 2
     except BrokenPipeError:
         # The reader of stdout went away; Python must not complain about it when it exits.
@@ -159,7 +159,7 @@ def run_cli(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         _log.debug("failed", exc_info=True)
-        click.echo(f"bench: {' '.join(str(error).split())[:500]}", err=True)
+        click.echo(f"bench: {one_line(str(error))}", err=True)
         _discard_output()
         return 2
 

@@ -23,7 +23,7 @@ from bench.plan.blocks import Block
 from bench.records.provenance import package_versions
 from bench.records.store import RecordStore, read_record
 from zoo.errors import BenchError, WorkerFailed
-from zoo.files import content_hash, open_atomically, write_atomically
+from zoo.files import content_hash, open_atomically, read_json, write_atomically
 
 _FORMAT = 4
 SUMMARY, STATE = "block.json", "state.pt"
@@ -59,7 +59,7 @@ def saved_states(states: Path) -> list[Saved]:
     found = []
     for path in sorted(states.glob(f"*/{SUMMARY}")):
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
             found.append(Saved(path.parent, **data | {"cells": tuple(data["cells"])}))
         except (OSError, ValueError, TypeError, KeyError):
             continue

@@ -35,7 +35,7 @@ from bench.sae.gradients import Weights
 from bench.sae.origin import Origin
 from bench.sae.transform import PerTokenNorm, Transform
 from zoo.errors import BadWeights, OutputError
-from zoo.files import check_regular, read_bounded
+from zoo.files import check_regular, read_json
 
 SAE_FORMAT = "gammabench-sae-1"
 
@@ -308,7 +308,7 @@ def _check_tensors(
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(read_bounded(path, _LARGEST_CONFIG))
+        config = read_json(path, _LARGEST_CONFIG)
     except (OSError, ValueError, RecursionError) as error:
         raise BadWeights(f"{path}: cannot be read ({error})") from None
     if not isinstance(config, dict) or config.get("format") != SAE_FORMAT:

@@ -18,7 +18,7 @@ from typing import Any
 
 from leaderboard.figures.drawing import available, draw
 from leaderboard.figures.pictures import Picture
-from zoo.files import remove, sha256_of, write_atomically
+from zoo.files import read_json, remove, sha256_of, write_atomically
 
 FIGURES_FOLDER = "figures"
 INDEX = "index.json"
@@ -147,7 +147,7 @@ def _digest(path: Path) -> str | None:
 def _index(folder: Path) -> dict[str, Any]:
     """The index; empty where there is none, or none that can be read: all is drawn again then."""
     try:
-        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        found = read_json(folder / INDEX)
     except (OSError, ValueError):
         return {}
     entries = found.items() if isinstance(found, dict) else ()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -117,8 +118,8 @@ def test_remote_code_whose_buffers_cannot_be_computed_again_is_never_measured(
     )
     assert changed != code
     (tmp_path / REMOTE.name).write_text(changed, encoding="utf-8")
-    if compat.major(compat.transformers()) < 5:
+    if Version(compat.transformers().__version__) < Version("4.56"):  # builds models with values
         assert _glm2(tmp_path).blocks
         return
-    with pytest.raises(BadWeights, match=r"cannot be (computed|built) again"):
+    with pytest.raises(BadWeights, match=r"cannot be (computed|built) again|on device meta"):
         _ = _glm2(tmp_path).model

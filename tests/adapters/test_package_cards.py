@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from adapters import check, compat, open_adapter
+from adapters import check, open_adapter
 from zoo.cards import Card
 from zoo.corpora import open_corpus
 from zoo.errors import MissingExtra, ModelUnavailable
@@ -31,9 +31,10 @@ def _present(card: Card) -> Card:
 
 @pytest.mark.parametrize("card", HERE, ids=lambda card: card.id)
 def test_a_card_counts_its_parameters_right(card: Card) -> None:
-    if card.adapter == "esm2" and compat.major(compat.transformers()) >= 5:
-        pytest.skip("transformers 5 leaves out tables that ESM-2 does not use")
     model = open_adapter(_present(card)).model
+    names = dict(model.named_parameters())
+    if card.adapter == "esm2" and not any("position_embeddings" in name for name in names):
+        pytest.skip("newer versions of transformers leave out a table that ESM-2 does not use")
     assert sum(parameter.numel() for parameter in model.parameters()) == card.parameters
 
 

@@ -7,7 +7,6 @@ as saev leaves it out of training.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import pydantic
 
 from zoo.arrays.header import Header, broken
 from zoo.errors import BadActivations
-from zoo.files import read_bounded
+from zoo.files import read_json
 
 METADATA = "metadata.json"
 NAMES = "acts*.bin"
@@ -74,7 +73,7 @@ class _LayerOfShard:
 def _metadata(path: Path) -> _Metadata:
     place = path.parent / METADATA
     try:
-        said = _Metadata.model_validate(json.loads(read_bounded(place, 1 << 20)))
+        said = _Metadata.model_validate(read_json(place))
         if not said.layers:
             raise ValueError("it names no layers")
     except (OSError, ValueError):

@@ -22,7 +22,7 @@ from bench.sae.interop.files import (
     NO_K,
     make_sae,
     peek_json,
-    read_json,
+    read_settings,
     read_torch,
     take,
     thresholded,
@@ -53,7 +53,7 @@ def matches(place: Path) -> bool:
 
 
 def read(place: Path) -> tuple[SAE, Origin]:
-    trainer = read_json(place / _CONFIG).get("trainer")
+    trainer = read_settings(place / _CONFIG).get("trainer")
     if not isinstance(trainer, dict):
         raise BadWeights(f"{place / _CONFIG}: trainer is not an object")
     sae = build(trainer, read_torch(place / _WEIGHTS), place)

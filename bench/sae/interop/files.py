@@ -20,8 +20,9 @@ from bench.sae.families import make_family
 from bench.sae.families.base import Family
 from bench.sae.model import SAE
 from bench.sae.transform import Transform
+from zoo import files
 from zoo.errors import BadWeights, OutputError
-from zoo.files import check_regular, read_bounded
+from zoo.files import check_regular
 
 # A configuration larger than this is none.
 _LARGEST_JSON = 1 << 20
@@ -30,11 +31,11 @@ _LARGEST_JSON = 1 << 20
 NO_K = 1
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """A JSON object in a file. Raises `BadWeights`."""
     try:
-        data = json.loads(read_bounded(path, _LARGEST_JSON))
-    except (OSError, ValueError, RecursionError) as error:
+        data = files.read_json(path, _LARGEST_JSON)
+    except (OSError, ValueError) as error:
         raise BadWeights(f"{path}: cannot be read ({_line(error)})") from None
     if not isinstance(data, dict):
         raise BadWeights(f"{path}: not a JSON object")
@@ -44,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def peek_json(path: Path) -> dict[str, Any]:
     """The same, empty where there is none: for finding out whose format it is."""
     try:
-        return read_json(path)
+        return read_settings(path)
     except BadWeights:
         return {}
 

@@ -28,8 +28,8 @@ from bench.sae.interop import CannotSay
 from bench.sae.interop.files import (
     NO_K,
     make_sae,
-    read_json,
     read_safetensors,
+    read_settings,
     take,
     thresholded,
     thresholds_of,
@@ -65,7 +65,7 @@ def matches(place: Path) -> bool:
 
 
 def read(place: Path) -> tuple[SAE, Origin]:
-    config = read_json(place / _CONFIG)
+    config = read_settings(place / _CONFIG)
     sae = build(config, read_safetensors(place / _WEIGHTS), place)
     return sae, _origin(config)
 
@@ -125,7 +125,7 @@ def _transform(config: dict[str, Any], place: Path, width: int) -> tuple[Transfo
     if name not in _NORMS:
         raise BadWeights(f"{place / _CONFIG}: normalize_activations {name!r} is not known")
     if name == "expected_average_only_in":
-        scale = read_json(place / SCALER).get("scaling_factor")
+        scale = read_settings(place / SCALER).get("scaling_factor")
         if not isinstance(scale, float | int) or not 0 < scale < math.inf:
             raise BadWeights(
                 f"{place / SCALER}: no scaling_factor, which normalize_activations needs"

@@ -19,8 +19,8 @@ from bench.sae.interop.files import (
     NO_K,
     make_sae,
     peek_json,
-    read_json,
     read_safetensors,
+    read_settings,
     take,
     write_folder,
     write_json,
@@ -37,7 +37,7 @@ def matches(place: Path) -> bool:
 
 
 def read(place: Path) -> tuple[SAE, Origin]:
-    config = read_json(place / _CONFIG)
+    config = read_settings(place / _CONFIG)
     sae = build(config, read_safetensors(place / _WEIGHTS), place)
     layer = next((int(p) for p in place.name.split(".") if p.isdigit()), None)
     given = config.get("origin")

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from bench.cli.main import run_cli
 from bench.diagnosis.files import open_activations
 from bench.sae.interop import read_sae
-from tests.nasty_arrays import GOOD, KINDS, flipped, write_nasty_arrays
+from tests.hostile.arrays import GOOD, KINDS, flipped, write_nasty_arrays
 from zoo.errors import BadActivations, BadWeights, UsageError
 
 SETTINGS = ["-n", "16", "-k", "2", "-N", "64"]

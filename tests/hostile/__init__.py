@@ -1,0 +1,1 @@
+"""Inputs as nobody should write them: kept sets, made by code in seconds."""
