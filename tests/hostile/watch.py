@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import signal
 import time
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 import pytest
 
 from bench.cli.main import run_cli
+
+Input = TypeVar("Input")
 
 SECONDS = 5  # of the processor
 WAITING = 30  # on a machine that does other things too
@@ -33,8 +37,13 @@ class Watch:
     """What commands did that they must not do; `faults` is empty at the end of a good test."""
 
     capsys: pytest.CaptureFixture[str]
+    stride: int = 1
     faults: list[str] = field(default_factory=list)
     codes: Counter[int] = field(default_factory=Counter)
+
+    def some(self, inputs: Iterable[Input]) -> Iterator[Input]:
+        """Each input, or one in `stride`, the first among them."""
+        return itertools.islice(inputs, 0, None, self.stride)
 
     def run(
         self, wrong: str, *arguments: object, codes: Collection[int] = (0, 2), lines: int = 1
