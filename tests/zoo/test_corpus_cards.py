@@ -201,7 +201,11 @@ def test_a_contig_joins_proteins_and_bases_in_their_order() -> None:
         contig(row | {"IGS_position_ids": [0]}, "here")
 
 
-def test_a_table_of_contigs_is_read_as_such(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory", [1 << 20, -1], ids=["in memory", "streamed"])
+def test_a_table_of_contigs_is_read_as_such(
+    memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.streams.storage.IN_MEMORY_BYTES", memory)
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 

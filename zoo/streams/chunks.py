@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
 
+from zoo.contigs import CONTIG_COLUMNS, contig, is_contigs
 from zoo.errors import BadCorpus, MissingExtra
 from zoo.files import PACKED, unpacked
 from zoo.install import install_line
@@ -275,10 +276,13 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 @dataclass(frozen=True)
 class Rows(Unit):
-    """Rows `start` to `stop` of a row group; the group's first row is `first` of the file's."""
+    """Rows `start` to `stop` of a row group; the group's first row is `first` of the file's.
+
+    Of one column, or of the columns that make a contig.
+    """
 
     file: StoredFile
-    column: str
+    columns: tuple[str, ...]
     group: int
     first: int
     start: int
@@ -296,17 +300,21 @@ class Rows(Unit):
                 table = pq.ParquetFile(opened, metadata=_metadata(self.file))
                 row = 0
                 size = max(1, min(self.stop - self.start, 1024))
-                for batch in table.iter_batches(size, [self.group], [self.column]):
+                for batch in table.iter_batches(size, [self.group], list(self.columns)):
                     rows = range(max(self.start, row), min(self.stop, row + len(batch)))
                     for number in rows:
                         where = f"{self.file}, row {self.first + number + 1}"
-                        found.append((where, batch.column(0)[number - row].as_py()))
+                        found.append((where, self._value(batch, number - row, where)))
                     row += len(batch)
                     if row >= self.stop:
                         break
         except pa.ArrowException as error:
             raise _broken(self.file, error) from None
         yield Chunk(0, 1, self.first + self.start, found)
+
+    def _value(self, batch: Any, row: int, where: str) -> Any:
+        values = {name: batch.column(name)[row].as_py() for name in self.columns}
+        return contig(values, where) if self.columns == CONTIG_COLUMNS else values.popitem()[1]
 
 
 def row_units(file: StoredFile, column: str, kind: str) -> list[Unit]:
@@ -328,19 +336,23 @@ def row_units(file: StoredFile, column: str, kind: str) -> list[Unit]:
         schema = metadata.schema.to_arrow_schema()
     except pa.ArrowException as error:
         raise _broken(file, error) from None
-    if column not in schema.names:
+    columns: tuple[str, ...] = (column,)
+    if column not in schema.names and is_contigs(schema.names):
+        columns = CONTIG_COLUMNS
+    elif column not in schema.names:
         known = ", ".join(schema.names[:12])
         raise BadCorpus(f"{file} has no column {column!r}", f"Its columns are {known}.")
-    _check_type(file, column, schema.field(column).type, kind)
+    else:
+        _check_type(file, column, schema.field(column).type, kind)
     units: list[Unit] = []
     first = 0
     for group in range(metadata.num_row_groups):
         found = metadata.row_group(group)
-        columns = (found.column(i) for i in range(found.num_columns))
-        size = sum(c.total_uncompressed_size for c in columns if _is_of(c, column))
+        stored = [found.column(i) for i in range(found.num_columns)]
+        size = sum(c.total_uncompressed_size for c in stored for name in columns if _is_of(c, name))
         parts = min(max(1, math.ceil(size / CHUNK_BYTES)), max(1, found.num_rows))
         cuts = [found.num_rows * part // parts for part in range(parts + 1)]
-        units += [Rows(file, column, group, first, a, b) for a, b in itertools.pairwise(cuts)]
+        units += [Rows(file, columns, group, first, a, b) for a, b in itertools.pairwise(cuts)]
         first += found.num_rows
     return units
 
