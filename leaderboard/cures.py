@@ -112,10 +112,14 @@ def compared(groups: Sequence[Group]) -> list[Group]:
 
 
 def cures(groups: Sequence[Group]) -> list[Cure]:
-    """By features dead at the end, then by error; remedies that some layer lacks are left out."""
+    """By features dead at the end, then by error.
+
+    Remedies that some layer lacks, or has of no seed that all layers have, are left out.
+    """
     layers = _layers(groups)
     arms = dict.fromkeys(arm for group in groups for arm in group.arms)
-    found = [_cure(groups, layers, arm) for arm in arms if all(arm in each.dead for each in layers)]
+    everywhere = [arm for arm in arms if all(arm in each.dead for each in layers)]
+    found = [cure for arm in everywhere if (cure := _cure(groups, layers, arm)) is not None]
     return sorted(found, key=lambda cure: (cure.end.mean, cure.fvu.mean))
 
 
@@ -207,7 +211,8 @@ def _layers(groups: Sequence[Group]) -> list[_Layer]:
     return [_Layer.of(group, layer) for group in groups for layer in group.layers]
 
 
-def _cure(groups: Sequence[Group], layers: Sequence[_Layer], arm: str) -> Cure:
+def _cure(groups: Sequence[Group], layers: Sequence[_Layer], arm: str) -> Cure | None:
+    """The remedy over the layers; None where they have no seed in common."""
     seeds = sorted(set.intersection(*(set(group.seeds) for group in groups)))
 
     def over(value: Value) -> Spread | None:
@@ -222,8 +227,8 @@ def _cure(groups: Sequence[Group], layers: Sequence[_Layer], arm: str) -> Cure:
         return Spread.of(means)
 
     born, end = over(INIT.value), over(END.value)
-    assert born is not None
-    assert end is not None
+    if born is None or end is None:
+        return None
     ratios = [each.over_best(arm) for each in layers]
     by_group = [[each for each in layers if each.group is group] for group in groups]
     return Cure(

@@ -246,10 +246,10 @@ def _when(setting: Setting, groups: Sequence[Group]) -> Picture | None:
 
 def _cures(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     members = compared(groups)
-    if not members:
+    data = cures_data(members)
+    if not data["arms"]:
         return None
     caption = "Means over seeds and layers. Blue: no other remedy is better in both. "
-    data = cures_data(members)
     return _picture("cures", setting, members, "What cures dead features", caption, data)
 
 

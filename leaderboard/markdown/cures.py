@@ -52,6 +52,11 @@ def cures_page(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str
         found = cures(members)
         page.add(f"## {setting_title(setting, sections)}", setting_line(members[0]))
         page.add(counts(members))
+        if not found:
+            page.add(
+                "No remedy was trained on every layer here, with a seed that all of them have."
+            )
+            continue
         page.add(*enough_sentences(members))
         page.add("### Remedies, by what is dead at the end", _remedies(page, found))
         where = regimes(members)

@@ -120,6 +120,21 @@ def test_a_remedy_that_a_layer_lacks_is_left_out(records: list[Record]) -> None:
     assert "centered" in arms
 
 
+def test_layers_that_share_no_seed_or_no_remedy_are_not_compared(tmp_path: Path) -> None:
+    """A part of a grid, as a run leaves that was stopped: boards are written all the same."""
+    pytest.importorskip("matplotlib")
+    seeds = [made(arm, model=f"tiny-{seed}", seed=seed) for arm in LEFT for seed in (0, 1)]
+    remedies = [
+        *make_grid(layers=[0], arms=["raw", "raw+b-mean", "raw+data"]),
+        *make_grid(layers=[1], arms=["raw+ghost", "raw+resample", "raw+b-median"]),
+    ]
+    for name, part in {"seeds": seeds, "remedies": remedies}.items():
+        write_records(tmp_path / name, part)
+        write_boards(tmp_path / name)
+        page = (tmp_path / name / "leaderboards" / "cures.md").read_text(encoding="utf-8")
+        assert "No remedy was trained on every layer here" in page
+
+
 @pytest.mark.parametrize(
     ("arm", "expected"),
     [
