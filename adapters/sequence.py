@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -140,6 +141,15 @@ class SequenceModel(Adapter):
                 f"{self.folder}",
                 "Give a folder that holds the weights and the tokenizer.",
             )
+        empty = [
+            path for name in _VOCABULARIES for path in self.folder.glob(name) if _is_empty(path)
+        ]
+        if empty:
+            # The library would ask for packages, or encode everything as nothing.
+            raise BadWeights(
+                f"model {self.card.id!r}: {empty[0]} cannot be read (it is empty)",
+                "It is corrupt or truncated; fetch it again.",
+            )
         alone = self.folder / "tokenizer.json"
         if alone.is_file():
             # Else the library tries other formats, and asks for packages that would not help.
@@ -160,7 +170,14 @@ class SequenceModel(Adapter):
             arguments: dict[str, Any] = {"trust_remote_code": False}
             if self.card.checkpoint.remote_code and self.trust_remote_code:
                 loader, arguments = own_code.tokenizer(self.card, self.folder, loader)
-            return loader.from_pretrained(self.folder, local_files_only=True, **arguments)
+            try:
+                return loader.from_pretrained(self.folder, local_files_only=True, **arguments)
+            except ImportError:
+                # The library asks for packages of binary vocabularies where a text one is broken.
+                binary = any(any(self.folder.glob(name)) for name in ("*.model", "*.tiktoken"))
+                if binary or self.card.checkpoint.remote_code:
+                    raise
+                raise ValueError("its vocabulary is of no tokenizer that is known") from None
 
     def sequence(self, example: Any) -> str:
         """The string that is tokenised. Raises `BadCorpus` where the example is not one."""
@@ -197,12 +214,19 @@ class SequenceModel(Adapter):
         return frozenset(inspect.signature(self.model.forward).parameters)
 
     def _encode(self, sequence: str, *, special: bool) -> list[int]:
-        return self.tokenizer(
+        ids: list[int] = self.tokenizer(
             sequence,
             add_special_tokens=special,
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
+        if None in ids:
+            raise BadWeights(
+                f"model {self.card.id!r}: its tokenizer has no token for a part of "
+                f"{sequence[:20]!r}, and none for what is unknown",
+                "Give the tokenizer that belongs to the weights, whole.",
+            )
+        return ids
 
     @functools.cached_property
     def frame(self) -> tuple[list[int], list[int]]:
@@ -250,3 +274,8 @@ class SequenceModel(Adapter):
         ids |= {token for side in self.frame for token in side}
         ids |= set(tokenizer.convert_tokens_to_ids(list(self.extra_special)))
         return torch.tensor(sorted(ids), dtype=torch.long)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a file holds nothing but blanks; only small ones are read."""
+    return path.stat().st_size < 64 and not path.read_bytes().strip()

@@ -55,6 +55,20 @@ def test_truncated_tokenizer(size: int, folder: Path) -> None:
     assert "tokenizer.json cannot be read" in message_of(folder)
 
 
+@pytest.mark.parametrize("content", ["", "\n", "hello\n", "[UNK]\n"])
+@pytest.mark.parametrize("family", ["bert", "esm"])
+def test_vocabulary_that_is_none(
+    family: str, content: str, tmp_path: Path, checkpoint: Callable[[str], Path]
+) -> None:
+    folder = Path(shutil.copytree(checkpoint(family), tmp_path / "weights"))
+    (folder / "tokenizer.json").unlink(missing_ok=True)
+    (folder / "vocab.txt").write_text(content)
+    adapter = open_adapter(FAMILIES[family].card, weights=folder)
+    with pytest.raises(BadWeights, match=r"vocab|tokenizer") as caught:
+        list(adapter.activations([0], FAMILIES[family].examples(), batch_size=2))
+    assert "protobuf" not in str(caught.value)
+
+
 @pytest.mark.parametrize("block", [0, 2])
 def test_tensor_that_is_missing_within_and_after_the_blocks_read(block: int, folder: Path) -> None:
     (path,) = folder.glob("*.safetensors")
