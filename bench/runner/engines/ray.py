@@ -17,7 +17,7 @@ from bench.plan.blocks import Block
 from bench.records.schema import Record
 from bench.runner.engines.local import LocalEngine
 from bench.runner.settings import BlockListener, NoProgress, Settings
-from zoo.errors import UsageError, WorkerFailed
+from zoo.errors import OutputError, UsageError, WorkerFailed
 from zoo.install import install_line
 
 _SECONDS = 10
@@ -57,9 +57,12 @@ class RayEngine(LocalEngine):
                 (ready,), _ = ray.wait(list(running), num_returns=1)
                 block = running.pop(ready)
                 try:
-                    yield from ray.get(ready)
+                    found = ray.get(ready)
+                    if isinstance(found, OutputError):
+                        raise found
+                    yield from found
                 except ray.exceptions.RayError as error:
-                    reason = " ".join(str(error).split())[:300]
+                    reason = _reason(error)
                     message = f"the task that measured {block.card.id} failed ({reason})"
                     lost = WorkerFailed(message, "Run again with --failed.")
                     yield from failed_records(block, lost)
@@ -113,11 +116,22 @@ def _everywhere(settings: Settings) -> Settings:
     )
 
 
-def _measure(block: Block, settings: Settings) -> list[Record]:
+def _reason(error: Exception) -> str:
+    """What went wrong in a task, in a line, without Ray's traceback and colours."""
+    cause = getattr(error, "cause", None)
+    lines = str(error).split() if cause is None else [f"{type(cause).__name__}:", str(cause)]
+    return " ".join(lines)[:300]
+
+
+def _measure(block: Block, settings: Settings) -> list[Record] | OutputError:
+    """The block's records; an output folder that cannot be written ends the run, not the block."""
     import torch
 
     from bench.runner.block import measure_block
 
     if not settings.device.startswith("cuda"):
         torch.set_num_threads(1)
-    return list(measure_block(block, settings, NoProgress()))
+    try:
+        return list(measure_block(block, settings, NoProgress()))
+    except OutputError as error:
+        return error

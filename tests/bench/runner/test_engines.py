@@ -33,6 +33,7 @@ from bench.runner.settings import NoProgress, Settings
 from tests.bench.runs import comparable
 from tests.conftest import TINY
 from tests.made import write_made
+from zoo.errors import OutputError
 from zoo.install import install_line
 from zoo.registry import load_registry
 
@@ -394,6 +395,14 @@ def test_tasks_of_a_ray_cluster_give_the_same_bits(
     records = list(run(todos, store, Settings(), make_engine("ray")))
     kinds = {r.spec.model: r.failure.kind if r.failure else "ok" for r in records}
     assert kinds == {"made0": "ok", "made1": "WorkerFailed"}
+    monkeypatch.setattr(cluster, "_measure", on_a_full_disk)
+    todos, store = work(folder, tmp_path / "full")
+    with pytest.raises(OutputError, match="cannot write"):
+        list(run(todos, store, Settings(), make_engine("ray")))
+
+
+def on_a_full_disk(block: Block, settings: Settings) -> OutputError:
+    return OutputError("cannot write state.pt (No space left on device)")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
