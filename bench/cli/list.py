@@ -32,7 +32,6 @@ def command(
 
     \b
     Examples:
-      bench list
       bench list protein
       bench list 'tiny-*' --json
       bench list corpora openwebtext

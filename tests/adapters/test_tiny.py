@@ -80,7 +80,7 @@ def test_nothing_but_small_files_is_fetched(
     hub.repositories[str(checkpoint.hub)] = Repository(
         tmp_path / "repository", str(checkpoint.revision)
     )
-    assert run_cli(["check", "gpt2", "--tiny"]) == 0
+    assert run_cli(["check", "gpt2", "--tiny", "--corpus", "python-topics"]) == 0
     shown = capsys.readouterr()
     assert "4 of 12 blocks, width 192 of 768" in shown.err
     assert "12 checks passed, 0 failed" in shown.out
