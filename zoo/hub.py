@@ -92,9 +92,13 @@ def client() -> ModuleType:
     """The hub's client library, without telemetry and with no progress bars of its own."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # The package loads its parts by name when they are asked for, but not this one.
+    # The package loads its parts by name when they are asked for, but not these.
     import huggingface_hub.constants
+    from huggingface_hub.utils import disable_progress_bars
 
+    if huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+        # Somebody imported it before the environment was set.
+        disable_progress_bars()
     return huggingface_hub
 
 

@@ -48,6 +48,15 @@ def test_hub_equals_a_local_folder(
     assert adapter.revision == COMMIT
 
 
+def test_no_bars_of_the_client_where_it_was_imported_before() -> None:
+    code = (
+        "import huggingface_hub.constants\nfrom zoo import hub\nhub.client()\n"
+        "from huggingface_hub.utils import are_progress_bars_disabled as off\nassert off()\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env=environment)
+
+
 def test_revision_that_is_not_pinned_is_resolved(
     hub: Hub, checkpoint: Callable[[str], Path]
 ) -> None:
