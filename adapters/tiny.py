@@ -120,7 +120,7 @@ def _twin(card: Card, divisor: int) -> Card:
     sizes = {"layers": min(card.tap.layers, BLOCKS), "width": card.tap.width // divisor}
     tap = card.tap.model_copy(update={**sizes, "numbers": None})
     twin = card.model_copy(update={"tap": tap, "parameters": 0})
-    if issubclass(type(open_adapter(card)), SequenceModel):
+    if isinstance(open_adapter(card), SequenceModel):
         twin = twin.model_copy(update={"context": min(card.context, _CONTEXT)})
     return twin
 

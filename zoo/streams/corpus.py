@@ -243,8 +243,9 @@ def stored_corpus(
     Raises:
         BadCorpus: nothing is there that can be read as this kind.
     """
-    files = [file for file in list_files(place, glob) if is_streamed(file, kind)]
-    pictures = [file for file in list_files(place, glob) if kind == "image" and is_picture(file)]
+    found = list_files(place, glob)
+    files = [file for file in found if is_streamed(file, kind)]
+    pictures = [file for file in found if kind == "image" and is_picture(file)]
     if not files and not pictures:
         raise BadCorpus(f"corpus {place}: no file there is read as {kind}", f"It may be {_READ}.")
     if files and pictures:
