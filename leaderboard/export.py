@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel
 
 from bench.plan.protocol import AXES, GONE, Protocol
+from bench.records.data_kind import data_of_record
 from bench.records.schema import Record
 from bench.records.store import OnBad, RecordStore
 from bench.sae.arms import PRESETS
@@ -114,7 +115,7 @@ def flat_cells(records: Iterable[Record]) -> list[dict[str, Any]]:
     for record in records:
         document = record.model_dump(mode="json")
         row = {column.name: column.read(document) for column in columns()}
-        rows.append(row | _derived(record))
+        rows.append(row | {"data": data_of_record(record)} | _derived(record))
     keys = ("spec.domain", "spec.model", "spec.layer", "spec.arm", "spec.seed", "hash")
     return sorted(rows, key=lambda row: tuple(row[key] for key in keys))
 
@@ -226,13 +227,17 @@ def _reader(path: tuple[str, ...], index: int | None = None) -> Callable[[Mappin
 
 
 def _derived_columns() -> list[ExportColumn]:
-    def column(name: str, text: str) -> ExportColumn:
-        return ExportColumn(name, "number", True, text, lambda document: None)
+    def column(name: str, text: str, kind: _Kind = "number", nullable: bool = True) -> ExportColumn:
+        return ExportColumn(name, kind, nullable, text, lambda document: None)
 
+    data = "whether the model read real data or made data; of older records too"
     return [
-        column(name + end, prefix + metric.meaning)
-        for name, metric in _DERIVED.items()
-        for end, prefix in _ENDS.items()
+        column("data", data, "text", nullable=False),
+        *(
+            column(name + end, prefix + metric.meaning)
+            for name, metric in _DERIVED.items()
+            for end, prefix in _ENDS.items()
+        ),
     ]
 
 

@@ -16,6 +16,7 @@ from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.groups import CENTERED, RAW, Group
 from leaderboard.metric_intervals import mean_interval, share_interval
 from leaderboard.text import count, escape, percent, plain
+from zoo.cards import DATA_KINDS
 
 # Below this share of the features death is nothing to write of.
 LITTLE = 0.01
@@ -26,7 +27,8 @@ MOST_TOLD = 5
 
 def sentences(groups: Sequence[Group], *, markdown: bool = True) -> list[str]:
     """Of the groups of one setting: a paragraph for each model in which many are born dead, the
-    worst first and made activations last; then one for all in which few are.
+    worst first and made activations last; then one for all in which few are. Each says whether
+    the data is real or made.
 
     markdown: models' names are bold and every name is escaped; else plain text.
     """
@@ -36,11 +38,13 @@ def sentences(groups: Sequence[Group], *, markdown: bool = True) -> list[str]:
     found = [_sentence(group, born, markdown) for group, born in many[:MOST_TOLD]]
     if rest := many[MOST_TOLD:]:
         found.append(f"{count(len(rest), 'further model')} with features born dead.")
-    few = [_label(group, markdown) for group, born in known if born < LITTLE]
-    if few:
-        found.append(
-            f"In {_listed(few)} fewer than {percent(LITTLE)} % of the features are born dead."
-        )
+    few = [group for group, born in known if born < LITTLE]
+    for data in DATA_KINDS:
+        if names := [_label(group, markdown) for group in few if group.data == data]:
+            found.append(
+                f"In {_listed(names)}, on {data} data, fewer than {percent(LITTLE)} % of the "
+                "features are born dead."
+            )
     return found
 
 
@@ -65,8 +69,8 @@ def _born(group: Group) -> float | None:
 def _sentence(group: Group, born: float, markdown: bool) -> str:
     write = escape if markdown else plain
     text = (
-        f"{_label(group, markdown)}, {write(group.domain)}: {percent(born)} % of the features "
-        f"are born dead{_cause(group)}."
+        f"{_label(group, markdown)}, {write(group.domain)}, {group.data} data: {percent(born)} % "
+        f"of the features are born dead{_cause(group)}."
     )
     return " ".join([text, *_cured(group, write)])
 

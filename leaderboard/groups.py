@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
 from bench.plan.protocol import load_protocol, presets
+from bench.records.data_kind import data_of_record
 from bench.records.schema import Record
 from bench.records.spec import Spec
 from bench.sae.arms import PRESETS, parse_arm
 from bench.sae.recipe import FAMILY_KEYS
+from zoo.cards import DataKind
 from zoo.errors import BadRecord, UnknownName
 from zoo.files import content_hash
 
@@ -112,6 +114,11 @@ class Group:
         done = {record.spec.layer for record in self.records if record.status == "ok"}
         return f"{len(done)} of {self.depth}"
 
+    @cached_property
+    def data(self) -> DataKind:
+        """Whether the model read real data or made data."""
+        return "made" if "made" in map(data_of_record, self.records) else "real"
+
     @property
     def records(self) -> list[Record]:
         """The records there are, by layer, arm and seed."""
@@ -198,6 +205,14 @@ def by_setting(groups: Sequence[Group]) -> dict[Setting, list[Group]]:
 def arms_of(groups: Sequence[Group]) -> list[str]:
     """Every arm of the groups, in the order in which arms are shown."""
     return sorted({arm for group in groups for arm in group.arms}, key=arm_order)
+
+
+def data_words(groups: Sequence[Group]) -> str:
+    """`made data`, or how many models read real data and how many made data."""
+    kinds = Counter(group.data for group in groups)
+    if len(kinds) == 1:
+        return f"{next(iter(kinds))} data"
+    return f"real data ({kinds['real']}) and made data ({kinds['made']})"
 
 
 def arm_order(name: str) -> tuple[int, str, bool, str]:

@@ -75,7 +75,7 @@ def table_title(group: Group) -> str:
 
 def table_headers(columns: Sequence[ArmColumn]) -> tuple[list[str], list[str]]:
     """Two rows: what a column is, and of which arm."""
-    upper, lower = ["", "cells"], ["model", "done"]
+    upper, lower = ["", "", "cells"], ["model", "data", "done"]
     for column, arm in columns:
         first, second = column.short or (column.title, column.title)
         of_column = [each.arm for each in columns if each.column is column]
@@ -94,7 +94,7 @@ def table_headers(columns: Sequence[ArmColumn]) -> tuple[list[str], list[str]]:
 def _row(group: Group, columns: Sequence[ArmColumn]) -> list[str]:
     done = len(group.records) - len(group.failed)
     cells = [_text(column, group, arm) for column, arm in columns]
-    return [group.label, f"{done}/{len(group.cells)}", *cells]
+    return [group.label, group.data, f"{done}/{len(group.cells)}", *cells]
 
 
 def _text(column: Column, group: Group, arm: str | None) -> str:

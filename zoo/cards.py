@@ -15,6 +15,7 @@ from zoo.plain_yaml import MAX_BYTES, NotPlain, parse
 
 CorpusKind = Literal["text", "image", "protein", "dna", "synthetic"]
 DataKind = Literal["real", "made"]
+DATA_KINDS: tuple[DataKind, ...] = get_args(DataKind)
 Domain = Literal["language", "vision", "protein", "genomic", "synthetic"]
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
 
@@ -46,6 +47,9 @@ HubId = Annotated[str, Field(pattern=HUB_ID)]
 # What may make examples. A name from outside is looked up here, never imported as it is.
 Generator = Literal["genomes:genomes", "images:dead_leaves", "proteins:families", "text:topics"]
 
+
+# Sources of a corpus that make what they give.
+MAKES_DATA = ("generator", "none")
 
 # How a card was tried: on the published weights; on made weights, by the very code that reads the
 # published ones; or by code of the tests' own with the same modules and outputs.
@@ -201,6 +205,9 @@ class Card(Strict):
     context: int = Field(
         ge=1, le=10**9, description="longest example, in tokens (bins for DNA trunks)"
     )
+    data: DataKind | None = Field(
+        default=None, description="of stored activations: what they were computed on"
+    )
     extra: str | None = Field(default=None, description="dependency extra of gammabench")
     parameters: int = Field(
         ge=0,
@@ -243,15 +250,17 @@ class CorpusCard(Strict):
     have the digest `sha256` where the card says one. `column` names the examples within .jsonl and
     .parquet files, and `regions` is a BED file beside a genome.
 
-    `data` is what boards call it: real, or made to run without a download (by a generator, or for
-    text the reference that comes with Python). `bytes`, `examples` and `tokens` are for a plan and
-    a reader; they are left out where nobody counted.
+    `data` is what boards call it: `made` where a generator makes it (or it is what comes with
+    Python) so that a run needs no download, else `real`; a card of files may say `made` of them.
+    `bytes`, `examples` and `tokens` are for a plan and a reader; they are left out where nobody
+    counted.
     """
 
     id: Identifier
     summary: str
     kind: CorpusKind
     source: Literal["generator", "file", "hub", "url", "none"]
+    data: DataKind
     generator: Generator | None = Field(
         default=None, description="module:function below zoo.generators"
     )
@@ -277,8 +286,18 @@ class CorpusCard(Strict):
 
     _folder: Path | None = pydantic.PrivateAttr(default=None)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _marked(cls, entry: Any) -> Any:
+        if isinstance(entry, dict) and "data" not in entry:
+            made = entry.get("source") in MAKES_DATA
+            return {**entry, "data": "made" if made else "real"}
+        return entry
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        if self.data == "real" and self.source in MAKES_DATA:
+            raise ValueError(f"source {self.source!r} makes its data; it is not real")
         needs: dict[str, tuple[str, ...]] = {
             "generator": ("generator",),
             "file": ("path",),
@@ -297,14 +316,22 @@ class CorpusCard(Strict):
         _check_keys(self, needs, takes, (*keys, "regions", "url", "sha256", "gated"))
         return self
 
-    @property
-    def data(self) -> DataKind:
-        """Whether it is real data, or made to run without a download."""
-        return "made" if self.source in ("generator", "none") else "real"
-
     def beside(self, path: str) -> Path:
         """`path` as it is meant: relative to the folder of cards that this one was found in."""
         return (self._folder or Path()) / path
+
+
+def data_of(card: Card, corpus: CorpusCard | None) -> DataKind:
+    """Whether what a model is measured on is real data or made.
+
+    Synthetic models are made. Activations that are stored are real unless the manifest beside
+    them says otherwise. Else it is as the corpus says; a user's own file or folder (None) is real.
+    """
+    if card.domain == "synthetic":
+        return "made"
+    if corpus is not None and corpus.source == "none":
+        return card.data or "real"
+    return "real" if corpus is None else corpus.data
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from zoo.cards import Card, Checkpoint, Domain, Tap
+from zoo.cards import Card, Checkpoint, DataKind, Domain, Tap
 from zoo.manifest import MANIFEST, DumpStream, Manifest, checked_manifest, described, read_manifest
 from zoo.scan import alphafold_files, scan
 
@@ -30,9 +30,10 @@ def dump_cards(folder: Path) -> list[Card]:
     if (folder / MANIFEST).exists() or not folder.is_dir() or not alphafold_files(folder):
         manifest = checked_manifest(folder)
         streams, domain, summary = manifest.streams, manifest.domain, manifest.summary
+        data = manifest.data
     else:
         streams = scan(folder)
-        domain, summary = "protein", "AlphaFold 3 embeddings"
+        domain, summary, data = "protein", "AlphaFold 3 embeddings", "real"
     name = "dump." + slug(folder.resolve().name)
     return [
         _card(
@@ -40,6 +41,7 @@ def dump_cards(folder: Path) -> list[Card]:
             folder,
             stream,
             domain=domain,
+            data=data,
             summary=f"{summary}; {described([stream])}",
             options={"stream": stream.name},
         )
@@ -60,7 +62,14 @@ def slug(text: str) -> str:
 
 
 def _card(
-    name: str, folder: Path, stream: DumpStream, *, domain: Domain, summary: str, options: dict
+    name: str,
+    folder: Path,
+    stream: DumpStream,
+    *,
+    domain: Domain,
+    data: DataKind,
+    summary: str,
+    options: dict,
 ) -> Card:
     numbers = tuple(layer.layer for layer in stream.layers)
     whole = numbers == tuple(range(len(numbers)))
@@ -75,6 +84,7 @@ def _card(
         id=name,
         summary=summary,
         domain=domain,
+        data=data,
         adapter="array",
         checkpoint=Checkpoint(source="folder", path=str(folder.resolve())),
         tap=tap,

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from zoo.cards import Domain, Strict, explain
+from zoo.cards import DataKind, Domain, Strict, explain
 from zoo.errors import BadActivations, BadManifest
 from zoo.files import read_json, sha256_of
 
@@ -68,11 +68,12 @@ class File(Strict):
 
 
 class Manifest(Strict):
-    """`manifest.json`."""
+    """`manifest.json`. `data`: whether the model read real data or made data."""
 
     format: Literal["gammabench-dump-1"] = "gammabench-dump-1"
     summary: str
     domain: Domain
+    data: DataKind = "real"
     streams: tuple[DumpStream, ...] = Field(min_length=1)
     files: tuple[File, ...] = Field(min_length=1)
 
@@ -83,13 +84,18 @@ class Manifest(Strict):
 
 
 def make_manifest(
-    folder: Path, streams: tuple[DumpStream, ...], domain: Domain, summary: str = ""
+    folder: Path,
+    streams: tuple[DumpStream, ...],
+    domain: Domain,
+    summary: str = "",
+    data: DataKind = "real",
 ) -> Manifest:
     """The manifest of a folder; reads its files once, to hash them."""
     paths = sorted({part.path for part in _parts(streams)})
     return Manifest(
         summary=summary or "Precomputed activations",
         domain=domain,
+        data=data,
         streams=streams,
         files=tuple(_identity(folder, path) for path in paths),
     )

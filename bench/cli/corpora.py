@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.sizes import decimal_size, short
+from zoo.cards import MAKES_DATA
 from zoo.errors import ModelError
 
 if TYPE_CHECKING:
@@ -34,16 +35,12 @@ def show(registry: Registry, names: Sequence[str], as_json: bool) -> None:
 
 def _row(card: CorpusCard, registry: Registry) -> dict[str, Any]:
     models = [model.id for model in registry.cards.values() if model.corpus == card.id]
-    return card.model_dump(mode="json") | {
-        "data": card.data,
-        "models": models,
-        "state": state(card),
-    }
+    return card.model_dump(mode="json") | {"models": models, "state": state(card)}
 
 
 def state(card: CorpusCard) -> str:
     """Whether the corpus is here."""
-    if card.data == "made":
+    if card.source in MAKES_DATA:
         return "comes with the package"
     if card.source == "url":
         from zoo.downloads import place

@@ -62,6 +62,7 @@ def command(
 
 def _row(card: Card, registry: Registry) -> dict[str, Any]:
     from adapters import lacking, missing_packages
+    from zoo.cards import data_of
     from zoo.errors import ModelError
     from zoo.install import install_line
     from zoo.weights import weights_folder
@@ -86,6 +87,7 @@ def _row(card: Card, registry: Registry) -> dict[str, Any]:
         "parameters": card.parameters,
         "licence": card.checkpoint.licence,
         "corpus": card.corpus,
+        "data": data_of(card, registry.corpus(card.corpus)),
         "suites": [s.id for s in registry.suites.values() if card.id in s.models],
         "state": state,
         "remedy": remedy,
@@ -120,6 +122,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             "model": row["id"],
             "layers x width": f"{row['layers']} x {row['width']}",
             "params": short(row["parameters"]),
+            "data": row["data"],
             "suites": ", ".join(row["suites"]),
             "licence": row["licence"][:28],
             "tried on": row["tried"] or "",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import ANY_PATH, json_option
-from zoo.cards import DOMAINS
+from zoo.cards import DATA_KINDS, DOMAINS
 
 if TYPE_CHECKING:
+    from zoo.cards import DataKind
     from zoo.manifest import DumpStream
 
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 @click.argument("folder", type=ANY_PATH)
 @click.option("--domain", type=click.Choice(DOMAINS), help="What the activations are of.")
 @click.option("--summary", default="", metavar="TEXT", help="What they are, in a line.")
+@click.option(
+    "--data",
+    type=click.Choice(DATA_KINDS),
+    default="real",
+    show_default=True,
+    help="Whether the model read real data, or data made by a program; boards say which.",
+)
 @click.option("--pattern", metavar="GLOB", help="Which files, {i} for the layer's number.")
 @click.option("--key", metavar="NAME", help="Which array of a file, {i} for the layer's number.")
 @click.option("--flatten", is_flag=True, help="All axes but the last count tokens; no padding.")
@@ -29,6 +37,7 @@ def command(
     folder: Path,
     domain: str | None,
     summary: str,
+    data: DataKind,
     pattern: str | None,
     key: str | None,
     flatten: bool,
@@ -60,7 +69,7 @@ def command(
             f"{folder} does not say of which domain its activations are",
             f"Give --domain {', '.join(DOMAINS[:-1])} or {DOMAINS[-1]}.",
         )
-    manifest = make_manifest(folder, streams, chosen, summary)  # type: ignore[arg-type]
+    manifest = make_manifest(folder, streams, chosen, summary, data)  # type: ignore[arg-type]
     path = write_manifest(folder, manifest)
     if as_json:
         click.echo(manifest.model_dump_json(indent=1))

@@ -42,6 +42,7 @@ def print_plan(work: Sequence[Todo], cells: Cells, cache: Path | None, *, as_jso
         block = item.block
         return {
             "model": block.card.id,
+            "data": block.data,
             "layers": block.layers,
             "published_layers": cells.published_layers(block),
             "cells": len(block.specs),
@@ -87,6 +88,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     shown = [
         {
             "model": row["model"],
+            "data": row["data"],
             "layers": ranges(row["layers"]),
             **({"published as": _known(row["published_layers"])} if published else {}),
             "cells": row["cells"],

@@ -15,7 +15,7 @@ from adapters import lacking
 from bench.plan.memory import block_memory
 from bench.plan.protocol import Protocol
 from bench.records.spec import ABSENT, METRIC_VERSION, Spec
-from zoo.cards import KIND_OF_DOMAIN, Card, CorpusCard
+from zoo.cards import KIND_OF_DOMAIN, Card, CorpusCard, DataKind, data_of
 from zoo.corpora import Corpus, file_corpus, open_corpus
 from zoo.errors import ModelError, UsageError
 from zoo.hub import pinned
@@ -48,6 +48,7 @@ class Block:
 
     `missing` says why nothing can be measured: packages, weights or the corpus are not there.
     `published` has the numbers that published tables give its layers, of those that are in one.
+    `data` says whether the corpus is real data or made data.
     """
 
     card: Card
@@ -58,6 +59,7 @@ class Block:
     limit: int | None
     missing: tuple[ModelError, ...] = ()
     published: Mapping[int, int] = field(default_factory=dict)
+    data: DataKind | None = None
 
     @property
     def error(self) -> ModelError | None:
@@ -225,10 +227,20 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
             limit=request.limit,
             missing=tuple(missing),
             published=registry.published_layers(card),
+            data=data_of(card, _corpus_card(card, request.corpus, registry)),
         )
         for stream in streams
         for group in groups
     ]
+
+
+def _corpus_card(
+    card: Card, asked: Path | CorpusCard | None, registry: Registry
+) -> CorpusCard | None:
+    """The card of the corpus that is read; None of a file or folder of the user's."""
+    if asked is None:
+        return registry.corpus(card.corpus)
+    return asked if isinstance(asked, CorpusCard) else None
 
 
 def _corpus_name(card: Card, asked: Path | CorpusCard | None) -> str:

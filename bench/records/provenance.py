@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from bench.records.schema import Provenance
+from zoo.cards import DataKind
 
 PACKAGES = (
     "gammabench",
@@ -54,6 +55,7 @@ class Clock:
         matmul: str,
         revision: str | None,
         tried: str | None = None,
+        data: DataKind | None = None,
     ) -> Provenance:
         """The provenance as of now."""
         import torch
@@ -70,6 +72,7 @@ class Clock:
             git_dirty=dirty,
             revision=revision,
             tried=tried,
+            data=data,
             started=self.started,
             seconds=round(self.seconds, 3),
             resumed=self.resumed,

@@ -15,6 +15,7 @@ from bench.records.bounds import Count, Magnitude, Ratio, Real, Seed, Share
 from bench.records.failure import Failure
 from bench.records.spec import Spec
 from bench.records.versions import SCHEMA_VERSION
+from zoo.cards import DataKind
 
 
 class _Part(BaseModel):
@@ -343,6 +344,9 @@ class Provenance(_Part):
     revision: str | None = Field(description="hub commit that was loaded")
     tried: str | None = Field(
         default=None, description="what the card says it was tried on; absent from older records"
+    )
+    data: DataKind | None = Field(
+        default=None, description="real data or made data; absent from older records"
     )
     started: str = Field(description="UTC, ISO 8601")
     seconds: Magnitude = Field(description="wall time of the whole block, of all runs that it took")

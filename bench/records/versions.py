@@ -48,6 +48,7 @@ def lift_1_to_2(record: Document) -> Document:
     record["provenance"].setdefault("resumed", None)
     record["provenance"].setdefault("notes", [])
     record["provenance"].setdefault("tried", None)
+    record["provenance"].setdefault("data", None)
     return record
 
 

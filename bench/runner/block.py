@@ -150,6 +150,7 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
             matmul=matmul.precision,
             revision=revision,
             tried=block.card.tried,
+            data=block.data,
         )
     return _Attempt(outcomes, found_agreements, step_seconds, provenance, out_of_memory)
 
@@ -208,6 +209,7 @@ def failed_records(block: Block, error: ModelError) -> Iterator[Record]:
         matmul="none",
         revision=None,
         tried=block.card.tried,
+        data=block.data,
     )
     return (
         make_record(spec, error, provenance, published_layer=block.published.get(spec.layer))

@@ -16,6 +16,7 @@ from zoo.errors import UsageError
 if TYPE_CHECKING:
     from leaderboard.groups import Group
     from zoo.cards import Card
+    from zoo.registry import Registry
 
 
 @click.command("show")
@@ -39,7 +40,8 @@ def command(
     from zoo.errors import UnknownName
     from zoo.registry import load_registry
 
-    known = load_registry(cards).cards
+    registry = load_registry(cards)
+    known = registry.cards
     bad = BadRecords()
     records = [record for record in _records(output, bad) if record.spec.model == model]
     if model not in known and not records:
@@ -57,7 +59,7 @@ def command(
         }
         click.echo(json.dumps(document, indent=1))
         return bad.code(0)
-    click.echo(f"{model}: no card" if card is None else _card_text(card))
+    click.echo(f"{model}: no card" if card is None else _card_text(card, registry))
     for group in groups:
         click.echo(f"\n{_results_text(group)}")
     if not groups:
@@ -72,9 +74,12 @@ def _records(output: Path, bad: BadRecords) -> list[Any]:
     return list(store.read(bad.append)) if store.folder.is_dir() else []
 
 
-def _card_text(card: Card) -> str:
+def _card_text(card: Card, registry: Registry) -> str:
     from tabulate import tabulate
 
+    from zoo.cards import data_of
+
+    data = data_of(card, registry.corpus(card.corpus))
     checkpoint = card.checkpoint
     place = checkpoint.hub or checkpoint.path or checkpoint.module or "none: activations are made"
     rows = [
@@ -85,7 +90,7 @@ def _card_text(card: Card) -> str:
         ("parameters", f"{card.parameters:,}" if card.parameters else "not counted"),
         ("weights", f"{place} ({checkpoint.source})"),
         ("licence", checkpoint.licence or "none stated"),
-        ("corpus", f"{card.corpus}, up to {card.context:,} tokens an example"),
+        ("corpus", f"{card.corpus} ({data} data), up to {card.context:,} tokens an example"),
         ("blocks", ", ".join(card.tap.blocks)),
         ("special tokens", card.tokens.special),
         ("adapter", card.adapter),
@@ -103,6 +108,7 @@ def _results_text(group: Group) -> str:
     from leaderboard.columns.kinds import Table
     from leaderboard.columns.tables import arm_columns
     from leaderboard.terminal import table_headers, table_title
+    from leaderboard.text import plain
 
     columns = arm_columns(Table.TERMINAL, [group])
     upper, lower = table_headers(columns)
@@ -116,9 +122,11 @@ def _results_text(group: Group) -> str:
             for (column, _), spread in zip(columns, spreads, strict=True)
         ]
         rows.append([str(layer), f"{done}/{len(group.at(layer))}", *texts])
-    lower[0] = "layer"
+    # Every layer has the data of the model, which stands above.
+    upper, lower = upper[1:], ["layer", *lower[2:]]
     align = ["right"] * len(lower)
     text = tabulate([upper, lower, *rows], tablefmt="plain", colalign=align, disable_numparse=True)
     reasons = sorted({str(record.failure) for record in group.failed})
     title = table_title(group).replace("means over layers", "means over seeds")
-    return "\n".join([title, text, *(f"failed: {reason}" for reason in reasons)])
+    read = f"{group.data} data: {plain(group.spec.corpus)}"
+    return "\n".join([title, read, text, *(f"failed: {reason}" for reason in reasons)])

@@ -20,7 +20,7 @@ from leaderboard.columns.death import END, INIT, INIT_RELU, PREDICTED
 from leaderboard.cures import compared
 from leaderboard.figures.cures_data import cures_data, when_points
 from leaderboard.figures.why import why_data, why_title
-from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting
+from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting, data_words
 from leaderboard.page_names import model_page
 from leaderboard.text import count, escape, plain
 from zoo.cards import DOMAINS
@@ -272,7 +272,7 @@ def _profile(setting: Setting, group: Group) -> Picture | None:
     title = f"Layers of {plain(group.label, 60)}"
     stem = model_page(group.model).removesuffix(".md")
     name = f"{_stem(setting)}-{stem}-{group.key[:6]}"
-    caption = "Means over seeds. " + _sizes(group)
+    caption = "Means over seeds. " + _sizes([group])
     return Picture(name, "profile", title, caption, setting, group.key, data)
 
 
@@ -290,7 +290,7 @@ def _picture(
     suffix: str = "",
 ) -> Picture:
     name = "-".join([_stem(setting), kind.replace("_", "-"), *([suffix] if suffix else [])])
-    return Picture(name, kind, title, caption + _sizes(groups[0]), setting, None, data)
+    return Picture(name, kind, title, caption + _sizes(groups), setting, None, data)
 
 
 def _stem(setting: Setting) -> str:
@@ -299,11 +299,13 @@ def _stem(setting: Setting) -> str:
     return f"{readable or 'protocol'}-{setting.key[:8]}"
 
 
-def _sizes(group: Group) -> str:
-    spec, protocol = group.spec, group.spec.protocol
+def _sizes(groups: Sequence[Group]) -> str:
+    """What the cells have in common, and whether their data is real or made."""
+    spec, protocol = groups[0].spec, groups[0].spec.protocol
     text = ", ".join(f"{key} = {protocol[key]:,}" for key in ("N", "k", "n"))
     if isinstance(steps := protocol.get("steps"), int):
         text += f", {count(steps, 'training step')}"
+    text += f"; {data_words(groups)}"
     return text + (f"; limited to {count(spec.limit, 'token')}." if spec.limit else ".")
 
 

@@ -33,6 +33,7 @@ def why_data(groups: Sequence[Group]) -> dict[str, Any] | None:
         rows.append(
             {
                 "model": plain(group.label, 28),
+                "data": group.data,
                 "gamma": None if gamma is None else number(gamma),
                 "born": born,
                 **parts,
@@ -80,6 +81,12 @@ def draw_why(figure: Figure, data: dict[str, Any]) -> None:
         axes.grid(visible=False, axis="y")
         # Below the axes, where no data can be.
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
-    labels = [row["model"] + (f"  (gamma {row['gamma']})" if row["gamma"] else "") for row in rows]
+    mixed = len({row["data"] for row in rows}) > 1  # else the caption says it
+    labels = [
+        row["model"]
+        + (f", {row['data']} data" if mixed else "")
+        + (f"  (gamma {row['gamma']})" if row["gamma"] else "")
+        for row in rows
+    ]
     panels[0].set_yticks(places, labels)
     panels[0].set_ylim(len(rows) - 0.4, -0.6)

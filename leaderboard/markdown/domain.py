@@ -9,6 +9,7 @@ from leaderboard.groups import Group, by_setting
 from leaderboard.markdown.layout import Page, counts, setting_line, setting_title
 from leaderboard.markdown.tables import (
     COVERAGE,
+    DATA,
     LAYERS,
     MODEL,
     column_table,
@@ -29,20 +30,20 @@ def domain(name: str, groups: Sequence[Group]) -> str:
         page.add(f"## {setting_title(setting, sections)}", setting_line(members[0]))
         page.add(counts(members))
         models, layers = model_rows(members), layer_rows(members)
-        at_init = column_table(page, Table.DOMAIN_INIT, [MODEL, COVERAGE], models)
+        at_init = column_table(page, Table.DOMAIN_INIT, [MODEL, DATA, COVERAGE], models)
         page.add("### Models at initialisation", at_init)
-        if attribution := column_table(page, Table.ATTRIBUTION, [MODEL], models):
+        if attribution := column_table(page, Table.ATTRIBUTION, [MODEL, DATA], models):
             page.add("### Causes of death at initialisation", attribution)
         if _trains(members):
-            trained = column_table(page, Table.DOMAIN_TRAINED, [MODEL], models)
+            trained = column_table(page, Table.DOMAIN_TRAINED, [MODEL, DATA], models)
             page.add("### Models after training", trained)
             for path, table_ in _REVIVAL.items():
-                if revival := column_table(page, table_, [MODEL], models):
+                if revival := column_table(page, table_, [MODEL, DATA], models):
                     page.add(f"### Born dead by {path}, after training", revival)
-        at_init = column_table(page, Table.DOMAIN_INIT, [MODEL, *LAYERS], layers)
+        at_init = column_table(page, Table.DOMAIN_INIT, [MODEL, DATA, *LAYERS], layers)
         page.add("### Layers at initialisation", at_init)
         if _trains(members):
-            trained = column_table(page, Table.DOMAIN_TRAINED, [MODEL, *LAYERS], layers)
+            trained = column_table(page, Table.DOMAIN_TRAINED, [MODEL, DATA, *LAYERS], layers)
             page.add("### Layers after training", trained)
     return page.render()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from leaderboard.columns.kinds import Column
-from leaderboard.groups import Group, Setting, arms_of, differing
+from leaderboard.groups import Group, Setting, arms_of, data_words, differing
 from leaderboard.page_names import model_page
 from leaderboard.text import NOTHING, Notes, count, escape, link
 
@@ -125,7 +125,8 @@ def counts(groups: Sequence[Group]) -> str:
     seeds = {seed for group in groups for seed in group.seeds}
     arms = ", ".join(escape(arm) for arm in arms_of(groups))
     return (
-        f"{count(len(groups), 'model')}, {count(layers, 'layer')}, arms {arms}, "
+        f"{count(len(groups), 'model')} on {data_words(groups)}, {count(layers, 'layer')}, "
+        f"arms {arms}, "
         f"{count(len(seeds), 'seed')}: {count(cells, 'cell')}, of which "
         f"{cells - failed - missing:,} measured, {failed:,} failed, {missing:,} missing."
     )

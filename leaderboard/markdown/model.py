@@ -26,7 +26,7 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
         title = setting_title(group.setting, settings)
         if group.label != name:
             title += f": {escape(group.label)}"
-        page.add(f"## {title}", setting_line(group), counts([group]))
+        page.add(f"## {title}", setting_line(group), counts([group]), _data(group))
         own = (group.setting, group.key)
         profiles = [each for each in pictures if (each.setting, each.subject) == own]
         page.add(*(image(each, "../") for each in profiles))
@@ -47,6 +47,10 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
         page.add("### Provenance", _provenance(group))
         page.add("### Cells", _cells(page, group))
     return page.render()
+
+
+def _data(group: Group) -> str:
+    return f"The model read **{group.data} data**: {escape(group.spec.corpus)}."
 
 
 def _revival(page: Page, group: Group) -> list[str]:
@@ -104,7 +108,7 @@ def _provenance(group: Group) -> str:
         ["Weights", escape(spec.weights)],
         ["Revision", each(lambda record: record.provenance.revision or "not from a hub")],
         *_tried(group.records),
-        ["Corpus", escape(f"{spec.corpus} ({spec.corpus_fingerprint})")],
+        ["Corpus", escape(f"{spec.corpus} ({spec.corpus_fingerprint}), {group.data} data")],
         ["Card", _card(spec.card)],
         ["Protocol", setting_details(group)],
         ["Packages", _packages(group.records)],

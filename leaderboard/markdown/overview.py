@@ -23,6 +23,7 @@ from leaderboard.markdown.layout import (
 )
 from leaderboard.markdown.tables import (
     COVERAGE,
+    DATA,
     DOMAIN,
     MODEL,
     RANKING,
@@ -84,7 +85,7 @@ def _domains(groups: Sequence[Group]) -> str:
     return "Domains: " + f" {DOT} ".join(link(escape(name), domain_page(name)) for name in names)
 
 
-_LEADS = (RANKING, MODEL, DOMAIN)
+_LEADS = (RANKING, MODEL, DOMAIN, DATA)
 
 
 def _by_gamma(page: Page, groups: Sequence[Group]) -> str:

@@ -31,6 +31,12 @@ class Lead:
 RANKING = Lead("#", lambda row: row.rank)
 MODEL = Lead("Model", lambda row: model_link(row.group))
 DOMAIN = Lead("Domain", lambda row: link(escape(row.group.domain), domain_page(row.group.domain)))
+DATA = Lead(
+    "Data",
+    lambda row: row.group.data,
+    "whether the model read *real* data, or data that a program *made* so that a run needs no "
+    "download; synthetic models are made",
+)
 LAYER = Lead("Layer", lambda row: str(row.layer), words=False)
 PUBLISHED_LAYER = Lead(
     "Published as",

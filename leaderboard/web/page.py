@@ -117,6 +117,7 @@ def _model(
         "key": f"{group.setting.key[:8]}-{group.key[:8]}",
         "label": plain(group.label, 120),
         "domain": plain(group.domain, 20),
+        "data": group.data,
         "layers": group.coverage,
         "failed": len(group.failed),
         "missing": len(group.missing),

@@ -239,7 +239,7 @@ def _drawn_points(figure: Figure) -> Iterator[tuple[Axes, np.ndarray]]:
 
 def test_captions_say_the_sizes(records: list[Record]) -> None:
     for picture in pictures(group_records(records)):
-        assert "N = 8,192, k = 16, n = 768, 1,000 training steps." in picture.caption
+        assert "N = 8,192, k = 16, n = 768, 1,000 training steps; real data." in picture.caption
     (limited, *_) = pictures(group_records(make_grid(limit=50)))
     assert "limited to 50 tokens" in limited.caption
 

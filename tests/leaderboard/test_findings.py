@@ -41,7 +41,7 @@ def told(*records: Record) -> list[str]:
 
 def test_a_death_by_the_mean_is_told_with_its_cure() -> None:
     (text,) = told(made("a"), made("a", arm="centered", end=3))
-    assert text.startswith("**a**, protein: 80.0 % of the features are born dead: ")
+    assert text.startswith("**a**, protein, real data: 80.0 % of the features are born dead: ")
     assert "79.0 points because of the mean, 1.0 points because of the spectrum." in text
     assert "Centered: 1.0 %." in text
     assert "70.0 % raw and 0.3 % centered" in text
@@ -75,7 +75,7 @@ def test_a_cause_is_named_only_where_its_interval_excludes_none(centered: int, n
 def test_models_in_which_few_die_share_a_sentence() -> None:
     few = [made(name, presets=(2, 1, 0)) for name in "bcd"]
     assert told(*few) == [
-        "In **b**, **c** and **d** fewer than 1.0 % of the features are born dead."
+        "In **b**, **c** and **d**, on real data, fewer than 1.0 % of the features are born dead."
     ]
 
 
@@ -117,7 +117,7 @@ def _mean_born(records: list[Record], model: str, arm: str) -> float:
 
 def test_a_terminal_gets_plain_lines() -> None:
     lines = plain_sentences(group_records([made("tiny_a")]), 60)
-    assert lines[0].startswith("tiny_a, protein: 80.0 %")
+    assert lines[0].startswith("tiny_a, protein, real data:")
     assert max(map(len, lines)) <= 60
     assert "tiny_a, protein" in summary([made("tiny_a")])
     assert "tiny_a, protein" not in summary([made("tiny_a")], told=False)

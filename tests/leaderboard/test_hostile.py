@@ -199,7 +199,7 @@ def test_the_summary_has_a_row_for_every_model() -> None:
         make_record(model="tiny-c", outcome=BadWeights("truncated")),
     ]
     lines = summary(records, told=False).splitlines()
-    cells = {line.split()[0]: line.split()[1] for line in lines[4:]}
+    cells = {line.split()[0]: line.split()[2] for line in lines[4:]}
     assert cells == {"tiny-a": "8/8", "tiny-b": "8/8", "tiny-c": "0/1"}
     assert summary([]) == "No records."
 

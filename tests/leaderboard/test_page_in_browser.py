@@ -113,6 +113,9 @@ def test_filters_narrow_both_tables(browser: Browser) -> None:
     browser.set("arm", "raw")
     assert set(browser.column("cells", "Arm")) == {"raw"}
     browser.click("#reset", "Reset")
+    for data, shown in {"made": set(), "real": {"real"}}.items():
+        browser.set("data", data)
+        assert set(browser.column("models", "Data")) == shown
     browser.set("state", "failed")
     assert browser.column("cells", "Model") == ["tiny-d"]
     assert "4 of 5 models, 1 of 21 cells" in browser.run("return document.body.innerText")
@@ -321,11 +324,11 @@ def test_the_focus_goes_down_the_page(browser: Browser) -> None:
 
     browser.run("document.body.focus()")
     order = []
-    for _ in range(9):
+    for _ in range(10):
         browser.press(Keys.TAB)
         order.append(browser.run("return document.activeElement.id"))
-    filters = ["setting", "domain", "query", "arm", "state", "reset"]
-    assert order[:7] == ["skip", *filters]
+    filters = ["setting", "domain", "data", "query", "arm", "state", "reset"]
+    assert order[:8] == ["skip", *filters]
     # The points of the chart come next; the last of them leads on to the table.
     names = browser.run(
         "return [...document.querySelectorAll('a, button, input, select, summary, [tabindex]')]"

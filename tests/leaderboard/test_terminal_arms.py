@@ -17,17 +17,17 @@ def header(arms: list[str]) -> tuple[list[str], str]:
 
 def test_raw_and_centered_are_shown_and_others_named() -> None:
     columns, last = header(["whitened", "raw", "centered", "raw+auxk"])
-    assert columns[3:7] == ["raw", "centered"] * 2
+    assert columns[4:8] == ["raw", "centered"] * 2
     assert last == "not shown here: raw+auxk, whitened"
 
 
 def test_an_arm_that_was_run_stands_where_one_that_was_not_would() -> None:
     columns, last = header(["raw", "whitened"])
-    assert columns[3:7] == ["raw", "whitened"] * 2
+    assert columns[4:8] == ["raw", "whitened"] * 2
     fvu = [
         record.result.training.fvu
         for record in make_grid(models=["tiny-a"], layers=[0], arms=["raw", "whitened"])
         if record.result and record.result.training
     ]
     assert last.split()[-2:] == [number(each) for each in fvu]
-    assert header(["mean-rms+auxk"])[0][3:5] == ["mean-rm…", "raw"]
+    assert header(["mean-rms+auxk"])[0][4:6] == ["mean-rm…", "raw"]

@@ -6,10 +6,11 @@ const DATA = GAMMABENCH;
 const PAGE = 100;
 const DEFAULTS = {
   setting: DATA.settings.length ? DATA.settings[0].key : "",
-  domain: "", query: "", arm: "", state: "", model: "",
+  domain: "", data: "", query: "", arm: "", state: "", model: "",
   hidden: "", compare: "", layer: "",
-  modelSort: "2", modelDown: "1", cellSort: "", cellDown: "1",
+  modelSort: "3", modelDown: "1", cellSort: "", cellDown: "1",
 };
+const FILTERS = ["setting", "domain", "data", "arm", "state"];
 const view = { ...DEFAULTS };
 let shown = PAGE;
 
@@ -84,6 +85,7 @@ function focusOn(name) {
 function modelFits(model) {
   return DATA.settings[model.setting].key === view.setting
     && (!view.domain || model.domain === view.domain)
+    && (!view.data || model.data === view.data)
     && (!view.query || model.label.toLowerCase().includes(view.query.toLowerCase()));
 }
 
@@ -114,6 +116,8 @@ const MODEL_COLUMNS = [
       onclick: () => choose({ model: view.model === model.key ? "" : model.key }) },
     model.label) },
   { title: "Domain", word: true, sort: (model) => model.domain, cell: (model) => model.domain },
+  { title: "Data", word: true, meaning: "real data, or data that a program made", sort: (model) => model.data,
+    cell: (model) => model.data },
   ...DATA.modelColumns.map((column, index) => ({
     title: column.title,
     meaning: column.meaning,
@@ -246,7 +250,7 @@ function fill(table, caption, columns, rows, prefix, chosen, hidden = new Set())
 }
 
 function show() {
-  for (const key of ["setting", "domain", "arm", "state"]) byId(key).value = view[key];
+  for (const key of FILTERS) byId(key).value = view[key];
   if (byId("query").value !== view.query) byId("query").value = view.query;
   const away = hiddenColumns();
   for (const box of document.querySelectorAll("#choices input")) box.checked = !away.has(box.value);
@@ -302,7 +306,8 @@ function showComparison() {
       element("table", {}, element("caption", { class: "skip" }, "Models beside each other"),
         element("thead", {}, element("tr", {}, element("th", { scope: "col", class: "word" }, "Number"),
           ...models.map((model) => element("th", { scope: "col" }, model.label)))),
-        element("tbody", {}, ...rows.map(([column, values]) =>
+        element("tbody", {}, element("tr", {}, element("th", { scope: "row", class: "word" }, "Data"),
+          ...models.map((model) => element("td", {}, model.data))), ...rows.map(([column, values]) =>
           element("tr", {}, element("th", { scope: "row", class: "word", title: column.meaning }, column.title),
             ...values.map((value) => element("td", {}, written(value, column)))))))),
     element("button", { type: "button", onclick: () => choose({ compare: "" }) }, "End comparison"));
@@ -311,9 +316,9 @@ function showComparison() {
 // The models that are shown, as a table or as objects, in a file that the browser makes.
 function download(kind) {
   const models = DATA.models.filter(modelFits);
-  const titles = ["model", "domain", "protocol", ...DATA.modelColumns.map((column) => column.title)];
+  const titles = ["model", "domain", "data", "protocol", ...DATA.modelColumns.map((column) => column.title)];
   const rows = models.map((model) =>
-    [model.label, model.domain, DATA.settings[model.setting].name, ...model.values]);
+    [model.label, model.domain, model.data, DATA.settings[model.setting].name, ...model.values]);
   const quoted = (value) => {
     if (value === null) return "";
     // A spreadsheet would run what begins so.
@@ -363,7 +368,7 @@ function start() {
     byId("columns").append(element("dt", {}, title), element("dd", {}, meaning));
   }
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
-  for (const key of ["setting", "domain", "arm", "state"]) {
+  for (const key of FILTERS) {
     byId(key).addEventListener("change", (event) => choose({ [key]: event.target.value, model: "" }));
   }
   byId("query").addEventListener("input", (event) => choose({ query: event.target.value, model: "" }));

@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_activations_is_a_model(bench: Bench, tiny: list[str], folder: Path) -> None:
-    assert bench("manifest", "acts", "--domain", "language")[0] == 0
+    assert bench("manifest", "acts", "--domain", "language", "--data", "made")[0] == 0
     code, out, err = bench("run", "--model", "dump:acts", *tiny)
     assert code == 0, err
     assert "dump.acts" in out
@@ -35,6 +35,7 @@ def test_a_folder_of_activations_is_a_model(bench: Bench, tiny: list[str], folde
     assert (block["layers"], block["cells"], block["done"]) == ([2, 5], 4, 4)
     records = [json.loads(path.read_text()) for path in Path("runs/records").rglob("*.json")]
     assert {record["spec"]["layer"] for record in records} == {2, 5}
+    assert {record["provenance"]["data"] for record in records} == {"made"}
     assert str(folder.parent) not in json.dumps(records)
     assert bench("check", "dump:acts")[0] == 0
 

@@ -125,7 +125,7 @@ function showProfile(chosen) {
   picture.append(upper.group, lower.group, ...names,
     drawn("text", { x: WIDTH / 2, y: 475, "text-anchor": "middle" }, "layer"));
   section.append(
-    element("h2", { id: "profile-title" }, `Layers of ${model.label}`),
+    element("h2", { id: "profile-title" }, `Layers of ${model.label}, ${model.data} data`),
     element("p", { class: "hint" }, DATA.settings[model.setting].name,
       ". A point leads to its record; the cells below hold the same numbers. ",
       element("button", { type: "button", id: "close", onclick: () => {
@@ -198,10 +198,12 @@ function gammaChart(models, domains, expected, place, open) {
   const taken = there.map((model) => [x(gamma(model)) - 6, y(dead(model)) - 6, 12, 12]);
   for (const model of there) {
     const kind = DOMAIN_CLASSES[domains.indexOf(model.domain) % DOMAIN_CLASSES.length];
-    const text = `${model.label}, ${model.domain}: gamma ${number(gamma(model))}, `
+    const text = `${model.label}, ${model.domain}, ${model.data} data: gamma ${number(gamma(model))}, `
       + `${percent(dead(model))} % born dead`;
     const point = drawn("a", { href: "#model=" + encodeURIComponent(model.key), class: kind,
-      "aria-label": text }, drawn("circle", { class: "dot", cx: x(gamma(model)), cy: y(dead(model)), r: 5 }),
+      "aria-label": text },
+    drawn("circle", { class: model.data === "made" ? "dot hollow" : "dot", cx: x(gamma(model)),
+      cy: y(dead(model)), r: 5 }),
     drawn("title", {}, text));
     point.addEventListener("click", (event) => {
       event.preventDefault();
