@@ -237,4 +237,4 @@ def test_an_archive_without_a_manifest_is_identified_by_its_checksums(tmp_path: 
 def test_a_manifest_is_small(tmp_path: Path) -> None:
     folder = _written(_dump(tmp_path))
     content = json.loads((folder / "manifest.json").read_text())
-    assert set(content) == {"format", "summary", "domain", "streams", "files"}
+    assert set(content) == {"format", "summary", "domain", "data", "streams", "files"}
