@@ -29,7 +29,15 @@ DEFAULT_SIZES = (
     "384,16384,8192,8192,2,2",
 )
 ARMS = ("raw", "centered", "whitened+auxk")
-WAYS = ("topk-sparse", "topk-dense", "batchtopk-sparse", "batchtopk-dense", "relu", "jumprelu")
+WAYS = (
+    "topk-sparse",
+    "topk-dense",
+    "batchtopk-sparse",
+    "batchtopk-dense",
+    "matryoshka-dense",
+    "relu",
+    "jumprelu",
+)
 MOST_OFF = 0.10
 
 

@@ -2,7 +2,7 @@
 
 A feature that is never positive is dead by ReLU in every family. The second path is being positive
 somewhere and never a code: not among the k largest (topk), or never above the threshold
-(batchtopk, jumprelu); the family relu has none, as everything positive is a code.
+(batchtopk, matryoshka, jumprelu); the family relu has none, as everything positive is a code.
 """
 
 from __future__ import annotations

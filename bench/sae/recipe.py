@@ -142,8 +142,8 @@ class Recipe(FamilyKeys):
     path: Literal["sparse", "dense", "kernels", "auto"] = Field(
         default="auto",
         description="how the step is computed; auto measures once which is faster, and the record "
-        "says what it was; families without k are always dense; kernels: Triton's, of topk on a "
-        "CUDA device",
+        "says what it was; topk and batchtopk alone have a sparse one; kernels: Triton's, of "
+        "topk on a CUDA device",
     )
 
     @field_validator("family")
@@ -156,7 +156,7 @@ class Recipe(FamilyKeys):
     @model_validator(mode="before")
     @classmethod
     def _of_the_family(cls, data: Any) -> Any:
-        """Fills in the family's own keys, and the one path of families without k."""
+        """Fills in the family's own keys, and its path where there is one only."""
         family = data.get("family", DEFAULT) if isinstance(data, dict) else None
         if not isinstance(family, str) or family not in FAMILIES:
             return data
@@ -166,7 +166,8 @@ class Recipe(FamilyKeys):
                 readers = ", ".join(name for name, spec in FAMILIES.items() if key in spec.keys)
                 raise ValueError(f"{key} is read by the family {readers}, not by {family}")
         given = {key: data[key] for key in data if data[key] is not None or key not in FAMILY_KEYS}
-        path = {"path": "dense"} if FAMILIES[family].dense else {}
+        paths = FAMILIES[family].paths
+        path = {"path": paths[0]} if len(paths) == 1 else {}
         return {key: each.default for key, each in keys.items()} | given | path
 
     @model_validator(mode="after")

@@ -1,9 +1,7 @@
 """The remedies: what each choice of an arm is, whose it is, what it needs. Data, no torch.
 
 The numbers of a remedy are keys of the recipe (`bench.sae.recipe`), by default its authors'.
-Not here, as their sources leave open what would have to be reproduced: Aligned Training (arXiv
-2605.18629 fixes the inner product of encoder and decoder rows to one; we have not seen by which
-parametrisation), and AEN-SAE (2605.05341), an L1 method with weights set for each dataset.
+What is not here, and why, is in `NOT_HERE`.
 """
 
 from __future__ import annotations
@@ -24,6 +22,14 @@ class Remedy(NamedTuple):
     source: str
     needs: tuple[str, ...] = ()
 
+
+# Methods that claim no dead features, and why they are not compared. Matryoshka SAEs are a family.
+NOT_HERE = {
+    "Aligned Training": "arXiv 2605.18629 fixes the inner product of each feature's encoder and "
+    "decoder rows to one; by which parametrisation, we have not seen, and it decides the gradients",
+    "AEN-SAE": "arXiv 2605.05341 replaces the L1 penalty by an adaptive elastic net, of which the "
+    "weights are set for each dataset: there is no setting to take over",
+}
 
 # By what an arm's name has of them: a center or a norm as it stands there, or a word.
 REMEDIES: dict[str, Remedy] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.sae.arms import parse_arm
-from bench.sae.remedies import REMEDIES
+from bench.sae.remedies import NOT_HERE, REMEDIES
 from leaderboard.cures import (
     ENOUGH_DEAD,
     ENOUGH_FVU,
@@ -189,8 +189,11 @@ def _described(found: Sequence[Cure]) -> str:
         [escape(choice), escape(REMEDIES[choice].what), escape(REMEDIES[choice].source)]
         for choice in sorted(choices, key=order.index)
     ]
-    return f"{count(len(rows), 'choice')}, alone or together; *raw* is none of them.\n\n" + table(
-        ["In the name", "What is done", "Source"], rows, left=3
+    missing = "\n".join(f"- {escape(name)}: {escape(why)}." for name, why in NOT_HERE.items())
+    return (
+        f"{count(len(rows), 'choice')}, alone or together; *raw* is none of them.\n\n"
+        + table(["In the name", "What is done", "Source"], rows, left=3)
+        + f"\n\nNot compared, though they claim no dead features:\n\n{missing}"
     )
 
 

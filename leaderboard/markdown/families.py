@@ -50,7 +50,7 @@ def family_sentences(found: FamilyComparison) -> list[str]:
 def _table(page: Page, found: FamilyComparison) -> str:
     second = (
         "features positive before training but never a code: not among the k largest (topk), never "
-        "above the threshold (batchtopk, jumprelu); relu has no such path"
+        "above the threshold (batchtopk, matryoshka, jumprelu); relu has no such path"
     )
     on = "features that fire on more than 99 % of the tokens"
     cured = f"layers with less than {percent(ENOUGH_DEAD)} % dead at the end, of {found.layers}"

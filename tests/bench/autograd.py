@@ -12,7 +12,9 @@ from bench.sae.dead_features.base import DeadLoss
 from bench.sae.dead_features.ghost import Ghost
 from bench.sae.dead_features.pre_activation import PreActivation
 from bench.sae.families.base import Family
+from bench.sae.families.batchtopk import BatchTopK
 from bench.sae.families.jumprelu import JumpReLU
+from bench.sae.families.matryoshka import Matryoshka
 from bench.sae.families.relu import ReLU
 
 
@@ -59,14 +61,19 @@ def losses(
         if isinstance(family, ReLU):
             sparsity = warm * family.l1 * codes.sum(1).mean() / y.shape[1]
     y_hat = codes @ W_dec + b
-    loss = (y_hat - y).square().mean()
+    loss = whole = (y_hat - y).square().mean()
+    if isinstance(family, Matryoshka):
+        n, prefixes = len(W_dec), int(family.prefixes)
+        ends = [*(n * (2**step - 1) // 2**prefixes for step in range(1, prefixes)), n]
+        heads = [codes[:, :end] @ W_dec[:end] + b for end in ends]
+        loss = torch.stack([(head - y).square().mean() for head in heads]).mean()
     aux_loss = None
     if aux is not None and len(aux.dead):
         dead, residual = pre[:, aux.dead], (y - y_hat).detach()
         if isinstance(aux, AuxK):
             aux_loss = _auxk(aux, dead, W_dec[aux.dead], residual, aux_indices)
         elif isinstance(aux, Ghost):
-            aux_loss = _ghost(dead, W_dec[aux.dead], residual, loss.detach())
+            aux_loss = _ghost(dead, W_dec[aux.dead], residual, whole.detach())
         elif isinstance(aux, PreActivation):
             least = theta[aux.dead] if isinstance(family, JumpReLU) else 0.0
             below = (least - dead).relu().sum(1).mean()
@@ -97,7 +104,7 @@ def _mask(family: Family, pre: Tensor, k: int, indices: Tensor | None) -> Tensor
     if family.name == "topk":
         chosen = pre.topk(k, dim=1).indices if indices is None else indices
         return torch.zeros_like(pre).scatter_(1, chosen, 1.0)
-    if family.name == "batchtopk":
+    if isinstance(family, BatchTopK):
         last = pre.detach().flatten().sort(descending=True).values[len(pre) * k - 1]
         return (pre >= last).to(pre.dtype)
     return torch.ones_like(pre)

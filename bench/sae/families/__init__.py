@@ -1,7 +1,8 @@
 """Families of sparse autoencoders: which positive pre-activations become codes, at what price.
 
-A family is a file here, `topk`, `batchtopk`, `relu`, `jumprelu`, and an entry in `FAMILIES`, which
-is data, no torch: the protocol and the plan read it. What families have in common is in `base`.
+A family is a file here (`topk`, `batchtopk`, `matryoshka`, `relu`, `jumprelu`) and an entry in
+`FAMILIES`, which is data, no torch: the protocol and the plan read it. What families have in common
+is in `base`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from bench.sae.families.base import Family
@@ -33,7 +34,8 @@ class FamilySpec:
 
     implementation: the class, as "module:name".
     step_arrays: arrays [batch, n] that a step holds at once, as `ci/bench_memory.py --way` says.
-    dense: it has no k, and no sparse way of computing a step: half of all features may be active.
+    dense: it has no k: half of all features may be active.
+    paths: the ways there are of computing its step.
     keys: its own hyper-parameters, which its class takes by name. Of `warmup`, a share of the
         training, it takes `warmup_steps`.
     """
@@ -41,32 +43,43 @@ class FamilySpec:
     implementation: str
     step_arrays: float
     dense: bool = False
+    paths: tuple[Literal["sparse", "dense"], ...] = ("sparse", "dense")
     keys: Mapping[str, Key] = field(default_factory=dict)
 
 
 _WARMUP = Key(0.05, "share of the steps in which that price rises", {"ge": 0, "le": 1})
+_THRESHOLD_RATE = Key(0.01, "weight of the newest batch in its threshold", {"gt": 0, "le": 1})
 
 FAMILIES: dict[str, FamilySpec] = {
     "topk": FamilySpec("bench.sae.families.topk:TopK", step_arrays=2.2),
     "batchtopk": FamilySpec(
         "bench.sae.families.batchtopk:BatchTopK",
         step_arrays=6.3,
+        keys={"threshold_rate": _THRESHOLD_RATE},
+    ),
+    "matryoshka": FamilySpec(
+        "bench.sae.families.matryoshka:Matryoshka",
+        step_arrays=6.3,
+        paths=("dense",),
         keys={
-            "threshold_rate": Key(
-                0.01, "weight of the newest batch in its threshold", {"gt": 0, "le": 1}
-            )
+            "threshold_rate": _THRESHOLD_RATE,
+            "prefixes": Key(
+                5, "nested dictionaries, the smallest n / 2^prefixes large", {"ge": 1, "le": 30}
+            ),
         },
     ),
     "relu": FamilySpec(
         "bench.sae.families.relu:ReLU",
         step_arrays=3.0,
         dense=True,
+        paths=("dense",),
         keys={"l1": Key(5.0, "price of a code's size", {"ge": 0}), "warmup": _WARMUP},
     ),
     "jumprelu": FamilySpec(
         "bench.sae.families.jumprelu:JumpReLU",
         step_arrays=5.0,
         dense=True,
+        paths=("dense",),
         keys={
             "l0": Key(1e-3, "price of a code", {"ge": 0}),
             "warmup": _WARMUP,

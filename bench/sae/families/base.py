@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.death.census import Census
 from bench.sae.codes import Codes, DenseCodes, StepMethod
 from bench.sae.dead_features.base import DeadLoss
-from bench.sae.families import is_dense
+from bench.sae.families import FAMILIES
 from bench.sae.gradients import Backward, Weights
 
 # A family's own tensors, by name: beside the four that every SAE has.
@@ -41,7 +41,7 @@ class Family(ABC):
     @property
     def paths(self) -> tuple[StepMethod, ...]:
         """How it can compute a step."""
-        return ("dense",) if is_dense(self.name) else ("sparse", "dense")
+        return FAMILIES[self.name].paths
 
     def family_tensors(self, width: int, n: int) -> dict[str, Tensor]:
         """The family's own tensors at birth, float32 on the CPU; each is [n] or a scalar."""

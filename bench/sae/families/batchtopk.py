@@ -79,7 +79,7 @@ class BatchTopK(Family):
             pairs = RaggedPairs.under(pre, mask) if sparse else ArrayPairs(pre.mul_(mask))
         result = backward(pairs, weights, centered, path, dead_loss)
         return result._replace(
-            family_values={"threshold": self._followed(family_tensors["threshold"], smallest)}
+            family_values={"threshold": self.followed(family_tensors["threshold"], smallest)}
         )
 
     def firings(
@@ -106,7 +106,7 @@ class BatchTopK(Family):
             centered, weights.W_enc, threshold.expand(len(weights.W_enc)), weights.b_enc, counts
         )
 
-    def _followed(self, threshold: Tensor, smallest: Tensor) -> Tensor:
+    def followed(self, threshold: Tensor, smallest: Tensor) -> Tensor:
         """The running mean; a batch without a positive pre-activation says nothing."""
         moved = torch.where(
             threshold > 0, threshold + self.threshold_rate * (smallest - threshold), smallest

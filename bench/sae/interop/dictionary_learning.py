@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bench.sae.families import make_family
 from bench.sae.families.base import Family
+from bench.sae.families.batchtopk import BatchTopK
 from bench.sae.families.topk import TopK
 from bench.sae.interop import CannotSay
 from bench.sae.interop.files import (
@@ -172,9 +173,9 @@ def _tensors(sae: SAE) -> tuple[str, str, dict[str, Tensor], list[str]]:
         if not torch.allclose(norms, torch.ones_like(norms)):
             remarks = ["the library gives the decoder unit norm: codes rescale, x_hat stays"]
         return "AutoEncoder", "StandardTrainer", linear | {"bias": sae.b.float()}, remarks
-    if name in ("topk", "batchtopk"):
+    if isinstance(sae.family, (TopK, BatchTopK)):
         threshold = torch.tensor(-1.0)
-        if name == "batchtopk":
+        if isinstance(sae.family, BatchTopK):
             threshold = sae.family_tensors["threshold"].float()
         more = {
             "b_dec": sae.b.float(),
@@ -182,7 +183,7 @@ def _tensors(sae: SAE) -> tuple[str, str, dict[str, Tensor], list[str]]:
             "threshold": threshold,
         }
         topk = ("AutoEncoderTopK", "TopKTrainer"), ("BatchTopKSAE", "BatchTopKTrainer")
-        dict_class, trainer_class = topk[name == "batchtopk"]
+        dict_class, trainer_class = topk[isinstance(sae.family, BatchTopK)]
         return dict_class, trainer_class, linear | more, []
     if name != "jumprelu":
         raise CannotSay(f"dictionary_learning has no dictionaries like the family {name}")

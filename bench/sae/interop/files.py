@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bench.sae.families import make_family
 from bench.sae.families.base import Family
+from bench.sae.families.batchtopk import BatchTopK
 from bench.sae.model import SAE
 from bench.sae.transform import Transform
 from zoo import files
@@ -154,7 +155,7 @@ def thresholded(threshold: Tensor, k: int = NO_K) -> tuple[Family, dict[str, Ten
 
 def thresholds_of(sae: SAE) -> Tensor:
     """The threshold of each feature, float32 [n], in a family that has one."""
-    if sae.family.name == "batchtopk":
+    if isinstance(sae.family, BatchTopK):
         return sae.family_tensors["threshold"].expand(sae.n).clone()
     return sae.family_tensors["log_threshold"].exp()
 

@@ -30,7 +30,7 @@ def write(sae: SAE, place: Path, origin: Origin) -> list[str]:
     norms = torch.linalg.vector_norm(plain.W_dec, dim=1)
     if torch.allclose(norms, torch.ones_like(norms), atol=1e-5):
         return dictionary_learning.write(plain, place, origin)
-    if plain.family.name in ("topk", "batchtopk"):
+    if plain.family.name in ("topk", "batchtopk", "matryoshka"):
         raise CannotSay(
             "sae-bench wants decoders of unit norm, and these rows have others (a whitened arm): "
             f"rescaling them would change which features {plain.family.name} selects",

@@ -202,6 +202,7 @@ def _architecture(sae: SAE) -> str:
         "relu": "standard",
         "jumprelu": "jumprelu",
         "batchtopk": "jumprelu",
+        "matryoshka": "jumprelu",
     }
     if sae.family.name not in names:
         raise CannotSay(f"SAELens has no SAEs like the family {sae.family.name}")

@@ -165,5 +165,5 @@ def test_a_step_on_arrays_is_announced_with_its_arrays() -> None:
     array = 4 * 4096 * 16384
     sparse = announced("path=sparse")
     assert announced("path=auto") == announced("path=dense") > sparse + array
-    for family in ("batchtopk", "relu", "jumprelu"):
+    for family in ("batchtopk", "matryoshka", "relu", "jumprelu"):
         assert announced(f"family={family}") > sparse + 2 * array

@@ -120,8 +120,10 @@ def test_a_family_brings_its_own_keys_and_they_can_be_set() -> None:
     assert load_protocol("quick").family_settings() == {}
 
 
-@pytest.mark.parametrize(("family", "path"), [("batchtopk", "sparse"), ("relu", "dense")])
-def test_a_family_without_k_is_dense_whatever_was_asked(family: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "path"), [("batchtopk", "sparse"), ("matryoshka", "dense"), ("relu", "dense")]
+)
+def test_a_family_with_one_path_takes_it_whatever_was_asked(family: str, path: str) -> None:
     assert load_protocol("quick", settings=[f"family={family}"]).path == path
 
 

@@ -12,7 +12,7 @@ import pytest
 from bench import load_sae
 from bench.records.store import RecordStore
 from bench.sae.arms import all_arms, one_word_arms
-from bench.sae.families import FAMILIES, FamilySpec, Key, is_dense
+from bench.sae.families import FAMILIES, FamilySpec, Key
 from bench.sae.families.relu import ReLU
 from bench.sae.gradients import Backward
 
@@ -30,7 +30,7 @@ def test_a_family_runs_end_to_end(bench: Bench, tiny: list[str], family: str) ->
     for record in found:
         assert record.result is not None
         assert record.result.training is not None
-        assert record.result.training.path == ("dense" if is_dense(family) else "sparse")
+        assert record.result.training.path == FAMILIES[family].paths[0]
         assert record.spec.protocol.get("family", "topk") == family
         assert load_sae(Path("runs/saes") / record.hash).family.name == family
         if family == "relu":
@@ -51,7 +51,8 @@ class Half(ReLU):
 def test_a_family_is_its_file_and_an_entry_in_one_table(
     bench: Bench, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = FamilySpec(f"{__name__}:Half", 3.0, dense=True, keys={"l1": Key(4.0, "price", {})})
+    keys = {"l1": Key(4.0, "price", {})}
+    spec = FamilySpec(f"{__name__}:Half", 3.0, dense=True, paths=("dense",), keys=keys)
     monkeypatch.setitem(FAMILIES, "half", spec)
     options = ["--model", "synthetic-gamma4", *tiny, "--arm", "raw"]
     for family in (["family=half"], ["family=relu", "l1=2", "warmup=0"]):

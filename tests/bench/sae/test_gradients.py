@@ -74,6 +74,7 @@ CASES: list[MakeCase] = [plain, few_positives, ties, all_zero]
 FAMILIES: list[Family] = [
     TopK(),
     make_family("batchtopk"),
+    make_family("matryoshka", {"prefixes": 3}),
     ReLU(l1=3.0),
     JumpReLU(l0=0.05, threshold=0.3, bandwidth=0.4),
 ]
@@ -140,7 +141,7 @@ def test_gradients_equal_autograd(
     assert torch.allclose(result.radial, radial, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("family", FAMILIES[2:], ids=lambda family: family.name)
+@pytest.mark.parametrize("family", FAMILIES[3:], ids=lambda family: family.name)
 def test_a_price_rises_over_the_warm_up(family: Family) -> None:
     weights, y = plain(seed=11)
     family_tensors = own_of(family, 11)

@@ -31,11 +31,7 @@ from zoo.errors import TrainingFailed
 DEVICE = "meta"
 
 WIDTH, N, K, BATCH = 16, 64, 4, 32
-WAYS = [
-    (family, path)
-    for family, spec in FAMILIES.items()
-    for path in (("dense",) if spec.dense else ("sparse", "dense"))
-]
+WAYS = [(family, path) for family, spec in FAMILIES.items() for path in spec.paths]
 ON_THE_DEAD = ["raw+auxk", "raw+auxk-relu", "raw+ghost", "raw+pre-act"]
 ARMS = ["raw", "mean-rms+b-fast", "none-layernorm", "mean-whiten", "raw+lr-warmup", *ON_THE_DEAD]
 

@@ -44,6 +44,7 @@ PATHS: list[StepMethod] = ["sparse", "dense"]
 FAMILIES: list[Family] = [
     TopK(),
     make_family("batchtopk"),
+    make_family("matryoshka", {"prefixes": 3}),
     ReLU(l1=5.0, warmup_steps=4),
     JumpReLU(l0=0.01, warmup_steps=3, threshold=0.3, bandwidth=0.2),
 ]

@@ -49,7 +49,7 @@ def trained(family: Family, arm: str, seed: int = 0) -> SAE:
     generator = torch.Generator().manual_seed(seed + 100)
     for tensor in (sae.W_enc, sae.b_enc, sae.b):
         tensor += 0.1 * torch.randn(tensor.shape, generator=generator)
-    if family.name == "batchtopk":
+    if family.name in ("batchtopk", "matryoshka"):
         sae.family_tensors["threshold"].fill_(0.7)
     if family.name == "jumprelu":
         noise = torch.rand(N, generator=generator)
@@ -78,10 +78,10 @@ def x_hat(sae: SAE, x: Tensor) -> Tensor:
 
 
 SAYS = {
-    "gammabench": {"topk", "batchtopk", "relu", "jumprelu"},
-    "saelens": {"topk", "batchtopk", "relu", "jumprelu"},
+    "gammabench": {"topk", "batchtopk", "matryoshka", "relu", "jumprelu"},
+    "saelens": {"topk", "batchtopk", "matryoshka", "relu", "jumprelu"},
     "sparsify": {"topk", "relu"},
-    "dictionary_learning": {"topk", "batchtopk", "relu", "jumprelu"},
+    "dictionary_learning": {"topk", "batchtopk", "matryoshka", "relu", "jumprelu"},
     "saev": {"relu"},
 }
 
