@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bench.plan.protocol import load_protocol
+from bench.sae.families import FAMILIES
 from ci.cures import ARMS, PARTS, REGIMES, commands
 
 
 def test_the_commands_would_run(bench, tmp_path) -> None:  # type: ignore[no-untyped-def]
     found = commands(PARTS, (0, 1), str(tmp_path / "out"))
-    assert len(found) == 1 + 3 + 2
+    assert len(found) == 1 + len(FAMILIES) - 1 + 2
     cells = []
     for command in (found[1], found[-1]):
         assert command[0] == "bench"
@@ -15,7 +17,7 @@ def test_the_commands_would_run(bench, tmp_path) -> None:  # type: ignore[no-unt
         assert code == 0, err
         cells.append(int(out.splitlines()[-1].split(" layers, ")[1].split(" cells")[0]))
     # The arms that are named, or those of the protocol on one layer.
-    assert cells == [len(REGIMES) * len(ARMS) * 2, 25 * 2]
+    assert cells == [len(REGIMES) * len(ARMS) * 2, len(load_protocol("cures").arms) * 2]
 
 
 def test_families_are_compared_with_topk_on_regimes_of_the_suite() -> None:

@@ -82,8 +82,9 @@ def _nested_backward(
     loss = torch.stack(losses).mean()
     aux_loss = added = None
     if dead_loss is not None:
-        arguments = (weights.W_dec, error.clone(), losses[-1], centered, "dense")
-        aux_loss, added = dead_loss.gradients(*arguments)
+        aux_loss, added = dead_loss.gradients(
+            weights.W_dec, error.clone(), losses[-1], centered, "dense"
+        )
     # The gradient by what a group adds: of all prefixes that it is in.
     slope, slopes = torch.zeros_like(centered), []
     for error in reversed(errors):
