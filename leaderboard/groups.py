@@ -18,6 +18,7 @@ from bench.records.data_kind import data_of_record
 from bench.records.schema import Record
 from bench.records.spec import Spec
 from bench.sae.arms import PRESETS, parse_arm
+from bench.sae.families import DEFAULT, FAMILIES
 from bench.sae.recipe import FAMILY_KEYS
 from zoo.cards import DataKind
 from zoo.errors import BadRecord, UnknownName
@@ -303,7 +304,10 @@ def _changed(preset: str, protocol: dict[str, Any]) -> list[str]:
         return []
     found = [key for key in own if key in protocol and protocol[key] != own[key]]
     found += [key for key in protocol if key not in own and key not in FAMILY_KEYS]
-    return [_setting_words(key, protocol[key]) for key in found if key not in _WORDED]
+    family = FAMILIES.get(protocol.get("family", DEFAULT))
+    only_path = ["path"] if family is not None and len(family.paths) == 1 else []
+    told = (*_WORDED, *only_path)
+    return [_setting_words(key, protocol[key]) for key in found if key not in told]
 
 
 def _setting_words(key: str, value: Any) -> str:

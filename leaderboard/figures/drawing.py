@@ -110,8 +110,10 @@ def compose(picture: Picture) -> Figure:
         # Finding a layout takes as long as drawing: the models' many figures have a fixed one.
         figure = Figure(layout=None if picture.kind == "profile" else "constrained")
         _DRAWERS[picture.kind](figure, picture.data)
-        figure.suptitle(picture.title, fontsize=11, fontweight="bold", color=BLACK)
-        # About 15 characters of this size to the inch; `k = 16` is not broken.
+        # About 10 characters of this size to the inch, and 15 of the caption's.
+        title = textwrap.fill(picture.title, int(10 * figure.get_figwidth()))
+        figure.suptitle(title, fontsize=11, fontweight="bold", color=BLACK)
+        # `k = 16` is not broken.
         caption = picture.caption.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
         caption = textwrap.fill(caption, int(15 * figure.get_figwidth()))
         figure.supxlabel(caption, fontsize=8, color="#555555")

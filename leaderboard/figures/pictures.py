@@ -6,19 +6,28 @@ A picture's hash says whether a drawn file is current, without drawing it again.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from statistics import median, quantiles
-from typing import Any, Literal, TypeVar
+from statistics import fmean, median
+from typing import Any, Literal
 
-from bench.records.schema import Fates, Record, Revival, Training, TrainingCheckpoint
+from bench.records.schema import Record, TrainingCheckpoint
 from leaderboard.columns.activations import GAMMA, GAMMA_RAW, GAMMA_RMS
 from leaderboard.columns.death import END, INIT, INIT_RELU, PREDICTED
 from leaderboard.cures import compared
+from leaderboard.figures import titles
 from leaderboard.figures.cures_data import cures_data, when_points
+from leaderboard.figures.survival import (
+    awake_by_chance,
+    by_domain_and_arm,
+    fates_of,
+    log_steps,
+    pooled,
+    revival_of,
+    survival_quartiles,
+    training_steps,
+)
 from leaderboard.figures.why import why_data, why_title
 from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting, data_words
 from leaderboard.page_names import model_page
@@ -27,17 +36,17 @@ from zoo.cards import DOMAINS
 from zoo.files import content_hash
 
 # To be raised whenever the same data would be drawn in another way.
-DRAWING_VERSION = 4
+DRAWING_VERSION = 5
 
 FigureKind = Literal[
     "gamma_death", "why", "death_training", "fates", "revival", "bias", "heat", "when",
     "cures", "profile",
 ]  # fmt: skip
 
-_PATHS = {"relu": "ReLU", "topk": "TopK"}
+# Arms that figures of lines can tell apart.
+MOST_LINES = 7
 
-# Steps at which survival curves are read: more than a figure can show apart.
-SURVIVAL_POINTS = 64
+_PATHS = {"relu": "ReLU", "topk": "TopK"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ def _gamma_death(setting: Setting, groups: Sequence[Group]) -> Picture | None:
         "n": spec.protocol["n"],
     }
     caption = f"{count(len(points), 'cell')}; the curves are closed forms without a fit. "
-    return _picture("gamma_death", setting, groups, "Death at initialisation", caption, data)
+    return _picture("gamma_death", setting, groups, titles.gamma_death_title(data), caption, data)
 
 
 def _why(setting: Setting, groups: Sequence[Group]) -> Picture | None:
@@ -136,19 +145,23 @@ def _death_training(setting: Setting, groups: Sequence[Group]) -> Picture | None
         ]
         return birth + later if later else []
 
+    groups, chosen = _few_arms(groups)
     lines = _lines(groups, dead)
     if not lines:
         return None
     data = {"lines": lines, "domains": _domains(groups), "arms": _arms(groups)}
-    caption = "A thin line per cell, a thick one for the arm's median. "
-    return _picture("death_training", setting, groups, "Death over training", caption, data)
+    caption = chosen + "A thin line per cell, a thick one for the arm's median. "
+    return _picture(
+        "death_training", setting, groups, titles.death_training_title(data), caption, data
+    )
 
 
 def _fates(setting: Setting, groups: Sequence[Group], path: str) -> Picture | None:
     """What has become of features born dead by a path, over training: pooled by domain and arm."""
-    found = _by_domain_and_arm(groups, partial(_fates_of, path=path))
+    groups, chosen = _few_arms(groups)
+    found = by_domain_and_arm(groups, partial(fates_of, path=path))
     curves = [
-        {"domain": domain, "arm": arm} | _pooled(members)
+        {"domain": domain, "arm": arm} | pooled(members)
         for (domain, arm), members in sorted(found.items())
     ]
     if not curves:
@@ -160,25 +173,25 @@ def _fates(setting: Setting, groups: Sequence[Group], path: str) -> Picture | No
         "domains": _those_of(_domains(groups), [domain for domain, _ in found]),
         "arms": _those_of(_arms(groups), [arm for _, arm in found]),
     }
-    caption = (
+    caption = chosen + (
         f"Of all features dead by {word} at initialisation in a domain's cells. Durable: has fired "
         "on one of the last N training tokens, and is alive on the frozen sample; relapsed: has "
         "fired, and is silent or dead now. Dotted: what sampling alone shows at most, in the same "
         f"dictionary without training. {count(sum(map(len, found.values())), 'cell')}. "
     )
-    title = f"What becomes of features born dead by {word}"
-    return _picture("fates", setting, groups, title, caption, data, suffix=path)
+    return _picture("fates", setting, groups, titles.fates_title(data), caption, data, suffix=path)
 
 
 def _revival(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     """The arms' median survival curves by path and domain, read at common steps."""
-    found = {path: _by_domain_and_arm(groups, partial(_revival_of, path=path)) for path in _PATHS}
+    groups, chosen = _few_arms(groups)
+    found = {path: by_domain_and_arm(groups, partial(revival_of, path=path)) for path in _PATHS}
     cells = {path: count(sum(map(len, each.values())), "cell") for path, each in found.items()}
-    steps = _log_steps(max(_training_steps(each) for group in groups for each in group.records))
+    steps = log_steps(max(training_steps(each) for group in groups for each in group.records))
     curves: list[dict[str, Any]] = [
         {"path": path, "domain": domain, "arm": arm, "cells": len(members)}
-        | _survival_quartiles([each.curve for each in members], steps)
-        | {"chance": median(_awake_by_chance(each) / each.born for each in members)}
+        | survival_quartiles([each.curve for each in members], steps)
+        | {"chance": median(awake_by_chance(each) / each.born for each in members)}
         for path, by_arm in found.items()
         for (domain, arm), members in sorted(by_arm.items())
     ]
@@ -190,13 +203,13 @@ def _revival(setting: Setting, groups: Sequence[Group]) -> Picture | None:
         "domains": _those_of(_domains(groups), [curve["domain"] for curve in curves]),
         "arms": _those_of(_arms(groups), [curve["arm"] for curve in curves]),
     }
-    caption = (
+    caption = chosen + (
         "Kaplan-Meier share of the features dead at initialisation that have not revived durably: "
         "the arm's median over cells, in a band between the quartiles. Dotted: as low as sampling "
         "alone brings it at most. Only cells with features born dead by the path: "
         f"{cells['relu']} by ReLU, {cells['topk']} by TopK. "
     )
-    return _picture("revival", setting, groups, "Durable revival of dead features", caption, data)
+    return _picture("revival", setting, groups, titles.revival_title(data), caption, data)
 
 
 def _bias(setting: Setting, groups: Sequence[Group]) -> Picture | None:
@@ -215,7 +228,7 @@ def _bias(setting: Setting, groups: Sequence[Group]) -> Picture | None:
         "A line per cell whose arm leaves the bias a mean to learn, coloured by its gamma; dashed "
         "where the arm is not raw. "
     )
-    return _picture("bias", setting, groups, "What the bias learns of the mean", caption, data)
+    return _picture("bias", setting, groups, titles.bias_title(data), caption, data)
 
 
 def _heat(setting: Setting, groups: Sequence[Group]) -> Picture | None:
@@ -232,7 +245,7 @@ def _heat(setting: Setting, groups: Sequence[Group]) -> Picture | None:
         "panels": panels,
     }
     caption = "Means over seeds; grey where there is no number. "
-    return _picture("heat", setting, groups, "Model by layer", caption, data)
+    return _picture("heat", setting, groups, titles.heat_title(data), caption, data)
 
 
 def _when(setting: Setting, groups: Sequence[Group]) -> Picture | None:
@@ -241,7 +254,8 @@ def _when(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     if not points:
         return None
     caption = "A point is a layer; the cheapest remedy that is enough there. "
-    return _picture("when", setting, members, "Which remedy where", caption, {"points": points})
+    data = {"points": points}
+    return _picture("when", setting, members, titles.when_title(data), caption, data)
 
 
 def _cures(setting: Setting, groups: Sequence[Group]) -> Picture | None:
@@ -250,7 +264,7 @@ def _cures(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     if not data["arms"]:
         return None
     caption = "Means over seeds and layers. Blue: no other remedy is better in both. "
-    return _picture("cures", setting, members, "What cures dead features", caption, data)
+    return _picture("cures", setting, members, titles.cures_title(data), caption, data)
 
 
 # ---------------------------------------------------------------------------------------- models
@@ -269,7 +283,7 @@ def _profile(setting: Setting, group: Group) -> Picture | None:
         "end": {plain(arm, 30): _row(group.by_layer(END.value, arm)) for arm in group.arms},
         "trained": bool(group.spec.protocol.get("steps")),
     }
-    title = f"Layers of {plain(group.label, 60)}"
+    title = titles.profile_title(plain(group.label, 60), data)
     stem = model_page(group.model).removesuffix(".md")
     name = f"{_stem(setting)}-{stem}-{group.key[:6]}"
     caption = "Means over seeds. " + _sizes([group])
@@ -319,6 +333,34 @@ def _arms(groups: Sequence[Group]) -> list[str]:
     return [plain(arm, 30) for arm in arms_of(groups)]
 
 
+def _few_arms(groups: Sequence[Group]) -> tuple[Sequence[Group], str]:
+    """The groups with the arms that lines have colours for, and words on which these are.
+
+    Of too many: raw and centered ones, and those that end with the fewest dead.
+    """
+    every = arms_of(groups)
+    if len(every) <= MOST_LINES:
+        return groups, ""
+    ends: dict[str, list[float]] = {}
+    for arm in every:
+        of_models = (END.of_model(group, arm) for group in groups)
+        ends[arm] = [share for share in of_models if share is not None]
+    known = sorted((arm for arm in every if ends[arm]), key=lambda arm: fmean(ends[arm]))
+    first = [arm for arm in (RAW, CENTERED) if arm in known]
+    others = [arm for arm in known if arm not in first][: MOST_LINES - len(first)]
+    kept = {*first, *others}
+    fewer = [
+        replace(
+            group, cells={place: cell for place, cell in group.cells.items() if place[1] in kept}
+        )
+        for group in groups
+        if kept & set(group.arms)
+    ]
+    named = f"{' and '.join(first)} and " if first else ""
+    fewest = f"the {len(others)} that end with fewest dead"
+    return fewer, f"Of {len(every)} arms {named}{fewest}. "
+
+
 def _measured(group: Group) -> list[Record]:
     return [record for record in group.records if record.result is not None]
 
@@ -328,61 +370,8 @@ def _checkpoints(record: Record) -> Sequence[TrainingCheckpoint]:
     return training.checkpoints if training else ()
 
 
-def _training_steps(record: Record) -> int:
-    training = record.result.training if record.result else None
-    return training.steps if training else 0
-
-
-_Part = TypeVar("_Part")
-
-
-def _by_domain_and_arm(
-    groups: Sequence[Group], read: Callable[[Training], _Part | None]
-) -> dict[tuple[str, str], list[_Part]]:
-    """A part of each trained cell that has it."""
-    found: dict[tuple[str, str], list[_Part]] = defaultdict(list)
-    for group in groups:
-        for record in _measured(group):
-            training = record.result.training if record.result else None
-            part = None if training is None else read(training)
-            if part is not None:
-                found[plain(group.domain, 20), plain(record.spec.arm, 30)].append(part)
-    return found
-
-
 def _those_of(every: Sequence[str], found: Sequence[str]) -> list[str]:
     return [name for name in every if name in found]
-
-
-def _revival_of(training: Training, path: str) -> Revival | None:
-    """Of features born dead by the path; None where none was, or none was looked for."""
-    revival: Revival | None = getattr(training, f"revival_{path}")
-    return revival if revival is not None and revival.born else None
-
-
-def _awake_by_chance(revival: Revival) -> int:
-    return revival.chance.awake if revival.chance else 0
-
-
-def _fates_of(training: Training, path: str) -> tuple[Revival, dict[int, Fates]] | None:
-    """What became of features born dead, and what had at each census by its step."""
-    revival = _revival_of(training, path)
-    by_step = {each.step: getattr(each, f"fates_{path}") for each in training.checkpoints}
-    known = {step: fates for step, fates in by_step.items() if step > 0 and fates is not None}
-    return (revival, known) if revival and known else None
-
-
-def _pooled(members: Sequence[tuple[Revival, dict[int, Fates]]]) -> dict[str, Any]:
-    """Shares of the features of all cells, at the steps that all of them were counted at."""
-    born = sum(revival.born for revival, _ in members)
-    steps = sorted(set.intersection(*(set(fates) for _, fates in members)))
-    shares = {
-        name: [start]
-        + [sum(getattr(fates[step], name) for _, fates in members) / born for step in steps]
-        for name, start in (("durable", 0.0), ("relapsed", 0.0), ("never", 1.0))
-    }
-    chance = sum(_awake_by_chance(revival) for revival, _ in members) / born
-    return shares | {"steps": [0, *steps], "chance": chance, "features": born}
 
 
 def _lines(
@@ -404,30 +393,6 @@ def _lines(
                     }
                 )
     return lines
-
-
-def _log_steps(end: int) -> list[int]:
-    """0, and whole steps up to `end` that are evenly spaced on a logarithmic axis."""
-    last = SURVIVAL_POINTS - 2
-    return sorted({0, *(round(end ** (i / last)) for i in range(last + 1))})
-
-
-def _survival_quartiles(
-    curves: Sequence[Sequence[tuple[float, float]]], steps: Sequence[int]
-) -> dict[str, list[float]]:
-    """Quartiles and median over step functions (step, share), which are 1 before they begin."""
-    columns: list[list[float]] = [[] for _ in steps]
-    for curve in curves:
-        times = [time for time, _ in curve]
-        for column, step in zip(columns, steps, strict=True):
-            index = bisect_right(times, step)
-            column.append(curve[index - 1][1] if index else 1.0)
-    rows = [
-        quantiles(column * 2 if len(column) == 1 else column, method="inclusive")
-        for column in columns
-    ]
-    low, middle, high = (list(values) for values in zip(*rows, strict=True))
-    return {"low": low, "median": middle, "high": high}
 
 
 def _row(values: dict[int, float]) -> list[list[float]]:

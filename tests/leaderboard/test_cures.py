@@ -158,5 +158,5 @@ def test_the_boards_hold_the_page_its_link_and_its_figure(
     boards = tmp_path / "leaderboards"
     assert "(cures.md)" in (boards / "README.md").read_text(encoding="utf-8")
     page = (boards / "cures.md").read_text(encoding="utf-8")
-    assert "What cures dead features" in page
+    assert "Fewest dead: " in page
     assert len(list((boards / "figures").glob("*-cures.svg"))) == 1

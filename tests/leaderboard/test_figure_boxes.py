@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bench.sae.arms import one_word_arms
 from leaderboard.columns.death import DUE_TO_MEAN, INIT_RAW
 from leaderboard.figures.pictures import Picture, pictures
 from leaderboard.figures.why import MOST_BARS, why_data, why_title
@@ -22,6 +23,7 @@ MODELS = {
     "tiny-d": "genomic",
 }
 ARMS = ["raw", "centered", "whitened"]
+MANY_ARMS = [*ARMS, *(arm.name for arm in one_word_arms())]
 
 
 def every_picture() -> dict[str, Picture]:
@@ -31,7 +33,15 @@ def every_picture() -> dict[str, Picture]:
     return {picture.kind: picture for picture in reversed(found)}
 
 
-PICTURES = every_picture()
+def pictures_of_many_arms() -> dict[str, Picture]:
+    """Those that draw lines by arm, of more arms than they have colours for."""
+    records = make_grid(models=MODELS, layers=[0, 1], arms=MANY_ARMS)
+    kinds = ("death_training", "fates", "revival")
+    found = [each for each in pictures(group_records(records)) if each.kind in kinds]
+    return {f"{picture.kind} of many arms": picture for picture in reversed(found)}
+
+
+PICTURES = every_picture() | pictures_of_many_arms()
 
 
 @pytest.fixture(scope="module", params=PICTURES)

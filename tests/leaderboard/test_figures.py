@@ -69,7 +69,7 @@ def test_pictures_do_not_depend_on_the_order_of_records(records: list[Record]) -
 
 def test_every_measured_model_has_a_profile(records: list[Record]) -> None:
     titles = [each.title for each in pictures(group_records(records)) if each.kind == "profile"]
-    assert titles == ["Layers of tiny-a", "Layers of tiny-b"]
+    assert [title.partition(":")[0] for title in titles] == ["Layers of tiny-a", "Layers of tiny-b"]
 
 
 def test_every_measured_cell_is_a_point(records: list[Record]) -> None:
@@ -250,7 +250,9 @@ def test_other_data_have_another_hash(records: list[Record]) -> None:
     after = {each.name: each.hash for each in pictures(group_records(fewer))}
     assert before.keys() == after.keys()
     assert {name for name in before if before[name] == after[name]} == {
-        each.name for each in pictures(group_records(records)) if each.title == "Layers of tiny-b"
+        each.name
+        for each in pictures(group_records(records))
+        if each.title.startswith("Layers of tiny-b")
     }
 
 
