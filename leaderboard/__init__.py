@@ -6,6 +6,7 @@ from leaderboard.boards import check_boards, render, write_boards
 from leaderboard.compare import compare_folders, comparison_text
 from leaderboard.export import export_cells, flat_cells
 from leaderboard.figures.drawing import available as figures_available
+from leaderboard.published_saes import published_summary
 from leaderboard.terminal import summary
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "export_cells",
     "figures_available",
     "flat_cells",
+    "published_summary",
     "render",
     "summary",
     "write_boards",

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bench.records.published_saes import PublishedRecord, PublishedStore
 from bench.records.schema import Record
 from bench.records.store import OnBad, RecordStore
 from leaderboard.cures import compared
@@ -21,7 +22,8 @@ from leaderboard.markdown.cures import cures_page
 from leaderboard.markdown.domain import domain
 from leaderboard.markdown.model import model
 from leaderboard.markdown.overview import overview
-from leaderboard.page_names import CURES, domain_page, model_page
+from leaderboard.page_names import CURES, PUBLISHED_SAES, domain_page, model_page
+from leaderboard.published_saes import published_page
 from leaderboard.web.feed import FEED, feed
 from leaderboard.web.page import page_files
 from zoo.errors import UsageError
@@ -64,12 +66,12 @@ def write_boards(
         OutputError: the folder cannot be written to.
     """
     folder = output / BOARDS_FOLDER
-    groups = _groups(output, on_bad)
-    for name in _names(groups):
+    groups, published = _groups(output, on_bad), _published(output, on_bad)
+    for name in _names(groups, published):
         # Damaged files are found before anything is written.
         _merged(folder / name, "")
     drawn = update_figures(folder, pictures(groups), draw_new=figures, processes=processes)
-    wanted = _pages(groups, drawn)
+    wanted = _pages(groups, drawn, published)
     contents = {folder / name: _merged(folder / name, text) for name, text in wanted.items()}
     for path, text in contents.items():
         if _read(path) != text:
@@ -88,9 +90,9 @@ def check_boards(output: Path, *, on_bad: OnBad | None = None) -> list[str]:
         BadRecord: as `write_boards` does.
     """
     folder = output / BOARDS_FOLDER
-    groups = _groups(output, on_bad)
+    groups, published = _groups(output, on_bad), _published(output, on_bad)
     shown = pictures(groups)
-    wanted = _pages(groups, listed_figures(folder, shown))
+    wanted = _pages(groups, listed_figures(folder, shown), published)
     problems = []
     for path, text in wanted.items():
         name = f"{BOARDS_FOLDER}/{path}"
@@ -125,9 +127,17 @@ def _groups(output: Path, on_bad: OnBad | None) -> list[Group]:
             gc.enable()
 
 
-def _pages(groups: Sequence[Group], shown: Sequence[Picture]) -> dict[str, str]:
+def _published(output: Path, on_bad: OnBad | None) -> list[PublishedRecord]:
+    return list(PublishedStore(output).read(on_bad))
+
+
+def _pages(
+    groups: Sequence[Group], shown: Sequence[Picture], published: Sequence[PublishedRecord] = ()
+) -> dict[str, str]:
     """All pages, with the pictures shown."""
-    pages = {"README.md": overview(groups, shown)}
+    pages = {"README.md": overview(groups, shown, published=len(published))}
+    if published:
+        pages[PUBLISHED_SAES] = published_page(published)
     found = cures_page(groups, shown)
     if found is not None:
         pages[CURES] = found
@@ -135,16 +145,17 @@ def _pages(groups: Sequence[Group], shown: Sequence[Picture]) -> dict[str, str]:
         pages[domain_page(name)] = domain(name, members)
     for name, members in _by(groups, "model").items():
         pages[f"models/{model_page(name)}"] = model(name, members, shown)
-    return pages | page_files(groups) | {FEED: feed(groups)}
+    return pages | page_files(groups, published) | {FEED: feed(groups)}
 
 
-def _names(groups: Sequence[Group]) -> list[str]:
+def _names(groups: Sequence[Group], published: Sequence[PublishedRecord]) -> list[str]:
     """The paths of all pages."""
     domains = [domain_page(name) for name in _by(groups, "domain")]
     cured = [CURES] if compared(groups) else []
     return [
         "README.md",
         *cured,
+        *([PUBLISHED_SAES] if published else []),
         *domains,
         *(f"models/{model_page(name)}" for name in _by(groups, "model")),
     ]

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from bench.plan.protocol import AXES, GONE, Protocol
 from bench.records.data_kind import data_of_record
+from bench.records.published_saes import SAMPLE_KEYS, PublishedRecord, PublishedStore
 from bench.records.schema import Record
 from bench.records.store import OnBad, RecordStore
 from bench.sae.arms import PRESETS
@@ -41,6 +42,7 @@ from zoo.install import install_line
 
 ExportFormat = Literal["csv", "json", "parquet"]
 DICTIONARY = "cells.md"
+PUBLISHED_SAES = "published-saes"
 
 # Shares that are asked for most, beside the numbers of features that records hold.
 _DERIVED: dict[str, Metric] = {
@@ -86,6 +88,8 @@ def export_cells(
 ) -> list[Path]:
     """Writes `cells.<format>` and the data dictionary `cells.md` of an output folder's records.
 
+    Where there are records of published SAEs, `published-saes.<format>` and `.md` too.
+
     Returns:
         The files written.
 
@@ -97,16 +101,46 @@ def export_cells(
     """
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
         raise UsageError("Parquet needs the package pyarrow", install_line("parquet"))
-    rows = flat_cells(RecordStore(output).read(on_bad))
-    if not rows:
+    cells = flat_cells(RecordStore(output).read(on_bad))
+    published = flat_published(PublishedStore(output).read(on_bad))
+    if not cells and not published:
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
     paths = []
+    if cells:
+        named = [*columns(), *_derived_columns()]
+        paths += _write(folder / DICTIONARY, cells, named, formats, dictionary())
+    if published:
+        shown = published_columns()
+        text = _dictionary("Columns of published SAEs", _ABOUT_PUBLISHED, shown)
+        paths += _write(folder / f"{PUBLISHED_SAES}.md", published, shown, formats, text)
+    return paths
+
+
+def _write(
+    described: Path,
+    rows: Sequence[dict[str, Any]],
+    named: Sequence[ExportColumn],
+    formats: Sequence[ExportFormat],
+    text: str,
+) -> list[Path]:
+    """The rows in each format beside the dictionary of their columns."""
+    paths = []
     for name in dict.fromkeys(formats):
-        path = folder / f"cells.{name}"
-        write_atomically(path, _WRITERS[name](rows))
+        path = described.with_suffix(f".{name}")
+        write_atomically(path, _WRITERS[name](rows, named))
         paths.append(path)
-    write_atomically(folder / DICTIONARY, dictionary() + "\n")
-    return [*paths, folder / DICTIONARY]
+    write_atomically(described, text + "\n")
+    return [*paths, described]
+
+
+def flat_published(records: Iterable[PublishedRecord]) -> list[dict[str, Any]]:
+    """A row per published SAE, failed ones included; the same for records in any order."""
+    rows = []
+    for record in records:
+        document = record.model_dump(mode="json")
+        rows.append({column.name: column.read(document) for column in published_columns()})
+    keys = ("spec.domain", "spec.model", "spec.layer", "name", "hash")
+    return sorted(rows, key=lambda row: tuple(row[key] for key in keys))
 
 
 def flat_cells(records: Iterable[Record]) -> list[dict[str, Any]]:
@@ -132,27 +166,42 @@ def _derived(record: Record) -> dict[str, float | None]:
 
 def dictionary() -> str:
     """The data dictionary as markdown: every column, its type, and what it means."""
+    about = "One row per cell: a model, a layer, an arm and a seed. A failed cell has a "
+    return _dictionary("Columns of the cells", about, [*columns(), *_derived_columns()])
+
+
+_ABOUT_PUBLISHED = "One row per published SAE and layer; nothing was trained. A failed one has a "
+
+
+def _dictionary(title: str, about: str, named: Sequence[ExportColumn]) -> str:
     rows = [
         [
             f"`{column.name}`",
             column.kind + (" or none" if column.nullable else ""),
             escape(column.description) if column.description else NOTHING,
         ]
-        for column in [*columns(), *_derived_columns()]
+        for column in named
     ]
-    about = (
-        "One row per cell: a model, a layer, an arm and a seed. A failed cell has a "
+    about += (
         "`failure` and no `result`. None is an empty field in CSV and null elsewhere; columns of "
         "the type JSON hold JSON text. In CSV, text that a spreadsheet would take for a formula "
         "begins with an apostrophe."
     )
-    return f"# Columns of the cells\n\n{about}\n\n{table(['Column', 'Type', 'Meaning'], rows, 3)}"
+    return f"# {title}\n\n{about}\n\n{table(['Column', 'Type', 'Meaning'], rows, 3)}"
 
 
 @cache
 def columns() -> tuple[ExportColumn, ...]:
     """The columns that the schema gives, in its order."""
     return tuple(_of_model(Record, ()))
+
+
+@cache
+def published_columns() -> tuple[ExportColumn, ...]:
+    """Those of published SAEs, of whose protocol only the sample's keys are there."""
+    sampled = {f"spec.protocol.{key}" for key in SAMPLE_KEYS}
+    found = _of_model(PublishedRecord, ())
+    return tuple(c for c in found if c.name in sampled or not c.name.startswith("spec.protocol."))
 
 
 # ------------------------------------------------------------------------------------- the schema
@@ -244,7 +293,7 @@ def _derived_columns() -> list[ExportColumn]:
 # ------------------------------------------------------------------------------------- the formats
 
 
-def csv_text(rows: Sequence[dict[str, Any]]) -> str:
+def csv_text(rows: Sequence[dict[str, Any]], named: Sequence[ExportColumn] = ()) -> str:
     """Rows of cells as CSV in which no text is a formula."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
@@ -258,11 +307,11 @@ def _csv_value(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def _json(rows: Sequence[dict[str, Any]]) -> str:
+def _json(rows: Sequence[dict[str, Any]], named: Sequence[ExportColumn]) -> str:
     return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
+def _parquet(rows: Sequence[dict[str, Any]], named: Sequence[ExportColumn]) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
@@ -279,7 +328,7 @@ def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
                 column.nullable,
                 {"description": column.description},
             )
-            for column in [*columns(), *_derived_columns()]
+            for column in named
         ]
     )
     arrays = [[_text(row[field.name]) for row in rows] for field in schema]
@@ -292,7 +341,8 @@ def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-_WRITERS: dict[ExportFormat, Callable[[Sequence[dict[str, Any]]], str | bytes]] = {
+_Writer = Callable[[Sequence[dict[str, Any]], Sequence[ExportColumn]], str | bytes]
+_WRITERS: dict[ExportFormat, _Writer] = {
     "csv": csv_text,
     "json": _json,
     "parquet": _parquet,

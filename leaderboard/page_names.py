@@ -16,6 +16,9 @@ _SAFE_NAME = re.compile(
 # The page of remedies.
 CURES = "cures.md"
 
+# The page of SAEs that others have trained.
+PUBLISHED_SAES = "published-saes.md"
+
 
 def domain_page(domain: str) -> str:
     """The file name of a domain's page."""

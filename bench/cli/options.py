@@ -285,6 +285,10 @@ class Cells:
 
     def request(self) -> Request:
         """The names resolved. Raises a `UsageError` for each that is wrong."""
+        return self.request_for(choose(self.registry, self.suite, self.models, self.domains))
+
+    def request_for(self, cards: Sequence[Card]) -> Request:
+        """The same for models that are chosen already. Raises as `request` does."""
         from bench.plan.blocks import Request
         from bench.plan.protocol import DEFAULT_PROTOCOL, load_protocol
 
@@ -296,7 +300,7 @@ class Cells:
         suite = self.chosen_suite
         name = self.protocol or (suite and suite.protocol) or DEFAULT_PROTOCOL
         return Request(
-            cards=choose(self.registry, self.suite, self.models, self.domains),
+            cards=cards,
             protocol=load_protocol(name, settings=self.settings, arms=self.arms, seeds=self.seeds),
             layers=self.layers or None,
             limit=self.limit,

@@ -30,6 +30,7 @@ from zoo.errors import UsageError
 from zoo.install import install_line
 
 if TYPE_CHECKING:
+    from bench.cli.published_saes import Again
     from bench.plan.blocks import Block
     from bench.records.spec import Spec
     from bench.runner.engines import Engine
@@ -39,6 +40,14 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @which_cells
+@click.option(
+    "--sae",
+    "saes",
+    multiple=True,
+    metavar="SAE",
+    help="Train nothing: look at this SAE, a folder or hub:OWNER/NAME[/FOLDER][@REVISION]. May be "
+    "given again.",
+)
 @cache_option
 @device_option
 @remote_code_option
@@ -72,11 +81,22 @@ if TYPE_CHECKING:
     help="How often a block in training is saved, to go on from there.",
 )
 @json_option
-def command(force: bool, failed: bool, dry_run: bool, as_json: bool, **options: Any) -> int:
+def command(
+    saes: tuple[str, ...],
+    force: bool,
+    failed: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
     """Train raw against centered SAEs on each layer, and write the leaderboard.
 
     Without options: the embedded suite, in a minute or two on two cores. What is done already is
     not done again; a run that was stopped resumes.
+
+    With --sae: who is dead in an SAE that is trained already, by which path, on the activations of
+    its model and layer (as its files say, or --model and --layer), and what centering would have
+    saved.
 
     \b
     Examples:
@@ -90,8 +110,13 @@ def command(force: bool, failed: bool, dry_run: bool, as_json: bool, **options: 
     if how.workers is not None and how.engine != "local":
         raise UsageError(f"--workers is for the local engine, not for {how.engine}")
     cells = Cells(**options)
-    saes = cells.output / "saes" if how.save_saes else None
-    which = {"force": force, "failed": failed, "saes": saes}
+    if saes:
+        from bench.cli.published_saes import look_at
+
+        again: Again = "force" if force else "failed" if failed else None
+        return look_at(saes, cells, how, again, dry_run=dry_run, as_json=as_json)
+    kept = cells.output / "saes" if how.save_saes else None
+    which = {"force": force, "failed": failed, "saes": kept}
     if dry_run:
         from bench.cli.plan import print_plan
 

@@ -15,6 +15,8 @@ from bench.cli.options import BadRecords, json_option, output_option
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.records.published_saes import PublishedRecord
+    from bench.records.schema import Record
     from bench.runner.checkpoints import Saved
 
 
@@ -61,22 +63,27 @@ def _watch(output: Path) -> None:
 
 def _status(output: Path) -> tuple[list[dict[str, Any]], int]:
     """A row per model, and the exit code."""
+    from bench.records.published_saes import PublishedStore
     from bench.records.store import RecordStore
     from bench.runner.checkpoints import saved_states
 
-    store = RecordStore(output)
+    store, published = RecordStore(output), PublishedStore(output)
     started = {saved.model: saved for saved in reversed(saved_states(output / "state"))}
-    if not store.folder.is_dir() and not started:
+    if not (store.folder.is_dir() or published.folder.is_dir() or started):
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
     done: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     reasons: dict[str, set[str]] = {}
     bad = BadRecords()
-    for record in store.read(bad.append):
+    found: list[tuple[str, Record | PublishedRecord]] = [
+        *((record.spec.model, record) for record in store.read(bad.append)),
+        *((f"{r.spec.model}, published SAEs", r) for r in published.read(bad.append)),
+    ]
+    for model, record in found:
         counter = done if record.status == "ok" else failed
-        counter[record.spec.model] += 1
+        counter[model] += 1
         if record.failure is not None:
-            reasons.setdefault(record.spec.model, set()).add(str(record.failure))
+            reasons.setdefault(model, set()).add(str(record.failure))
     rows: list[dict[str, Any]] = [
         {
             "model": model,

@@ -39,9 +39,11 @@ def command(paths: tuple[Path, ...]) -> int:
 def check_file(path: Path) -> None:
     """Raises `BadRecord` or `BadCard` where the file does not validate."""
     if path.suffix == ".json":
+        from bench.records.published_saes import PUBLISHED_FOLDER, read_published
         from bench.records.store import read_record
 
-        read_record(path)
+        of_published = path.resolve().parent.parent.name == PUBLISHED_FOLDER
+        read_published(path) if of_published else read_record(path)
         return
     from bench.plan.protocol import Protocol
     from zoo.cards import Card, CorpusCard, read_model, read_yaml
@@ -60,8 +62,11 @@ def check_file(path: Path) -> None:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        records = path / "records" if (path / "records").is_dir() else path
-        found = [*records.rglob("*.json"), *path.rglob("*.yaml"), *path.rglob("*.yml")]
+        from bench.records.published_saes import PUBLISHED_FOLDER
+
+        own = [path / name for name in ("records", PUBLISHED_FOLDER) if (path / name).is_dir()]
+        records = [file for folder in own or [path] for file in folder.rglob("*.json")]
+        found = [*records, *path.rglob("*.yaml"), *path.rglob("*.yml")]
         return sorted(file for file in found if not file.name.startswith(".") and _is_ours(file))
     if not path.is_file():
         raise UsageError(f"no file or folder at {path}")

@@ -19,7 +19,7 @@ from bench.intervals import Estimate, binomial_interval
 from bench.records.schema import Statistics
 from bench.sae.model import SAE
 from bench.sae.origin import Origin
-from bench.sae.quality import LEAST_GAMMA, quality
+from bench.sae.quality import LEAST_GAMMA, Quality, quality
 from bench.sae.recipe import REFERENCE
 from bench.statistics.geometric_median import geometric_median
 from zoo.errors import BadActivations
@@ -116,28 +116,53 @@ def diagnose_sae(
             f"the activations have width {statistics.width}, the SAE takes {sae.width}",
             "Give activations of the layer that it was trained on.",
         )
-    plain = sae.folded().to(device)
-    found = plain.census(sample, counts=True)
-    inputs = plain.transform.apply(sample)[0]
-    centered = replace(plain, b=geometric_median(inputs).point.to(plain.b))
-    measured = quality(plain, sample)
+    measured = measure_sae(sae.to(device), sample)
+    found = measured.census
     return TrainedDiagnosis(
-        family=plain.family.name,
-        n=plain.n,
-        k=plain.k,
+        family=sae.family.name,
+        n=sae.n,
+        k=sae.k,
         measured_tokens=len(sample),
         origin=origin or Origin(),
         statistics=statistics,
         by_relu=_share(found.dead_relu, found),
         by_topk=_share(found.dead_topk, found),
         dead=_share(found.dead, found),
-        dead_if_centered=_share(centered.census(sample).dead, found),
-        mean_learned=learned_share(plain.b, inputs),
-        fvu=measured.fvu,
-        fvu_ordinary=measured.fvu_ordinary,
-        l0=measured.l0,
+        dead_if_centered=_share(measured.dead_if_centered, found),
+        mean_learned=measured.mean_learned,
+        fvu=measured.quality.fvu,
+        fvu_ordinary=measured.quality.fvu_ordinary,
+        l0=measured.quality.l0,
         always_on=int(found.always_on or 0),
         notes=read.notes,
+    )
+
+
+@dataclass(frozen=True)
+class SAEMeasures:
+    """A trained SAE on a sample; `TrainedDiagnosis` says what the numbers mean."""
+
+    census: Census
+    dead_if_centered: int
+    mean_learned: float | None
+    quality: Quality
+
+
+@torch.no_grad()
+def measure_sae(sae: SAE, sample: Tensor) -> SAEMeasures:
+    """A trained SAE on raw activations [tokens, width], on their device.
+
+    Raises:
+        BadActivations: they are not finite, or do not vary.
+    """
+    plain = sae.folded()
+    inputs = plain.transform.apply(sample)[0]
+    centered = replace(plain, b=geometric_median(inputs).point.to(plain.b))
+    return SAEMeasures(
+        census=plain.census(sample, counts=True),
+        dead_if_centered=centered.census(sample).dead,
+        mean_learned=learned_share(plain.b, inputs),
+        quality=quality(plain, sample),
     )
 
 

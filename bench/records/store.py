@@ -7,8 +7,9 @@ was edited by hand is noticed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
@@ -22,6 +23,8 @@ from zoo.files import content_hash, read_bounded, write_atomically
 
 # Is told of a file that is no record; the others are read.
 OnBad = Callable[[BadRecord], object]
+
+REDO = "Delete it and run again, or redo it with `bench run --force`."
 
 # Bytes of a record file; one with long curves takes less than a MiB.
 _LARGEST = 1 << 24
@@ -49,9 +52,7 @@ class RecordStore:
             OutputError: the folder cannot be written to, or the disk is full.
         """
         path = self.path(record.spec)
-        content = record.content()
-        text = json.dumps(content | {"digest": content_hash(content)}, indent=1, allow_nan=False)
-        write_atomically(path, text + "\n")
+        write_atomically(path, document_text(record.content()))
         return path
 
     def paths(self) -> list[Path]:
@@ -93,33 +94,55 @@ def read_record(path: Path) -> Record:
         BadRecord: it is not JSON, of an unknown version, does not validate, was edited by hand,
             or is not the cell that its name says.
     """
-    remedy = "Delete it and run again, or redo it with `bench run --force`."
+    data = read_document(path, [*LIFTS, SCHEMA_VERSION])
+    try:
+        digest = data.pop("digest")
+        record = Record.model_validate(lift(data) | {"digest": digest})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRecord(f"{path} is not a record (cannot be lifted: {error!r})", REDO) from None
+    except pydantic.ValidationError as error:
+        raise BadRecord(f"{path} is not a record ({first_problem(error)})", REDO) from None
+    if found := next(contradictions(record), None):
+        raise BadRecord(f"{path} is not a record ({found})", REDO)
+    if record.hash != record.spec.hash or path.stem != record.hash:
+        raise BadRecord(f"{path}: its Spec has the hash {record.spec.hash}", REDO)
+    return record
+
+
+def read_document(path: Path, versions: Sequence[int]) -> dict[str, Any]:
+    """The JSON object in a file of records, of a known version and as its digest says.
+
+    Raises:
+        BadRecord: it is none.
+    """
     try:
         text = read_bounded(path, _LARGEST).decode("utf-8")
         data = bounded_json(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise BadRecord(f"{path} is not a record ({error})", remedy) from None
+        raise BadRecord(f"{path} is not a record ({error})", REDO) from None
     if not isinstance(data, dict) or "version" not in data:
-        raise BadRecord(f"{path} is not a record (no version)", remedy)
-    if data["version"] not in [*LIFTS, SCHEMA_VERSION]:
+        raise BadRecord(f"{path} is not a record (no version)", REDO)
+    if data["version"] not in versions:
+        read = " to ".join(map(str, dict.fromkeys((min(versions), max(versions)))))
         raise BadRecord(
             f"{path} has version {data['version']!r}; "
-            f"this gammabench reads versions {min(LIFTS)} to {SCHEMA_VERSION}",
+            f"this gammabench reads version{'s' * (len(versions) > 1)} {read}",
             "Update gammabench, or run the cell again.",
         )
     digest = data.pop("digest", None)
     if digest != content_hash(data):
-        raise BadRecord(f"{path} was edited: its content does not match its digest", remedy)
-    try:
-        record = Record.model_validate(lift(data) | {"digest": digest})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadRecord(f"{path} is not a record (cannot be lifted: {error!r})", remedy) from None
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadRecord(f"{path} is not a record ({where}: {first['msg']})", remedy) from None
-    if found := next(contradictions(record), None):
-        raise BadRecord(f"{path} is not a record ({found})", remedy)
-    if record.hash != record.spec.hash or path.stem != record.hash:
-        raise BadRecord(f"{path}: its Spec has the hash {record.spec.hash}", remedy)
-    return record
+        raise BadRecord(f"{path} was edited: its content does not match its digest", REDO)
+    return data | {"digest": digest}
+
+
+def first_problem(error: pydantic.ValidationError) -> str:
+    """Where a document does not validate, and why."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}"
+
+
+def document_text(content: Mapping[str, Any]) -> str:
+    """What is written of a record: its content, and the digest of it."""
+    whole = {**content, "digest": content_hash(content)}
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"

@@ -117,7 +117,7 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
     step_seconds: dict[str, float | None] = {}
     adapter: Adapter | None = None
     revision, out_of_memory = None, False
-    with _threads(block), fast_matmul(settings.device) as matmul:
+    with block_threads(block), fast_matmul(settings.device) as matmul:
         try:
             counter.phase("load")
             adapter = open_adapter(
@@ -190,7 +190,7 @@ def _too_large(block: Block, error: BaseException) -> OutOfMemory:
 
 
 @contextmanager
-def _threads(block: Block) -> Iterator[None]:
+def block_threads(block: Block) -> Iterator[None]:
     """The block's number of threads."""
     before = torch.get_num_threads()
     if block.one_thread:

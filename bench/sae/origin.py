@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -42,3 +43,27 @@ class Origin:
 def residual_hook(layer: int) -> str:
     """TransformerLens' name of a block's output, which is the residual stream after it."""
     return f"blocks.{layer}.hook_resid_post"
+
+
+_TL_HOOK = re.compile(r"blocks\.(\d+)\.(.+)")
+
+
+def layer_of_hook(hook: str) -> int | None:
+    """The block whose output a hook of TransformerLens or of transformers takes, from 0.
+
+    `hook_resid_pre` of a block is the output of the one before it. None of a hook that names no
+    block, and -1 of the stream before the first one.
+    """
+    named = _TL_HOOK.fullmatch(hook)
+    if named is not None:
+        return int(named[1]) - (named[2] == "hook_resid_pre")
+    return next((int(part) for part in hook.split(".") if part.isdigit()), None)
+
+
+def takes_stream(hook: str) -> bool:
+    """Whether a hook takes the residual stream between blocks, not what is inside of a block."""
+    named = _TL_HOOK.fullmatch(hook)
+    if named is not None and named[2].startswith("hook_"):
+        return named[2] in ("hook_resid_pre", "hook_resid_post")
+    # A module's path ends with its number where it is a block: `h.3`, not `h.3.mlp`.
+    return hook.rpartition(".")[2].isdigit()

@@ -29,11 +29,12 @@ def command(output: Path, to: Path | None, formats: tuple[str, ...]) -> int:
       bench export
       bench export --format json --format csv --to tables
     """
+    from bench.records.published_saes import PublishedStore
     from bench.records.store import RecordStore
     from leaderboard import export_cells
     from zoo.errors import UsageError
 
-    if not RecordStore(output).paths():
+    if not (RecordStore(output).paths() or PublishedStore(output).paths()):
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
     bad = BadRecords()
     folder = to or output / "export"

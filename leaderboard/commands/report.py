@@ -23,6 +23,7 @@ def command(output: Path, check: bool, opened: bool) -> int:
       bench report
       bench report --check
     """
+    from bench.records.published_saes import PublishedStore
     from bench.records.store import RecordStore
     from leaderboard import check_boards, figures_available, write_boards
     from leaderboard.boards import BOARDS_FOLDER
@@ -30,7 +31,7 @@ def command(output: Path, check: bool, opened: bool) -> int:
     from zoo.errors import UsageError
     from zoo.install import install_line
 
-    if not RecordStore(output).paths():
+    if not (RecordStore(output).paths() or PublishedStore(output).paths()):
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
     bad = BadRecords()
     if check and opened:

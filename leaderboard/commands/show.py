@@ -14,6 +14,7 @@ from bench.cli.options import BadRecords, cards_option, json_option, output_opti
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.records.published_saes import PublishedRecord
     from leaderboard.groups import Group
     from zoo.cards import Card
     from zoo.registry import Registry
@@ -37,6 +38,7 @@ def command(
       bench show tiny-gpt2 --json
     """
     from leaderboard.groups import group_records
+    from leaderboard.published_saes import published_summary
     from zoo.errors import UnknownName
     from zoo.registry import load_registry
 
@@ -51,17 +53,22 @@ def command(
         raise UsageError(f"{model} has no layer {absent[0]}", f"It has {len(card.layers)}, from 0.")
     if layers:
         records = [record for record in records if record.spec.layer in layers]
+    published = [r for r in _published(output, bad) if r.spec.model == model]
+    published = [r for r in published if not layers or r.spec.layer in layers]
     groups = group_records(records)
     if as_json:
         document = {
             "card": None if card is None else card.model_dump(mode="json", exclude_none=True),
             "records": [record.model_dump(mode="json") for record in records],
+            "published_saes": [record.model_dump(mode="json") for record in published],
         }
         click.echo(json.dumps(document, indent=1))
         return bad.code(0)
     click.echo(f"{model}: no card" if card is None else _card_text(card, registry))
     for group in groups:
         click.echo(f"\n{_results_text(group)}")
+    if published:
+        click.echo(f"\npublished SAEs\n{published_summary(published)}")
     if not groups:
         click.echo(f"\nno results in {output}: `bench run {model}` measures it")
     return bad.code(0)
@@ -72,6 +79,12 @@ def _records(output: Path, bad: BadRecords) -> list[Any]:
 
     store = RecordStore(output)
     return list(store.read(bad.append)) if store.folder.is_dir() else []
+
+
+def _published(output: Path, bad: BadRecords) -> list[PublishedRecord]:
+    from bench.records.published_saes import PublishedStore
+
+    return list(PublishedStore(output).read(bad.append))
 
 
 def _card_text(card: Card, registry: Registry) -> str:

@@ -75,7 +75,7 @@ def setting_title(setting: Setting, settings: Iterable[Setting]) -> str:
 def setting_line(group: Group) -> str:
     """The sizes of a setting in one sentence, and a warning where the run was limited."""
     protocol = group.spec.protocol
-    parts = [f"{key} = {_shown(protocol[key])}" for key in ("n", "k", "N")]
+    parts = [f"{key} = {shown_value(protocol[key])}" for key in ("n", "k", "N")]
     steps, batch = protocol.get("steps"), protocol.get("batch")
     if isinstance(steps, int) and isinstance(batch, int):
         parts.append(f"{count(steps, 'training step')} of {count(batch, 'token')}")
@@ -91,7 +91,7 @@ def setting_line(group: Group) -> str:
 def setting_details(group: Group) -> str:
     """Every other key of the protocol."""
     rest = {k: v for k, v in group.spec.protocol.items() if k not in ("n", "k", "N")}
-    return ", ".join(f"{escape(key)} = {_shown(rest[key])}" for key in sorted(rest))
+    return ", ".join(f"{escape(key)} = {shown_value(rest[key])}" for key in sorted(rest))
 
 
 def setting_differences(first: dict[Setting, Group]) -> dict[Setting, str]:
@@ -103,12 +103,13 @@ def setting_differences(first: dict[Setting, Group]) -> dict[Setting, str]:
     }
     keys = differing(list(contents.values()))
     return {
-        setting: ", ".join(f"{escape(key)} = {_shown(content.get(key))}" for key in keys)
+        setting: ", ".join(f"{escape(key)} = {shown_value(content.get(key))}" for key in keys)
         for setting, content in contents.items()
     }
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A value of a protocol, as pages write it."""
     if value is None:
         return "none"
     if isinstance(value, int) and not isinstance(value, bool):

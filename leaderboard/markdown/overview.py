@@ -31,7 +31,7 @@ from leaderboard.markdown.tables import (
     ranked_rows,
 )
 from leaderboard.markdown.values import failures
-from leaderboard.page_names import CURES, domain_page
+from leaderboard.page_names import CURES, PUBLISHED_SAES, domain_page
 from leaderboard.text import DOT, count, escape, link, table
 
 _INTRODUCTION = (
@@ -42,13 +42,20 @@ _INTRODUCTION = (
 )
 
 
-def overview(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str:
+def overview(
+    groups: Sequence[Group], pictures: Sequence[Picture] = (), *, published: int = 0
+) -> str:
     """The page's markdown. Every group has a row in every ranking of its setting.
 
-    `pictures` are those that were drawn; the models' own are not for this page.
+    `pictures` are those that were drawn; the models' own are not for this page. `published` is how
+    many published SAEs have a page of their own.
     """
     page = Page("Leaderboards")
     page.add(_INTRODUCTION)
+    if published:
+        page.add(f"{count(published, 'SAE')} of others: {link('published SAEs', PUBLISHED_SAES)}.")
+    if not groups and published:
+        return page.render()
     if not groups:
         page.add("There are no records yet; `bench run` makes them.")
         return page.render()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.death.theory import predicted_dead
+from bench.records.published_saes import PublishedRecord
 from bench.records.schema import Record, TrainingCheckpoint
 from bench.sae.families import is_dense
 from leaderboard.columns.death import INIT
@@ -20,20 +21,26 @@ from leaderboard.columns.tables import ArmColumn, arm_columns
 from leaderboard.findings import sentences
 from leaderboard.groups import RAW, CellKey, Group, Setting, arms_of, by_setting
 from leaderboard.page_names import model_page
+from leaderboard.published_saes import published_data
 from leaderboard.text import count, plain, url_part
 
 PAGE_FOLDER = "page"
 STATIC = Path(__file__).parent / "static"
 
 
-def page_files(groups: Sequence[Group]) -> dict[str, str]:
+def page_files(
+    groups: Sequence[Group], published: Sequence[PublishedRecord] = ()
+) -> dict[str, str]:
     """The page's files: path below the boards' folder -> content."""
     static = {
         f"{PAGE_FOLDER}/{path.name}": path.read_text(encoding="utf-8")
         for path in sorted(STATIC.iterdir())
         if path.suffix in (".html", ".css", ".js")
     }
-    text = json.dumps(page_data(groups), separators=(",", ":"), allow_nan=False)
+    data = page_data(groups)
+    if published:
+        data["publishedSaes"] = published_data(published)
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return static | {f"{PAGE_FOLDER}/data.js": f"const GAMMABENCH = {text};\n"}
 
 

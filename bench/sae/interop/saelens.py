@@ -37,7 +37,7 @@ from bench.sae.interop.files import (
     write_json,
 )
 from bench.sae.model import SAE
-from bench.sae.origin import Origin
+from bench.sae.origin import Origin, layer_of_hook
 from bench.sae.transform import PerTokenNorm, Transform
 from zoo.errors import BadWeights
 
@@ -145,14 +145,14 @@ def _transform(config: dict[str, Any], place: Path, width: int) -> tuple[Transfo
 def _origin(config: dict[str, Any]) -> Origin:
     metadata = config.get("metadata")
     data: dict[str, Any] = config | (metadata if isinstance(metadata, dict) else {})
-    hook = data.get("hook_name")
-    layer = data.get("hook_layer")
-    if layer is None and isinstance(hook, str):
-        layer = next((int(part) for part in hook.split(".") if part.isdigit()), None)
+    hook = data.get("hook_name", data.get("hook_point"))  # the latter before version 3
+    hook = hook if isinstance(hook, str) else None
+    # Their layer is the hook's, and a block's input is what ours, the one before it, gives out.
+    layer = None if hook is None else layer_of_hook(hook)
     return Origin(
         model=data.get("model_name"),
-        layer=layer,
-        hook_tl=hook if isinstance(hook, str) else None,
+        layer=data.get("hook_layer", data.get("hook_point_layer")) if layer is None else layer,
+        hook_tl=hook,
         **{key: data.get(key) for key in ("revision", "arm", "seed", "corpus", "record")},
     )
 
@@ -214,7 +214,9 @@ def _metadata(origin: Origin) -> dict[str, Any]:
     renamed = {"model": "model_name", "layer": "hook_layer", "hook": "hook_name_hf"}
     named = {renamed.get(key, key): value for key, value in known.items() if key != "hook_tl"}
     hook = origin.hook_tl or origin.hook
-    more = {} if hook is None else {"hook_name": hook}
+    more: dict[str, Any] = {} if hook is None else {"hook_name": hook}
+    if hook is not None and hook.endswith(".hook_resid_pre") and origin.layer is not None:
+        more["hook_layer"] = origin.layer + 1
     return {"sae_lens_version": _VERSION, **named, **more}
 
 

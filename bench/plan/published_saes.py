@@ -1,0 +1,232 @@
+"""Published SAEs to be looked at: which model and layer each is of, and the work that makes.
+
+Model and layer are what the user says, else what the SAE's card says, else what its own files say.
+Where the files say another layer, or a hook that is not a block's output, nothing is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.plan.blocks import Block, Request, make_plan
+from bench.plan.protocol import Protocol
+from bench.records.published_saes import SAMPLE_KEYS, PublishedSpec
+from bench.sae.interop import read_sae
+from bench.sae.interop.hub import sae_place
+from bench.sae.origin import Origin, layer_of_hook, takes_stream
+from zoo.cards import Card
+from zoo.errors import BadWeights, ModelError, UsageError
+from zoo.registry import Registry
+
+# What TransformerLens calls models that a hub calls otherwise.
+_OTHER_NAMES = {"gpt2-small": "gpt2"}
+
+
+@dataclass(frozen=True)
+class PublishedCell:
+    """One SAE on one layer: where it lies, and what names its record."""
+
+    name: str
+    path: Path
+    spec: PublishedSpec
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishedBlock:
+    """SAEs that one stream of activations feeds; `block` is of their model and layers."""
+
+    block: Block
+    cells: tuple[PublishedCell, ...]
+
+    def only(self, cells: Iterable[PublishedCell]) -> PublishedBlock:
+        """The block with some of its SAEs."""
+        return replace(self, cells=tuple(cells))
+
+
+@dataclass(frozen=True)
+class PublishedPlan:
+    """The work, and SAEs that are not there, by what the user calls them."""
+
+    blocks: list[PublishedBlock]
+    missing: dict[str, ModelError]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An SAE that was read, and the model and layer that it is of."""
+
+    name: str
+    path: Path
+    identity: str
+    n: int
+    card: Card
+    layer: int
+    notes: tuple[str, ...]
+
+
+def plan_published(
+    addresses: Sequence[str], request: Request, models: Sequence[Card], registry: Registry
+) -> PublishedPlan:
+    """The work of looking at SAEs. `models` are those that the user named, if any.
+
+    Raises:
+        UsageError: an SAE cannot be read, is of another width, layer or hook, or does not say which
+            model or layer it is of; or several are named.
+    """
+    if len(models) > 1:
+        raise UsageError(
+            f"--sae is looked at on one model, and {len(models)} are chosen", "Name one."
+        )
+    if len(request.layers or ()) > 1:
+        raise UsageError("--sae is of one layer, and several are named", "Give --layer once.")
+    found: list[_Found] = []
+    missing: dict[str, ModelError] = {}
+    for address in dict.fromkeys(addresses):
+        try:
+            found.append(_find(address, request, models, registry))
+        except BadWeights as error:
+            raise UsageError(f"--sae {address}: {error.message}", error.remedy) from error
+        except ModelError as error:
+            missing[address] = error
+    blocks = [
+        block
+        for card in {each.card.id: each.card for each in found}.values()
+        for block in _blocks([f for f in found if f.card.id == card.id], card, request, registry)
+    ]
+    return PublishedPlan(blocks, missing)
+
+
+def sample_protocol(protocol: Protocol, settings: Sequence[str]) -> Protocol:
+    """The protocol of a look at what is trained already.
+
+    Raises:
+        UsageError: `--set` names a key that has no meaning then.
+    """
+    for setting in settings:
+        key = setting.partition("=")[0]
+        if key not in SAMPLE_KEYS:
+            raise UsageError(
+                f"--set {key} is about training, and --sae trains nothing",
+                f"Keys of the sample: {', '.join(SAMPLE_KEYS)}.",
+            )
+    return protocol.model_copy(
+        update={"arms": ("raw",), "seeds": (0,), "steps": 0, "seeds_vary": "init"}
+    )
+
+
+# --------------------------------------------------------------------------------- which layer
+
+
+def _find(address: str, request: Request, models: Sequence[Card], registry: Registry) -> _Found:
+    place = sae_place(address)
+    sae, origin, _ = read_sae(place.path)
+    named = models[0] if models else None
+    card, notes = _model(address, named, origin, registry)
+    layer = _layer(address, request.layers, origin, card)
+    if sae.width != card.tap.width:
+        raise UsageError(
+            f"--sae {address}: it takes activations of width {sae.width}, and layers of "
+            f"{card.id!r} have {card.tap.width}",
+            "Name the model that it was trained on with --model.",
+        )
+    return _Found(place.name, place.path, place.identity, sae.n, card, layer, notes)
+
+
+def _model(
+    address: str, named: Card | None, origin: Origin, registry: Registry
+) -> tuple[Card, tuple[str, ...]]:
+    """The model, and a note where the SAE's files say another."""
+    own = _card_of(origin.model, registry)
+    if named is None:
+        if own is None:
+            said = f"says the model {origin.model!r}, of no card" if origin.model else "says none"
+            raise UsageError(
+                f"--sae {address}: which model is it of? It {said}",
+                "Name it with --model; `bench list` names them all.",
+            )
+        return own, ()
+    if origin.model is None or (own is not None and own.id == named.id):
+        return named, ()
+    if origin.model in _names(named):
+        return named, ()
+    return named, (f"the SAE's files say that it was trained on {origin.model}",)
+
+
+def _card_of(name: str | None, registry: Registry) -> Card | None:
+    wanted = _OTHER_NAMES.get(str(name), name)
+    return next((card for card in registry.cards.values() if wanted in _names(card)), None)
+
+
+def _names(card: Card) -> set[str | None]:
+    hub = card.checkpoint.hub or card.id
+    return {card.id, hub, hub.rpartition("/")[2]}
+
+
+def _layer(address: str, asked: Sequence[int] | None, origin: Origin, card: Card) -> int:
+    hook = origin.hook_tl or origin.hook
+    if hook is not None and not takes_stream(hook):
+        raise UsageError(
+            f"--sae {address}: its hook is {hook}, which is not the residual stream after a block",
+            "Layers are outputs of blocks here.",
+        )
+    own = layer_of_hook(hook) if hook is not None else None
+    own = origin.layer if own is None else own
+    if own is None and not asked:
+        raise UsageError(
+            f"--sae {address}: its files do not say which layer it is of", "Name it with --layer."
+        )
+    layer = asked[0] if asked else int(own or 0)
+    if own is not None and own != layer:
+        raise UsageError(
+            f"--sae {address}: its files say {_where(hook, own)}, not layer {layer}",
+            "Leave --layer out." if own in card.layers else "",
+        )
+    if layer not in card.layers:
+        raise UsageError(
+            f"--sae {address}: {card.id!r} has no layer {layer}"
+            + (" (the SAE takes the stream before the first block)" if layer < 0 else ""),
+            f"It has {len(card.layers)}, from {min(card.layers)}.",
+        )
+    return layer
+
+
+def _where(hook: str | None, layer: int) -> str:
+    return f"layer {layer}" if hook is None else f"{hook}, which is layer {layer}"
+
+
+# ---------------------------------------------------------------------------------------- work
+
+
+def _blocks(
+    found: Sequence[_Found], card: Card, request: Request, registry: Registry
+) -> list[PublishedBlock]:
+    # The dictionary's size is for the estimate of memory alone.
+    largest = max(each.n for each in found)
+    asked = replace(
+        request,
+        cards=[card],
+        layers=sorted({each.layer for each in found}),
+        protocol=request.protocol.model_copy(update={"n": largest, "k": 1}),
+        suite=None,
+    )
+    blocks = []
+    for block in make_plan(asked, registry):
+        specs = {spec.layer: spec for spec in block.specs}
+        cells = [
+            PublishedCell(each.name, each.path, _spec(each, specs[each.layer]), each.notes)
+            for each in found
+            if each.layer in specs
+        ]
+        blocks.append(PublishedBlock(block, tuple({c.spec.hash: c for c in cells}.values())))
+    return blocks
+
+
+def _spec(found: _Found, layer: Any) -> PublishedSpec:
+    """The Spec of an SAE on a layer, whose own Spec of a trained cell is given."""
+    whole = layer.model_dump(exclude={"arm", "seed", "protocol"})
+    protocol = {key: layer.protocol[key] for key in SAMPLE_KEYS}
+    return PublishedSpec(**whole, protocol=protocol, sae=found.identity, coordinate_mean="kept")
