@@ -141,8 +141,8 @@ def published_page(records: Sequence[PublishedRecord]) -> str:
     for members in _by_setting(records):
         page.add(f"## {_setting(members[0])}")
         titles = [page.term(column.title, column.meaning) for column in COLUMNS]
-        heads = ["SAE", "Model", "Layer", "Family", *titles]
-        page.add(table(heads, [_row(page, record) for record in members], left=4))
+        heads = ["SAE", "Model", "Layer", "Data", "Family", *titles]
+        page.add(table(heads, [_row(page, record) for record in members], left=5))
     return page.render()
 
 
@@ -203,7 +203,8 @@ def _row(page: Page, record: PublishedRecord) -> list[str]:
     texts = [_text(record, column, NOTHING) for column in COLUMNS]
     if record.failure is not None:
         texts[0] = f"failed{page.notes.ref(escape(str(record.failure)))}"
-    return [name, model, str(spec.layer), family, *texts]
+    data = record.provenance.data or NOTHING
+    return [name, model, str(spec.layer), data, family, *texts]
 
 
 def _record_link(record: PublishedRecord, above: str) -> str:
@@ -233,6 +234,7 @@ def _web_row(record: PublishedRecord) -> dict[str, Any]:
         "name": plain(record.name, 120),
         "model": plain(spec.model, 120),
         "layer": spec.layer,
+        "data": record.provenance.data or "",
         "family": "" if result is None else plain(result.family, 20),
         "measured": plain(_setting(record), 200),
         "reason": None if record.failure is None else plain(str(record.failure)),

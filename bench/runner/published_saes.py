@@ -51,6 +51,7 @@ def measure_published(
             matmul=matmul,
             revision=None if adapter is None else adapter.revision,
             tried=block.block.card.tried,
+            data=block.block.data,
         )
         notes = (*provenance.notes, *cell.notes)
         return make_published_record(

@@ -191,6 +191,7 @@ const SAE_COLUMNS = [
     element("a", { href: sae.record, "aria-label": "record of " + sae.name }, sae.name) },
   { title: "Model", word: true, sort: (sae) => sae.model, cell: (sae) => sae.model },
   { title: "Layer", sort: (sae) => sae.layer, cell: (sae) => String(sae.layer) },
+  { title: "Data", word: true, sort: (sae) => sae.data, cell: (sae) => sae.data },
   { title: "Family", word: true, sort: (sae) => sae.family, cell: (sae) => sae.family },
   ...SAES.columns.map((column, index) => ({
     title: column.title,

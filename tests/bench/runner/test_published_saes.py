@@ -122,6 +122,7 @@ def test_it_stands_on_a_board_of_its_own(look: Bench, bench: Bench) -> None:
     boards = Path("runs/leaderboards")
     row = next(r for r in (boards / "published-saes.md").read_text().splitlines() if "[sae]" in r)
     assert f"../published-saes/made/{records()[0].hash}.json" in row
+    assert "| made " in row
     assert "published-saes.md" in (boards / "README.md").read_text()
     assert '"publishedSaes"' in (boards / "page" / "data.js").read_text()
     assert bench("report", "--check") == (0, "", "")
