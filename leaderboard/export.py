@@ -42,7 +42,7 @@ from zoo.install import install_line
 
 ExportFormat = Literal["csv", "json", "parquet"]
 DICTIONARY = "cells.md"
-PUBLISHED_SAES = "published-saes"
+_PUBLISHED = "published-saes"
 
 # Shares that are asked for most, beside the numbers of features that records hold.
 _DERIVED: dict[str, Metric] = {
@@ -112,7 +112,7 @@ def export_cells(
     if published:
         shown = published_columns()
         text = _dictionary("Columns of published SAEs", _ABOUT_PUBLISHED, shown)
-        paths += _write(folder / f"{PUBLISHED_SAES}.md", published, shown, formats, text)
+        paths += _write(folder / f"{_PUBLISHED}.md", published, shown, formats, text)
     return paths
 
 

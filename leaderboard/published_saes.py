@@ -52,7 +52,7 @@ def _share(
     return SaeColumn(title, meaning, lambda r: counted(r) / r.n, percent, short, counted)
 
 
-COLUMNS = (
+SAE_COLUMNS = (
     SaeColumn("n", "features of the dictionary", lambda r: r.n, integer, "n"),
     SaeColumn(
         "k",
@@ -140,7 +140,7 @@ def published_page(records: Sequence[PublishedRecord]) -> str:
     page.add(link("All boards", "README.md"), _ABOUT)
     for members in _by_setting(records):
         page.add(f"## {_setting(members[0])}")
-        titles = [page.term(column.title, column.meaning) for column in COLUMNS]
+        titles = [page.term(column.title, column.meaning) for column in SAE_COLUMNS]
         heads = ["SAE", "Model", "Layer", "Data", "Family", *titles]
         page.add(table(heads, [_row(page, record) for record in members], left=5))
     return page.render()
@@ -150,7 +150,7 @@ def published_summary(records: Iterable[PublishedRecord]) -> str:
     """What a run of published SAEs ends with: a row each, in plain text."""
     from tabulate import tabulate
 
-    columns = [column for column in COLUMNS if column.short is not None]
+    columns = [column for column in SAE_COLUMNS if column.short is not None]
     rows = []
     for record in _ordered(records):
         texts = [_text(record, column, "-") for column in columns]
@@ -165,7 +165,7 @@ def published_data(records: Sequence[PublishedRecord]) -> dict[str, Any]:
     """What the web page shows, JSON-able; numbers to six digits."""
     return {
         "columns": [
-            {"title": c.title, "meaning": c.meaning, "show": c.show.__name__} for c in COLUMNS
+            {"title": c.title, "meaning": c.meaning, "show": c.show.__name__} for c in SAE_COLUMNS
         ],
         "rows": [_web_row(record) for record in _ordered(records)],
     }
@@ -200,7 +200,7 @@ def _row(page: Page, record: PublishedRecord) -> list[str]:
     name = link(escape(record.name), _record_link(record, ".."))
     model = escape(spec.model)
     family = NOTHING if record.result is None else escape(record.result.family)
-    texts = [_text(record, column, NOTHING) for column in COLUMNS]
+    texts = [_text(record, column, NOTHING) for column in SAE_COLUMNS]
     if record.failure is not None:
         texts[0] = f"failed{page.notes.ref(escape(str(record.failure)))}"
     data = record.provenance.data or NOTHING
@@ -229,7 +229,7 @@ def _text(record: PublishedRecord, column: SaeColumn, nothing: str) -> str:
 
 def _web_row(record: PublishedRecord) -> dict[str, Any]:
     result, spec = record.result, record.spec
-    values = [None] * len(COLUMNS) if result is None else [c.value(result) for c in COLUMNS]
+    values = [None] * len(SAE_COLUMNS) if result is None else [c.value(result) for c in SAE_COLUMNS]
     return {
         "name": plain(record.name, 120),
         "model": plain(spec.model, 120),

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.how import Again, How
 from bench.cli.options import BadRecords, Cells, above, choose, pick_device
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.cli.run import How
     from bench.plan.published_saes import PublishedBlock, PublishedPlan
     from bench.records.published_saes import PublishedRecord, PublishedStore
-
-Again = Literal["force", "failed"] | None
 
 
 def look_at(

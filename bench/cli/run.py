@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.failures import FailureReport, again_with
+from bench.cli.how import Again, How
 from bench.cli.options import (
     BadRecords,
     Cells,
@@ -23,14 +23,12 @@ from bench.cli.options import (
     remote_code_option,
     which_cells,
 )
-from bench.runner.engines import ENGINE_NAMES, EngineName
+from bench.runner.engines import ENGINE_NAMES
 from bench.runner.progress import show_progress
-from bench.runner.settings import Settings
 from zoo.errors import UsageError
 from zoo.install import install_line
 
 if TYPE_CHECKING:
-    from bench.cli.published_saes import Again
     from bench.plan.blocks import Block
     from bench.records.spec import Spec
     from bench.runner.engines import Engine
@@ -130,30 +128,6 @@ def command(
         return 0
     specs = [spec for item in work for spec in item.block.specs]
     return _finish(cells, specs, measured, as_json)
-
-
-@dataclass(frozen=True)
-class How:
-    """The options that say how a run is carried out, not what is measured."""
-
-    cache: Path | None
-    device: str
-    trust_remote_code: bool
-    workers: int | None
-    engine: EngineName
-    save_saes: bool
-    checkpoint_every: float
-
-    def settings(self, device: str, output: Path) -> Settings:
-        """As the engines take them."""
-        return Settings(
-            device=device,
-            trust_remote_code=self.trust_remote_code,
-            states=output / "state",
-            save_every=self.checkpoint_every,
-            saes=output / "saes" if self.save_saes else None,
-            cache=self.cache,
-        )
 
 
 def _todo(cells: Cells, how: How, which: dict[str, Any]) -> list[Todo]:

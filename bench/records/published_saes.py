@@ -24,7 +24,7 @@ from zoo.errors import BadRecord
 from zoo.files import content_hash, write_atomically
 
 PUBLISHED_FOLDER = "published-saes"
-VERSION = 1
+_VERSION = 1
 
 # Keys of a protocol that decide which tokens are measured, and how they are computed.
 SAMPLE_KEYS = ("N", "data_seed", "dtype", "forward_tokens")
@@ -97,7 +97,7 @@ class PublishedResult(_Part):
 class PublishedRecord(_Part):
     """One published SAE on one layer: what was asked, what came out, and where."""
 
-    version: int = Field(ge=VERSION, le=VERSION)
+    version: int = Field(ge=_VERSION, le=_VERSION)
     kind: Literal["published SAE"] = "published SAE"
     hash: str
     name: Text = Field(description="the SAE's card, its address without the commit, or its folder")
@@ -126,7 +126,7 @@ def make_published_record(
     """The record of an SAE that was measured, or could not be."""
     ok = isinstance(outcome, PublishedResult)
     return PublishedRecord(
-        version=VERSION,
+        version=_VERSION,
         hash=spec.hash,
         name=name,
         spec=spec,
@@ -180,7 +180,7 @@ def read_published(path: Path) -> PublishedRecord:
     Raises:
         BadRecord: it is none, was edited by hand, or is not the one that its name says.
     """
-    data = read_document(path, [VERSION])
+    data = read_document(path, [_VERSION])
     try:
         record = PublishedRecord.model_validate(data)
     except pydantic.ValidationError as error:
