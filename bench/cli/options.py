@@ -124,6 +124,11 @@ cache_option = click.option(
     metavar="DIR",
     help="Keep activations in this folder; with them a second run needs no model.",
 )
+shard_option = click.option(
+    "--shard",
+    metavar="I/N",
+    help="Only share I, from 0, of N about equal ones: a job of an array; docs/cluster.md.",
+)
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, ..."
 )
@@ -257,6 +262,7 @@ class Cells:
     corpus: Path | None
     regions: Path | None
     output: Path
+    shard: str | None = None
 
     @cached_property
     def registry(self) -> Registry:
@@ -319,9 +325,11 @@ class Cells:
     def blocks(self, workers: int = 1) -> list[Block]:
         """The planned blocks, of which `workers` at a time fit the memory that is free."""
         from bench.plan.blocks import available_memory, make_plan
+        from bench.plan.shard import RunShard
 
+        plan = make_plan if self.shard is None else RunShard.read(self.shard).blocks
         request = replace(self.request(), memory=available_memory() // workers)
-        blocks = make_plan(request, self.registry)
+        blocks = plan(request, self.registry)
         for name, notes in {b.corpus.name: b.corpus.notes for b in blocks if b.corpus}.items():
             if notes:
                 click.echo(f"bench: corpus {name}: {'; '.join(notes)}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import Cells, cache_option, json_option, which_cells
+from bench.cli.options import Cells, cache_option, json_option, shard_option, which_cells
 
 if TYPE_CHECKING:
     from bench.runner.run import Todo
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("plan")
 @which_cells
+@shard_option
 @cache_option
 @json_option
 def command(cache: Path | None, as_json: bool, **options: Any) -> None:
@@ -61,8 +62,10 @@ def print_plan(work: Sequence[Todo], cells: Cells, cache: Path | None, *, as_jso
     click.echo(_table(rows))
     total, done = sum(r["cells"] for r in rows), sum(r["done"] for r in rows)
     layers = sum(len(r["layers"]) for r in rows)
+    shard = f"shard {cells.shard}: " if cells.shard else ""
     click.echo(
-        f"{layers} layers, {total} cells, {done} done, {sum(r['failed'] for r in rows)} failed; "
+        f"{shard}{layers} layers, {total} cells, {done} done, "
+        f"{sum(r['failed'] for r in rows)} failed; "
         f"{sum(r['steps'] for r in rows):,} training steps to do"
     )
 

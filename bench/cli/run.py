@@ -21,6 +21,7 @@ from bench.cli.options import (
     json_option,
     pick_device,
     remote_code_option,
+    shard_option,
     which_cells,
 )
 from bench.runner.engines import ENGINE_NAMES
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     help="Train nothing: look at this SAE, a folder or hub:OWNER/NAME[/FOLDER][@REVISION]. May be "
     "given again.",
 )
+@shard_option
 @cache_option
 @device_option
 @remote_code_option
@@ -109,6 +111,8 @@ def command(
         raise UsageError(f"--workers is for the local engine, not for {how.engine}")
     cells = Cells(**options)
     if saes:
+        if cells.shard is not None:
+            raise UsageError("--shard divides what is trained", "Leave it out with --sae.")
         from bench.cli.published_saes import look_at
 
         again: Again = "force" if force else "failed" if failed else None
@@ -123,6 +127,8 @@ def command(
     # Of the processes that a launcher has started, the first speaks.
     with show_progress(shown=os.environ.get("RANK", "0") == "0") as progress:
         work = _todo(cells, how, which)
+        if cells.shard and not work:
+            progress.note(f"shard {cells.shard} has no cell: there are fewer than shards")
         where, measured = _measure(work, cells, how, progress)
     if not where.leads:
         return 0
@@ -203,7 +209,7 @@ def _finish(cells: Cells, specs: Sequence[Spec], measured: int, as_json: bool) -
             command = again_with("--failed", without=["--force"])
             click.echo(f"{command} measures the failed cells again")
     if not present:
-        return 2
+        return 2 if specs else 0
     return bad.code(1 if failed or counts["unavailable"] else 0)
 
 

@@ -296,6 +296,14 @@ def _groups(card: Card, layers: list[int], request: Request, *, seeds: int) -> l
     return [layers[start : start + size] for start in range(0, len(layers), size)]
 
 
+def fitting(block: Block, request: Request) -> list[Block]:
+    """The block in groups of its layers that fit the request's memory."""
+    # Of a half of a layer's cells there are fewer than the protocol says.
+    seeds = -(-len(block.specs) // (len(block.layers) * len(request.protocol.arms)))
+    groups = _groups(block.card, block.layers, request, seeds=seeds)
+    return [block.only(spec for spec in block.specs if spec.layer in group) for group in groups]
+
+
 def available_memory() -> int:
     """Bytes that a block may take: 70 % of what the system says is available now."""
     import psutil

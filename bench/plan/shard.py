@@ -1,0 +1,89 @@
+"""`--shard i/n`: one of n shares of a run, for jobs that know nothing of each other.
+
+Which blocks a share has follows from what was asked for alone. Jobs run at different times on
+different machines, so that what is done, missing, or free of memory there must not count: the run
+is cut as if memory had no end, and a job divides its own blocks by the memory that it finds.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bench.plan.blocks import Block, Request, fitting, make_plan
+from zoo.errors import UsageError
+from zoo.registry import Registry
+
+
+@dataclass(frozen=True)
+class RunShard:
+    """Share `index`, from 0, of `of`."""
+
+    index: int
+    of: int
+
+    @classmethod
+    def read(cls, text: str) -> RunShard:
+        """`0/4` is the first of four. Raises `UsageError` where the text is no share."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+        if found is None:
+            raise UsageError(f"--shard {text!r} is not i/n", "For instance: --shard 0/4")
+        index, of = map(int, found.groups())
+        if index >= of:
+            there_are = f"Of {of} shards the first is 0/{of}, the last {of - 1}/{of}."
+            raise UsageError(
+                f"--shard {text}: there is no such shard",
+                there_are if of else "Divide the run into one shard at least: 0/1.",
+            )
+        return cls(index, of)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+    def blocks(self, request: Request, registry: Registry) -> list[Block]:
+        """The share's blocks, each of which fits the memory of the request.
+
+        Raises:
+            UsageError: as `make_plan`.
+        """
+        whole = make_plan(replace(request, memory=sys.maxsize), registry)
+        own = divided(whole, self.of)[self.index]
+        return [part for block in own for part in fitting(block, request)]
+
+
+def cost(block: Block) -> int:
+    """About how many floating-point operations a block takes, done or not.
+
+    For each token that is evaluated or trained on, two for each parameter of the model up to the
+    deepest layer, and twelve for each element of an SAE's dictionary: two products forward, four
+    backward.
+    """
+    card, protocol = block.card, block.protocol
+    model = 2 * card.parameters * block.depth // card.tap.layers
+    saes = 12 * protocol.n * card.tap.width * len(block.specs)
+    return (block.tokens + block.steps * protocol.batch) * (model + saes)
+
+
+def divided(blocks: Sequence[Block], of: int) -> list[list[Block]]:
+    """The cells of the blocks in `of` shares of about the same cost, some empty if there are few.
+
+    A block that costs more than half a share is halved. Then each, the most expensive first, goes
+    to the share that has least so far.
+    """
+    most = sum(map(cost, blocks)) / of / 2
+    parts = [part for block in blocks for part in _halved(block, most)]
+    costs = [cost(part) for part in parts]
+    shares: list[list[int]] = [[] for _ in range(of)]
+    loads = [0] * of
+    for place in sorted(range(len(parts)), key=lambda place: (-costs[place], place)):
+        least = loads.index(min(loads))
+        shares[least].append(place)
+        loads[least] += costs[place]
+    return [[parts[place] for place in sorted(share)] for share in shares]
+
+
+def _halved(block: Block, most: float) -> list[Block]:
+    halves = block.halves() if cost(block) > most else None
+    return [block] if halves is None else [p for half in halves for p in _halved(half, most)]
