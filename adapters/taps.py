@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from torch import Tensor, nn
 
 from zoo.cards import Tap
-from zoo.errors import BadActivations, BadWeights
+from zoo.errors import BadActivations, WrongArchitecture
 
 
 class StopForward(Exception):
@@ -20,7 +20,7 @@ def find_blocks(model: nn.Module, tap: Tap, name: str) -> list[nn.Module]:
     """The model's blocks in order, by the first of the tap's patterns that the model has.
 
     Raises:
-        BadWeights: no pattern fits, or another number of blocks than the card says.
+        WrongArchitecture: no pattern fits, or another number of blocks than the card says.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     for pattern in tap.blocks:
@@ -28,14 +28,14 @@ def find_blocks(model: nn.Module, tap: Tap, name: str) -> list[nn.Module]:
         if not blocks:
             continue
         if len(blocks) != tap.layers:
-            raise BadWeights(
+            raise WrongArchitecture(
                 f"model {name!r}: wrong architecture: {len(blocks)} blocks at {pattern!r}, "
                 f"the card says {tap.layers}",
                 "Use the checkpoint the card names, or correct tap.layers.",
             )
         return blocks
     children = ", ".join(child for child, _ in model.named_children())
-    raise BadWeights(
+    raise WrongArchitecture(
         f"model {name!r}: wrong architecture: no blocks at {' or '.join(map(repr, tap.blocks))} "
         f"in {type(model).__name__} (it has {children or 'no modules'})",
         "Use the checkpoint the card names, or correct tap.blocks.",

@@ -27,7 +27,7 @@ from adapters.sequence import SequenceModel
 from adapters.shrink import BLOCKS, divisors, shrunken
 from zoo import hub
 from zoo.cards import Card
-from zoo.errors import BadWeights, BenchError, UsageError
+from zoo.errors import BadWeights, BenchError, Unavailable, UsageError, WrongArchitecture
 
 # Longer windows would show nothing more.
 _CONTEXT = 64
@@ -61,6 +61,7 @@ def tiny_checkpoint(
     Raises:
         UsageError: the adapter's models are not classes of the transformers library's kind.
         ModelUnavailable: the configuration is unavailable, or its code is not trusted.
+        WrongArchitecture: the card's blocks are not where it says.
         BadWeights: no size works; with what the largest one raises.
     """
     checkpoints.check_trust(card, trust_remote_code, weights)
@@ -82,8 +83,8 @@ def tiny_checkpoint(
                 _draw_weights(make(), small)
                 adapter = make()
                 next(adapter.activations(list(twin.layers), [example], batch_size=1, max_tokens=8))
-            except UsageError:
-                raise
+            except (UsageError, Unavailable, WrongArchitecture):
+                raise  # of no size, and the largest may take all memory
             except Exception as error:  # each code fails in its own way where sizes do not fit
                 failure = error
                 continue

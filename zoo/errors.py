@@ -105,6 +105,10 @@ class BadWeights(ModelError):
     """The checkpoint is corrupt, truncated, or of another architecture."""
 
 
+class WrongArchitecture(BadWeights):
+    """The model has no blocks where the card says, or another number of them."""
+
+
 class BadCorpus(ModelError):
     """The corpus is empty, unreadable, of the wrong kind, or too short for N tokens."""
 

@@ -17,7 +17,7 @@ from tests.adapters.architectures import ARCHITECTURES
 from tests.adapters.tiny import PROTEINS, SENTENCES
 from tests.hub import Hub, Repository
 from zoo.cards import Card
-from zoo.errors import BadWeights, ModelUnavailable, UsageError
+from zoo.errors import BadWeights, ModelUnavailable, UsageError, WrongArchitecture
 from zoo.registry import load_registry
 
 CARDS = load_registry().cards
@@ -125,15 +125,22 @@ def test_where_no_size_works_the_reason_is_said(tmp_path: Path) -> None:
         pass
 
 
-def test_a_wrong_card_is_told_before_anything_large_is_fetched(tmp_path: Path) -> None:
+def test_a_wrong_card_is_told_before_anything_large_is_fetched_or_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _gpt2_as_published(tmp_path / "code")
     tap = CARDS["gpt2"].tap.model_copy(update={"blocks": ("transformer.layers.{i}",)})
     card = CARDS["gpt2"].model_copy(update={"tap": tap})
+    tried: list[int] = []
+    monkeypatch.setattr(
+        "adapters.tiny.shrunken", lambda config, by: tried.append(by) or shrunken(config, by)
+    )
     with (
-        pytest.raises(Exception, match=r"transformer\.layers"),
+        pytest.raises(WrongArchitecture, match=r"transformer\.layers"),
         tiny_checkpoint(card, SENTENCES, weights=tmp_path / "code"),
     ):
         pass
+    assert tried == [4], "a larger model was built, though its card is wrong at every size"
 
 
 def test_code_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
