@@ -8,18 +8,39 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.records.store import RecordStore
+from leaderboard.columns.activations import EFFECTIVE_RANK, GAMMA
+from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_SPECTRUM, END, INIT, INIT_RAW
+from leaderboard.columns.kinds import Column
+from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.cures import compared
-from leaderboard.findings import sentences
-from leaderboard.groups import by_setting, group_records
+from leaderboard.findings import LITTLE, sentences
+from leaderboard.groups import CENTERED, RAW, Group, by_setting, group_records
 from leaderboard.markdown.cures import enough_sentences
+from leaderboard.markdown.layout import setting_line
 from leaderboard.markdown.rule_of_thumb import rule_words
+from leaderboard.text import NOTHING, escape, number, percent, table
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+FIRST_LINE, LAST_LINE = "<!-- results:begin -->", "<!-- results:end -->"
 PICTURE = "*-why.svg"
+MOST_SENTENCES, MOST_ROWS = 2, 8
+
+# A title, the number and of which arm, and how it is written.
+COLUMNS: tuple[tuple[str, Column, str | None, Callable[[float], str]], ...] = (
+    ("Gamma", GAMMA, None, number),
+    ("Rank", EFFECTIVE_RANK, None, number),
+    ("Born dead %, raw", INIT_RAW, None, percent),
+    ("by mean", DUE_TO_MEAN, None, percent),
+    ("by spectrum", DUE_TO_SPECTRUM, None, percent),
+    ("Born dead %, centered", INIT, CENTERED, percent),
+    ("Dead at end %, raw", END, RAW, percent),
+    ("Dead at end %, centered", END, CENTERED, percent),
+    ("Revived for good %, raw", BORN_DEAD.durable, RAW, percent),
+)
 
 
 def block(results: Path) -> str:
@@ -34,15 +55,11 @@ def block(results: Path) -> str:
         sys.exit(f"readme.py: {results} has {len(records)} records, {len(pictures)} pictures")
     alt = "Features born dead, split by cause, and dead at the end of training, for each model"
     shown = "\n\n".join(f"![{alt}]({each.relative_to(ROOT).as_posix()})" for each in pictures)
-    told = "\n".join(
-        f"- {text}"
-        for groups in by_setting(group_records(records)).values()
-        for text in sentences(groups)
-    )
+    settings = by_setting(group_records(records)).values()
     return "\n\n".join(
         part
         for part in (
-            told,
+            *(text for groups in settings for text in told(groups)),
             shown,
             "[All boards](results/leaderboards/README.md), made by "
             "`bench report --output results`.",
@@ -50,6 +67,31 @@ def block(results: Path) -> str:
         )
         if part
     )
+
+
+def told(groups: Sequence[Group]) -> list[str]:
+    """Of one setting: the first of its findings, a row for each model with many dead, its sizes."""
+    findings = sentences(groups)
+    first = "\n".join(f"- {text}" for text in findings[:MOST_SENTENCES])
+    few = [text for text in findings[MOST_SENTENCES:] if text.startswith("In ")]
+    return [first, results_table(groups), " ".join([*few, setting_line(groups[0])])]
+
+
+def results_table(groups: Sequence[Group]) -> str:
+    """The models of one setting with most features born dead: means over layers and seeds."""
+    rows = [
+        (born, group) for group in groups if (born := INIT_RAW.of_model(group) or 0.0) >= LITTLE
+    ]
+    rows.sort(key=lambda row: (-row[0], row[1].label))
+    shown = [
+        [escape(group.label), group.domain, group.data]
+        + [
+            NOTHING if (value := column.of_model(group, arm)) is None else show(value)
+            for _, column, arm, show in COLUMNS
+        ]
+        for _, group in rows[:MOST_ROWS]
+    ]
+    return table(["Model", "Domain", "Data", *(title for title, *_ in COLUMNS)], shown, left=3)
 
 
 def cures_block(output: Path) -> str:
@@ -76,11 +118,11 @@ def cures_block(output: Path) -> str:
 
 def renewed(text: str, results: Path) -> str:
     """The README with its block made anew. Raises `SystemExit` where it lacks the markers."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(FIRST_LINE)
+    _, end, after = rest.partition(LAST_LINE)
     if not begin or not end:
-        sys.exit(f"readme.py: the README lacks the markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{block(results)}\n{END}{after}"
+        sys.exit(f"readme.py: the README lacks the markers {FIRST_LINE} and {LAST_LINE}")
+    return f"{before}{FIRST_LINE}\n{block(results)}\n{LAST_LINE}{after}"
 
 
 def main() -> None:
