@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cards import CorpusCard
+from zoo.corpus import Corpus
 from zoo.errors import BadCorpus
-from zoo.finite import Corpus, FiniteCorpus
+from zoo.finite import FiniteCorpus
 from zoo.pictures import look, read_image
 from zoo.sequences import notes
 from zoo.streams import is_streamed_place, stored_corpus

@@ -22,9 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
 
 from zoo.ahead import prefetched
+from zoo.corpus import Corpus, none_left
 from zoo.errors import BadCorpus
 from zoo.files import PACKED
-from zoo.finite import Corpus, FiniteCorpus, none_left
+from zoo.finite import FiniteCorpus
 from zoo.sequences import notes
 from zoo.streams import storage
 from zoo.streams.chunks import Unit
