@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -148,6 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _list(self, repository: Repository, below: str | None) -> None:
         folder = f"{unquote(below)}/" if below else ""
         found = [entry for entry in _entries(repository) if entry["path"].startswith(folder)]
+        found += _folders(found, folder)
+        if not re.search(r"[?&]recursive=(true|1)", self.path, re.IGNORECASE):
+            found = [each for each in found if "/" not in each["path"].removeprefix(folder)]
         self._send_json(found) if found else self._fail(404, "EntryNotFound")
 
     def _send_json(self, content: Any) -> None:
@@ -201,6 +204,13 @@ def _entries(repository: Repository) -> list[dict[str, Any]]:
         }
         for path, content in _files(repository)
     ]
+
+
+def _folders(files: list[dict[str, Any]], folder: str) -> list[dict[str, Any]]:
+    """The folders below a folder that hold files, as the hub lists them."""
+    above = (parent.as_posix() for file in files for parent in PurePosixPath(file["path"]).parents)
+    paths = sorted({path for path in above if path != "." and path.startswith(folder)})
+    return [{"type": "directory", "path": path, "oid": "0"} for path in paths]
 
 
 def _files(repository: Repository) -> list[tuple[str, bytes]]:

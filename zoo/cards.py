@@ -316,6 +316,12 @@ class CorpusCard(Strict):
         _check_keys(self, needs, takes, (*keys, "regions", "url", "sha256", "gated"))
         return self
 
+    def with_column(self, column: str) -> CorpusCard:
+        """The same corpus, its examples in another column."""
+        found = self.model_copy(update={"column": column})
+        found._folder = self._folder
+        return found
+
     def beside(self, path: str) -> Path:
         """`path` as it is meant: relative to the folder of cards that this one was found in."""
         return (self._folder or Path()) / path

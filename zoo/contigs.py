@@ -2,8 +2,9 @@
 
 A row of the OMG dataset holds the coding sequences (`CDS_*`) and the intergenic ones (`IGS_*`) of a
 scaffold as lists, and the place of each. They are joined in that order: a coding sequence is `<+>`
-or `<->`, its strand, and amino acids in capitals, without the stop at its end; an intergenic one is
-`<+>` and bases in lower case. A separator of contigs (`<sep>`) is left out.
+or `<->`, its strand, and amino acids in capitals; an intergenic one is `<+>` and bases in lower
+case. A separator of contigs (`<sep>`) is left out; the stop at the end of a protein is for
+`zoo.sequences` to take off.
 
 Format: the dataset's card, and scripts/tokenize.py of github.com/TattaBio/OMG.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from zoo.errors import BadCorpus
+from zoo.fasta import SequenceRow
 
 CONTIG_COLUMNS = (
     "CDS_seqs",
@@ -28,6 +30,14 @@ def is_contigs(names: list[str]) -> bool:
     return set(CONTIG_COLUMNS) <= set(names)
 
 
+def contig_row(row: dict[str, Any], where: str) -> SequenceRow:
+    """The sequence of a row, or why there is none."""
+    try:
+        return SequenceRow(where, contig(row, where))
+    except BadCorpus as error:
+        return SequenceRow(where, "", bad=error)
+
+
 def contig(row: dict[str, Any], where: str) -> str:
     """The sequence of a row.
 
@@ -39,7 +49,7 @@ def contig(row: dict[str, Any], where: str) -> str:
         raise BadCorpus(f"{where}: the lists of a contig are not of one length")
     parts: dict[int, str] = {}
     for place, forward, letters in zip(at, strands, cds, strict=True):
-        parts[place] = ("<+>" if forward else "<->") + letters.upper().removesuffix("*")
+        parts[place] = ("<+>" if forward else "<->") + letters.upper()
     for place, letters in zip(between, igs, strict=True):
         if letters != "<sep>":
             parts[place] = "<+>" + letters.lower()

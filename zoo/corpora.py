@@ -3,16 +3,22 @@
 An example is a `str` for text, protein and dna, a uint8 array (height, width, 3) for images, and
 a draw number for synthetic activations. A corpus is read twice in a measurement: `examples` gives
 the evaluation sample first, `training` goes on after it and never gives an evaluation example.
+
+Files, or folders of these; all but `.parquet` may be packed as `.gz` or `.zst`:
+    text           `.txt` (passages, as `zoo.texts` says), `.jsonl`, `.parquet`, or a `.tar` of
+                   `.txt` or `.json`
+    protein, dna   FASTA, or a column of `.jsonl` or `.parquet`; `zoo.sequences` states the rules
+    image          pictures, a `.tar` of them, or a column of `.parquet`, as `zoo.pictures` says
 """
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import hashlib
 import importlib
 import itertools
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +28,15 @@ from zoo.corpus import Corpus
 from zoo.errors import BadCorpus
 from zoo.finite import FiniteCorpus
 from zoo.pictures import look, read_image
-from zoo.sequences import notes
-from zoo.streams import is_streamed_place, stored_corpus
+from zoo.streams import is_read_by_streams, list_files, stored_corpus
+from zoo.tally import Tally, without_broken
 from zoo.texts import (
+    Examples,
     check_no_column,
     check_options,
     check_suffix,
     files_of,
+    patterns_of,
     read_examples,
     skipped_pictures,
 )
@@ -43,22 +51,37 @@ FIRST_SEED = 1000
 class PictureCorpus(FiniteCorpus):
     """A folder of pictures, decoded one at a time by the rules of `zoo.pictures`."""
 
-    def __init__(self, path: Path, name: str, glob: str, *, fingerprint: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        glob: str,
+        *,
+        fingerprint: str | None = None,
+        skip_bad: int = 0,
+    ) -> None:
         self._skipped = functools.partial(skipped_pictures, path, glob)
-        find = functools.partial(files_of, path, "image", glob)
+        find = functools.partial(_sound_pictures, path, glob, skip_bad)
         super().__init__(name, "image", find, read_image, fingerprint=fingerprint)
 
     def fingerprint(self) -> str:
         # Every byte is read for it, so a look at the headers costs little more.
         if self._fingerprint is None:
             self._fingerprint = super().fingerprint()
-            did: Counter[str] = Counter()
+            did = Tally()
             for suffix, count in self._skipped().items():
                 did[f"{suffix} pictures left out: their format is not read"] = count
             for path in self.items:
                 look(path, did)
-            self.notes = notes(did)
+            self.notes = [*self.notes, *did.notes()]
         return self._fingerprint
+
+
+def _sound_pictures(path: Path, glob: str, skip_bad: int) -> Examples:
+    """The pictures of a folder; each is decoded first where some may be broken."""
+    did = Tally(skip_bad)
+    found = without_broken(files_of(path, "image", glob), read_image, did)
+    return Examples(found, did.notes())
 
 
 class EndlessCorpus(Corpus):
@@ -88,8 +111,8 @@ class EndlessCorpus(Corpus):
             yield from self._draw(draw)
 
 
-def open_corpus(card: CorpusCard) -> Corpus:
-    """The corpus of a card.
+def open_corpus(card: CorpusCard, skip_bad: int = 0) -> Corpus:
+    """The corpus of a card, without up to `skip_bad` broken examples.
 
     Raises:
         BadCorpus: its file is absent, unreadable or of the wrong kind.
@@ -97,11 +120,13 @@ def open_corpus(card: CorpusCard) -> Corpus:
     if card.source == "file":
         regions = None if card.regions is None else card.beside(card.regions)
         path = card.beside(str(card.path))
-        return file_corpus(path, card.kind, card.id, column=card.column, regions=regions)
+        return file_corpus(
+            path, card.kind, card.id, column=card.column, regions=regions, skip_bad=skip_bad
+        )
     if card.source == "hub":
-        return hub_corpus(card)
+        return hub_corpus(card, skip_bad)
     if card.source == "url":
-        return url_corpus(card)
+        return url_corpus(card, skip_bad)
     if card.source == "none":
         return EndlessCorpus(card.id, card.kind, _draw_number, {"generator": None})
     module_name, function_name = str(card.generator).split(":")
@@ -117,7 +142,7 @@ def open_corpus(card: CorpusCard) -> Corpus:
     return EndlessCorpus(card.id, card.kind, functools.partial(_draw, function), definition)
 
 
-def hub_corpus(card: CorpusCard) -> Corpus:
+def hub_corpus(card: CorpusCard, skip_bad: int = 0) -> Corpus:
     """A dataset of the hub, at its pinned revision.
 
     Its files are fetched when it is opened; what is large is not, but streamed from the hub, if the
@@ -132,23 +157,33 @@ def hub_corpus(card: CorpusCard) -> Corpus:
     facts = card.model_dump(mode="json", include={"hub", "revision", "path", "kind", "column"})
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     fingerprint, glob = f"sha256:{digest}", str(card.path)
-    if not hub.has_dataset(repository, glob):
+    options: dict[str, Any] = {
+        "column": card.column,
+        "glob": glob,
+        "fingerprint": fingerprint,
+        "skip_bad": skip_bad,
+    }
+    wanted = patterns_of(glob, card.kind)
+    if not hub.has_dataset(repository, wanted):
         place = f"hf://datasets/{card.hub}@{card.revision}"
         with hub.hub_errors(repository):
-            large = is_streamed_place(place, card.kind, glob)
-        if large:
-            return stored_corpus(
-                place, card.kind, card.id, column=card.column, glob=glob, fingerprint=fingerprint
-            )
-    folder = hub.dataset(repository, glob)
-    if not any(folder.glob(glob)):
+            files = list_files(place, glob)
+            if is_read_by_streams(files, card.kind):
+                # Who may not read it is told so before a model is loaded.
+                with files[0].open() as opened:
+                    opened.read(1)
+                return stored_corpus(place, card.kind, card.id, files=files, **options)
+    folder = hub.dataset(repository, wanted)
+    if not any(fnmatch.fnmatch(name, glob) for name in _below(folder)):
+        what = f"file {glob}" if wanted == [glob] else f"file in {glob} that is read as {card.kind}"
         raise BadCorpus(
-            f"corpus {card.id!r}: {card.hub} has no file {card.path} at {card.revision}",
-            "Correct path in the corpus card.",
+            f"corpus {card.id!r}: {card.hub} has no {what} at {card.revision}", "Correct its path."
         )
-    return file_corpus(
-        folder, card.kind, card.id, column=card.column, glob=glob, fingerprint=fingerprint
-    )
+    return file_corpus(folder, card.kind, card.id, **options)
+
+
+def _below(folder: Path) -> list[str]:
+    return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
 
 
 def repository_of(card: CorpusCard) -> HubRepository:
@@ -167,7 +202,7 @@ def repository_of(card: CorpusCard) -> HubRepository:
     )
 
 
-def url_corpus(card: CorpusCard) -> Corpus:
+def url_corpus(card: CorpusCard, skip_bad: int = 0) -> Corpus:
     """A file that `bench fetch --corpus` downloaded.
 
     Raises:
@@ -183,7 +218,13 @@ def url_corpus(card: CorpusCard) -> Corpus:
         known = f"sha256:{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}"
     path = downloaded(card)
     return file_corpus(
-        path, card.kind, card.id, column=card.column, regions=regions, fingerprint=known
+        path,
+        card.kind,
+        card.id,
+        column=card.column,
+        regions=regions,
+        fingerprint=known,
+        skip_bad=skip_bad,
     )
 
 
@@ -208,22 +249,21 @@ def file_corpus(
     regions: Path | None = None,
     glob: str = "*",
     fingerprint: str | None = None,
+    skip_bad: int = 0,
 ) -> Corpus:
     """The user's own file or folder as a corpus of that kind.
 
-    text: `.txt` (passages separated by blank lines), `.jsonl` or `.parquet`, packed as `.gz` or
-    `.zst` too (not parquet), or a folder of these; or a `.tar` of `.txt` or `.json`. protein, dna:
-    FASTA, packed too, or a column of `.jsonl` or `.parquet`; `zoo.sequences` states the rules.
-    image: a folder of images, a `.tar` of them, or a column of `.parquet`; read as `zoo.pictures`
-    says. What is larger than `zoo.streams.storage.IN_MEMORY_BYTES` is not read as a whole but
-    streamed (`zoo.streams`); a genome of which regions are meant is read one sequence at a time.
+    The formats are those above. What is larger than `zoo.streams.storage.IN_MEMORY_BYTES` is not
+    read as a whole but streamed (`zoo.streams`); a genome of which regions are meant is read one
+    sequence at a time.
 
     Args:
-        column: the key or column of the examples; `text`, `image`, or `sequence` for proteins and
-            DNA.
+        column: the key or column of the examples, where it is not as `zoo.table_columns` says.
         regions: a BED file that says which parts of a FASTA reference are meant.
         glob: which files of a folder.
         fingerprint: what identifies the content, where that is known without reading it.
+        skip_bad: how many broken pictures, sequences and rows may be left out. Pictures are then
+            decoded once more, before the first is used.
 
     Raises:
         BadCorpus: it does not exist, or a file of this name cannot hold this kind.
@@ -233,20 +273,28 @@ def file_corpus(
     if not path.exists():
         raise BadCorpus(f"no corpus at {path}", "Give the path of a file or folder.")
     name = name or path.name
-    if regions is None and kind != "synthetic" and is_streamed_place(str(path), kind, glob):
-        return stored_corpus(
-            str(path), kind, name, column=column, glob=glob, fingerprint=fingerprint
-        )
+    if regions is None and kind != "synthetic":
+        files = list_files(str(path), glob)
+        if is_read_by_streams(files, kind):
+            return stored_corpus(
+                str(path),
+                kind,
+                name,
+                column=column,
+                fingerprint=fingerprint,
+                skip_bad=skip_bad,
+                files=files,
+            )
     if kind == "image":
         if not path.is_dir():
             raise BadCorpus(
                 f"corpus {path} is a file", "Images are read from a folder, .tar or .parquet."
             )
         check_no_column(path, column)
-        return PictureCorpus(path, name, glob, fingerprint=fingerprint)
+        return PictureCorpus(path, name, glob, fingerprint=fingerprint, skip_bad=skip_bad)
     if kind == "synthetic":
         raise BadCorpus(f"corpus {path}: synthetic activations are not read from files")
-    find = functools.partial(read_examples, path, kind, glob, column, regions)
+    find = functools.partial(read_examples, path, kind, glob, column, regions, skip_bad)
     corpus = FiniteCorpus(name, kind, find, fingerprint=fingerprint)
     if path.is_file():
         check_suffix(path, kind)

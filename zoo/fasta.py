@@ -26,12 +26,13 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 class SequenceRow(NamedTuple):
     """What a file gives as one example: where it stands, for messages, and its characters.
 
-    `reverse`: the other strand is meant.
+    `reverse`: the other strand is meant. `bad`: why it cannot be read.
     """
 
     where: str
     text: str
     reverse: bool = False
+    bad: BadCorpus | None = None
 
 
 def read_fasta(path: Path) -> Iterator[SequenceRow]:

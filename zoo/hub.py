@@ -252,8 +252,8 @@ def snapshot(card: Card) -> Path:
     return folder
 
 
-def has_dataset(repo: HubRepository, pattern: str) -> bool:
-    """Whether files that the glob means are in the local cache at the revision."""
+def has_dataset(repo: HubRepository, patterns: Sequence[str]) -> bool:
+    """Whether files that the globs mean are in the local cache at the revision."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -261,12 +261,13 @@ def has_dataset(repo: HubRepository, pattern: str) -> bool:
             repo.hub,
             repo_type="dataset",
             revision=repo.revision,
-            allow_patterns=[pattern],
+            allow_patterns=list(patterns),
             local_files_only=True,
         )
     except LocalEntryNotFoundError:
         return False
-    return any(Path(folder).glob(pattern))
+    names = [file.relative_to(folder).as_posix() for file in Path(folder).rglob("*")]
+    return any(fnmatch.filter(names, pattern) for pattern in patterns)
 
 
 def dataset_files(repo: HubRepository, pattern: str) -> list[RemoteFile]:
@@ -292,8 +293,8 @@ def dataset_files(repo: HubRepository, pattern: str) -> list[RemoteFile]:
     return [RemoteFile(path, sizes[path], is_cached(path)) for path in wanted]
 
 
-def dataset(repo: HubRepository, pattern: str) -> Path:
-    """A dataset's files that the glob means, in the local cache; gives the folder of the snapshot.
+def dataset(repo: HubRepository, patterns: Sequence[str]) -> Path:
+    """A dataset's files that the globs mean, in the local cache; gives the folder of the snapshot.
 
     Raises:
         ModelUnavailable: it is unavailable.
@@ -304,7 +305,7 @@ def dataset(repo: HubRepository, pattern: str) -> Path:
                 repo.hub,
                 repo_type="dataset",
                 revision=repo.revision,
-                allow_patterns=[pattern],
+                allow_patterns=list(patterns),
             )
         )
 
@@ -385,7 +386,7 @@ def _explain_refusal(
     if raised(errors.GatedRepoError) or (repo.gated and status & {401, 403}):
         return ModelUnavailable(
             f"{name} is gated: the hub gives {hub} only to those who accepted its licence",
-            f"Accept it at {page or f'https://huggingface.co/{hub}'}, then log in with "
+            f"Accept it at {page or _page(repo)}, then log in with "
             "`huggingface-cli login` (or `hf auth login`).",
         )
     if raised(errors.RepositoryNotFoundError):
@@ -409,6 +410,10 @@ def _explain_refusal(
             f"Try again later, or give a local copy with {repo.local}.",
         )
     return None
+
+
+def _page(repo: HubRepository) -> str:
+    return f"https://huggingface.co/{'datasets/' if repo.kind == 'dataset' else ''}{repo.hub}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,15 +1,18 @@
 """Biological sequences by stated rules, whatever file they come from; what a rule did is counted.
 
 letters   White space is taken out.
-proteins  Capitals. A `*` at the end, which says that the protein ends, is taken off. J (leucine or
-          isoleucine), which no vocabulary has, is read as X. The letters are the twenty and X, B,
-          Z, U, O; what becomes of these five is the model's tokenizer's to say.
+proteins  Capitals. A `*` at the end, which says that the protein ends, is taken off; another one
+          is an error. J (leucine or isoleucine), which no vocabulary has, is read as X. The letters
+          are the twenty and X, B, Z, U, O; what becomes of these five is the model's tokenizer's to
+          say.
 DNA       Capitals: lower case marks repeats. U is read as T, and the letters of the IUPAC code for
           more than one base as N. A piece of which more than a tenth is N is left out.
 contigs   Among proteins, a sequence with strand marks (`<+>`, `<->`) keeps its case: amino acids
-          are capitals, bases lower case (gLM2).
+          are capitals, bases lower case (gLM2). A `*` at the end of one of its proteins is
+          taken off.
 
-Any other letter is an error that names the record and the place. A DNA sequence longer than
+Any other letter is an error that names the record and the place; `--skip-bad` leaves such
+sequences out, and counts them. A DNA sequence longer than
 `PIECE` is cut into consecutive pieces of that length, the last one longer by what is left if that
 is less than half a piece. Proteins are cut only into the model's windows.
 """
@@ -23,6 +26,7 @@ from collections.abc import Iterable
 from zoo.errors import BadCorpus
 from zoo.fasta import SequenceRow
 from zoo.letters import DNA_LETTERS, PROTEIN_LETTERS
+from zoo.tally import Tally
 
 # Longer than what any trunk of the zoo takes at once (Borzoi: 524,288), so a piece fills a window.
 PIECE = 1 << 20
@@ -38,26 +42,30 @@ _FOREIGN = {
     "contig": re.compile(f"[^{PROTEIN_LETTERS}acgtn]"),
 }
 _STRANDS = re.compile(r"<[+-]>")
+_STOPPED = "with a stop at the end, taken off"
+_STOPS = re.compile(r"(?<=[A-Z])\*(?=<[+-]>|$)")
 
 
-def read_sequences(rows: Iterable[SequenceRow], kind: str) -> tuple[list[str], list[str]]:
-    """The sequences that rows of letters give, and what the rules did, in words.
+def read_rows(rows: Iterable[SequenceRow], kind: str, did: Tally) -> list[str]:
+    """The sequences that rows of letters give; what the rules did is added to `did`.
 
     Args:
         kind: `protein` or `dna`.
 
     Raises:
-        BadCorpus: a letter is none.
+        BadCorpus: a letter is none, and no more may be left out.
     """
-    did: Counter[str] = Counter()
-    return read_rows(rows, kind, did), notes(did)
-
-
-def read_rows(rows: Iterable[SequenceRow], kind: str, did: Counter[str]) -> list[str]:
-    """As `read_sequences`; what the rules did is added to `did`."""
     found = []
     for row in rows:
-        sequence = clean(row.text, kind, row.where, did)
+        try:
+            if row.bad is not None:
+                raise row.bad
+            own: Counter[str] = Counter()
+            sequence = clean(row.text, kind, row.where, own)
+        except BadCorpus as error:
+            did.leave_out(error)
+            continue
+        did.update(own)
         if row.reverse:
             from Bio.Seq import reverse_complement
 
@@ -82,15 +90,18 @@ def clean(raw: str, kind: str, where: str, did: Counter[str]) -> str:
     contig = kind == "protein" and _STRANDS.search(raw) is not None
     sequence = raw if contig else raw.upper()
     if contig:
-        letters = _STRANDS.sub("   ", sequence).replace(" ", "A")
+        # As long as before, so that the place of a letter is that in the file.
+        letters = _STRANDS.sub("AAA", _STOPS.sub("A", sequence))
         _check(letters, "contig", where, _FOREIGN["contig"])
+        sequence, stops = _STOPS.subn("", sequence)
+        did[_STOPPED] += stops
         return sequence
     if sequence != raw:
         did["in lower case, read as capitals"] += 1
     if kind == "protein":
         if sequence.endswith("*"):
             sequence = sequence[:-1]
-            did["with a stop at the end, taken off"] += 1
+            did[_STOPPED] += 1
         did["letters J read as X"] += sequence.count("J")
         sequence = sequence.translate(_TO_PROTEIN)
         did["letters X, B, Z, U or O left to the tokenizer"] += sum(map(sequence.count, "XBZUO"))
@@ -103,13 +114,18 @@ def clean(raw: str, kind: str, where: str, did: Counter[str]) -> str:
     return sequence
 
 
+_GAP = "Gaps of an alignment have to be taken out."
+_STOP = "A stop within a protein: correct its reading frame, or leave such out with --skip-bad N."
+_REMEDIES = {"-": _GAP, ".": _GAP, "*": _STOP}
+
+
 def _check(sequence: str, kind: str, where: str, not_one: re.Pattern[str]) -> None:
     foreign = not_one.search(sequence)
     if foreign is not None:
         what = {"protein": "proteins", "dna": "DNA", "contig": "contigs"}[kind]
         raise BadCorpus(
             f"{where}: {foreign[0]!r} at position {foreign.start() + 1} is not a letter of {what}",
-            "Gaps of an alignment have to be taken out." if foreign[0] in "-." else "",
+            _REMEDIES.get(foreign[0], ""),
         )
 
 
@@ -121,7 +137,7 @@ def pieces(sequence: str) -> list[str]:
     return [sequence[a:b] for a, b in zip(starts, [*starts[1:], len(sequence)], strict=True)]
 
 
-def _is_kept(sequence: str, kind: str, did: Counter[str]) -> bool:
+def _is_kept(sequence: str, kind: str, did: Tally) -> bool:
     if not sequence:
         did["without letters, left out"] += 1
         return False
@@ -129,8 +145,3 @@ def _is_kept(sequence: str, kind: str, did: Counter[str]) -> bool:
         did[f"more than {MOST_N:.0%} N, left out"] += 1
         return False
     return True
-
-
-def notes(did: Counter[str]) -> list[str]:
-    """What the rules did, in words, without what they did not do."""
-    return [f"{count:,} {what}" for what, count in did.items() if count]

@@ -1,8 +1,11 @@
 """Examples out of files: text, sequences, and columns of tables. No torch.
 
 A file gives rows, whatever its format; `zoo.sequences` states the rules for rows of letters.
-Text is taken as it is: the passages of a `.txt` between blank lines, a row of a table as a whole.
-Rows without a visible character are left out, and so is the byte order mark at a file's beginning.
+Text is taken as it is: a row of a table as a whole, of a `.txt` the passages between blank lines.
+Where a `.txt` (of one that is streamed, four megabytes of it) has no blank line, lines in a row are
+one passage, until it has `PASSAGE` characters or more; a line of more than `LONGEST_LINE` is cut,
+at white space where there is some. Rows without a visible character are left out, and so is the
+byte order mark at a file's beginning.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from zoo.contigs import CONTIG_COLUMNS, contig, is_contigs
+from zoo.contigs import CONTIG_COLUMNS, contig_row, is_contigs
 from zoo.errors import BadCorpus, MissingExtra, UsageError
 from zoo.fasta import FASTA_SUFFIXES, SequenceRow, open_text, read_fasta, read_regions
 from zoo.files import PACKED, check_regular
 from zoo.install import install_line
-from zoo.sequences import read_sequences
+from zoo.sequences import read_rows
+from zoo.table_columns import check_column, key_of, name_one
+from zoo.tally import Tally
 
 _TABLES = (".jsonl", ".parquet")
 CORPUS_SUFFIXES = {
@@ -37,6 +42,9 @@ _OTHER_PICTURES = (
     *(".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".dcm", ".dng", ".cr2"),
     *(".nef", ".arw", ".tga", ".ppm", ".pgm", ".pnm", ".ico", ".exr", ".hdr"),
 )
+
+# Characters of a passage where no blank line says where it ends, and of a line that is not cut.
+PASSAGE, LONGEST_LINE = 2000, 1 << 16
 
 # JSON can say halves of UTF-16 pairs, which no encoder and no tokenizer takes.
 _HALF = re.compile("[\ud800-\udfff]")
@@ -80,6 +88,15 @@ def _below(path: Path, glob: str) -> Iterator[Path]:
         hidden = any(part[0] == "." for part in below.parts)
         if not hidden and fnmatch.fnmatch(below.as_posix(), glob) and file.is_file():
             yield file
+
+
+def patterns_of(glob: str, kind: str) -> list[str]:
+    """The glob; one that says no format as those of files which are read as that kind."""
+    if not glob.endswith("*"):
+        return [glob]
+    suffixes = dict.fromkeys([*CORPUS_SUFFIXES[kind], ".parquet", ".tar", ".tgz"])
+    spelled = [spelling for each in suffixes for spelling in (each, each.upper())]
+    return [f"{glob}{each}{end}" for each in spelled for end in ("", *PACKED)]
 
 
 def check_suffix(path: Path, kind: str) -> None:
@@ -135,9 +152,9 @@ def check_file_options(files: list[Path], column: str | None, regions: Path | No
 
 
 def read_examples(
-    path: Path, kind: str, glob: str, column: str | None, regions: Path | None
+    path: Path, kind: str, glob: str, column: str | None, regions: Path | None, skip_bad: int = 0
 ) -> Examples:
-    """All examples of a file or folder.
+    """All examples of a file or folder, without up to `skip_bad` broken ones.
 
     Raises:
         BadCorpus: a file is broken, or holds what it should not.
@@ -154,14 +171,24 @@ def read_examples(
         rows: Iterator[SequenceRow] = iter(read_regions(files, regions))
     else:
         rows = itertools.chain.from_iterable(_rows(file, kind, column) for file in files)
-    if kind == "text":
-        return Examples([row.text for row in rows if row.text.strip()], [])
-    return Examples(*read_sequences(rows, kind))
+    did = Tally(skip_bad)
+    items = read_texts(rows, did) if kind == "text" else read_rows(rows, kind, did)
+    return Examples(items, did.notes())
 
 
-def key_of(kind: str, column: str | None) -> str:
-    """The key or column of the examples."""
-    return column or {"text": "text", "image": "image"}.get(kind, "sequence")
+def read_texts(rows: Iterable[SequenceRow], did: Tally) -> list[str]:
+    """The texts of rows that have one.
+
+    Raises:
+        BadCorpus: a row is broken, and no more may be left out.
+    """
+    found = []
+    for row in rows:
+        if row.bad is not None:
+            did.leave_out(row.bad)
+        elif row.text.strip():
+            found.append(row.text)
+    return found
 
 
 def _rows(path: Path, kind: str, column: str | None) -> Iterator[SequenceRow]:
@@ -184,9 +211,33 @@ def _read_txt(path: Path, key: str) -> Iterator[SequenceRow]:
 
 
 def txt_rows(text: str, file: str) -> Iterator[SequenceRow]:
-    """The passages of a text."""
-    for number, passage in enumerate(text.split("\n\n"), 1):
+    """The passages of a text, as the rule above says."""
+    divided = "\n\n" in text.strip()
+    for number, passage in enumerate(text.split("\n\n") if divided else _gathered(text), 1):
         yield SequenceRow(f"{file}, passage {number}", passage.strip())
+
+
+def _gathered(text: str) -> Iterator[str]:
+    """Passages of lines in a row, each no longer than it must be."""
+    lines: list[str] = []
+    size = 0
+    for line in itertools.chain.from_iterable(map(_cut, text.splitlines(keepends=True))):
+        lines.append(line)
+        size += len(line)
+        if size >= PASSAGE:
+            yield "".join(lines)
+            lines, size = [], 0
+    yield "".join(lines)
+
+
+def _cut(line: str) -> Iterator[str]:
+    """The line in pieces of at most `LONGEST_LINE` characters."""
+    start = 0
+    while len(line) - start > LONGEST_LINE:
+        stop = line.rfind(" ", start, start + LONGEST_LINE) + 1 or start + LONGEST_LINE
+        yield line[start:stop]
+        start = stop
+    yield line[start:]
 
 
 def _read_jsonl(path: Path, key: str) -> Iterator[SequenceRow]:
@@ -195,31 +246,36 @@ def _read_jsonl(path: Path, key: str) -> Iterator[SequenceRow]:
 
 
 def jsonl_rows(lines: Iterable[str], file: str, key: str) -> Iterator[SequenceRow]:
-    """The texts at a key of JSON lines.
-
-    Raises:
-        BadCorpus: a line is no object with a text there.
-    """
+    """The texts at a key of JSON lines; `bad` where a line is no object with a text there."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
         try:
-            value = json.loads(line)[key]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise _no_text(where, key) from None
-        if value is not None and not isinstance(value, str):
-            raise _no_text(where, key)
-        if value and _HALF.search(value):
-            raise BadCorpus(
-                f"{where}: half a character (\\ud800 to \\udfff) is no text",
-                "Write the file with whole characters.",
-            )
-        yield SequenceRow(where, value or "")
+            yield SequenceRow(where, _text_at(key, line, where))
+        except BadCorpus as error:
+            yield SequenceRow(where, "", bad=error)
 
 
-def _no_text(where: str, key: str) -> BadCorpus:
-    return BadCorpus(f"{where}: not a JSON object with a text at the key {key!r}")
+def _text_at(key: str, line: str, where: str) -> str:
+    """Raises `BadCorpus` where the line is no object with a text at the key."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    value = found.get(key, ...) if isinstance(found, dict) else ...
+    if value is not None and not isinstance(value, str):
+        known = [k for k, v in found.items() if isinstance(v, str)] if found else []
+        raise BadCorpus(
+            f"{where}: not a JSON object with a text at the key {key!r}",
+            name_one(map(ascii, known), "text") if isinstance(found, dict) else "",
+        )
+    if value and _HALF.search(value):
+        raise BadCorpus(
+            f"{where}: half a character (\\ud800 to \\udfff) is no text",
+            "Write the file with whole characters.",
+        )
+    return value or ""
 
 
 def _read_parquet(path: Path, key: str) -> Iterator[SequenceRow]:
@@ -239,17 +295,9 @@ def _read_parquet(path: Path, key: str) -> Iterator[SequenceRow]:
             for batch in file.iter_batches(columns=list(CONTIG_COLUMNS)):
                 for row in batch.to_pylist():
                     number += 1
-                    where = f"{path}, row {number}"
-                    yield SequenceRow(where, contig(row, where))
+                    yield contig_row(row, f"{path}, row {number}")
             return
-        if key not in names:
-            raise BadCorpus(
-                f"{path} has no column {key!r}", f"Its columns are {', '.join(names[:12])}."
-            )
-        kind = file.schema_arrow.field(key).type
-        values = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(values) or pa.types.is_large_string(values)):
-            raise BadCorpus(f"{path}: the column {key!r} holds {kind}, not text")
+        check_column(file.schema_arrow, key, "text", str(path))
         number = 0
         for batch in file.iter_batches(columns=[key]):
             for value in batch.column(0).to_pylist():

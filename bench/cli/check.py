@@ -7,21 +7,19 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.options import (
     cards_option,
     choose,
-    corpus_option,
     device_option,
-    find_corpus,
     json_option,
     pick_device,
-    regions_option,
     remote_code_option,
     weights_option,
+    which_corpus,
 )
 
 if TYPE_CHECKING:
@@ -32,8 +30,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @cards_option
 @weights_option
-@corpus_option
-@regions_option
+@which_corpus
 @device_option
 @remote_code_option
 @click.option(
@@ -47,12 +44,11 @@ def command(
     model: str,
     cards: Sequence[Path],
     weights: Path | None,
-    corpus: Path | None,
-    regions: Path | None,
     device: str,
     trust_remote_code: bool,
     tiny: bool,
     as_json: bool,
+    **which: Any,
 ) -> int:
     """Check MODEL's card and adapter on a few examples of its corpus.
 
@@ -71,12 +67,12 @@ def command(
     from adapters.references import is_reference
     from adapters.tiny import tiny_checkpoint
     from bench.activations.stream import examples_of
-    from bench.plan.blocks import corpus_of
+    from zoo.corpus_choice import choose_corpus
     from zoo.errors import UsageError
     from zoo.registry import load_registry
 
     registry = load_registry(cards)
-    asked = find_corpus(registry, corpus, regions)
+    corpus = choose_corpus(registry, **which)
     if is_reference(model):
         card, *others = choose(registry, None, [model], [])
         if others:
@@ -86,8 +82,7 @@ def command(
     opened = functools.partial(
         open_adapter, device=pick_device(device), trust_remote_code=trust_remote_code
     )
-    source = corpus_of(card, registry, asked, regions)
-    examples = examples_of(opened(card, weights=weights), source)
+    examples = examples_of(opened(card, weights=weights), corpus.open(card, registry))
     with contextlib.ExitStack() as stack:
         if tiny:
             made = stack.enter_context(

@@ -129,4 +129,4 @@ def _download(card: CorpusCard) -> None:
     if card.source == "url":
         downloads.download(card)
     else:
-        hub.dataset(corpora.repository_of(card), str(card.path))
+        hub.dataset(corpora.repository_of(card), [str(card.path)])

@@ -32,7 +32,9 @@ def run_cells(
     cards: Sequence[Place] = (),
     weights: Place | None = None,
     corpus: Place | None = None,
+    column: str | None = None,
     regions: Place | None = None,
+    skip_bad: int = 0,
     output: Place = "runs",
     device: str = "auto",
     save_saes: bool = False,
@@ -67,16 +69,14 @@ def run_cells(
         settings=[f"{key}={value}" for key, value in (settings or {}).items()],
         limit=limit,
         weights=None if weights is None else Path(weights),
-        corpus=None if corpus is None else Path(corpus),
+        corpus=None if corpus is None else str(corpus),
+        column=column,
         regions=None if regions is None else Path(regions),
+        skip_bad=skip_bad,
         output=Path(output),
     )
-    how = Settings(
-        device=pick_device(device),
-        trust_remote_code=trust_remote_code,
-        states=cells.output / "state",
-        saes=cells.output / "saes" if save_saes else None,
-    )
+    saes = cells.output / "saes" if save_saes else None
+    how = Settings(pick_device(device), trust_remote_code, states=cells.output / "state", saes=saes)
     return _measured(cells, how, force)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
@@ -18,7 +17,7 @@ from zoo.errors import BadRecord, UsageError
 if TYPE_CHECKING:
     from bench.plan.blocks import Block, Request
     from bench.records.store import RecordStore
-    from zoo.cards import Card, CorpusCard
+    from zoo.cards import Card
     from zoo.registry import Registry
     from zoo.suites import Suite
 
@@ -141,15 +140,30 @@ remote_code_option = click.option(
 weights_option = click.option(
     "--weights", type=FOLDER_PATH, metavar="DIR", help="Load the model from this folder instead."
 )
-corpus_option = click.option(
+_corpus_option = click.option(
     "--corpus",
-    type=ANY_PATH,
-    metavar="NAME|PATH",
-    help="Read this corpus, file or folder instead; `bench list corpora`.",
+    metavar="NAME|PATH|ADDRESS",
+    help="Read this instead: a corpus of `bench list corpora`, a file or folder, hub:OWNER/NAME, "
+    "https://..., s3://...",
 )
-regions_option = click.option(
+_regions_option = click.option(
     "--regions", type=ANY_PATH, metavar="BED", help="Parts of a genome given as --corpus."
 )
+_column_option = click.option(
+    "--column",
+    metavar="NAME",
+    help="Column of the --corpus (.parquet, .jsonl) [text; image; sequence for proteins, DNA].",
+)
+_skip_bad_option = click.option(
+    "--skip-bad",
+    type=WholeNumber(0),
+    default=0,
+    metavar="N",
+    help="Leave out up to N broken pictures, sequences and rows; records count them.",
+)
+
+
+which_corpus = _options(_corpus_option, _column_option, _regions_option, _skip_bad_option)
 
 
 def _models_and_domains(function: Function) -> Function:
@@ -237,8 +251,7 @@ which_cells = _options(
         help="A trial: at most this many tokens to evaluate and to train on; marked as limited.",
     ),
     weights_option,
-    corpus_option,
-    regions_option,
+    which_corpus,
     output_option,
 )
 
@@ -259,8 +272,10 @@ class Cells:
     settings: Sequence[str]
     limit: int | None
     weights: Path | None
-    corpus: Path | None
+    corpus: str | None
+    column: str | None
     regions: Path | None
+    skip_bad: int
     output: Path
     shard: str | None = None
 
@@ -297,6 +312,7 @@ class Cells:
         """The same for models that are chosen already. Raises as `request` does."""
         from bench.plan.blocks import Request
         from bench.plan.protocol import DEFAULT_PROTOCOL, load_protocol
+        from zoo.corpus_choice import choose_corpus
 
         if self.weights is not None and not self.weights.is_dir():
             raise UsageError(
@@ -311,8 +327,13 @@ class Cells:
             layers=self.layers or None,
             limit=self.limit,
             weights=self.weights,
-            corpus=find_corpus(self.registry, self.corpus, self.regions),
-            regions=self.regions,
+            corpus=choose_corpus(
+                self.registry,
+                self.corpus,
+                column=self.column,
+                regions=self.regions,
+                skip_bad=self.skip_bad,
+            ),
             suite=suite,
         )
 
@@ -334,38 +355,6 @@ class Cells:
             if notes:
                 click.echo(f"bench: corpus {name}: {'; '.join(notes)}", err=True)
         return blocks
-
-
-def find_corpus(
-    registry: Registry, asked: Path | None, regions: Path | None
-) -> Path | CorpusCard | None:
-    """What `--corpus` means: a path that is there, else a corpus of that name.
-
-    Raises:
-        UsageError: it is neither, or regions are named of what is no file.
-    """
-    if asked is not None and not asked.exists() and str(asked) in registry.corpora:
-        if regions is not None:
-            raise UsageError("--regions names parts of a genome", "Give its file as --corpus.")
-        return registry.corpora[str(asked)]
-    if asked is not None and not asked.exists():
-        near = difflib.get_close_matches(str(asked), registry.corpora, n=1, cutoff=0.6)
-        raise UsageError(
-            f"--corpus: nothing at {asked}, and no corpus has that name",
-            f"Did you mean {near[0]}?" if near else "`bench list corpora` names them.",
-        )
-    check_input(asked, regions)
-    return asked
-
-
-def check_input(corpus: Path | None, regions: Path | None) -> None:
-    """Raises a `UsageError` where an input that was named is not there."""
-    if corpus is not None and not corpus.exists():
-        raise UsageError(f"--corpus: nothing at {corpus}")
-    if regions is not None and corpus is None:
-        raise UsageError("--regions names parts of a genome", "Give the genome as --corpus.")
-    if regions is not None and not regions.exists():
-        raise UsageError(f"--regions: nothing at {regions}")
 
 
 def choose(

@@ -15,8 +15,9 @@ from adapters import lacking
 from bench.plan.memory import block_memory
 from bench.plan.protocol import Protocol
 from bench.records.spec import ABSENT, METRIC_VERSION, Spec
-from zoo.cards import KIND_OF_DOMAIN, Card, CorpusCard, DataKind, data_of
-from zoo.corpora import Corpus, file_corpus, open_corpus
+from zoo.cards import Card, DataKind, data_of
+from zoo.corpus import Corpus
+from zoo.corpus_choice import CorpusChoice
 from zoo.errors import ModelError, UsageError
 from zoo.hub import pinned
 from zoo.registry import Registry
@@ -36,8 +37,7 @@ class Request:
     layers: Sequence[int] | None = None
     limit: int | None = None
     weights: Path | None = None
-    corpus: Path | CorpusCard | None = None
-    regions: Path | None = None
+    corpus: CorpusChoice = field(default_factory=CorpusChoice)
     memory: int | None = None
     suite: Suite | None = None
 
@@ -153,7 +153,7 @@ def make_plan(request: Request, registry: Registry) -> list[Block]:
             f"--weights: model {cards[0].id!r} has none, its activations are made",
             "Leave --weights out.",
         )
-    if request.corpus is not None and len({card.domain for card in cards}) != 1:
+    if request.corpus.source is not None and len({card.domain for card in cards}) != 1:
         raise UsageError(
             "--corpus names one corpus, but models of several domains are chosen",
             "Choose one with --domain.",
@@ -189,7 +189,7 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
     except ModelError as error:
         missing.append(error)
     try:
-        corpus = corpus_of(card, registry, request.corpus, request.regions)
+        corpus = request.corpus.open(card, registry)
         fingerprint = corpus.fingerprint()
     except ModelError as error:
         missing.append(error)
@@ -198,7 +198,7 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
         "model": card.id,
         "domain": card.domain,
         "weights": weights,
-        "corpus": corpus.name if corpus else _corpus_name(card, request.corpus),
+        "corpus": corpus.name if corpus else request.corpus.name(card),
         "corpus_fingerprint": fingerprint,
         "card": card.model_dump(
             mode="json",
@@ -227,55 +227,11 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
             limit=request.limit,
             missing=tuple(missing),
             published=registry.published_layers(card),
-            data=data_of(card, _corpus_card(card, request.corpus, registry)),
+            data=data_of(card, request.corpus.card(card, registry)),
         )
         for stream in streams
         for group in groups
     ]
-
-
-def _corpus_card(
-    card: Card, asked: Path | CorpusCard | None, registry: Registry
-) -> CorpusCard | None:
-    """The card of the corpus that is read; None of a file or folder of the user's."""
-    if asked is None:
-        return registry.corpus(card.corpus)
-    return asked if isinstance(asked, CorpusCard) else None
-
-
-def _corpus_name(card: Card, asked: Path | CorpusCard | None) -> str:
-    return asked.id if isinstance(asked, CorpusCard) else str(asked or card.corpus)
-
-
-def corpus_of(
-    card: Card,
-    registry: Registry,
-    asked: Path | CorpusCard | None = None,
-    regions: Path | None = None,
-) -> Corpus:
-    """What the model is measured on: the card's corpus, or another one, or a file or folder.
-
-    Raises:
-        BadCorpus: it is absent or unreadable. Unavailable: it was not downloaded, or cannot be.
-        UsageError: the model takes no corpus, or no regions, or one of another kind.
-    """
-    if asked is None:
-        return open_corpus(registry.corpus(card.corpus))
-    if registry.corpus(card.corpus).source == "none":
-        raise UsageError(
-            f"--corpus: model {card.id!r} is activations that are stored or made, and reads none",
-            "Leave --corpus out.",
-        )
-    kind = KIND_OF_DOMAIN[card.domain]
-    if isinstance(asked, Path):
-        return file_corpus(asked, kind, regions=regions)
-    if asked.kind != kind:
-        names = [c.id for c in registry.corpora.values() if c.kind == kind]
-        raise UsageError(
-            f"--corpus: {asked.id} is {asked.kind}, and model {card.id!r} reads {kind}",
-            f"There are: {', '.join(names)}.",
-        )
-    return open_corpus(asked)
 
 
 def _groups(card: Card, layers: list[int], request: Request, *, seeds: int) -> list[list[int]]:

@@ -141,7 +141,7 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
             found: BaseException = _too_large(block, error) if out_of_memory else error
             for spec in block.specs:
                 outcomes.setdefault(spec.hash, found)
-        for text in adapter.notes if adapter else ():
+        for text in (*(adapter.notes if adapter else ()), *_corpus_notes(block)):
             if text not in clock.notes:
                 clock.notes.append(text)
         provenance = clock.provenance(
@@ -153,6 +153,12 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
             data=block.data,
         )
     return _Attempt(outcomes, found_agreements, step_seconds, provenance, out_of_memory)
+
+
+def _corpus_notes(block: Block) -> list[str]:
+    """What the rules of reading did to the corpus, as far as it was read."""
+    corpus = block.corpus
+    return [] if corpus is None else [f"corpus {corpus.name}: {text}" for text in corpus.notes]
 
 
 class _StepCounter:

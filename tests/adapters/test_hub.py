@@ -325,5 +325,5 @@ def test_a_dataset_without_a_file_of_that_name_says_so(hub: Hub, tmp_path: Path)
         open_corpus(card)
     assert str(failure.value) == (
         f"corpus 'texts': some/texts has no file data/validation-*.jsonl at {COMMIT}. "
-        "Correct path in the corpus card."
+        "Correct its path."
     )

@@ -19,6 +19,7 @@ from tests.hub import COMMIT, Hub, Repository
 from zoo.cards import KIND_OF_DOMAIN, CorpusCard
 from zoo.contigs import contig
 from zoo.corpora import open_corpus
+from zoo.corpus_choice import choose_corpus
 from zoo.downloads import download
 from zoo.errors import BadCorpus, CorpusUnavailable
 from zoo.registry import load_registry
@@ -94,7 +95,7 @@ def test_a_corpus_that_was_fetched_is_read_by_name_without_network(
     client("http://127.0.0.1:1")
     registry = load_registry([texts])
     cards = [registry.card("tiny-gpt2")]
-    asked = Request(cards, load_protocol("quick"), corpus=registry.corpus("texts"))
+    asked = Request(cards, load_protocol("quick"), corpus=choose_corpus(registry, "texts"))
     (block,) = make_plan(asked, registry)
     assert block.error is None
     assert block.corpus is not None
@@ -196,7 +197,7 @@ def test_a_contig_joins_proteins_and_bases_in_their_order() -> None:
         "IGS_seqs": ["<sep>", "AATTT", "GGA"],
         "IGS_position_ids": [0, 1, 3],
     }
-    assert contig(row, "here") == "<+>aattt<+>MALT<+>gga<->MLGI"
+    assert contig(row, "here") == "<+>aattt<+>MALT*<+>gga<->MLGI"
     with pytest.raises(BadCorpus, match="here: the lists of a contig are not of one length"):
         contig(row | {"IGS_position_ids": [0]}, "here")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,15 @@ from zoo import sequences
 from zoo.cards import CorpusCard
 from zoo.corpora import file_corpus, open_corpus
 from zoo.errors import BadCorpus
-from zoo.fasta import read_fasta
-from zoo.sequences import pieces, read_sequences
+from zoo.fasta import SequenceRow, read_fasta
+from zoo.sequences import pieces, read_rows
+from zoo.tally import Tally
+
+
+def read_sequences(rows: Iterable[SequenceRow], kind: str) -> tuple[list[str], list[str]]:
+    """The sequences, and what the rules did, in words."""
+    did = Tally()
+    return read_rows(rows, kind, did), did.notes()
 
 
 def _fasta(path: Path, *records: str) -> Path:
@@ -47,8 +55,16 @@ def test_dna_is_read_by_the_rules_and_counted(tmp_path: Path) -> None:
 
 
 def test_contigs_keep_their_case(tmp_path: Path) -> None:
-    path = _fasta(tmp_path / "a.fa", "<+>MKV<->acgtn<+>LL")
-    assert read_sequences(read_fasta(path), "protein")[0] == ["<+>MKV<->acgtn<+>LL"]
+    path = _fasta(tmp_path / "a.fa", "<+>MKV*<->acgtn<+>LL*")
+    assert read_sequences(read_fasta(path), "protein") == (
+        ["<+>MKV<->acgtn<+>LL"],
+        ["2 with a stop at the end, taken off"],
+    )
+    inside = _fasta(tmp_path / "c.fa", "<+>MK*V*<->acg")
+    with pytest.raises(
+        BadCorpus, match=r"c\.fa, s0: '\*' at position 6 is not a letter of contigs"
+    ):
+        read_sequences(read_fasta(inside), "protein")
     bad = _fasta(tmp_path / "b.fa", "<+>MKV<->acgz")
     with pytest.raises(BadCorpus, match=r"s0: 'z' at position 13 is not a letter of contigs"):
         read_sequences(read_fasta(bad), "protein")
@@ -58,7 +74,7 @@ def test_contigs_keep_their_case(tmp_path: Path) -> None:
     ("kind", "sequence", "says"),
     [
         ("protein", "MK-V", "s0: '-' at position 3 is not a letter of proteins. Gaps of an align"),
-        ("protein", "MK*V", "s0: '*' at position 3 is not a letter of proteins"),
+        ("protein", "MK*V", "s0: '*' at position 3 is not a letter of proteins. A stop within"),
         ("dna", "ACGEF", "s0: 'E' at position 4 is not a letter of DNA"),
         ("protein", "MKß", "s0: 'ß' at position 3"),
         ("protein", "Mﬁ", "s0: 'ﬁ' at position 2"),
@@ -136,7 +152,10 @@ def test_columns_and_folders(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["one", None, "two"], "n": [1, 2, 3]}), tmp_path / "a.parquet")
     (tmp_path / "b.jsonl").write_text(json.dumps({"text": "three"}) + "\n")
     assert sorted(file_corpus(tmp_path, "text").examples(0)) == ["one", "three", "two"]
-    for column, says in (("x", "has no column 'x'. Its columns are text, n."), ("n", "not text")):
+    for column, says in (
+        ("x", "has no column 'x'. Name one of these with --column: text."),
+        ("n", "not text"),
+    ):
         with pytest.raises(BadCorpus) as caught:
             next(file_corpus(tmp_path / "a.parquet", "text", column=column).examples(0))
         assert says in str(caught.value)

@@ -14,13 +14,13 @@ has no FASTA. It brings 15 packages; pyarrow is what `.parquet` needs anyway, an
 torch and the hub's client.
 """
 
-from zoo.streams.corpus import StreamedCorpus, is_streamed_place, stored_corpus
+from zoo.streams.corpus import StreamedCorpus, is_read_by_streams, stored_corpus
 from zoo.streams.storage import StoredFile, is_url, list_files
 
 __all__ = [
     "StoredFile",
     "StreamedCorpus",
-    "is_streamed_place",
+    "is_read_by_streams",
     "is_url",
     "list_files",
     "stored_corpus",

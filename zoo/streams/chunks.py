@@ -24,11 +24,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
 
-from zoo.contigs import CONTIG_COLUMNS, contig, is_contigs
+from zoo.contigs import CONTIG_COLUMNS, is_contigs
 from zoo.errors import BadCorpus, MissingExtra
 from zoo.files import PACKED, unpacked
 from zoo.install import install_line
 from zoo.streams.storage import StoredFile
+from zoo.table_columns import check_column
 
 # Bytes of a chunk, before what is left of its last record.
 CHUNK_BYTES = 1 << 22
@@ -278,7 +279,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 class Rows(Unit):
     """Rows `start` to `stop` of a row group; the group's first row is `first` of the file's.
 
-    Of one column, or of the columns that make a contig.
+    Of one column, or a mapping of the columns that make a contig.
     """
 
     file: StoredFile
@@ -304,7 +305,7 @@ class Rows(Unit):
                     rows = range(max(self.start, row), min(self.stop, row + len(batch)))
                     for number in rows:
                         where = f"{self.file}, row {self.first + number + 1}"
-                        found.append((where, self._value(batch, number - row, where)))
+                        found.append((where, self._value(batch, number - row)))
                     row += len(batch)
                     if row >= self.stop:
                         break
@@ -312,17 +313,16 @@ class Rows(Unit):
             raise _broken(self.file, error) from None
         yield Chunk(0, 1, self.first + self.start, found)
 
-    def _value(self, batch: Any, row: int, where: str) -> Any:
+    def _value(self, batch: Any, row: int) -> Any:
         values = {name: batch.column(name)[row].as_py() for name in self.columns}
-        return contig(values, where) if self.columns == CONTIG_COLUMNS else values.popitem()[1]
+        return values if len(values) > 1 else values.popitem()[1]
 
 
 def row_units(file: StoredFile, column: str, kind: str) -> list[Unit]:
     """The row groups of a parquet file, divided so that none is much larger than a chunk.
 
     Raises:
-        BadCorpus: it is none, or has no such column of texts (of pictures: bytes, or a struct with
-            `bytes`, as the `datasets` library writes them). MissingExtra: pyarrow is absent.
+        BadCorpus: it is none, or has no such column. MissingExtra: pyarrow is absent.
     """
     try:
         import pyarrow as pa
@@ -339,11 +339,8 @@ def row_units(file: StoredFile, column: str, kind: str) -> list[Unit]:
     columns: tuple[str, ...] = (column,)
     if column not in schema.names and is_contigs(schema.names):
         columns = CONTIG_COLUMNS
-    elif column not in schema.names:
-        known = ", ".join(schema.names[:12])
-        raise BadCorpus(f"{file} has no column {column!r}", f"Its columns are {known}.")
     else:
-        _check_type(file, column, schema.field(column).type, kind)
+        check_column(schema, column, kind, str(file))
     units: list[Unit] = []
     first = 0
     for group in range(metadata.num_row_groups):
@@ -359,21 +356,6 @@ def row_units(file: StoredFile, column: str, kind: str) -> list[Unit]:
 
 def _is_of(part: Any, column: str) -> bool:
     return bool(part.path_in_schema == column or part.path_in_schema.startswith(f"{column}."))
-
-
-def _check_type(file: StoredFile, column: str, found: Any, kind: str) -> None:
-    import pyarrow as pa
-
-    values = found.value_type if pa.types.is_dictionary(found) else found
-    if kind == "image":
-        if pa.types.is_struct(values) and values.get_field_index("bytes") >= 0:
-            values = values.field("bytes").type
-        good = pa.types.is_binary(values) or pa.types.is_large_binary(values)
-    else:
-        good = pa.types.is_string(values) or pa.types.is_large_string(values)
-    if not good:
-        what = "pictures" if kind == "image" else "text"
-        raise BadCorpus(f"{file}: the column {column!r} holds {found}, not {what}")
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
@@ -26,7 +25,6 @@ from zoo.corpus import Corpus, none_left
 from zoo.errors import BadCorpus
 from zoo.files import PACKED
 from zoo.finite import FiniteCorpus
-from zoo.sequences import notes
 from zoo.streams import storage
 from zoo.streams.chunks import Unit
 from zoo.streams.readers import (
@@ -40,7 +38,8 @@ from zoo.streams.readers import (
     reader_of,
 )
 from zoo.streams.storage import StoredFile, digest, list_files
-from zoo.texts import Examples, check_no_column
+from zoo.tally import Tally, without_broken
+from zoo.texts import Examples, check_no_column, suffix_of
 
 # Chunks that are held in memory and shuffled together.
 DRAW_CHUNKS = 8
@@ -52,6 +51,9 @@ _READ = ".txt, .jsonl, .parquet, FASTA, a .tar or pictures, also packed as .gz o
 
 # Raised where the order of the examples changes: part of the fingerprint.
 VERSION = 1
+
+# Raised where what the passages of a .txt are changes: part of the fingerprint of text.
+_PASSAGES = 2
 
 # Text and sequences are some four times as large as they are packed.
 _INFLATION = 4
@@ -75,10 +77,16 @@ class StreamedCorpus(Corpus):
     Args:
         readers: finds the files and says how each is read.
         fingerprint: what identifies the content.
+        skip_bad: how many broken examples may be left out of what is read.
     """
 
     def __init__(
-        self, name: str, kind: str, readers: Callable[[], list[Reader]], fingerprint: str
+        self,
+        name: str,
+        kind: str,
+        readers: Callable[[], list[Reader]],
+        fingerprint: str,
+        skip_bad: int = 0,
     ) -> None:
         super().__init__(name, kind)
         self._find = readers
@@ -87,7 +95,7 @@ class StreamedCorpus(Corpus):
         self._count: int | None = None
         # By seed, examples left out and epoch.
         self._bookmarks: dict[tuple[int, int, int], list[Bookmark]] = {}
-        self._did: Counter[str] = Counter()
+        self._did = Tally(skip_bad)
         self._counted: set[tuple[int, int]] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,7 +135,7 @@ class StreamedCorpus(Corpus):
         found = copy.copy(self)
         found._part = (rank, of)
         found._count, found._bookmarks = None, {}
-        found._did, found._counted = Counter(), set()
+        found._did, found._counted = Tally(self._did.skip_bad), set()
         return found
 
     def read(self, item: Any) -> Any:
@@ -206,22 +214,24 @@ class StreamedCorpus(Corpus):
             first = mark.place if number == mark.rank else 0
             for chunk in unit.chunks(first):
                 if chunks == DRAW_CHUNKS:
+                    self.notes = self._did.notes()
                     yield begin, found
                     draw += 1
                     begin, found, chunks = Bookmark(0, draw, number, chunk.place), [], 0
-                did = self._did if self._is_new(order[number], chunk.place) else Counter[str]()
+                did = self._tally(order[number], chunk.place)
                 items = examples(reader.rows(unit.file, chunk), self.kind, did)
                 found += [((order[number], chunk.place, i), item) for i, item in enumerate(items)]
                 chunks += 1
+        self.notes = self._did.notes()
         if chunks:
             yield begin, found
-        self.notes = notes(self._did)
 
-    def _is_new(self, unit: int, place: int) -> bool:
-        """Whether what the rules do in that chunk was not counted yet."""
-        new = (unit, place) not in self._counted
+    def _tally(self, unit: int, place: int) -> Tally:
+        """Where what the rules do in that chunk is counted: once, however often it is read."""
+        if (unit, place) in self._counted:
+            return Tally(self._did.skip_bad)
         self._counted.add((unit, place))
-        return new
+        return self._did
 
 
 # ------------------------------------------------------------------------------------ opening
@@ -235,40 +245,45 @@ def stored_corpus(
     column: str | None = None,
     glob: str = "*",
     fingerprint: str | None = None,
+    skip_bad: int = 0,
+    files: Sequence[StoredFile] | None = None,
 ) -> Corpus:
     """The files at a path or URL as a corpus: in memory where they are small, else streamed.
 
     Args:
         fingerprint: what identifies the content, where that is known without reading it.
+        skip_bad: how many broken examples may be left out.
+        files: what `list_files` finds there, where that was done already.
 
     Raises:
         BadCorpus: nothing is there that can be read as this kind.
     """
-    found = list_files(place, glob)
-    files = [file for file in found if is_streamed(file, kind)]
+    found = list_files(place, glob) if files is None else files
+    read = [file for file in found if is_streamed(file, kind)]
     pictures = [file for file in found if kind == "image" and is_picture(file)]
-    if not files and not pictures:
-        raise BadCorpus(f"corpus {place}: no file there is read as {kind}", f"It may be {_READ}.")
-    if files and pictures:
+    if not read and not pictures:
+        raise BadCorpus(f"corpus {name}: no file there is read as {kind}", f"It may be {_READ}.")
+    if read and pictures:
         raise BadCorpus(
-            f"corpus {place} has pictures beside {files[0].name}", "Which is meant? Give one."
+            f"corpus {name} has pictures beside {read[0].name}", "Which is meant? Give one."
         )
-    facts = {"kind": kind, "column": column, "streamed": VERSION}
-    given = fingerprint or digest([*files, *pictures], facts)
+    facts: dict[str, Any] = {"kind": kind, "column": column, "streamed": VERSION}
+    if kind == "text" and any(suffix_of(file.name) == ".txt" for file in read):
+        facts["passages"] = _PASSAGES
+    given = fingerprint or digest([*read, *pictures], facts)
     if pictures:
-        check_no_column(place, column)
-        return FiniteCorpus(name, kind, lambda: pictures, read_picture, fingerprint=given)
-    readers = functools.partial(_readers, files, kind, column)
-    if is_large(files):
-        return StreamedCorpus(name, kind, readers, given)
-    return FiniteCorpus(
-        name, kind, functools.partial(_whole, readers, kind), decoded, fingerprint=given
-    )
+        check_no_column(name, column)
+        find = functools.partial(_sound_pictures, pictures, skip_bad)
+        return FiniteCorpus(name, kind, find, read_picture, fingerprint=given)
+    readers = functools.partial(_readers, read, kind, column)
+    if is_large(read):
+        return StreamedCorpus(name, kind, readers, given, skip_bad)
+    find = functools.partial(_whole, readers, kind, skip_bad)
+    return FiniteCorpus(name, kind, find, decoded, fingerprint=given)
 
 
-def is_streamed_place(place: str, kind: str, glob: str) -> bool:
-    """Whether what is at a path or URL is read by this module, by its names and sizes."""
-    files = list_files(place, glob)
+def is_read_by_streams(files: Sequence[StoredFile], kind: str) -> bool:
+    """Whether files are read by this module, by their names and sizes."""
     streamed = [file for file in files if is_streamed(file, kind)]
     if is_large(streamed or [file for file in files if kind == "image" and is_picture(file)]):
         return True
@@ -288,12 +303,18 @@ def _readers(files: Sequence[StoredFile], kind: str, column: str | None) -> list
         return list(pool.map(lambda file: reader_of(file, kind, column), files))
 
 
-def _whole(readers: Callable[[], list[Reader]], kind: str) -> Examples:
+def _whole(readers: Callable[[], list[Reader]], kind: str, skip_bad: int) -> Examples:
     """All examples in the order of the files."""
-    did: Counter[str] = Counter()
+    did = Tally(skip_bad)
     items: list[Any] = []
     for reader in readers():
         for unit in reader.units:
             for chunk in unit.chunks():
                 items += examples(reader.rows(unit.file, chunk), kind, did)
-    return Examples(items, notes(did))
+    return Examples(items, did.notes())
+
+
+def _sound_pictures(pictures: list[StoredFile], skip_bad: int) -> Examples:
+    """Pictures in files of their own; each is read first where some may be broken."""
+    did = Tally(skip_bad)
+    return Examples(without_broken(pictures, read_picture, did), did.notes())

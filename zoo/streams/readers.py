@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from zoo.contigs import contig_row
 from zoo.errors import BadCorpus
 from zoo.fasta import FASTA_SUFFIXES, SequenceRow
 from zoo.pictures import PackedPicture, read_image
@@ -15,7 +15,9 @@ from zoo.sequences import read_rows
 from zoo.streams import chunks
 from zoo.streams.chunks import Chunk, Unit
 from zoo.streams.storage import StoredFile
-from zoo.texts import CORPUS_SUFFIXES, jsonl_rows, key_of, suffix_of, txt_rows
+from zoo.table_columns import key_of
+from zoo.tally import Tally, without_broken
+from zoo.texts import CORPUS_SUFFIXES, jsonl_rows, read_texts, suffix_of, txt_rows
 
 _TARS = (".tar", ".tgz")
 _BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -73,13 +75,21 @@ def reader_of(file: StoredFile, kind: str, column: str | None) -> Reader:
     return Reader(chunks.line_units(file, chunks.PASSAGES), _passages)
 
 
-def examples(rows: Iterator[Any], kind: str, did: Counter[str]) -> list[Any]:
+def examples(rows: Iterator[Any], kind: str, did: Tally) -> list[Any]:
     """What the rules make of rows; what they did is added to `did`."""
     if kind == "image":
-        return list(rows)
+        return without_broken(_with_data(rows, did), read_image, did)
     if kind == "text":
-        return [row.text for row in rows if row.text.strip()]
+        return read_texts(rows, did)
     return read_rows(rows, kind, did)
+
+
+def _with_data(rows: Iterator[PackedPicture], did: Tally) -> Iterator[PackedPicture]:
+    for row in rows:
+        if row.data:
+            yield row
+        else:
+            did.leave_out(BadCorpus(f"{row} holds no picture", "Leave the row out."))
 
 
 def decoded(item: Any) -> Any:
@@ -144,15 +154,15 @@ def _parsed(where: str, data: bytes) -> Any:
 
 
 def _cells(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
-    return (SequenceRow(where, value or "") for where, value in chunk.content)
+    for where, value in chunk.content:
+        is_contig = isinstance(value, dict)
+        yield contig_row(value, where) if is_contig else SequenceRow(where, value or "")
 
 
 def _pictures(file: StoredFile, chunk: Chunk) -> Iterator[PackedPicture]:
     for where, value in chunk.content:
         data = value.get("bytes") if isinstance(value, dict) else value
-        if not data:
-            raise BadCorpus(f"{where} holds no picture", "Leave the row out.")
-        yield PackedPicture(where, data)
+        yield PackedPicture(where, data or b"")
 
 
 def _fasta(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:

@@ -14,8 +14,10 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from zoo.errors import BadCorpus, BenchError, MissingExtra, ModelUnavailable
 from zoo.files import check_regular, natural_key
@@ -40,6 +42,14 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
+def shown(url: str) -> str:
+    """A path or URL without what may be secret in it: a user and a password, a query."""
+    if not is_url(url):
+        return url
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A file by its path or URL.
@@ -54,7 +64,7 @@ class StoredFile:
     checksum: str = ""
 
     def __str__(self) -> str:
-        return self.url
+        return shown(self.url)
 
     @property
     def is_local(self) -> bool:
@@ -133,11 +143,13 @@ def _below(path: Path) -> list[StoredFile]:
 
 def _below_url(url: str) -> list[StoredFile]:
     system, root = _system(url)
-    if system.isfile(root):
-        return [_stored(system, root, root.rsplit("/", 1)[-1], system.info(root))]
+    info = system.info(root)  # asking `isfile` would hide that a store does not answer
+    if info["type"] == "file":
+        name = root.partition("?")[0].rsplit("/", 1)[-1]
+        return [_stored(system, root, name, info)]
     found = system.find(root, detail=True)
     if not found:
-        raise BadCorpus(f"no corpus at {url}", "Give the URL of a file or folder.")
+        raise BadCorpus(f"no corpus at {shown(url)}", "Give the URL of a file or folder.")
     start = len(root.rstrip("/")) + 1
     return [_stored(system, path, path[start:], info) for path, info in found.items()]
 
@@ -146,7 +158,7 @@ def _stored(system: Any, path: str, name: str, info: dict[str, Any]) -> StoredFi
     size = info.get("size")
     if size is None:
         raise BadCorpus(
-            f"{path}: its server does not say how large it is, nor gives parts of it",
+            f"{shown(path)}: its server does not say how large it is, nor gives parts of it",
             "Download it, and give the file.",
         )
     checksum = next((str(info[key]) for key in _CHECKSUMS if info.get(key)), "")
@@ -164,11 +176,11 @@ def _system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         protocol = url.partition("://")[0]
         raise MissingExtra(
-            f"{url} cannot be opened: {' '.join(str(error).split())[:200]}",
+            f"{shown(url)} cannot be opened: {' '.join(str(error).split())[:200]}",
             install_line(_EXTRAS.get(protocol)),
         ) from None
     except ValueError as error:  # an unknown protocol
-        raise BadCorpus(f"{url} cannot be opened ({error})") from None
+        raise BadCorpus(f"{shown(url)} cannot be opened ({error})") from None
     return system, str(path)
 
 
@@ -197,9 +209,16 @@ def _errors(url: str) -> Iterator[None]:
         yield
     except (BenchError, MemoryError):
         raise
-    except FileNotFoundError as error:
-        raise BadCorpus(f"no corpus at {url}", "Give the path of a file or folder.") from error
     except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        # fsspec calls whatever a web server does not give a file that is not there.
+        cause = error.__cause__
+        absent = cause is None or getattr(cause, "status", None) == HTTPStatus.NOT_FOUND
+        if isinstance(error, FileNotFoundError) and absent:
+            raise BadCorpus(
+                f"no corpus at {shown(url)}", "Give the path of a file or folder."
+            ) from error
+        found = cause if isinstance(error, FileNotFoundError) and cause else error
+        reason = getattr(found, "strerror", None) or str(found) or type(found).__name__
         kind = ModelUnavailable if is_url(url) else BadCorpus
-        raise kind(f"{url} cannot be read ({' '.join(str(reason).split())[:200]})") from error
+        said = " ".join(str(reason).replace(url, shown(url)).split())[:200]
+        raise kind(f"{shown(url)} cannot be read ({said})") from error

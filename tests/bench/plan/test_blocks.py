@@ -16,6 +16,7 @@ from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.spec import ABSENT, Spec
 from tests.made import HUB_CARD
+from zoo.corpus_choice import CorpusChoice
 from zoo.errors import UsageError
 from zoo.files import content_hash
 from zoo.install import install_line
@@ -114,7 +115,7 @@ def test_a_cell_knows_the_names_it_failed_under(registry: Registry) -> None:
     [
         ({"layers": [99]}, "no chosen model has a layer 99. There are layers 0 to"),
         ({"models": ["tiny-*"], "weights": Path(".")}, "--weights names one checkpoint, but 4"),
-        ({"models": ["tiny-*"], "corpus": Path(".")}, "--corpus names one corpus"),
+        ({"models": ["tiny-*"], "corpus": CorpusChoice(Path("."))}, "--corpus names one corpus"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(registry: Registry, changes: dict, says: str) -> None:
