@@ -208,6 +208,20 @@ def arms_of(groups: Sequence[Group]) -> list[str]:
     return sorted({arm for group in groups for arm in group.arms}, key=arm_order)
 
 
+def sizes_as_run(spec: Spec) -> dict[str, int]:
+    """n, k, N, and training steps where there are any; of a limited run, N and steps as it had."""
+    protocol = spec.protocol
+    sizes: dict[str, int] = {key: protocol[key] for key in ("n", "k", "N")}
+    steps, batch = protocol.get("steps"), protocol.get("batch")
+    if isinstance(steps, int):
+        sizes["steps"] = steps
+    if spec.limit is not None:
+        sizes["N"] = min(sizes["N"], spec.limit)
+        if isinstance(steps, int) and isinstance(batch, int) and batch > 0:
+            sizes["steps"] = min(steps, -(-spec.limit // batch))
+    return sizes
+
+
 def data_words(groups: Sequence[Group]) -> str:
     """`made data`, or how many models read real data and how many made data."""
     kinds = Counter(group.data for group in groups)

@@ -8,7 +8,15 @@ from bench.records.schema import Record
 from leaderboard.columns.kinds import Column, Table
 from leaderboard.columns.tables import ArmColumn, arm_columns
 from leaderboard.findings import plain_sentences
-from leaderboard.groups import CENTERED, RAW, Group, arms_of, by_setting, group_records
+from leaderboard.groups import (
+    CENTERED,
+    RAW,
+    Group,
+    arms_of,
+    by_setting,
+    group_records,
+    sizes_as_run,
+)
 from leaderboard.text import plain
 
 _WIDTH = 100
@@ -65,8 +73,8 @@ def _section(groups: list[Group], told: bool) -> str:
 
 
 def table_title(group: Group) -> str:
-    protocol = group.spec.protocol
-    sizes = ", ".join(f"{key} {protocol[key]:,}" for key in ("n", "k", "N"))
+    found = sizes_as_run(group.spec)
+    sizes = ", ".join(f"{key} {found[key]:,}" for key in ("n", "k", "N"))
     title = f"{plain(group.setting.name, 50)}: {sizes}; means over layers"
     if group.spec.limit is None:
         return title

@@ -29,7 +29,16 @@ from leaderboard.figures.survival import (
     training_steps,
 )
 from leaderboard.figures.why import why_data, why_title
-from leaderboard.groups import CENTERED, RAW, Group, Setting, arms_of, by_setting, data_words
+from leaderboard.groups import (
+    CENTERED,
+    RAW,
+    Group,
+    Setting,
+    arms_of,
+    by_setting,
+    data_words,
+    sizes_as_run,
+)
 from leaderboard.page_names import model_page
 from leaderboard.text import count, escape, plain
 from zoo.cards import DOMAINS
@@ -112,14 +121,14 @@ def _gamma_death(setting: Setting, groups: Sequence[Group]) -> Picture | None:
             )
     if not points:
         return None
-    spec = groups[0].spec
+    sizes = sizes_as_run(groups[0].spec)
     data = {
         "points": points,
         "domains": _domains(groups),
         "arms": _arms(groups),
-        "tokens": min(spec.protocol["N"], spec.limit or spec.protocol["N"]),
-        "k": spec.protocol["k"],
-        "n": spec.protocol["n"],
+        "tokens": sizes["N"],
+        "k": sizes["k"],
+        "n": sizes["n"],
     }
     caption = f"{count(len(points), 'cell')}; the curves are closed forms without a fit. "
     return _picture("gamma_death", setting, groups, titles.gamma_death_title(data), caption, data)
@@ -315,10 +324,11 @@ def _stem(setting: Setting) -> str:
 
 def _sizes(groups: Sequence[Group]) -> str:
     """What the cells have in common, and whether their data is real or made."""
-    spec, protocol = groups[0].spec, groups[0].spec.protocol
-    text = ", ".join(f"{key} = {protocol[key]:,}" for key in ("N", "k", "n"))
-    if isinstance(steps := protocol.get("steps"), int):
-        text += f", {count(steps, 'training step')}"
+    spec = groups[0].spec
+    sizes = sizes_as_run(spec)
+    text = ", ".join(f"{key} = {sizes[key]:,}" for key in ("N", "k", "n"))
+    if "steps" in sizes:
+        text += f", {count(sizes['steps'], 'training step')}"
     text += f"; {data_words(groups)}"
     return text + (f"; limited to {count(spec.limit, 'token')}." if spec.limit else ".")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from leaderboard.columns.kinds import Column
-from leaderboard.groups import Group, Setting, arms_of, data_words, differing
+from leaderboard.groups import Group, Setting, arms_of, data_words, differing, sizes_as_run
 from leaderboard.page_names import model_page
 from leaderboard.text import NOTHING, Notes, count, escape, link
 
@@ -74,11 +74,11 @@ def setting_title(setting: Setting, settings: Iterable[Setting]) -> str:
 
 def setting_line(group: Group) -> str:
     """The sizes of a setting in one sentence, and a warning where the run was limited."""
-    protocol = group.spec.protocol
-    parts = [f"{key} = {shown_value(protocol[key])}" for key in ("n", "k", "N")]
-    steps, batch = protocol.get("steps"), protocol.get("batch")
-    if isinstance(steps, int) and isinstance(batch, int):
-        parts.append(f"{count(steps, 'training step')} of {count(batch, 'token')}")
+    protocol, sizes = group.spec.protocol, sizes_as_run(group.spec)
+    parts = [f"{key} = {shown_value(sizes[key])}" for key in ("n", "k", "N")]
+    batch = protocol.get("batch")
+    if "steps" in sizes and isinstance(batch, int):
+        parts.append(f"{count(sizes['steps'], 'training step')} of {count(batch, 'token')}")
     parts.append(f"metric version {group.spec.metric_version}")
     data = protocol.get("seeds_vary") == "init+data"
     varied = "the initialisation and the data" if data else "the initialisation"

@@ -19,7 +19,7 @@ from leaderboard.columns.death import INIT
 from leaderboard.columns.kinds import Column, Table
 from leaderboard.columns.tables import ArmColumn, arm_columns
 from leaderboard.findings import sentences
-from leaderboard.groups import RAW, CellKey, Group, Setting, arms_of, by_setting
+from leaderboard.groups import RAW, CellKey, Group, Setting, arms_of, by_setting, sizes_as_run
 from leaderboard.page_names import model_page
 from leaderboard.published_saes import published_data
 from leaderboard.text import count, plain, url_part
@@ -68,9 +68,10 @@ def page_data(groups: Sequence[Group]) -> dict[str, Any]:
 
 def _setting(setting: Setting, groups: Sequence[Group]) -> dict[str, Any]:
     spec = next(group.spec for group in groups if group.setting == setting)
-    sizes = ", ".join(f"{key} = {spec.protocol[key]:,}" for key in ("n", "k", "N"))
-    if isinstance(steps := spec.protocol.get("steps"), int):
-        sizes += f", {count(steps, 'step')}"
+    found = sizes_as_run(spec)
+    sizes = ", ".join(f"{key} = {found[key]:,}" for key in ("n", "k", "N"))
+    if "steps" in found:
+        sizes += f", {count(found['steps'], 'step')}"
     if spec.limit is not None:
         sizes += f", LIMITED to {count(spec.limit, 'token')}"
     members = [group for group in groups if group.setting == setting]
@@ -97,7 +98,7 @@ def _expected(group: Group) -> list[list[float]]:
     protocol = group.spec.protocol
     if is_dense(protocol.get("family")):
         return []
-    tokens = min(protocol["N"], group.spec.limit or protocol["N"])
+    tokens = sizes_as_run(group.spec)["N"]
     gammas = [10 ** (power / 10) for power in range(-10, 31)]
     return [
         [float(f"{g:.4g}"), float(f"{predicted_dead(g, tokens, protocol['k'], protocol['n']):.4g}")]

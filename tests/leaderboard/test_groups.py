@@ -8,7 +8,10 @@ from bench.records.schema import Record
 from bench.records.spec import Spec
 from leaderboard.columns.activations import GAMMA
 from leaderboard.columns.death import INIT
-from leaderboard.groups import Spread, arm_order, by_setting, group_records
+from leaderboard.figures.pictures import pictures
+from leaderboard.groups import Spread, arm_order, by_setting, group_records, sizes_as_run
+from leaderboard.markdown.layout import setting_line
+from leaderboard.terminal import table_title
 from tests.records import make_grid, make_provenance, make_record, make_spec
 from zoo.errors import BadCorpus, BadRecord
 
@@ -155,3 +158,17 @@ def _dead(record: Record) -> float:
     assert record.result is not None
     death = record.result.death_init
     return (death.dead_relu + death.dead_topk) / record.spec.protocol["n"]
+
+
+def test_a_limited_run_is_told_by_the_sizes_that_it_had() -> None:
+    whole = make_record().spec
+    protocol = whole.protocol
+    sizes = {key: protocol[key] for key in ("n", "k", "N", "steps")}
+    assert sizes_as_run(whole) == sizes
+    limit = 3 * protocol["batch"] - 1
+    (group,) = group_records([make_record(limit=limit)])
+    assert sizes_as_run(group.spec) == sizes | {"N": min(protocol["N"], limit), "steps": 3}
+    assert "3 training steps" in setting_line(group)
+    assert f"N {min(protocol['N'], limit):,}" in table_title(group)
+    (caption,) = {each.caption for each in pictures([group]) if each.kind == "profile"}
+    assert "3 training steps" in caption
