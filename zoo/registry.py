@@ -1,6 +1,6 @@
 """Finds cards, corpora and suites: in this package, in a user's folder, in other distributions.
 
-A folder of cards holds `*.yaml` (one model each), and may hold `corpora/*.yaml` and
+A folder of cards holds `*.yaml` (one model each), and may hold `corpora/*.yaml`, `saes/*.yaml` and
 `suites/*.yaml`. Another distribution offers its folder through the entry-point group
 `gammabench.cards`, whose value is the name of the package that holds the folder; the package is
 located, not imported.
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from zoo.cards import DOMAINS, Card, CorpusCard, read_model
 from zoo.errors import BadCard, UnknownName, UsageError
+from zoo.saes import SaeCard
 from zoo.suites import Suite
 
 _ENTRY_POINTS = "gammabench.cards"
@@ -32,6 +33,7 @@ class Registry:
     cards: dict[str, Card] = field(default_factory=dict)
     corpora: dict[str, CorpusCard] = field(default_factory=dict)
     suites: dict[str, Suite] = field(default_factory=dict)
+    saes: dict[str, SaeCard] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
 
     def card(self, name: str) -> Card:
@@ -51,6 +53,12 @@ class Registry:
         if name not in self.suites:
             raise UnknownName("suite", name, self.suites, _choices(self.suites))
         return self.suites[name]
+
+    def sae(self, name: str) -> SaeCard:
+        """The published SAEs of that id. Raises `UnknownName`."""
+        if name not in self.saes:
+            raise UnknownName("SAE", name, self.saes, "`bench list saes` names them all.")
+        return self.saes[name]
 
     def published_layers(self, card: Card) -> dict[int, int]:
         """The numbers of a card's layers in the published tables of any suite, by our numbers."""
@@ -113,6 +121,8 @@ class Registry:
             corpus = read_model(CorpusCard, path)
             corpus._folder = folder
             self._put(self.corpora, corpus, "corpus", origin)
+        for path in sorted((folder / "saes").glob("*.yaml")):
+            self._put(self.saes, read_model(SaeCard, path), "SAE", origin)
         for path in sorted((folder / "suites").glob("*.yaml")):
             self._put(self.suites, read_model(Suite, path), "suite", origin)
 
@@ -121,6 +131,11 @@ class Registry:
         for card in self.cards.values():
             if card.corpus not in self.corpora:
                 raise BadCard(f"card {card.id!r} names the unknown corpus {card.corpus!r}")
+        for sae in self.saes.values():
+            if sae.model not in self.cards:
+                raise BadCard(f"SAE {sae.id!r} names the unknown model {sae.model!r}")
+            if beyond := set(sae.paths) - set(self.cards[sae.model].layers):
+                raise BadCard(f"SAE {sae.id!r}: {sae.model!r} has no layer {min(beyond)}")
         for suite in self.suites.values():
             for name in suite.models:
                 if name not in self.cards:

@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 
 from bench.cli.options import ANY_PATH
-from bench.sae.interop import LIBRARIES
+from bench.sae.interop import LIBRARIES, READ_ONLY
+
+_WRITTEN = [name for name in LIBRARIES if name not in READ_ONLY]
 
 
 @click.command("convert")
 @click.argument("sae")
 @click.argument("out", type=ANY_PATH)
-@click.option(
-    "--to", required=True, type=click.Choice(list(LIBRARIES)), help="Whose files are written."
-)
+@click.option("--to", required=True, type=click.Choice(_WRITTEN), help="Whose files are written.")
 def command(sae: str, out: Path, to: str) -> None:
     """Write SAE as OUT in the files of another library.
 

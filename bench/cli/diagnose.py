@@ -69,9 +69,9 @@ def command(
     effective rank, the death of features that is predicted and that is measured on a fresh
     dictionary, and what to do about it.
 
-    With --sae: who is dead in a trained SAE (ours, SAELens', sparsify's, dictionary_learning's or
-    saev's), by which path, how much of the mean its bias has learned, and what centering would
-    have saved. n and k are then the SAE's.
+    With --sae: who is dead in a trained SAE (ours, or of SAELens, sparsify, dictionary_learning,
+    saev, Gemma Scope, ...), by which path, how much of the mean its bias has learned, and what
+    centering would have saved. n and k are then the SAE's.
 
     \b
       bench diagnose activations.npy -n 1k -k 16 -N 4k

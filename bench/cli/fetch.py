@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import corpora
+from bench.cli import corpora, saes
 from bench.cli.options import choose, json_option, which_models
 from bench.cli.sizes import decimal_size
 from zoo.errors import ModelError
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Fetch this corpus, and no models unless some are named; `bench list corpora`.",
 )
+@click.option(
+    "--sae",
+    "asked_saes",
+    multiple=True,
+    metavar="NAME",
+    help="Fetch these published SAEs, and no models unless some are named; `bench list saes`.",
+)
 @click.option("--sizes", is_flag=True, help="Only say what would be fetched.")
 @json_option
 def command(
@@ -37,6 +44,7 @@ def command(
     domains: Sequence[str],
     cards: Sequence[Path],
     asked: Sequence[str],
+    asked_saes: Sequence[str],
     sizes: bool,
     as_json: bool,
 ) -> int:
@@ -57,13 +65,10 @@ def command(
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
     registry = load_registry(cards)
     fetched = corpora.fetch(registry, asked, sizes=sizes)
+    fetched += saes.fetch(registry, asked_saes, sizes=sizes)
     for row in fetched if not as_json else ():
-        size = decimal_size(row["bytes"]) if row["bytes"] else "size not counted"
-        state = "unavailable" if row["error"] else "fetched" if row["fetched"] else _state(row)
-        click.echo(f"corpus {row['corpus']}: {row['files']} files, {size}, {state}")
-        if row["error"]:
-            click.echo(f"bench: {row['error']}", err=True)
-    if asked and not (suite or models or domains):
+        _tell(row)
+    if (asked or asked_saes) and not (suite or models or domains):
         if as_json:
             click.echo(json.dumps(fetched, indent=1))
         return 1 if any(row["error"] for row in fetched) else 0
@@ -88,6 +93,18 @@ def command(
         if todo:
             click.echo(f"{len(todo) - sum(bool(row['error']) for row in todo)} fetched")
     return 1 if failed or any(row["error"] for row in fetched) else 0
+
+
+def _tell(row: dict[str, Any]) -> None:
+    """What became of a corpus or of a published SAE."""
+    what = (
+        f"corpus {row['corpus']}" if "corpus" in row else f"SAE {row['sae']} layer {row['layer']}"
+    )
+    size = decimal_size(row["bytes"]) if row["bytes"] else "size not counted"
+    state = "unavailable" if row["error"] else "fetched" if row["fetched"] else _state(row)
+    click.echo(f"{what}: {row['files']} files, {size}, {state}")
+    if row["error"]:
+        click.echo(f"bench: {row['error']}", err=True)
 
 
 def _row(card: Card) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli import corpora
+from bench.cli import corpora, saes
 from bench.cli.options import choose, json_option, which_models
 from bench.cli.sizes import short
 
@@ -28,7 +28,9 @@ def command(
     cards: Sequence[Path],
     as_json: bool,
 ) -> None:
-    """Models, layers, domains and suites that are known; corpora by `bench list corpora`.
+    """Models, layers, domains and suites that are known.
+
+    Corpora are listed by `bench list corpora`, published SAEs by `bench list saes`.
 
     \b
     Examples:
@@ -43,6 +45,9 @@ def command(
     registry = load_registry(cards)
     if models and models[0] == "corpora":
         corpora.show(registry, models[1:], as_json)
+        return
+    if models and models[0] == "saes":
+        saes.show(registry, models[1:], as_json)
         return
     # Without a choice, everything is listed: not only the default suite, as elsewhere.
     globs = models if models or suite else ("*",)

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     "saes",
     multiple=True,
     metavar="SAE",
-    help="Train nothing: look at this SAE, a folder or hub:OWNER/NAME[/FOLDER][@REVISION]. May be "
-    "given again.",
+    help="Train nothing: look at this SAE, a name of `bench list saes`, a folder, or "
+    "hub:OWNER/NAME[/FOLDER][@REVISION]. May be given again.",
 )
 @shard_option
 @cache_option

@@ -47,10 +47,13 @@ def check_file(path: Path) -> None:
         return
     from bench.plan.protocol import Protocol
     from zoo.cards import Card, CorpusCard, read_model, read_yaml
+    from zoo.saes import SaeCard
     from zoo.suites import Suite
 
     data = read_yaml(path)
-    if "models" in data:
+    if "paths" in data:
+        read_model(SaeCard, path)
+    elif "models" in data:
         read_model(Suite, path)
     elif "tap" in data or "adapter" in data:
         read_model(Card, path)

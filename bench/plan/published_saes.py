@@ -6,20 +6,23 @@ Where the files say another layer, or a hook that is not a block's output, nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import Protocol
 from bench.records.published_saes import SAMPLE_KEYS, PublishedSpec
 from bench.sae.interop import read_sae
-from bench.sae.interop.hub import sae_place
+from bench.sae.interop.hub import PREFIX, sae_place
 from bench.sae.origin import Origin, layer_of_hook, takes_stream
 from zoo.cards import Card
 from zoo.errors import BadWeights, ModelError, UsageError
+from zoo.files import user_path
 from zoo.registry import Registry
+from zoo.saes import SaeCard
 
 # What TransformerLens calls models that a hub calls otherwise.
 _OTHER_NAMES = {"gpt2-small": "gpt2"}
@@ -66,6 +69,7 @@ class _Found:
     card: Card
     layer: int
     notes: tuple[str, ...]
+    coordinate_mean: Literal["kept", "subtracted"] = "kept"
 
 
 def plan_published(
@@ -81,13 +85,14 @@ def plan_published(
         raise UsageError(
             f"--sae is looked at on one model, and {len(models)} are chosen", "Name one."
         )
-    if len(request.layers or ()) > 1:
-        raise UsageError("--sae is of one layer, and several are named", "Give --layer once.")
     found: list[_Found] = []
     missing: dict[str, ModelError] = {}
-    for address in dict.fromkeys(addresses):
+    for address, card, layer in _named(addresses, request.layers, registry):
         try:
-            found.append(_find(address, request, models, registry))
+            if card is None:
+                found.append(_find(address, request.layers, models, registry))
+            else:
+                found.append(_find_by_card(card, layer, models, registry))
         except BadWeights as error:
             raise UsageError(f"--sae {address}: {error.message}", error.remedy) from error
         except ModelError as error:
@@ -121,12 +126,68 @@ def sample_protocol(protocol: Protocol, settings: Sequence[str]) -> Protocol:
 # --------------------------------------------------------------------------------- which layer
 
 
-def _find(address: str, request: Request, models: Sequence[Card], registry: Registry) -> _Found:
+def _named(
+    addresses: Sequence[str], layers: Sequence[int] | None, registry: Registry
+) -> Iterator[tuple[str, SaeCard | None, int]]:
+    """What is asked for: an address each, and of a card's name each of its layers."""
+    for address in dict.fromkeys(addresses):
+        card = None if user_path(address).exists() else registry.saes.get(address)
+        if card is None:
+            yield _known(address, registry), None, 0
+            continue
+        if absent := [layer for layer in layers or () if layer not in card.paths]:
+            there = ", ".join(map(str, sorted(card.paths)))
+            raise UsageError(
+                f"--sae {address}: its card has no layer {absent[0]}", f"There are: {there}."
+            )
+        for layer in layers or sorted(card.paths):
+            yield f"{address} layer {layer}", card, layer
+
+
+def _known(address: str, registry: Registry) -> str:
+    """The address, if it leads somewhere. Raises `UsageError` where nothing has that name."""
+    if address.startswith(PREFIX) or user_path(address).exists():
+        return address
+    near = difflib.get_close_matches(address, registry.saes, n=1, cutoff=0.5)
+    raise UsageError(
+        f"--sae: nothing at {address}, and no SAE has that name",
+        f"Did you mean {near[0]}?" if near else "`bench list saes` names those that have a card.",
+    )
+
+
+def _find_by_card(card: SaeCard, layer: int, models: Sequence[Card], registry: Registry) -> _Found:
+    """The SAE that a card names. Raises `UsageError` where its files say otherwise."""
+    model = [registry.card(card.model)]
+    if models and models[0].id != card.model:
+        raise UsageError(
+            f"--sae {card.id} is of the model {card.model!r}, not of {models[0].id!r}",
+            "Leave --model out.",
+        )
+    found = _find(card.address(layer), [layer], model, registry)
+    sae, _, library = read_sae(found.path)
+    k = card.k if card.k is not None else sae.k
+    said, there = (card.format, card.family, card.n, k), (library, sae.family.name, sae.n, sae.k)
+    if said != there:
+        raise UsageError(
+            f"--sae {card.id}: its card says {_sizes(*said)}, and its files {_sizes(*there)}",
+            "The card or the repository is wrong.",
+        )
+    mean = card.coordinate_mean
+    return replace(found, name=f"{card.id}-layer{layer}", notes=(), coordinate_mean=mean)
+
+
+def _sizes(library: str, family: str, n: int, k: int) -> str:
+    return f"{library}, {family}, n = {n:,}, k = {k}"
+
+
+def _find(
+    address: str, layers: Sequence[int] | None, models: Sequence[Card], registry: Registry
+) -> _Found:
     place = sae_place(address)
     sae, origin, _ = read_sae(place.path)
     named = models[0] if models else None
     card, notes = _model(address, named, origin, registry)
-    layer = _layer(address, request.layers, origin, card)
+    layer = _layer(address, layers, origin, card)
     if sae.width != card.tap.width:
         raise UsageError(
             f"--sae {address}: it takes activations of width {sae.width}, and layers of "
@@ -173,6 +234,8 @@ def _layer(address: str, asked: Sequence[int] | None, origin: Origin, card: Card
             f"--sae {address}: its hook is {hook}, which is not the residual stream after a block",
             "Layers are outputs of blocks here.",
         )
+    if len(asked or ()) > 1:
+        raise UsageError(f"--sae {address}: of one layer, and several are named")
     own = layer_of_hook(hook) if hook is not None else None
     own = origin.layer if own is None else own
     if own is None and not asked:
@@ -229,4 +292,6 @@ def _spec(found: _Found, layer: Any) -> PublishedSpec:
     """The Spec of an SAE on a layer, whose own Spec of a trained cell is given."""
     whole = layer.model_dump(exclude={"arm", "seed", "protocol"})
     protocol = {key: layer.protocol[key] for key in SAMPLE_KEYS}
-    return PublishedSpec(**whole, protocol=protocol, sae=found.identity, coordinate_mean="kept")
+    return PublishedSpec(
+        **whole, protocol=protocol, sae=found.identity, coordinate_mean=found.coordinate_mean
+    )

@@ -20,7 +20,7 @@ from zoo.errors import BadWeights, UnknownName, UsageError
 if TYPE_CHECKING:
     from bench.sae.model import SAE
 
-# In this order a folder is looked at; the names are what `bench convert --to` takes.
+# In this order a folder is looked at; `bench convert --to` takes those that are written.
 LIBRARIES = {
     "gammabench": "bench.sae.interop.gammabench",
     "saelens": "bench.sae.interop.saelens",
@@ -28,7 +28,14 @@ LIBRARIES = {
     "saebench": "bench.sae.interop.saebench",
     "dictionary_learning": "bench.sae.interop.dictionary_learning",
     "saev": "bench.sae.interop.saev",
+    "gemma_scope": "bench.sae.interop.gemma_scope",
+    "interplm": "bench.sae.interop.interplm",
+    "qwen_scope": "bench.sae.interop.qwen_scope",
+    "esmc": "bench.sae.interop.esmc",
 }
+
+# Releases whose files are only read: what they say is said in other files too.
+READ_ONLY = ("gemma_scope", "interplm", "qwen_scope", "esmc")
 
 
 class Library(Protocol):

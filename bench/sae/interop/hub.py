@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 from dataclasses import dataclass, replace
@@ -14,7 +15,10 @@ from zoo.files import sha256_of, user_path
 PREFIX = "hub:"
 
 # Files of the libraries in `bench.sae.interop`.
-_FILES = ("*.json", "*.safetensors", "ae.pt")
+_FILES = ("*.json", "*.safetensors", "ae.pt", "ae_*.pt", "config.yaml", "params.npz")
+
+# What a name ends with that is a file of a folder with several SAEs; its settings lie beside it.
+_ONE_FILE = (".pt", ".safetensors", ".npz")
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,49 @@ def sae_place(address: str) -> PublishedPlace:
         return PublishedPlace(path, path.resolve().name, _digest(path))
     repo = hub_repository(address)
     pinned = replace(repo, revision=hub.resolve(repo))
-    below = f"{repo.subfolder}/" if repo.subfolder else ""
     with hub.hub_errors(pinned):
         snapshot = hub.client().snapshot_download(
-            pinned.hub, revision=pinned.revision, allow_patterns=[below + file for file in _FILES]
+            pinned.hub, revision=pinned.revision, allow_patterns=_patterns(repo.subfolder)
         )
     found = Path(snapshot) / repo.subfolder
-    if not found.is_dir():
+    if not found.exists():
         raise UsageError(f"{address}: the repository has no folder {repo.subfolder!r} with an SAE")
     name = f"{repo.hub}/{repo.subfolder}".removesuffix("/")
     return PublishedPlace(found, name, f"{PREFIX}{name}@{pinned.revision}")
+
+
+def sae_files(address: str) -> list[hub.RemoteFile]:
+    """The files of a hub's repository that an SAE's address means.
+
+    Raises:
+        UsageError: it is no address of a hub.
+        ModelUnavailable: the hub does not have it, or cannot be reached.
+    """
+    repo = hub_repository(address)
+    below = repo.subfolder
+    folder = below.rpartition("/")[0] if below.endswith(_ONE_FILE) else below
+    client = hub.client()
+    with hub.hub_errors(repo):
+        tree = client.HfApi().list_repo_tree(
+            repo.hub, path_in_repo=folder or None, revision=repo.revision
+        )
+        sizes = {entry.path: entry.size for entry in tree if hasattr(entry, "size")}
+
+    def is_cached(path: str) -> bool:
+        found = client.try_to_load_from_cache(repo.hub, path, revision=repo.revision)
+        return isinstance(found, str)
+
+    patterns = _patterns(below)
+    wanted = [path for path in sizes if any(fnmatch.fnmatch(path, glob) for glob in patterns)]
+    return [hub.RemoteFile(path, sizes[path], is_cached(path)) for path in sorted(wanted)]
+
+
+def _patterns(below: str) -> list[str]:
+    """The files of a repository that an SAE in a folder, or in a file, consists of."""
+    if below.endswith(_ONE_FILE):
+        above = below.rpartition("/")[0]
+        return [below, f"{above}/config.json".removeprefix("/")]
+    return [f"{below}/{name}".removeprefix("/") for name in _FILES]
 
 
 def hub_repository(address: str) -> hub.HubRepository:
