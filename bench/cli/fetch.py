@@ -65,7 +65,7 @@ def command(
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
     registry = load_registry(cards)
     fetched = corpora.fetch(registry, asked, sizes=sizes)
-    fetched += saes.fetch(registry, asked_saes, sizes=sizes)
+    fetched += saes.fetch_saes(registry, asked_saes, sizes=sizes)
     for row in fetched if not as_json else ():
         _tell(row)
     if (asked or asked_saes) and not (suite or models or domains):

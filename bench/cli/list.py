@@ -47,7 +47,7 @@ def command(
         corpora.show(registry, models[1:], as_json)
         return
     if models and models[0] == "saes":
-        saes.show(registry, models[1:], as_json)
+        saes.show_saes(registry, models[1:], as_json)
         return
     # Without a choice, everything is listed: not only the default suite, as elsewhere.
     globs = models if models or suite else ("*",)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zoo.saes import SaeCard
 
 
-def show(registry: Registry, names: Sequence[str], as_json: bool) -> None:
+def show_saes(registry: Registry, names: Sequence[str], as_json: bool) -> None:
     """All cards of SAEs as a table, or those that are named in full.
 
     Raises:
@@ -60,7 +60,7 @@ def _lines(card: SaeCard) -> str:
     return tabulate(lines, tablefmt="plain", maxcolwidths=[None, 78], disable_numparse=True)
 
 
-def fetch(registry: Registry, names: Sequence[str], *, sizes: bool) -> list[dict[str, Any]]:
+def fetch_saes(registry: Registry, names: Sequence[str], *, sizes: bool) -> list[dict[str, Any]]:
     """Downloads the SAEs of cards; a row for each layer, as `bench fetch` shows them.
 
     Raises:
