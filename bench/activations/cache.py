@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.plan.blocks import Block
+from bench.plan.work import training_rows
 from bench.records.provenance import package_versions
 from bench.records.schema import SpecialTokens, Statistics
 from bench.records.spec import Spec
@@ -50,21 +51,6 @@ _DATA_KEYS = ("forward_tokens", "dtype")
 
 # Elements of a shard: 256 MiB.
 _SHARD_ELEMENTS = 1 << 26
-
-
-def training_rows(block: Block) -> int:
-    """Rows that a block's training takes out of the stream: the buffer and its refills."""
-    if not block.steps:
-        return 0
-    protocol = block.protocol
-    per_cycle = protocol.buffer // 2 // protocol.batch
-    return protocol.buffer + (block.steps - 1) // per_cycle * per_cycle * protocol.batch
-
-
-def cache_bytes(block: Block) -> int:
-    """Bytes that the cache of a block takes on disk."""
-    rows = block.tokens + block.fit_tokens + training_rows(block)
-    return 4 * block.card.tap.width * rows * len(block.layers)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import ANY_PATH, WholeNumber, device_option, json_option, pick_device
+from bench.cli.options import ANY_PATH, device_option, json_option, pick_device
+from bench.cli.sizes import WholeNumber
 from bench.sae.recipe import REFERENCE
 
 

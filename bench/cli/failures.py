@@ -47,7 +47,7 @@ class FailureReport:
         """Tells of blocks that cannot be run, before the others are."""
         for block in blocks:
             if block.error is not None:
-                key = _shared(block.error)
+                key = shared_reason(block.error)
                 _add(self._absent, key, str(block.error), block.card.id, block.specs)
         self.tell()
 
@@ -61,7 +61,7 @@ class FailureReport:
             return
         text = str(failure)
         if failure.unavailable:
-            _add(self._absent, _shared(failure.error()), text, model, [record.spec])
+            _add(self._absent, shared_reason(failure.error()), text, model, [record.spec])
         else:
             _add(self._failed, f"{model} {text}", text, model, [record.spec])
 
@@ -78,7 +78,7 @@ class FailureReport:
         self._failed = {}
 
 
-def _shared(error: BenchError) -> str:
+def shared_reason(error: BenchError) -> str:
     """What is the same where many models lack the same thing."""
     return f"{type(error).__name__} {error.remedy or error.message}"
 

@@ -22,6 +22,7 @@ class How:
     trust_remote_code: bool
     workers: int | None
     engine: EngineName
+    budget: float | None
     save_saes: bool
     checkpoint_every: float
 

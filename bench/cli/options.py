@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from zoo.counts import read_count
+from bench.cli.sizes import Duration, WholeNumber
 from zoo.errors import BadRecord, UsageError
 
 if TYPE_CHECKING:
     from bench.plan.blocks import Block, Request
+    from bench.plan.devices import Device
     from bench.records.store import RecordStore
     from zoo.cards import Card
     from zoo.registry import Registry
@@ -25,27 +26,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 FOLDER_PATH = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
-
-
-class WholeNumber(click.ParamType):
-    """A whole number as people write it: 4096, 4k, 2e5, 1.5M, 100_000."""
-
-    name = "number"
-
-    def __init__(self, smallest: int, largest: int | None = None) -> None:
-        self.smallest, self.largest = smallest, largest
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Raises click's `BadParameter` where the text is no such number."""
-        count = value if isinstance(value, int) else read_count(str(value))
-        if count is None:
-            self.fail(f"{value!r} is not a whole number, such as 4096, 4k or 2e5.", param, ctx)
-        if count < self.smallest or (self.largest is not None and count > self.largest):
-            limits = f"at least {self.smallest:,}"
-            if self.largest is not None:
-                limits += f" and at most {self.largest:,}"
-            self.fail(f"{value!r} is out of range: {limits}.", param, ctx)
-        return count
 
 
 class BadRecords(list[BadRecord]):
@@ -127,6 +107,13 @@ shard_option = click.option(
     "--shard",
     metavar="I/N",
     help="Only share I, from 0, of N about equal ones: a job of an array; docs/cluster.md.",
+)
+budget_option = click.option(
+    "--budget",
+    type=Duration(),
+    metavar="TIME",
+    help="Take fewer steps, then fewer tokens, until it fits this time (24h, 90m, 2h30m); says "
+    "which, as --set.",
 )
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, ..."
@@ -343,13 +330,53 @@ class Cells:
         numbers = (suite and suite.published_layers(block.card)) or block.published
         return [numbers.get(layer) for layer in block.layers]
 
-    def blocks(self, workers: int = 1) -> list[Block]:
-        """The planned blocks, of which `workers` at a time fit the memory that is free."""
+    def within(
+        self, budget: float | None, device: Device, *, workers: int = 1, memory: int | None = None
+    ) -> list[Block]:
+        """The planned blocks with the largest protocol that takes so many seconds on the device.
+
+        What was chosen joins `settings`, and is said on stderr. Raises `UsageError` where nothing
+        fits.
+        """
+        from bench.plan.budget import fit_budget, smallest_seconds
+        from bench.runner.progress import in_words
+
+        if budget is not None and self.shard is not None:
+            raise UsageError(
+                "--budget would choose another protocol for each shard",
+                "Ask `bench plan --budget` without --shard, and give its --set to every job.",
+            )
+        blocks = self.blocks(workers, memory)
+        if budget is None:
+            return blocks
+        chosen = fit_budget(blocks, budget, device)
+        if chosen is None:
+            least = in_words(smallest_seconds(blocks, device))
+            raise UsageError(
+                f"--budget {in_words(budget)}: a tenth of the steps and of the tokens still takes "
+                f"{least} on {device.name}",
+                "Choose fewer models, layers or arms, or a smaller protocol.",
+            )
+        words = [f"{key}={value}" for key, value in chosen.items()]
+        said = " ".join(f"--set {word}" for word in words)
+        click.echo(
+            f"bench: --budget {in_words(budget)} on {device.name}: "
+            + (f"{said}; say that instead to go on with the same cells" if said else "all fits"),
+            err=True,
+        )
+        if not chosen:
+            return blocks
+        self.settings = (*self.settings, *words)
+        return self.blocks(workers, memory)
+
+    def blocks(self, workers: int = 1, memory: int | None = None) -> list[Block]:
+        """The planned blocks, of which `workers` at a time fit the memory (that is free here)."""
         from bench.plan.blocks import available_memory, make_plan
         from bench.plan.shard import RunShard
 
         plan = make_plan if self.shard is None else RunShard.read(self.shard).blocks
-        request = replace(self.request(), memory=available_memory() // workers)
+        memory = available_memory() if memory is None else memory
+        request = replace(self.request(), memory=memory // workers)
         blocks = plan(request, self.registry)
         for name, notes in {b.corpus.name: b.corpus.notes for b in blocks if b.corpus}.items():
             if notes:

@@ -1,4 +1,5 @@
-"""`bench plan`: what a run would do; imports no torch, runs nothing."""
+"""`bench plan`: what a run would do, and what it costs. Runs nothing; imports no torch, unless this
+machine is to be measured."""
 
 from __future__ import annotations
 
@@ -9,105 +10,285 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import Cells, cache_option, json_option, shard_option, which_cells
+from bench.cli.options import (
+    Cells,
+    budget_option,
+    cache_option,
+    json_option,
+    shard_option,
+    which_cells,
+)
+from bench.cli.sizes import decimal_size, power_of_ten
 
 if TYPE_CHECKING:
+    from bench.plan.devices import Device
     from bench.runner.run import Todo
 
 
 @click.command("plan")
 @which_cells
 @shard_option
+@click.option(
+    "--on",
+    default="cpu",
+    show_default=True,
+    metavar="DEVICE",
+    help="How long it takes there: h100, h200, a100, l40s, rtx4090, cpu (of as many cores as here) "
+    "or this, which is measured for some seconds.",
+)
+@budget_option
 @cache_option
 @json_option
-def command(cache: Path | None, as_json: bool, **options: Any) -> None:
-    """What a run would do, what is done, the memory it takes, and what is missing.
+def command(
+    on: str, budget: float | None, cache: Path | None, as_json: bool, **options: Any
+) -> None:
+    """What a run would do, what is done, what it costs, and what is missing.
+
+    Costs are of what is still to be measured, counted from its sizes. A graphics card's rates are
+    its published peaks times a stated share; nothing was measured on one.
 
     \b
     Examples:
       bench plan
       bench plan tiny-gpt2 --layer 1 --arm raw --arm whitened
-      bench plan protein --protocol paper --limit 20k
+      bench plan protein --protocol paper --limit 20k --on h100
     """
+    from bench.plan.devices import named_device
     from bench.runner.run import todo
 
+    device = named_device(on)
     cells = Cells(**options)
-    print_plan(todo(cells.blocks(), cells.store()), cells, cache, as_json=as_json)
+    blocks = cells.within(budget, device, memory=device.capacity)
+    print_plan(todo(blocks, cells.store()), cells, cache, device, as_json=as_json)
 
 
-def print_plan(work: Sequence[Todo], cells: Cells, cache: Path | None, *, as_json: bool) -> None:
-    """A row for each block: what is done of it, and what a run would do."""
+def print_plan(
+    work: Sequence[Todo], cells: Cells, cache: Path | None, device: Device, *, as_json: bool
+) -> None:
+    """A row for each model: what is done of it, and what a run would do and cost."""
     from bench.plan.blocks import available_memory
+    from bench.plan.costs import total
 
-    def row(item: Todo) -> dict[str, Any]:
-        block = item.block
-        return {
-            "model": block.card.id,
-            "data": block.data,
-            "layers": block.layers,
-            "published_layers": cells.published_layers(block),
-            "cells": len(block.specs),
-            "done": item.count("done"),
-            "failed": item.count("failed"),
-            "steps": block.steps * len(item.pending),
-            "memory": block.memory,
-            **({} if cache is None else _cached(block, cache)),
-            "missing": " ".join(map(str, block.missing)),
-        }
-
-    rows = [row(item) for item in work]
+    rows = [_row(item, cells, cache, device) for item in work]
+    downloads = _downloads(work)
     if as_json:
-        click.echo(json.dumps({"blocks": rows, "memory_available": available_memory()}, indent=1))
+        blocks = [row | {"cost": _numbers(row["cost"])} for row in rows]
+        document = {
+            "blocks": blocks,
+            "downloads": downloads,
+            "device": device.name,
+            "total": _numbers(total(row["cost"] for row in rows)),
+            "memory_available": available_memory(),
+        }
+        click.echo(json.dumps(document, indent=1))
         return
-    click.echo(_table(rows))
-    total, done = sum(r["cells"] for r in rows), sum(r["done"] for r in rows)
-    layers = sum(len(r["layers"]) for r in rows)
-    shard = f"shard {cells.shard}: " if cells.shard else ""
-    click.echo(
-        f"{shard}{layers} layers, {total} cells, {done} done, "
-        f"{sum(r['failed'] for r in rows)} failed; "
-        f"{sum(r['steps'] for r in rows):,} training steps to do"
-    )
+    reasons = _reasons(work)
+    click.echo(_table(_by_model(rows), downloads, reasons))
+    _say_missing(reasons)
+    _say_totals(rows, downloads, device, cells.shard)
+
+
+def _row(item: Todo, cells: Cells, cache: Path | None, device: Device) -> dict[str, Any]:
+    from bench.plan.costs import cost_of
+
+    block = item.block
+    return {
+        "model": block.card.id,
+        "data": block.data,
+        "layers": block.layers,
+        "published_layers": cells.published_layers(block),
+        "cells": len(block.specs),
+        "done": item.count("done"),
+        "failed": item.count("failed"),
+        "steps": block.steps * len(item.pending),
+        "memory": block.memory,
+        "cost": cost_of([block.only(item.pending)] if item.pending else [], device),
+        **({} if cache is None else _cached(block, cache)),
+        "missing": " ".join(map(str, block.missing)),
+    }
+
+
+def _numbers(cost: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {key: round(value) if value > 100 else value for key, value in asdict(cost).items()}
 
 
 def _cached(block: Any, cache: Path) -> dict[str, Any]:
-    from bench.activations.cache import cache_bytes, hits
+    from bench.activations.cache import hits
+    from bench.plan.work import cache_bytes
 
     return {"cache_size": cache_bytes(block), "cached_layers": hits(block, cache)}
 
 
-def _cache_columns(row: dict[str, Any]) -> dict[str, str]:
-    if "cache_size" not in row:
-        return {}
-    found, layers = row["cached_layers"], len(row["layers"])
-    state = "hit" if found == layers else f"{found} of {layers} layers" if found else "miss"
-    return {"cache": f"{state}, {row['cache_size'] / 2**20:,.0f} MiB"}
+def _downloads(work: Sequence[Todo]) -> dict[str, int | None]:
+    """Bytes that are to be fetched by model, None where the hub was not there to say."""
+    from zoo import hub
+    from zoo.errors import HubUnreachable, ModelError
+
+    found: dict[str, int | None] = {}
+    reachable = True
+    for item in work:
+        block = item.block
+        place = block.card.checkpoint
+        if block.card.id in found:
+            continue
+        found[block.card.id] = None if place.source == "user" and not block.weights else 0
+        if place.source != "hub" or block.weights is not None or not item.pending:
+            continue
+        found[block.card.id] = None
+        try:
+            if reachable:
+                files = hub.files(hub.HubRepository.of(block.card))
+                found[block.card.id] = sum(file.bytes for file in files if not file.cached)
+        except HubUnreachable:
+            reachable = False
+        except ModelError:
+            continue
+    return found
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+# --------------------------------------------------------------------------------- for a reader
+
+
+def _by_model(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of one model's blocks as one."""
+    from bench.plan.costs import total
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["model"], []).append(row)
+    return [
+        {
+            "model": model,
+            "data": own[0]["data"],
+            "layers": sorted({number for row in own for number in row["layers"]}),
+            "published_layers": sorted(
+                {n for row in own for n in row["published_layers"] if n is not None}
+            ),
+            **{key: sum(row[key] for row in own) for key in ("cells", "done", "failed")},
+            "memory": max(row["memory"] for row in own),
+            "cost": total(row["cost"] for row in own),
+            **{
+                key: sum(row[key] for row in own)
+                for key in ("cache_size", "cached_layers")
+                if key in own[0]
+            },
+        }
+        for model, own in found.items()
+    ]
+
+
+def _table(
+    rows: list[dict[str, Any]],
+    downloads: dict[str, int | None],
+    reasons: dict[str, tuple[str, list[str]]],
+) -> str:
     from tabulate import tabulate
 
-    published = any(_known(row["published_layers"]) for row in rows)
-    shown = [
-        {
-            "model": row["model"],
-            "data": row["data"],
-            "layers": ranges(row["layers"]),
-            **({"published as": _known(row["published_layers"])} if published else {}),
-            "cells": row["cells"],
-            "done": row["done"],
-            "failed": row["failed"],
-            "memory": f"{row['memory'] / 2**20:,.0f} MiB",
-            **_cache_columns(row),
-            "missing": row["missing"],
-        }
-        for row in rows
-    ]
-    return tabulate(shown, headers="keys")
+    from bench.runner.progress import in_words
+
+    numbered = list(enumerate(reasons.values(), start=1))
+    shown = []
+    for row in rows:
+        cost, size = row["cost"], downloads[row["model"]]
+        lacks = [str(number) for number, (_, models) in numbered if row["model"] in models]
+        shown.append(
+            {
+                "model": row["model"],
+                "data": row["data"] or "",
+                "layers": ranges(row["layers"]),
+                "table": ranges(row["published_layers"]),
+                "cells": row["cells"],
+                "done": row["done"],
+                "failed": row["failed"] or "",
+                "passes": cost.passes or "",
+                "memory": f"{row['memory'] / 2**30:,.1f} GiB",
+                "download": "unknown" if size is None else decimal_size(size) if size else "",
+                "forward": power_of_ten(cost.forward_flops),
+                "SAEs": power_of_ten(cost.sae_flops),
+                "time": in_words(cost.seconds) if cost.seconds else "",
+                "cache": _cache_state(row) if "cache_size" in row else "",
+                "lacks": ", ".join(lacks),
+            }
+        )
+    kept = [key for key in shown[0] if any(row[key] != "" for row in shown)] if shown else []
+    return tabulate(
+        [{key: row[key] for key in kept} for row in shown], headers="keys", disable_numparse=True
+    )
 
 
-def _known(numbers: list[int | None]) -> str:
-    return ranges([number for number in numbers if number is not None])
+def _cache_state(row: dict[str, Any]) -> str:
+    found, layers = row["cached_layers"], len(row["layers"])
+    state = "hit" if found == layers else f"{found} of {layers}" if found else "miss"
+    return f"{state}, {decimal_size(row['cache_size'])}"
+
+
+def _reasons(work: Sequence[Todo]) -> dict[str, tuple[str, list[str]]]:
+    """What is missing: each reason once, with the sentence about the first of its models."""
+    from bench.cli.failures import shared_reason
+
+    found: dict[str, tuple[str, list[str]]] = {}
+    for item in work:
+        for error in item.block.missing:
+            _, models = found.setdefault(shared_reason(error), (str(error), []))
+            if item.block.card.id not in models:
+                models.append(item.block.card.id)
+    return found
+
+
+def _say_missing(reasons: dict[str, tuple[str, list[str]]]) -> None:
+    for number, (text, (_, *others)) in enumerate(reasons.values(), start=1):
+        same = f" The same for {', '.join(others)}." if others else ""
+        _wrapped(f"[{number}] {text}{same}", indent=4)
+
+
+def _wrapped(text: str, indent: int = 0) -> None:
+    import textwrap
+
+    lines = textwrap.wrap(
+        text, 118, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    click.echo("\n".join(lines))
+
+
+def _say_totals(
+    rows: list[dict[str, Any]],
+    downloads: dict[str, int | None],
+    device: Device,
+    shard: str | None,
+) -> None:
+    from bench.plan.costs import total
+    from bench.runner.progress import in_words
+
+    whole = total(row["cost"] for row in rows)
+    cells, done = sum(r["cells"] for r in rows), sum(r["done"] for r in rows)
+    layers = len({(row["model"], number) for row in rows for number in row["layers"]})
+    click.echo(
+        f"{f'shard {shard}: ' if shard else ''}{layers} layers, {cells} cells, {done} done, {sum(r['failed'] for r in rows)} failed; "
+        f"{sum(r['steps'] for r in rows):,} training steps to do"
+    )
+    if not whole.passes:
+        return
+    models = len({row["model"] for row in rows if row["cost"].passes})
+    if whole.forward_flops:
+        verdict = "less: --cache pays" if whole.cache_pays else "more: the model is the faster way"
+        _wrapped(
+            f"Cached, the activations are {decimal_size(whole.stored)} on disk, and to read them "
+            f"again (1 GB/s) takes {in_words(whole.reading)} where the models take "
+            f"{in_words(whole.forward)}: {verdict}"
+        )
+    unknown = sum(size is None for size in downloads.values())
+    known = sum(size or 0 for size in downloads.values())
+    fetched = "nothing to download" if not known else f"download {decimal_size(known)}"
+    if unknown:
+        fetched += f" and {unknown} model{'s' * (unknown > 1)} of unknown size"
+    _wrapped(
+        f"{fetched}; {power_of_ten(whole.forward_flops) or 'no'} operations of models, "
+        f"{power_of_ten(whole.sae_flops)} of SAEs; {whole.passes} passes of {models} "
+        f"model{'s' * (models > 1)}; about {in_words(whole.seconds)} on {device.name} "
+        f"({device.basis})"
+    )
 
 
 def ranges(numbers: list[int]) -> str:

@@ -16,6 +16,7 @@ from bench.cli.options import (
     BadRecords,
     Cells,
     above,
+    budget_option,
     cache_option,
     device_option,
     json_option,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 )
 @shard_option
 @cache_option
+@budget_option
 @device_option
 @remote_code_option
 @click.option("--force", is_flag=True, help="Measure again what is done.")
@@ -121,8 +123,10 @@ def command(
     which = {"force": force, "failed": failed, "saes": kept}
     if dry_run:
         from bench.cli.plan import print_plan
+        from bench.plan.devices import named_device
 
-        print_plan(_todo(cells, how, which), cells, how.cache, as_json=as_json)
+        work = _todo(cells, how, which)
+        print_plan(work, cells, how.cache, named_device("cpu"), as_json=as_json)
         return 0
     # Of the processes that a launcher has started, the first speaks.
     with show_progress(shown=os.environ.get("RANK", "0") == "0") as progress:
@@ -137,9 +141,16 @@ def command(
 
 
 def _todo(cells: Cells, how: How, which: dict[str, Any]) -> list[Todo]:
+    from bench.plan.devices import this_device
     from bench.runner.run import todo
 
-    return todo(cells.blocks(how.workers or 1), cells.store(), **which)
+    workers = how.workers or 1
+    if how.budget is None:
+        blocks = cells.blocks(workers)
+    else:
+        device = this_device(pick_device(how.device))
+        blocks = cells.within(how.budget, device, workers=workers)
+    return todo(blocks, cells.store(), **which)
 
 
 def _measure(

@@ -211,7 +211,7 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
     seeds = request.protocol.seeds
     # One stream feeds a block: where seeds vary the data, each has blocks of its own.
     streams = [seeds] if request.protocol.seeds_vary == "init" else [(seed,) for seed in seeds]
-    groups = [layers] if missing else _groups(card, layers, request, seeds=len(streams[0]))
+    groups = _groups(card, layers, request, seeds=len(streams[0]))
     return [
         Block(
             card=card,

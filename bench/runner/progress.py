@@ -241,10 +241,12 @@ def work_of(block: Block) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h 20 min`: as exactly as it is known."""
+    """`40 s`, `12 min`, `3 h 20 min`, `12 days`: as exactly as it is known."""
     if seconds < 60:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
+    if minutes >= 3 * 24 * 60:
+        return f"{round(minutes / 60 / 24):,} days"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 

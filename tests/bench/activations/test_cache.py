@@ -19,15 +19,14 @@ from bench.activations import cache as module
 from bench.activations.cache import (
     CachedSource,
     CachedStream,
-    cache_bytes,
     cached,
     cached_layers,
     hits,
-    training_rows,
 )
 from bench.activations.stream import ActivationStream
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
+from bench.plan.work import cache_bytes, training_rows
 from bench.records.store import RecordStore
 from bench.runner.block import measure_block
 from bench.runner.checkpoints import saved_states

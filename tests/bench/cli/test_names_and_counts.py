@@ -13,7 +13,7 @@ import pytest
 
 from bench.cli import status
 from bench.cli.main import cli
-from bench.cli.options import WholeNumber
+from bench.cli.sizes import WholeNumber
 from bench.plan.protocol import Protocol, load_protocol, presets
 from bench.sae.arms import PRESETS, axes_of_arms, parse_arm
 from tests.records import make_grid, write_records

@@ -1,0 +1,166 @@
+"""What this machine attains, measured in a few seconds: a product, streams of memory, rows picked
+by index, a top k, and what a training step takes beside its arithmetic. Nothing is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag, gelu
+
+from bench.compute.heap import keep_heap
+from bench.compute.matmul import fast_matmul
+from bench.compute.precision import Precision, product, product_precision
+from bench.compute.topk import exact_topk
+from bench.sae.bank import Bank
+from bench.sae.model import SAE
+from bench.sae.recipe import Recipe
+from bench.sae.trainer import Trainer
+
+# Each is done until so many seconds have passed; the best counts, unless another is asked for.
+_SECONDS = 0.4
+_LEAST_ROUNDS, _MOST_ROUNDS = 3, 50
+
+# Tokens, width and features of the product, as of a small SAE's step; larger on a device.
+_PRODUCT = {"cpu": (512, 768, 4096), "cuda": (8192, 2048, 16384)}
+_PAIRS_N, _PAIRS_K, _PAIRS_WIDTH, _PAIRS_TOKENS = 4096, 32, 384, 2048
+_STREAM = 1 << 24  # elements: 64 MiB, more than a cache holds
+_FRESH = 1 << 21  # 8 MiB, as a layer's activations in a pass
+
+_PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """As in `bench.plan.devices.Device`."""
+
+    device: str
+    products: dict[str, float]
+    memory: float
+    between: float
+    gathered: float
+    searched: float
+    row: float
+    start: float
+    capacity: int | None
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is the processor's."""
+        return self.device == "cpu"
+
+
+@torch.no_grad()
+def measure_rates(
+    device: str = "auto",
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    typical: Callable[[Sequence[float]], float] = min,
+) -> Rates:
+    """The rates of a device, `auto` being CUDA where there is one.
+
+    clock: in seconds. typical: which of the times of several rounds counts.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    on_cpu = device == "cpu"
+
+    def best(work: Callable[[], object]) -> float:
+        work()
+        _wait(device)
+        rounds: list[float] = []
+        begun = clock()
+        while len(rounds) < _MOST_ROUNDS and (
+            len(rounds) < _LEAST_ROUNDS or clock() - begun < _SECONDS
+        ):
+            start = clock()
+            work()
+            _wait(device)
+            rounds.append(clock() - start)
+        return typical(rounds)
+
+    if on_cpu:
+        keep_heap()
+    with fast_matmul(device):
+        element, row = _selection(device, best)
+        return Rates(
+            device=device,
+            products=_products(device, best),
+            memory=_stream(device, best),
+            between=_between(device, best),
+            gathered=_gather(device, best),
+            searched=1 / element,
+            row=row,
+            start=_start(device, best),
+            capacity=None if on_cpu else int(0.9 * torch.cuda.mem_get_info(device)[1]),
+        )
+
+
+_Best = Callable[[Callable[[], object]], float]
+
+
+def _randn(*shape: int, device: str) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def _products(device: str, best: _Best) -> dict[str, float]:
+    tokens, width, n = _PRODUCT["cpu" if device == "cpu" else "cuda"]
+    x, W = _randn(tokens, width, device=device), _randn(n, width, device=device)
+    found: dict[str, float] = {}
+    for precision in _PRECISIONS[: 1 if device == "cpu" else 3]:
+        with product_precision(precision, device):
+            found[precision] = 2 * tokens * width * n / best(lambda: product(x, W.T))
+    return dict.fromkeys(_PRECISIONS, found["float32"]) | found
+
+
+def _stream(device: str, best: _Best) -> float:
+    source = _randn(_STREAM, device=device)
+    target = torch.empty_like(source)
+    return 8 * _STREAM / best(lambda: target.copy_(source))
+
+
+def _between(device: str, best: _Best) -> float:
+    x = _randn(_FRESH, device=device)
+    return 8 * _FRESH / best(lambda: gelu(x))
+
+
+def _gather(device: str, best: _Best) -> float:
+    W = _randn(_PAIRS_N, _PAIRS_WIDTH, device=device)
+    shape = _PAIRS_TOKENS, _PAIRS_K
+    rows = torch.randint(_PAIRS_N, shape, generator=torch.Generator().manual_seed(0)).to(device)
+    weights = _randn(*shape, device=device)
+    seconds = best(lambda: embedding_bag(rows, W, per_sample_weights=weights, mode="sum"))
+    return 4 * weights.numel() * _PAIRS_WIDTH / seconds
+
+
+def _selection(device: str, best: _Best) -> tuple[float, float]:
+    """Seconds of an element that is searched, and of a row beside its elements."""
+    sizes = ((512, 512, 16), (512, 8192, 64)) if device == "cpu" else ((8192, 8192, 64),) * 2
+    per_row = []
+    for rows, n, k in sizes:
+        pre = _randn(rows, n, device=device)
+        per_row.append(best(lambda pre=pre, k=k: exact_topk(pre, k)) / rows)  # type: ignore[misc]
+    short, long = per_row
+    if sizes[0] == sizes[1]:
+        return long / sizes[1][1], 0.0
+    element = max((long - short) / (sizes[1][1] - sizes[0][1]), 0.05 * long / sizes[1][1])
+    return element, max(0.0, short - element * sizes[0][1])
+
+
+def _start(device: str, best: _Best) -> float:
+    """Seconds of a step of an SAE that is hardly there."""
+    recipe = Recipe(n=32, k=2, batch=8, steps=100, path="sparse")
+    trainer = Trainer(SAE.init(8, recipe.n, recipe.k, seed=0, device=device), recipe)
+    x = _randn(recipe.batch, 8, device=device)
+    if device == "cpu":
+        return best(lambda: trainer.step(x))
+    bank = Bank([trainer])
+    return best(lambda: bank.step([x]))

@@ -1,0 +1,134 @@
+"""What a plan costs: downloads, operations, passes over the models, and time on a device.
+
+    Cost      of one model, or of all: `cost_of` counts, `total` sums
+    seconds   of some work (`bench.plan.work`) at a device's rates (`bench.plan.devices`)
+
+Times are sums over what bounds them one after the other: nothing is taken to overlap, but the
+preparation of tokens on a graphics card's host. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench.plan.blocks import Block
+from bench.plan.devices import Device
+from bench.plan.work import (
+    StepPath,
+    Work,
+    cache_bytes,
+    forward_work,
+    sae_work,
+    step_work,
+)
+from bench.sae.families import FAMILIES
+from zoo.cards import KIND_OF_DOMAIN
+
+# Bytes a second that stored activations are written and read at: a plain SSD over NVMe.
+DISK = 1e9
+
+# Adam's two moments in float32, of both matrices.
+_MOMENTS = 2 * 2 * 4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of blocks of one model, or of several.
+
+    passes: times that the model reads its tokens. forward_flops, sae_flops: operations.
+    optimizer: bytes of Adam's moments, over all SAEs. memory: bytes at once, of the largest block.
+    seconds: on the device; of these `forward` in the model. stored: bytes of its activations.
+    """
+
+    passes: int = 0
+    forward_flops: float = 0.0
+    sae_flops: float = 0.0
+    optimizer: int = 0
+    memory: int = 0
+    seconds: float = 0.0
+    forward: float = 0.0
+    stored: int = 0
+
+    @property
+    def reading(self) -> float:
+        """Seconds in which the same activations would come from a disk."""
+        return self.stored / DISK
+
+    @property
+    def cache_pays(self) -> bool:
+        """Whether to read stored activations takes less time than to pass the model again."""
+        return self.reading < self.forward
+
+
+def cost_of(blocks: Iterable[Block], device: Device) -> Cost:
+    """Of blocks that are measured one after the other, with the cells they have."""
+    return total(_of_one(block, device) for block in blocks if block.specs)
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The sum; of memory the largest."""
+    found = list(costs)
+    return Cost(
+        passes=sum(cost.passes for cost in found),
+        forward_flops=sum(cost.forward_flops for cost in found),
+        sae_flops=sum(cost.sae_flops for cost in found),
+        optimizer=sum(cost.optimizer for cost in found),
+        memory=max((cost.memory for cost in found), default=0),
+        seconds=sum(cost.seconds for cost in found),
+        forward=sum(cost.forward for cost in found),
+        stored=sum(cost.stored for cost in found),
+    )
+
+
+def block_seconds(block: Block, device: Device) -> float:
+    """How long a block takes."""
+    return _of_one(block, device).seconds
+
+
+def _of_one(block: Block, device: Device) -> Cost:
+    passed = forward_work(block)
+    trained = sae_work(block, path_on(block, device))
+    forward = seconds(passed, block, device)
+    weights = block.protocol.n * block.card.tap.width
+    return Cost(
+        passes=1,
+        forward_flops=passed.forward,
+        sae_flops=trained.sae_flops,
+        optimizer=_MOMENTS * weights * len(block.specs),
+        memory=block.memory,
+        seconds=forward + seconds(trained, block, device),
+        forward=forward,
+        stored=cache_bytes(block),
+    )
+
+
+def seconds(work: Work, block: Block, device: Device) -> float:
+    """How long some work of a block takes."""
+    products = device.products
+    model = products["float32" if block.protocol.dtype == "float32" else "bf16"]
+    return (
+        work.forward / model
+        + work.between / device.between
+        + work.products / products[block.protocol.precision]
+        + work.exact / products["float32"]
+        + work.moved / device.memory
+        + work.gathered / device.gathered
+        + work.searched / device.searched
+        + work.rows * device.row
+        + work.starts * device.start
+        + work.tokens * device.token.get(KIND_OF_DOMAIN[block.card.domain], 0.0)
+        + work.layers * device.layer
+        + work.blocks * device.block
+    )
+
+
+def path_on(block: Block, device: Device) -> StepPath:
+    """How steps are computed: as the protocol says, or the faster way where it leaves that open."""
+    protocol = block.protocol
+    paths = FAMILIES[protocol.family].paths
+    asked = "sparse" if protocol.path == "kernels" else protocol.path
+    if asked in paths:
+        return asked
+    width = block.card.tap.width
+    return min(paths, key=lambda path: seconds(step_work(protocol, width, path), block, device))

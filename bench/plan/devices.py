@@ -1,0 +1,177 @@
+"""What devices attain: the rates that a plan's times are made of. No torch until one is measured.
+
+Peak rates are published: NVIDIA's data sheets of the H100 (SXM), H200 (SXM), A100 (80 GB SXM) and
+L40S, and the white paper of its Ada architecture for the RTX 4090; dense, without sparsity. What
+share of them is attained is stated below; nothing here was measured on such a card. The CPU is one
+core of an AMD EPYC (Zen 5) as `bench plan --on this` measures it, times the cores there are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from zoo.errors import UnknownName
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Device:
+    """Rates per second, and seconds of what begins.
+
+    products: operations by precision. memory: bytes streamed. between: bytes that elementwise
+    operations read and write on fresh memory. gathered: bytes of rows picked by index. searched:
+    elements that a top k is searched in; row: seconds of each such row. start: seconds of a
+    training step beside its arithmetic. token: seconds of a token's preparation by the kind of
+    corpus. layer: of what is done once for a layer. block: to load a model.
+    capacity: bytes that a block may take; None for what is free here.
+    """
+
+    name: str
+    products: Mapping[str, float]
+    memory: float
+    between: float
+    gathered: float
+    searched: float
+    row: float
+    start: float
+    layer: float
+    block: float
+    token: Mapping[str, float]
+    capacity: int | None = None
+    basis: str = ""
+
+
+class _Card(NamedTuple):
+    """Published: teraflops of float32, TF32 and bfloat16, terabytes a second, gigabytes."""
+
+    float32: float
+    tf32: float
+    bf16: float
+    bandwidth: float
+    memory: int
+
+
+_CARDS = {
+    "h100": _Card(66.9, 494.7, 989.4, 3.35, 80),
+    "h200": _Card(66.9, 494.7, 989.4, 4.8, 141),
+    "a100": _Card(19.5, 156.0, 312.0, 2.039, 80),
+    "l40s": _Card(91.6, 183.0, 362.0, 0.864, 48),
+    "rtx4090": _Card(82.6, 82.6, 165.2, 1.008, 24),
+}
+
+# Shares of the peaks that products of these sizes and streams of bytes attain; rows that are picked
+# come in pieces of a few kilobytes; a top k reads its elements about six times.
+_PRODUCTS, _STREAMED, _GATHERED, _SEARCHES = 0.6, 0.8, 0.5, 6
+# Of a card's memory, what the driver and the libraries leave.
+_FREE = 0.9
+
+# One core of an AMD EPYC (Zen 5), float32 throughout: bfloat16 is rounded there, without speed.
+_CORE_PRODUCTS = 1.0e11
+_CORE = {
+    "memory": 1.6e10,
+    "between": 8e9,
+    "gathered": 3.5e10,
+    "searched": 8e8,
+    "row": 3e-6,
+}
+_START = 1.5e-3
+_LAYER, _BLOCK = 0.3, 2.0
+
+# Seconds of a core for a token's examples: read or made, decoded, and cut into tokens. Measured on
+# the made corpora of the embedded suite.
+_TOKEN = {"text": 3e-6, "image": 6e-5, "protein": 1e-5, "dna": 4e-5, "synthetic": 3e-6}
+
+NAMES = (*_CARDS, "cpu", "this")
+
+
+def named_device(name: str, *, threads: int | None = None) -> Device:
+    """The device called so; `this` is measured, which takes some seconds.
+
+    threads: of a CPU; as many as there are cores where none is given.
+
+    Raises:
+        UnknownName: there is none of that name.
+    """
+    if name in _CARDS:
+        return _graphics_card(name, _CARDS[name])
+    if name == "cpu":
+        return _cpu(threads or cores())
+    if name == "this":
+        return this_device()
+    raise UnknownName("device", name, NAMES, f"There are: {', '.join(NAMES)}.")
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _graphics_card(name: str, card: _Card) -> Device:
+    bandwidth = card.bandwidth * 1e12
+    peaks = {"float32": card.float32, "tf32": card.tf32, "bf16": card.bf16}
+    return Device(
+        name,
+        products={kind: _PRODUCTS * peak * 1e12 for kind, peak in peaks.items()},
+        memory=_STREAMED * bandwidth,
+        between=_STREAMED * bandwidth,
+        gathered=_GATHERED * bandwidth,
+        searched=_STREAMED * bandwidth / (4 * _SEARCHES),
+        row=0.0,
+        start=1.5e-4,  # a captured graph of some hundred kernels
+        layer=_LAYER,
+        block=20.0,
+        token={},  # in threads, while the model runs
+        capacity=int(_FREE * card.memory * 1e9),
+        basis=f"{_PRODUCTS:.0%} of its published peak, {_STREAMED:.0%} of its bandwidth",
+    )
+
+
+def _cpu(threads: int) -> Device:
+    return Device(
+        f"cpu of {threads} core{'s' * (threads > 1)}",
+        products=dict.fromkeys(("float32", "tf32", "bf16"), _CORE_PRODUCTS * threads),
+        memory=_CORE["memory"] * threads,
+        between=_CORE["between"] * threads,
+        gathered=_CORE["gathered"] * threads,
+        searched=_CORE["searched"] * threads,
+        row=_CORE["row"] / threads,
+        start=_START,
+        layer=_LAYER,
+        block=_BLOCK,
+        token=_TOKEN,
+        basis="as measured on an AMD EPYC (Zen 5)",
+    )
+
+
+def this_device(device: str = "auto", **how: Any) -> Device:
+    """This machine, measured now for some seconds; nothing is kept. Imports torch.
+
+    how: as `bench.plan.calibrate.measure_rates` takes it.
+    """
+    from bench.plan.calibrate import measure_rates
+    from bench.records.provenance import device_name
+
+    rates = measure_rates(device, **how)
+    base = _cpu(1)
+    # What was not measured goes with what was.
+    slower = _CORE["searched"] / rates.searched if rates.on_cpu else 1.0
+    return replace(
+        base,
+        name=f"this machine ({device_name(rates.device)})",
+        products=rates.products,
+        memory=rates.memory,
+        between=rates.between,
+        gathered=rates.gathered,
+        searched=rates.searched,
+        row=rates.row,
+        start=rates.start,
+        layer=_LAYER * slower,
+        block=_BLOCK * slower,
+        token={kind: slower * seconds for kind, seconds in _TOKEN.items()} if rates.on_cpu else {},
+        capacity=rates.capacity,
+        basis="measured now",
+    )

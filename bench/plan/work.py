@@ -1,0 +1,260 @@
+"""What a block computes: floating-point operations and bytes, counted from its sizes. No torch.
+
+A product of [a, b] and [b, c] takes 2abc operations, as torch's `FlopCounterMode` counts. Where a
+number follows from the data (how many features are dead), it is assumed here, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from bench.plan.blocks import Block
+from bench.plan.protocol import Protocol
+from bench.sae.arms import PRESETS, Arm, parse_arm
+from bench.sae.families import FAMILIES
+from zoo.cards import Card
+
+StepPath = Literal["sparse", "dense"]
+
+# A transformer block holds 12 width^2 parameters (attention 4, a feed-forward of four times the
+# width 8). A gated one of another width, as in Llama's successors, holds up to a half more.
+_TRANSFORMER = 12
+
+# Adapters of stacks of convolutions: their blocks hold all that the model does, and no attention.
+_CONVOLUTIONS = ("spliceai", "openspliceai")
+
+# Bytes that the operations between a block's products read and write, for each token and dimension
+# of its width in float32: norms, activations, attention's scores. Measured as the time that forward
+# passes of six models take beyond their products, at the rate of `gelu` on fresh memory.
+_BETWEEN = 600
+
+# Tokens of the corpus that are read for each token of a sample: it is drawn out of four times as
+# many (`bench.activations.stream`); what special tokens do is measured on the sample's again.
+_EVALUATED, _FITTED = 5, 4
+
+# Bytes that an update reads and writes for each weight: fused Adam 28, and the gradient written,
+# its norm, its part along the decoder's rows, and their unit norm.
+_UPDATE = 48
+
+# Passes over the gathered rows of all pairs: decode, products of pairs (two rows each), and both
+# gradients.
+_GATHERS = 5
+
+# Passes over an array [batch, n] in a dense step, beside its products. Measured on a CPU.
+_PASSES = {"topk": 4, "batchtopk": 6, "matryoshka": 12, "relu": 12, "jumprelu": 26}
+_PASSES_OF_OTHERS = 12
+
+# To select among all of a batch at once takes so many times as long as row by row. Measured.
+_WHOLE_BATCH = 6
+
+# Dead features that a loss on them is on, as a share of n: of arms without a center, where the
+# layers of the paper die, and of others.
+_DEAD, _DEAD_CENTERED = 0.5, 0.1
+
+# Products [batch, dead] x [dead, width] of a loss on the dead, where it is dense.
+_DEAD_PRODUCTS = {"auxk": 4, "auxk-relu": 4, "ghost": 5, "pre-act": 1}
+
+# As they are where they act, which imports torch: of `bench.sae.dead_features.auxk`,
+# `bench.runner.stepping` and `bench.sae.untrained`.
+AUX_DENSE_BELOW, BANK_BELOW, FOLLOWED = 10, 1 << 18, 4
+
+# Tokens that the census of a dictionary without dead features ends after, or one chunk: of so many
+# pre-activations.
+_ALIVE_AFTER, _CHUNK = 2048, 1 << 22
+
+# Random directions on which a layer's reach is measured (`bench.death.prediction`).
+_DIRECTIONS = 512
+
+# Passes over the tokens that a geometric median takes.
+_MEDIAN = 40
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is computed, by what bounds its time; each has a rate on a device.
+
+    forward: operations of the model's products; between: bytes read and written between them.
+    products: operations of the SAEs' products in the protocol's precision; exact: those that are
+    float32 in any case. moved: bytes of weights, moments and arrays read and written. gathered:
+    bytes of rows picked by index. searched: pre-activations that codes are selected among, in so
+    many rows. starts: of some hundred operations, two for a training step and what is around it.
+    tokens: read from the corpus. layers, blocks: for what is done once for each.
+    """
+
+    forward: float = 0.0
+    between: float = 0.0
+    products: float = 0.0
+    exact: float = 0.0
+    moved: float = 0.0
+    gathered: float = 0.0
+    searched: float = 0.0
+    rows: float = 0.0
+    starts: float = 0.0
+    tokens: float = 0.0
+    layers: float = 0.0
+    blocks: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        names = (field.name for field in fields(self))
+        return Work(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def times(self, number: float) -> Work:
+        """So many times as much."""
+        return Work(**{each.name: number * getattr(self, each.name) for each in fields(self)})
+
+    @property
+    def sae_flops(self) -> float:
+        """Operations of the SAEs' products, and of those that measure them."""
+        return self.products + self.exact
+
+
+# ------------------------------------------------------------------------------------- the model
+
+
+def tokens_read(block: Block) -> int:
+    """Tokens that the model reads for a block: two samples, and what is trained on."""
+    return _EVALUATED * block.tokens + _FITTED * block.fit_tokens + training_rows(block)
+
+
+def training_rows(block: Block) -> int:
+    """Rows that a block's training takes out of the stream: the buffer and its refills."""
+    if not block.steps:
+        return 0
+    protocol = block.protocol
+    per_cycle = protocol.buffer // 2 // protocol.batch
+    return protocol.buffer + (block.steps - 1) // per_cycle * per_cycle * protocol.batch
+
+
+def cache_bytes(block: Block) -> int:
+    """Bytes that the cache of a block takes on disk."""
+    rows = block.tokens + block.fit_tokens + training_rows(block)
+    return 4 * block.card.tap.width * rows * len(block.layers)
+
+
+def forward_flops(card: Card, depth: int) -> float:
+    """Operations per token of the first `depth` blocks: 2 for each parameter, and attention over
+    windows of the card's context. What is before the blocks is left out."""
+    if not card.parameters:
+        return 0.0
+    width, share = card.tap.width, card.parameters / card.tap.layers
+    if card.adapter in _CONVOLUTIONS:
+        return depth * 2 * share
+    return depth * (2 * min(_TRANSFORMER * width**2, share) + 4 * width * card.context)
+
+
+def forward_work(block: Block) -> Work:
+    """One pass of the model over all that a block reads."""
+    tokens, card = tokens_read(block), block.card
+    size = 4 if block.protocol.dtype == "float32" else 2
+    between = _BETWEEN * size / 4 * card.tap.width * block.depth if card.parameters else 0.0
+    return Work(
+        forward=forward_flops(card, block.depth) * tokens,
+        between=between * tokens,
+        tokens=tokens,
+        blocks=1,
+    )
+
+
+# -------------------------------------------------------------------------------------- the SAEs
+
+
+def step_work(protocol: Protocol, width: int, path: StepPath) -> Work:
+    """One training step of one SAE, without a loss on dead features."""
+    batch, n, k = protocol.batch, protocol.n, protocol.k
+    encoded = encode_work(protocol, width, batch)
+    update = Work(moved=_UPDATE * 2 * n * width, starts=2)
+    if path == "sparse":
+        gathered = Work(gathered=_GATHERS * 4 * batch * k * width)
+        return encoded + update + gathered
+    arrays = _PASSES.get(protocol.family, _PASSES_OF_OTHERS) * 8 * batch * n
+    return encoded + update + Work(products=8 * batch * n * width, moved=arrays)
+
+
+def encode_work(protocol: Protocol, width: int, tokens: int) -> Work:
+    """The codes of so many tokens."""
+    product = Work(products=2 * tokens * protocol.n * width)
+    if FAMILIES[protocol.family].dense:
+        return product
+    if "threshold_rate" in FAMILIES[protocol.family].keys:
+        return product + Work(searched=_WHOLE_BATCH * tokens * protocol.n)
+    return product + Work(searched=tokens * protocol.n, rows=tokens)
+
+
+def dead_work(protocol: Protocol, width: int, arm: Arm) -> Work:
+    """What a loss on dead features adds to a step while it is on."""
+    batch, products = protocol.batch, _DEAD_PRODUCTS.get(arm.aux)
+    if products is None:
+        return Work()
+    dead = (_DEAD if arm.center == "none" else _DEAD_CENTERED) * protocol.n
+    taken = Work(moved=8 * batch * dead)
+    dense = Work(products=products * 2 * batch * dead * width, moved=3 * 8 * batch * dead)
+    if not arm.aux.startswith("auxk"):
+        return taken + dense
+    aux_k = min(protocol.aux_k, dead)
+    selected = Work(searched=batch * dead, rows=batch)
+    if protocol.family != "topk" or dead < AUX_DENSE_BELOW * aux_k:
+        return taken + selected + dense
+    return taken + selected + Work(gathered=_GATHERS * 4 * batch * aux_k * width)
+
+
+def census_work(protocol: Protocol, width: int, tokens: int, arm: Arm, *, counts: bool) -> Work:
+    """One census; where all are alive and nothing is counted, it ends early."""
+    if not counts and arm.center != "none":
+        tokens = min(tokens, max(_ALIVE_AFTER, _CHUNK // protocol.n))
+    exact = Work(exact=2 * tokens * protocol.n * width)
+    if FAMILIES[protocol.family].dense:
+        return exact
+    return exact + Work(searched=tokens * protocol.n, rows=tokens)
+
+
+def layer_work(block: Block) -> Work:
+    """A layer's statistics and what is predicted of it; the medians that its arms are fitted on."""
+    width, tokens = block.card.tap.width, block.tokens
+    arms = {parse_arm(spec.arm) for spec in block.specs}
+    medians = len({arm.norm for arm in arms}) * _MEDIAN * 4 * block.fit_tokens * width
+    exact = 4 * tokens * width**2 + 2 * _DIRECTIONS * tokens * width
+    return Work(exact=exact, moved=medians, layers=1)
+
+
+def cell_work(block: Block, arm: Arm, path: StepPath) -> Work:
+    """One SAE: its training, the censuses on the way and at the end, its quality."""
+    protocol, width, steps = block.protocol, block.card.tap.width, block.steps
+    if not steps:
+        return Work()
+    waits = min(steps, -(-protocol.dead_after // protocol.batch))
+    training = step_work(protocol, width, path).times(steps)
+    training += dead_work(protocol, width, arm).times(steps - waits)
+    if path == "sparse" and protocol.family == "topk" and protocol.n * width < BANK_BELOW:
+        training += Work(starts=-steps / 2)  # a bank begins the operations of several at once
+    ways = len([step for step in protocol.census_steps() if step < steps])
+    counted = census_work(protocol, width, block.tokens, arm, counts=False).times(ways)
+    last = census_work(protocol, width, block.tokens, arm, counts=True)
+    quality = encode_work(protocol, width, block.tokens)
+    return training + counted + last + quality
+
+
+def born_work(block: Block) -> Work:
+    """What arms of one layer and seed share: censuses at birth, and the untrained dictionaries that
+    are followed over the first steps of training."""
+    protocol, width = block.protocol, block.card.tap.width
+    arms = {parse_arm(spec.arm) for spec in block.specs}
+    born = {arm.born for arm in arms} | {arm.born for arm in PRESETS.values()}
+    work = Work()
+    for arm in born:
+        work += census_work(protocol, width, block.tokens, arm, counts=False)
+    silence = -(-block.tokens // protocol.batch)
+    followed = min(block.steps, FOLLOWED * silence)
+    dying = {(arm.born, arm.tokens) for arm in arms if arm.center == "none"}
+    looked = encode_work(protocol, width, protocol.batch) + Work(starts=0.25)
+    return work + looked.times(followed * len(dying))
+
+
+def sae_work(block: Block, path: StepPath) -> Work:
+    """Everything of a block but the model's pass, with steps of that path."""
+    layers = len(block.layers)
+    pairs = len({(spec.layer, spec.seed) for spec in block.specs})
+    work = layer_work(block).times(layers) + born_work(block).times(pairs)
+    for spec in block.specs:
+        work += cell_work(block, parse_arm(spec.arm), path)
+    return work

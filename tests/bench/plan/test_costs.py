@@ -1,0 +1,214 @@
+"""What a plan says it costs: operations against torch's own count, sums, and what fits a budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.cli.sizes import read_duration
+from bench.plan import work
+from bench.plan.blocks import Block, Request, make_plan
+from bench.plan.budget import fit_budget
+from bench.plan.costs import block_seconds, cost_of, path_on, total
+from bench.plan.devices import NAMES, Device, named_device, this_device
+from bench.plan.protocol import load_protocol
+from bench.runner import stepping
+from bench.sae import untrained
+from bench.sae.arms import parse_arm
+from bench.sae.dead_features import auxk
+from bench.sae.families import make_family
+from bench.sae.model import SAE
+from bench.sae.trainer import Trainer
+from zoo.errors import UnknownName
+from zoo.registry import Registry
+
+Bench = Callable[..., tuple[int, str, str]]
+SMALL = ("n=256", "k=8", "N=512", "batch=64", "steps=40", "buffer=256", "forward_tokens=1k")
+
+
+def plan(
+    registry: Registry, models: Sequence[str] = ("tiny-gpt2",), *settings: str, **changes: object
+) -> list[Block]:
+    arms = changes.pop("arms", ())
+    protocol = load_protocol("quick", settings=[*SMALL, *settings], arms=arms)  # type: ignore[arg-type]
+    cards = [registry.card(name) for name in models]
+    return make_plan(Request(cards, protocol, **changes), registry)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def h100() -> Device:
+    return named_device("h100")
+
+
+def test_a_forward_pass_is_counted_as_torch_counts_it(registry: Registry) -> None:
+    card = registry.card("tiny-dinov2")
+    width, context = card.tap.width, card.context
+    block = torch.nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        block(torch.randn(3, context, width))
+    counted = counter.get_total_flops() / (3 * context)
+    assert work.forward_flops(card, 2) == pytest.approx(2 * counted, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("family", "path"),
+    [("topk", "dense"), ("topk", "sparse"), ("matryoshka", "dense"), ("relu", "dense")],
+)
+def test_a_step_is_counted_as_torch_counts_it(family: str, path: work.StepPath) -> None:
+    settings = [*SMALL, f"family={family}", f"path={path}"]
+    protocol = load_protocol("quick", settings=settings)
+    sae = SAE.init(48, 256, 8, seed=0, family=make_family(family, protocol.family_settings()))
+    trainer = Trainer(sae, protocol)
+    x = torch.randn(64, 48)
+    trainer.step(x)  # the first one measures which product is accurate
+    with FlopCounterMode(display=False) as counter:
+        trainer.step(x)
+    # Beside these a step has the product of the bias's gradient, of one row.
+    assert work.step_work(protocol, 48, path).products == pytest.approx(
+        counter.get_total_flops(), rel=0.05
+    )
+
+
+@pytest.mark.parametrize("aux", ["auxk", "ghost", "pre-act"])
+def test_a_loss_on_dead_features_is_counted_as_torch_counts_it(aux: str) -> None:
+    settings = [*SMALL, "dead_after=1", "aux_k=32", "path=sparse"]
+    protocol = load_protocol("quick", settings=settings)
+    arm = parse_arm(f"raw+{aux}")
+    trainer = Trainer(SAE.init(48, 256, 8, seed=0), protocol, arm=arm)
+    trainer.sae.b_enc[:128] = -100  # half are dead, as is assumed
+    x = torch.randn(64, 48)
+    trainer.step(x)
+    trainer.step(x)
+    with FlopCounterMode(display=False) as counter:
+        trainer.step(x)
+    step = work.step_work(protocol, 48, "sparse") + work.dead_work(protocol, 48, arm)
+    assert step.products == pytest.approx(counter.get_total_flops(), rel=0.15)
+
+
+def test_numbers_that_are_kept_twice_are_the_same() -> None:
+    kept = (work.AUX_DENSE_BELOW, work.BANK_BELOW, work.FOLLOWED)
+    assert kept == (auxk._DENSE_BELOW, stepping._SMALL, untrained.FOLLOWED)
+
+
+@pytest.mark.parametrize(
+    "more", ["n=512", "steps=80", "N=1024", "k=16", "family=jumprelu", "path=dense"]
+)
+def test_more_work_takes_longer_everywhere(registry: Registry, more: str) -> None:
+    (less,) = plan(registry)
+    (larger,) = plan(registry, ("tiny-gpt2",), more)
+    for name in set(NAMES) - {"this"}:
+        device = named_device(name)
+        assert block_seconds(larger, device) > block_seconds(less, device)
+
+
+def test_layers_that_do_not_fit_take_further_passes(registry: Registry, h100: Device) -> None:
+    whole = cost_of(plan(registry), h100)
+    parts = cost_of(plan(registry, memory=1), h100)
+    assert (whole.passes, parts.passes) == (1, 4)
+    assert parts.forward_flops == pytest.approx(whole.forward_flops * (1 + 2 + 3 + 4) / 4)
+    assert parts.sae_flops == pytest.approx(whole.sae_flops)
+    assert parts.seconds > whole.seconds
+    assert parts.memory < whole.memory
+
+
+def test_the_total_is_the_sum(registry: Registry, h100: Device) -> None:
+    blocks = plan(registry, ["tiny-gpt2", "tiny-esm2"])
+    costs = [cost_of([block], h100) for block in blocks]
+    both = cost_of(blocks, h100)
+    assert both == total(costs)
+    assert both.seconds == pytest.approx(sum(cost.seconds for cost in costs))
+    assert both.memory == max(block.memory for block in blocks)
+    assert cost_of([block.only([]) for block in blocks], h100).passes == 0
+
+
+def test_the_faster_path_is_that_of_the_device(registry: Registry, h100: Device) -> None:
+    def taken(device: Device, *settings: str) -> str:
+        (block,) = plan(registry, ("tiny-gpt2",), "path=auto", *settings)
+        return path_on(block, device)
+
+    assert taken(named_device("cpu", threads=2), "n=4096") == "sparse"
+    assert taken(h100, "n=128", "k=64") == "dense"
+
+
+def test_faster_devices_take_less_time(registry: Registry) -> None:
+    (block,) = plan(registry, ("tiny-gpt2",), "n=64k", "batch=1024", "buffer=4k", "N=100k")
+    found = {name: block_seconds(block, named_device(name)) for name in NAMES if name != "this"}
+    assert found["h200"] < found["h100"] < found["a100"] < found["cpu"]
+
+
+def test_a_device_that_is_not_known_is_refused() -> None:
+    with pytest.raises(UnknownName, match="Did you mean h100"):
+        named_device("h10")
+
+
+def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.plan import calibrate
+
+    small = {"_SECONDS": 0.0, "_PRODUCT": {"cpu": (64, 96, 512)}, "_STREAM": 1 << 20}
+    for name, value in small.items():
+        monkeypatch.setattr(calibrate, name, value)
+    found = this_device("cpu")
+    rates = (*found.products.values(), found.memory, found.between, found.gathered, found.searched)
+    assert all(1e6 < rate < 1e15 for rate in rates)
+    assert 1e-6 < found.start < 1
+
+
+def test_a_budget_takes_fewer_steps_then_fewer_tokens(registry: Registry, h100: Device) -> None:
+    blocks = plan(registry, ("tiny-gpt2",), "steps=100k", "N=100k")
+    device = replace(h100, block=0.0, layer=0.0)
+    whole = cost_of(blocks, device).seconds
+    assert fit_budget(blocks, whole, device) == {}
+    half = fit_budget(blocks, whole / 2, device)
+    assert half is not None
+    assert half.keys() == {"steps"}
+    fitting = plan(registry, ("tiny-gpt2",), "steps=100k", "N=100k", f"steps={half['steps']}")
+    assert 0.5 * whole / 2 < cost_of(fitting, device).seconds <= whole / 2
+    tenth = cost_of(plan(registry, ("tiny-gpt2",), "steps=10k", "N=100k"), device).seconds
+    fewer = fit_budget(blocks, 0.99 * tenth, device)
+    assert fewer is not None
+    assert fewer["steps"] == 10_000
+    assert 10_000 <= fewer["N"] < 100_000
+    assert fit_budget(blocks, 1e-9, device) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("24h", 86400), ("90m", 5400), ("2h30m", 9000), ("1.5D", 129600), ("45s", 45),
+     ("", None), ("0h", None), ("30m2h", None), ("24", None), ("-1h", None), ("1h h", None)],
+)  # fmt: skip
+def test_times_are_read_as_people_write_them(text: str, seconds: float | None) -> None:
+    assert read_duration(text) == seconds
+
+
+def test_the_plan_says_the_cost_of_each_model_once(bench: Bench) -> None:
+    options = ["--suite", "paper", "--protocol", "quick", "--model", "evo1-8k", "--model", "gpt2"]
+    code, out, err = bench("plan", *options, "--on", "h100")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert [line.split()[0] for line in lines[2:4]] == ["gpt2", "evo1-8k"]
+    assert "The same for evo1-8k." in " ".join(out.split())
+    assert "on h100 (60% of its published peak" in " ".join(out.split())
+    document = json.loads(bench("plan", *options, "--on", "h100", "--json")[1])
+    whole, blocks = document["total"], document["blocks"]
+    assert whole["passes"] == len(blocks)
+    assert whole["forward_flops"] == pytest.approx(sum(b["cost"]["forward_flops"] for b in blocks))
+
+
+def test_a_budget_is_recorded_as_settings(bench: Bench, tiny: list[str]) -> None:
+    words = ["synthetic-gamma4", "--set", "steps=100k", "--arm", "raw", "--json"]
+    code, out, err = bench("plan", *words, "--on", "cpu", "--budget", "2m")
+    assert code == 0
+    steps = json.loads(out)["blocks"][0]["steps"]
+    assert steps < 100_000
+    assert f"--set steps={steps}" in err
+    code, out, err = bench("plan", *words, "--on", "cpu", "--budget", "1s")
+    assert (code, out) == (2, "")
+    assert "a tenth of the steps and of the tokens still takes" in err
+    assert bench("plan", "--budget", "soon")[0] == 2
