@@ -213,9 +213,11 @@ def _table(
             }
         )
     kept = [key for key in shown[0] if any(row[key] != "" for row in shown)] if shown else []
-    return tabulate(
-        [{key: row[key] for key in kept} for row in shown], headers="keys", disable_numparse=True
-    )
+    columns = [[key, *(str(row[key]) for row in shown)] for key in kept]
+    rules = ["-" * max(map(len, column)) for column in columns]
+    titles, *cells = zip(*columns, strict=True) if columns else ((),)
+    # By itself, tabulate makes columns wider than their titles, and lines too long.
+    return tabulate([titles, rules, *cells], tablefmt="plain", disable_numparse=True)
 
 
 def _cache_state(row: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def test_plan_counts_and_names_the_layers_of_the_paper(bench: Bench) -> None:
     assert "454 layers, 1362 cells, 0 done" in out
     code, out, err = bench("plan", "--suite", "paper", "--model", "gpt2", "--layer", "6")
     assert "1 layers, 3 cells" in out
-    assert out.splitlines()[2].split()[:3] == ["gpt2", "6", "7"]
+    assert out.splitlines()[2].split()[:4] == ["gpt2", "real", "6", "7"]
 
 
 def test_plan_says_both_numbers_of_a_layer(bench: Bench) -> None:
