@@ -267,7 +267,8 @@ def _say_totals(
     cells, done = sum(r["cells"] for r in rows), sum(r["done"] for r in rows)
     layers = len({(row["model"], number) for row in rows for number in row["layers"]})
     click.echo(
-        f"{f'shard {shard}: ' if shard else ''}{layers} layers, {cells} cells, {done} done, {sum(r['failed'] for r in rows)} failed; "
+        f"{f'shard {shard}: ' if shard else ''}{layers} layers, {cells} cells, {done} done, "
+        f"{sum(r['failed'] for r in rows)} failed; "
         f"{sum(r['steps'] for r in rows):,} training steps to do"
     )
     if not whole.passes:
@@ -284,12 +285,12 @@ def _say_totals(
     known = sum(size or 0 for size in downloads.values())
     fetched = "nothing to download" if not known else f"download {decimal_size(known)}"
     if unknown:
-        fetched += f" and {unknown} model{'s' * (unknown > 1)} of unknown size"
-    _wrapped(
-        f"{fetched}; {power_of_ten(whole.forward_flops) or 'no'} operations of models, "
-        f"{power_of_ten(whole.sae_flops)} of SAEs; {whole.passes} passes of {models} "
-        f"model{'s' * (models > 1)}; about {in_words(whole.seconds)} on {device.name} "
-        f"({device.basis})"
+        fetched += f" and {unknown} of unknown size"
+    click.echo(f"Times are of {device.name}, {device.basis}; a guide, within a half or so.")
+    click.echo(
+        f"To do: {whole.passes} passes of {models} model{'s' * (models > 1)}, "
+        f"{power_of_ten(whole.forward_flops + whole.sae_flops)} operations, {fetched}, "
+        f"about {in_words(whole.seconds)}"
     )
 
 

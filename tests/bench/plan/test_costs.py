@@ -194,7 +194,8 @@ def test_the_plan_says_the_cost_of_each_model_once(bench: Bench) -> None:
     assert max(map(len, lines)) <= 120
     assert [line.split()[0] for line in lines[2:4]] == ["gpt2", "evo1-8k"]
     assert "The same for evo1-8k." in " ".join(out.split())
-    assert "on h100 (60% of its published peak" in " ".join(out.split())
+    assert "Times are of h100, 60% of its published peak" in out
+    assert " passes of 2 models, " in lines[-1]
     document = json.loads(bench("plan", *options, "--on", "h100", "--json")[1])
     whole, blocks = document["total"], document["blocks"]
     assert whole["passes"] == len(blocks)
