@@ -283,9 +283,9 @@ def _say_totals(
         )
     unknown = sum(size is None for size in downloads.values())
     known = sum(size or 0 for size in downloads.values())
-    fetched = "nothing to download" if not known else f"download {decimal_size(known)}"
-    if unknown:
-        fetched += f" and {unknown} of unknown size"
+    sizes = [decimal_size(known)] if known else []
+    sizes += [f"{unknown} model{'s' * (unknown > 1)} of unknown size"] if unknown else []
+    fetched = f"download {' and '.join(sizes)}" if sizes else "nothing to download"
     click.echo(f"Times are of {device.name}, {device.basis}; a guide, within a half or so.")
     click.echo(
         f"To do: {whole.passes} passes of {models} model{'s' * (models > 1)}, "
