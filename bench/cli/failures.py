@@ -90,7 +90,7 @@ def _add(table: dict[str, _Reason], key: str, text: str, model: str, specs: Iter
 
 def _cells(reason: _Reason) -> str:
     """The cells of a reason: one by its whole name, of one model by its layers, else by models."""
-    from bench.cli.plan import ranges
+    from bench.cli.sizes import ranges
 
     first, *others = reason.models
     specs = reason.models[first]

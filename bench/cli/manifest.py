@@ -102,7 +102,7 @@ def _check(folder: Path, as_json: bool) -> int:
 def _table(streams: Sequence[DumpStream]) -> str:
     from tabulate import tabulate
 
-    from bench.cli.plan import ranges
+    from bench.cli.sizes import ranges
 
     rows = [
         (

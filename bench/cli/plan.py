@@ -18,7 +18,7 @@ from bench.cli.options import (
     shard_option,
     which_cells,
 )
-from bench.cli.sizes import decimal_size, power_of_ten
+from bench.cli.sizes import decimal_size, power_of_ten, ranges
 
 if TYPE_CHECKING:
     from bench.plan.devices import Device
@@ -292,14 +292,3 @@ def _say_totals(
         f"{power_of_ten(whole.forward_flops + whole.sae_flops)} operations, {fetched}, "
         f"about {in_words(whole.seconds)}"
     )
-
-
-def ranges(numbers: list[int]) -> str:
-    """Sorted numbers in short: [0, 1, 2, 5] is `0-2, 5`."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)

@@ -26,6 +26,17 @@ def short(count: int) -> str:
     return str(count)
 
 
+def ranges(numbers: list[int]) -> str:
+    """Sorted numbers in short: [0, 1, 2, 5] is `0-2, 5`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
+
+
 _DURATION = re.compile(
     r"((?P<days>[0-9]{1,6}(\.[0-9]{1,6})?)d)?((?P<hours>[0-9]{1,6}(\.[0-9]{1,6})?)h)?"
     r"((?P<minutes>[0-9]{1,6}(\.[0-9]{1,6})?)m)?((?P<seconds>[0-9]{1,6}(\.[0-9]{1,6})?)s)?",

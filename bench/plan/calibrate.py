@@ -34,7 +34,7 @@ _PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
-class Rates:
+class MeasuredRates:
     """As in `bench.plan.devices.Device`."""
 
     device: str
@@ -59,7 +59,7 @@ def measure_rates(
     *,
     clock: Callable[[], float] = time.perf_counter,
     typical: Callable[[Sequence[float]], float] = min,
-) -> Rates:
+) -> MeasuredRates:
     """The rates of a device, `auto` being CUDA where there is one.
 
     clock: in seconds. typical: which of the times of several rounds counts.
@@ -86,7 +86,7 @@ def measure_rates(
         keep_heap()
     with fast_matmul(device):
         element, row = _selection(device, best)
-        return Rates(
+        return MeasuredRates(
             device=device,
             products=_products(device, best),
             memory=_stream(device, best),

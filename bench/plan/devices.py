@@ -85,7 +85,7 @@ _LAYER, _BLOCK = 0.3, 2.0
 # the made corpora of the embedded suite.
 _TOKEN = {"text": 3e-6, "image": 6e-5, "protein": 1e-5, "dna": 4e-5, "synthetic": 3e-6}
 
-NAMES = (*_CARDS, "cpu", "this")
+DEVICE_NAMES = (*_CARDS, "cpu", "this")
 
 
 def named_device(name: str, *, threads: int | None = None) -> Device:
@@ -102,7 +102,7 @@ def named_device(name: str, *, threads: int | None = None) -> Device:
         return _cpu(threads or cores())
     if name == "this":
         return this_device()
-    raise UnknownName("device", name, NAMES, f"There are: {', '.join(NAMES)}.")
+    raise UnknownName("device", name, DEVICE_NAMES, f"There are: {', '.join(DEVICE_NAMES)}.")
 
 
 def cores() -> int:

@@ -57,7 +57,7 @@ _DEAD_PRODUCTS = {"auxk": 4, "auxk-relu": 4, "ghost": 5, "pre-act": 1}
 
 # As they are where they act, which imports torch: of `bench.sae.dead_features.auxk`,
 # `bench.runner.stepping` and `bench.sae.untrained`.
-AUX_DENSE_BELOW, BANK_BELOW, FOLLOWED = 10, 1 << 18, 4
+_AUX_DENSE_BELOW, _BANK_BELOW, _FOLLOWED = 10, 1 << 18, 4
 
 # Tokens that the census of a dictionary without dead features ends after, or one chunk: of so many
 # pre-activations.
@@ -193,7 +193,7 @@ def dead_work(protocol: Protocol, width: int, arm: Arm) -> Work:
         return taken + dense
     aux_k = min(protocol.aux_k, dead)
     selected = Work(searched=batch * dead, rows=batch)
-    if protocol.family != "topk" or dead < AUX_DENSE_BELOW * aux_k:
+    if protocol.family != "topk" or dead < _AUX_DENSE_BELOW * aux_k:
         return taken + selected + dense
     return taken + selected + Work(gathered=_GATHERS * 4 * batch * aux_k * width)
 
@@ -225,7 +225,7 @@ def cell_work(block: Block, arm: Arm, path: StepPath) -> Work:
     waits = min(steps, -(-protocol.dead_after // protocol.batch))
     training = step_work(protocol, width, path).times(steps)
     training += dead_work(protocol, width, arm).times(steps - waits)
-    if path == "sparse" and protocol.family == "topk" and protocol.n * width < BANK_BELOW:
+    if path == "sparse" and protocol.family == "topk" and protocol.n * width < _BANK_BELOW:
         training += Work(starts=-steps / 2)  # a bank begins the operations of several at once
     ways = len([step for step in protocol.census_steps() if step < steps])
     counted = census_work(protocol, width, block.tokens, arm, counts=False).times(ways)
@@ -244,7 +244,7 @@ def born_work(block: Block) -> Work:
     for arm in born:
         work += census_work(protocol, width, block.tokens, arm, counts=False)
     silence = -(-block.tokens // protocol.batch)
-    followed = min(block.steps, FOLLOWED * silence)
+    followed = min(block.steps, _FOLLOWED * silence)
     dying = {(arm.born, arm.tokens) for arm in arms if arm.center == "none"}
     looked = encode_work(protocol, width, protocol.batch) + Work(starts=0.25)
     return work + looked.times(followed * len(dying))

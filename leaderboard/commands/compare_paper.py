@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import ANY_PATH, BadRecords, json_option, output_option
-from bench.cli.plan import ranges
+from bench.cli.sizes import ranges
 from zoo.errors import UsageError
 
 _INIT, _TRAINED = "at initialisation", "trained"

@@ -16,7 +16,7 @@ from bench.plan import work
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.budget import fit_budget
 from bench.plan.costs import block_seconds, cost_of, path_on, total
-from bench.plan.devices import NAMES, Device, named_device, this_device
+from bench.plan.devices import DEVICE_NAMES, Device, named_device, this_device
 from bench.plan.protocol import load_protocol
 from bench.runner import stepping
 from bench.sae import untrained
@@ -92,7 +92,7 @@ def test_a_loss_on_dead_features_is_counted_as_torch_counts_it(aux: str) -> None
 
 
 def test_numbers_that_are_kept_twice_are_the_same() -> None:
-    kept = (work.AUX_DENSE_BELOW, work.BANK_BELOW, work.FOLLOWED)
+    kept = (work._AUX_DENSE_BELOW, work._BANK_BELOW, work._FOLLOWED)
     assert kept == (auxk._DENSE_BELOW, stepping._SMALL, untrained.FOLLOWED)
 
 
@@ -102,7 +102,7 @@ def test_numbers_that_are_kept_twice_are_the_same() -> None:
 def test_more_work_takes_longer_everywhere(registry: Registry, more: str) -> None:
     (less,) = plan(registry)
     (larger,) = plan(registry, ("tiny-gpt2",), more)
-    for name in set(NAMES) - {"this"}:
+    for name in set(DEVICE_NAMES) - {"this"}:
         device = named_device(name)
         assert block_seconds(larger, device) > block_seconds(less, device)
 
@@ -138,7 +138,8 @@ def test_the_faster_path_is_that_of_the_device(registry: Registry, h100: Device)
 
 def test_faster_devices_take_less_time(registry: Registry) -> None:
     (block,) = plan(registry, ("tiny-gpt2",), "n=64k", "batch=1024", "buffer=4k", "N=100k")
-    found = {name: block_seconds(block, named_device(name)) for name in NAMES if name != "this"}
+    names = set(DEVICE_NAMES) - {"this"}
+    found = {name: block_seconds(block, named_device(name)) for name in names}
     assert found["h200"] < found["h100"] < found["a100"] < found["cpu"]
 
 
