@@ -111,7 +111,8 @@ def prepare(name: str, options: list[str]) -> None:
 def test_every_bench_command_of_the_docs_runs(
     bench: Bench, tiny: list[str], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a protocol of a second; the offline suite may lack its packages, and must say so."""
+    """With a protocol of a second, on a layer of each model; the offline suite may lack its
+    packages, and must say so."""
     name, *options = command
     if name == "run":  # figures take longer than the rest of it
         monkeypatch.setattr("leaderboard.figures.store.available", lambda: False)
@@ -122,6 +123,8 @@ def test_every_bench_command_of_the_docs_runs(
         assert bench("manifest", "acts", "--domain", "protein")[0] == 0
     takes_cells = name in ("run", "plan")
     settings = [*tiny, "--set", "path=sparse"] if takes_cells else []
+    if name == "run" and not {"--layer", "--sae"} & set(options):
+        settings += ["--layer", "0"]
     # What the command itself sets comes last, and wins; but not at the cost of minutes.
     options = ["n=80" if option in ("n=1024", "n=1k") else option for option in options]
     options = ["steps=5" if option == "steps=200" else option for option in options]
