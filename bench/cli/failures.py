@@ -104,7 +104,20 @@ def _cells(reason: _Reason) -> str:
 
 def _sentence(reason: _Reason) -> str:
     _, *others = reason.models
-    return reason.text + (f" The same for {', '.join(others)}." if others else "")
+    if not others:
+        return reason.text
+    if not reason.text.startswith("corpus "):
+        return f"{reason.text} The same for {', '.join(others)}."
+    # What is the same of several models may be of several corpora: each is named.
+    corpora: dict[str, list[str]] = {}
+    for model in others:
+        corpora.setdefault(reason.models[model][0].corpus, []).append(model)
+    first = next(iter(reason.models.values()))[0].corpus
+    parts = [
+        ", ".join(models) + (f" (corpus {name})" if name != first else "")
+        for name, models in corpora.items()
+    ]
+    return f"{reason.text} The same for {'; '.join(parts)}."
 
 
 def again_with(option: str, *, without: Iterable[str] = ()) -> str:

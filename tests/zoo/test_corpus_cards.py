@@ -118,6 +118,18 @@ def test_a_corpus_that_is_not_there_is_said_once_before_anything_runs(
     assert not Path("runs/records").exists()
 
 
+def test_corpora_that_are_not_there_are_all_named(
+    bench: Bench, tiny: list[str], client: Callable[[str], None]
+) -> None:
+    client("http://127.0.0.1:1")
+    code, _, err = bench("run", "gpt2", "pythia-70m", "dinov2-base", "--layer", "0", *tiny)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "corpus 'imagenet-1k': the hub cannot be reached" in err
+    assert err.endswith(
+        "The same for gpt2 (corpus openwebtext); pythia-70m (corpus pile-uncopyrighted).\n"
+    )
+
+
 def test_a_name_that_is_neither_corpus_nor_path_is_refused(bench: Bench) -> None:
     code, _, err = bench("run", "--model", "tiny-gpt2", "--corpus", "python-topic")
     assert code == 2
