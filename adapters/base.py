@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, final
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from adapters import checkpoints, compat, partial
 from adapters.stored_tensors import better_reasons, check_tensors
 from adapters.taps import Taps, find_blocks, pick
 from adapters.tokens import measured
+from adapters.windows import AT_ONCE, Preparation, Window, length_of, numbered_windows
 from zoo import hub
 from zoo.cards import Card, TokenRule
-from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights, MissingExtra, UsageError
+from zoo.errors import BadActivations, BadCard, BadWeights, MissingExtra, UsageError
 from zoo.install import install_line
 
 
@@ -66,19 +67,6 @@ class Inputs:
     unknown: Tensor | None = None
 
 
-def length_of(item: Any) -> Any:
-    """What has to be equal among the windows of a batch without padding."""
-    return tuple(item.shape) if isinstance(item, Tensor) else len(item)
-
-
-class Window(NamedTuple):
-    """What the model takes in one go: window number `place` of example number `example`."""
-
-    example: int
-    place: int
-    item: Any
-
-
 class Adapter(ABC):
     """One model of the zoo as a stream of activations.
 
@@ -102,6 +90,8 @@ class Adapter(ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     # The keys of the card's `options` that the family reads, beside those of its base classes.
     known_options: ClassVar[tuple[str, ...]] = ()
+    # Whether windows of several examples can be made at a time, beside a forward pass.
+    windows_in_threads: ClassVar[bool] = True
     # Whether the card may say how many registers the model has.
     takes_registers: ClassVar[bool] = False
 
@@ -298,7 +288,8 @@ class Adapter(ABC):
         batch_size: int,
         windows_per_pass: int | None = None,
         start: int = 0,
-    ) -> Iterator[ActivationBatch]:
+        how: Preparation = AT_ONCE,
+    ) -> Generator[ActivationBatch, None, None]:
         """The activations of the examples' tokens at the layers, in order, padding left out.
 
         One forward pass serves all layers and stops after the deepest. Neither the batches nor
@@ -313,6 +304,7 @@ class Adapter(ABC):
             windows_per_pass: windows per forward pass, where a whole batch does not fit memory: the
                 batch then comes in parts. Default a whole batch.
             start: windows of the first example to leave out, to go on after a batch's `end`.
+            how: how examples are read and made into windows; with workers some are read ahead.
 
         Raises:
             UsageError: a layer that the model does not have.
@@ -324,7 +316,11 @@ class Adapter(ABC):
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if max_tokens is not None and max_tokens < 0:
             raise ValueError(f"max_tokens must not be negative, not {max_tokens}")
-        windows = self._numbered_windows(examples, start)
+        if not self.windows_in_threads:
+            how = replace(how, workers=0)
+        windows = numbered_windows(
+            self.windows, examples, start, how, room=2 * batch_size, name=self.card.id
+        )
         return self._stream(wanted, windows, max_tokens, batch_size, windows_per_pass or batch_size)
 
     def _checked_layers(self, layers: Sequence[int]) -> list[int]:
@@ -348,7 +344,7 @@ class Adapter(ABC):
         room: int | None,
         batch_size: int,
         windows_per_pass: int,
-    ) -> Iterator[ActivationBatch]:
+    ) -> Generator[ActivationBatch, None, None]:
         if room == 0:
             return
         for chunk in self._chunks(windows, batch_size):
@@ -372,17 +368,6 @@ class Adapter(ABC):
         for _, run in runs:
             while chunk := list(itertools.islice(run, batch_size)):
                 yield chunk
-
-    def _numbered_windows(self, examples: Iterable[Any], start: int) -> Iterator[Window]:
-        for number, example in enumerate(examples):
-            try:
-                items = self.windows(example)
-            except BadCorpus as error:
-                message = f"model {self.card.id!r}, example {number}: {error.message}"
-                raise BadCorpus(message, error.remedy) from None
-            for place, item in enumerate(items):
-                if number or place >= start:
-                    yield Window(number, place, item)
 
     def _measure(
         self, layers: list[int], chunk: list[Window], room: int | None, is_last: bool

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters.base import ActivationBatch, Adapter, Inputs, length_of
+from adapters.base import ActivationBatch, Adapter, Inputs
 from adapters.card_checks import disagreements
 from adapters.registry import open_adapter
 from adapters.taps import pick
 from adapters.tokens import check_known
+from adapters.windows import length_of
 from zoo.cards import Card
 from zoo.errors import BadCorpus, BenchError
 

@@ -25,6 +25,7 @@ class StableDiffusion3(Adapter):
     prompt, and none of the encoders is loaded. `options.text_tokens` is its length.
     """
 
+    windows_in_threads = False  # an autoencoder makes them
     known_options = ("size", "sigma", "text_tokens")
 
     def load(self) -> nn.Module:

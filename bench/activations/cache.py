@@ -24,7 +24,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,8 @@ from zoo.files import content_hash, read_json, sha256_of, write_atomically
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.activations.shuffle import Shuffled, StreamPosition
+    from bench.activations.refill import StreamPosition
+    from bench.activations.shuffle import Shuffled
     from bench.activations.stream import ActivationStream, Notify
 
 _FORMAT = 2
@@ -265,7 +266,8 @@ class CachedStream:
         first, once = self._contents.evaluated + self._contents.fitted, self._contents.first_pass
         source = CachedSource(self._entries, first, self._device, once)
         buffer = self._stream.empty(protocol.buffer)
-        return Shuffled(source, buffer, batch, protocol.data_seed)
+        ahead = self._stream.workers > 0
+        return Shuffled(source, buffer, batch, protocol.data_seed, ahead=ahead)
 
     @property
     def _device(self) -> str:
@@ -289,7 +291,7 @@ class CachedSource:
     @property
     def place(self) -> StreamPosition:
         """Where the next row comes from: a number of rows."""
-        from bench.activations.shuffle import StreamPosition
+        from bench.activations.refill import StreamPosition
 
         return StreamPosition(rows=self._taken)
 
@@ -304,13 +306,17 @@ class CachedSource:
             # Layers that were stored at different times may be cut differently.
             found = {layer: _find(files[1], at) for layer, files in self._files.items()}
             count = min(rows, *(shard.rows - start for shard, start in found.values()))
-            yield {
+            piece = {
                 layer: self._read(self._files[layer][0] / shard.name, start, count)
                 for layer, (shard, start) in found.items()
             }
             self._taken += count
             self.first_pass = min(self._taken, self._once)
             rows -= count
+            yield piece
+
+    def close(self) -> None:
+        """Nothing is open between pieces."""
 
     def _read(self, path: Path, start: int, count: int) -> Tensor:
         from safetensors import safe_open
@@ -348,9 +354,9 @@ def _fill(stream: ActivationStream, missing: Sequence[CachedLayer], block: Block
             fitted = stream.fit_sample(block.fit_tokens)
             _write(writers, iter([] if fitted is None else [fitted]))
             spared, fitted = fitted is not None, None
-            training = stream.training()
-            if block.steps:
-                _write(writers, training.take(training_rows(block)))
+            with closing(stream.training()) as training:
+                if block.steps:
+                    _write(writers, training.take(training_rows(block)))
             rows = (block.tokens, block.fit_tokens if spared else 0)
             examples = (stream.evaluated_examples, stream.fitted_examples)
             contents = Contents(*rows, *examples, training.first_pass, stream.unknown_share)

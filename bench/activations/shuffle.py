@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.activations.refill import Mark, Refill, RowSource, StreamPosition, device_of, row_count
 from zoo.corpora import Corpus
-from zoo.errors import BadCorpus
-
-
-@dataclass(frozen=True)
-class StreamPosition:
-    """Examples used up, windows used of the next one, and rows used of what follows there."""
-
-    example: int = 0
-    window: int = 0
-    rows: int = 0
-
-
-class RowSource(Protocol):
-    """Rows of activations by layer, in order, taken in any number and from any place on.
-
-    Attributes:
-        first_pass: rows taken so far that are not of an example which was there before.
-    """
-
-    first_pass: int
-
-    @property
-    def place(self) -> StreamPosition:
-        """Where the next row comes from."""
-
-    def go_to(self, place: StreamPosition) -> None:
-        """Go on at `place`."""
-
-    def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
-        """The next `rows` rows, in pieces [*, width] by layer; fewer where there are no more."""
 
 
 class Shuffled:
@@ -54,6 +23,11 @@ class Shuffled:
         batch: tokens of a batch; half of the buffer is rounded down to whole batches.
         seed: of the order.
         corpus: what the rows are of, if it is read.
+        ahead: extract the next half while the present one is given out. The batches are the same.
+
+    Attributes:
+        to_come: batches that will still be asked for, where that is known: no half is extracted
+            ahead that nobody would be given.
     """
 
     def __init__(
@@ -63,6 +37,8 @@ class Shuffled:
         batch: int,
         seed: int,
         corpus: Corpus | None = None,
+        *,
+        ahead: bool = False,
     ) -> None:
         self._source = source
         self._corpus = corpus
@@ -73,6 +49,11 @@ class Shuffled:
         self._random = torch.Generator().manual_seed(seed)
         self._order: Tensor | None = None
         self._given = 0
+        self._written = 0  # rows of the next half that a resumed buffer holds already
+        self._first_pass = 0
+        self._ahead = ahead
+        self._refill: Refill | None = None
+        self.to_come: int | None = None
 
     def next(self) -> dict[int, Tensor]:
         """The next batch by layer, float32 [batch, width].
@@ -82,25 +63,42 @@ class Shuffled:
         """
         if self._order is None:
             self._fill(torch.arange(self._size, device=self._device))
-            self._shuffle()
         elif self._given == self._half:
             self._fill(self._order[: self._half])
-            self._shuffle()
         assert self._order is not None
         rows = self._order[self._given : self._given + self._batch]
+        batch = {layer: x[rows] for layer, x in self._buffer.items()}
         self._given += self._batch
-        return {layer: x[rows] for layer, x in self._buffer.items()}
+        if self.to_come is not None:
+            self.to_come -= 1
+        if self._ahead:
+            self._go_ahead(self._order)
+        return batch
+
+    def close(self) -> None:
+        """Ends what is extracted ahead; only `load_state_dict` may follow."""
+        if self._refill is not None:
+            self._refill.close()
+            self._refill = None
+        self._source.close()
 
     @property
     def first_pass(self) -> int:
-        """Rows read so far that are not of an example which was read before."""
-        return self._source.first_pass
+        """Rows read for the batches so far that are not of an example which was read before."""
+        return self._first_pass
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the batches to come depend on; tensors are not copied."""
+        if self._refill is None:
+            mark = Mark.of(self._source, self._written)
+        else:
+            mark = self._refill.mark
+            self._refill.settle()
         return {
-            "place": astuple(self._source.place),
-            "first_pass": self._source.first_pass,
+            "place": mark.place,
+            "first_pass": mark.first_pass,
+            "counted": self._first_pass,
+            "written": mark.written,
             "corpus": {} if self._corpus is None else self._corpus.state_dict(),
             "buffer": self._buffer,
             "random": self._random.get_state(),
@@ -110,10 +108,12 @@ class Shuffled:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after `state_dict()` of the same stream; it may hold more layers."""
+        self.close()
         if self._corpus is not None:
             self._corpus.load_state_dict(state["corpus"])
         self._source.go_to(StreamPosition(*state["place"]))
         self._source.first_pass = state["first_pass"]
+        self._first_pass, self._written = state["counted"], state["written"]
         for layer, x in self._buffer.items():
             x.copy_(state["buffer"][layer])
         self._random.set_state(state["random"])
@@ -121,25 +121,27 @@ class Shuffled:
         self._given = state["given"]
 
     def _fill(self, rows: Tensor) -> None:
-        filled = 0
-        for chunk in self._source.take(len(rows)):
-            count = row_count(chunk)
-            for layer, x in chunk.items():
-                self._buffer[layer][rows[filled : filled + count]] = x
-            filled += count
-        if filled < len(rows):
-            raise BadCorpus("the corpus has no more examples to train on", "Train for fewer steps.")
-
-    def _shuffle(self) -> None:
+        """Writes the next rows of the source to `rows`, and shuffles all of them."""
+        if self._refill is None:
+            Refill(self._source, self._buffer, rows, self._written).now()
+        else:
+            self._refill.finish()
+        self._refill, self._written = None, 0
+        self._first_pass = self._source.first_pass
         # To the device once, not once per batch.
         self._order = torch.randperm(self._size, generator=self._random).to(self._device)
         self._given = 0
 
+    def _go_ahead(self, order: Tensor) -> None:
+        """Lets the rows that were given out be written again."""
+        if self._refill is None:
+            left = (self._half - self._given) // self._batch
+            if self.to_come is not None and self.to_come <= left:
+                return
+            self._refill = Refill(self._source, self._buffer, order[: self._half], self._written)
+            self._refill.start()
+        self._refill.free(self._given)
+
     @property
     def _device(self) -> torch.device:
-        return next(iter(self._buffer.values())).device
-
-
-def row_count(by_layer: dict[int, Tensor]) -> int:
-    """The rows of [rows, width] by layer, the same in every layer."""
-    return len(next(iter(by_layer.values())))
+        return device_of(self._buffer)

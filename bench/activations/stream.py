@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,9 @@ from torch import Tensor
 
 from adapters import Adapter
 from adapters.tokens import check_known
-from bench.activations.shuffle import Shuffled, StreamPosition, row_count
+from adapters.windows import Preparation
+from bench.activations.refill import StreamPosition, row_count
+from bench.activations.shuffle import Shuffled
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.plan.protocol import Protocol
 from bench.statistics.reservoir import Reservoir
@@ -51,6 +54,8 @@ class ActivationStream:
     alone sees the very same tokens in the same order as beside others.
 
     Attributes:
+        workers: threads that read and tokenise ahead of the model; with any, the model works
+            ahead of the training too. No number depends on it.
         batch_size: windows per batch.
         windows_per_pass: windows per forward pass: all of them, until the device runs out of
             memory; then it is halved, for good.
@@ -67,6 +72,7 @@ class ActivationStream:
         layers: Sequence[int],
         protocol: Protocol,
         notify: Notify = lambda text: None,
+        workers: int = 0,
     ) -> None:
         self.adapter = adapter
         self._given = corpus
@@ -74,6 +80,7 @@ class ActivationStream:
         self.layers = list(layers)
         self.protocol = protocol
         self.notify = notify
+        self.workers = workers
         self.batch_size = max(1, protocol.forward_tokens // adapter.card.context)
         self.windows_per_pass = self.batch_size
         self.evaluated_examples = self.fitted_examples = 0
@@ -131,7 +138,7 @@ class ActivationStream:
         seed = self.protocol.data_seed
         return CorpusRows(
             self,
-            lambda start: self.corpus.examples(seed, start),
+            lambda start: self.corpus.drawn(seed, start),
             patience=self._patience(0),
         )
 
@@ -140,7 +147,7 @@ class ActivationStream:
         seed, skip = self.protocol.data_seed, self.evaluated_examples + self.fitted_examples
         return CorpusRows(
             self,
-            lambda start: self.corpus.training(seed, skip, start),
+            lambda start: self.corpus.drawn_for_training(seed, skip, start),
             patience=self._patience(skip),
             once=lambda: None if self.corpus.count is None else self.corpus.count - skip,
         )
@@ -151,26 +158,31 @@ class ActivationStream:
         return CorpusRows(
             self,
             lambda start: itertools.islice(
-                self.corpus.examples(seed, skip + start), None if most is None else most - start
+                self.corpus.drawn(seed, skip + start), None if most is None else most - start
             ),
             patience=self._patience(skip),
         )
 
     def only(self, layers: Sequence[int]) -> ActivationStream:
         """The same stream of some of the layers, from its beginning."""
-        return ActivationStream(self.adapter, self._given, layers, self.protocol, self.notify)
+        return self._twin(self.adapter, layers)
 
     def measuring(self, rule: TokenRule, layers: Sequence[int]) -> ActivationStream:
         """The same stream of some of the layers, of the tokens that another rule measures."""
-        adapter = self.adapter.measuring(rule)
-        twin = ActivationStream(adapter, self._given, layers, self.protocol, self.notify)
+        twin = self._twin(self.adapter.measuring(rule), layers)
         twin.windows_per_pass = self.windows_per_pass
         return twin
 
+    def _twin(self, adapter: Adapter, layers: Sequence[int]) -> ActivationStream:
+        return ActivationStream(
+            adapter, self._given, layers, self.protocol, self.notify, self.workers
+        )
+
     def shuffled(self, batch: int) -> Shuffled:
         """Batches of `batch` tokens, none of an evaluation example, from a shuffling buffer."""
-        buffer = self.empty(self.protocol.buffer)
-        return Shuffled(self.training(), buffer, batch, self.protocol.data_seed, self.corpus)
+        buffer, seed = self.empty(self.protocol.buffer), self.protocol.data_seed
+        source, ahead = self.training(), self.workers > 0
+        return Shuffled(source, buffer, batch, seed, self.corpus, ahead=ahead)
 
     def empty(self, tokens: int) -> dict[int, Tensor]:
         """Uninitialised float32 [tokens, width] by layer, on the adapter's device."""
@@ -218,14 +230,15 @@ def _draw(source: CorpusRows, tokens: int, stream: ActivationStream, enough: int
     # One seed: the same tokens are kept in every layer.
     found = {layer: Reservoir(width, capacity=tokens, seed=seed) for layer in stream.layers}
     seen = 0
-    for chunk in source.take(_SPREAD * tokens):
-        seen += row_count(chunk)
-        for layer, x in chunk.items():
-            found[layer].update(x)
-        read = source.examples_between_batches
-        if enough and seen >= tokens and read is not None and read >= enough:
-            break
-    examples = source.examples_read()
+    with closing(source):
+        for chunk in source.take(_SPREAD * tokens):
+            seen += row_count(chunk)
+            for layer, x in chunk.items():
+                found[layer].update(x)
+            read = source.examples_between_batches
+            if enough and seen >= tokens and read is not None and read >= enough:
+                break
+        examples = source.examples_read()
     return Drawn(found, seen, examples, source.rows_read, source.unknown)
 
 
@@ -234,7 +247,7 @@ class CorpusRows:
 
     Args:
         stream: the model, the layers and the size of a forward pass.
-        examples: the examples from the given number on.
+        examples: what the corpus draws, from the given number of an example on.
         patience: examples in a row without a token after which `BadCorpus` is raised.
         once: examples that are all there are: those after them were there before. None as long as
             that is not known, or for ever.
@@ -276,8 +289,13 @@ class CorpusRows:
             batch_size=stream.batch_size,
             windows_per_pass=stream.windows_per_pass,
             start=place.window,
+            how=Preparation(stream.corpus.read, stream.workers),
         )
         self._base = place.example
+
+    def close(self) -> None:
+        """Ends the threads that read ahead."""
+        self._batches.close()
 
     @property
     def place(self) -> StreamPosition:
@@ -358,9 +376,10 @@ class CorpusRows:
 
     def _watched(self, examples: Iterator[Any]) -> Iterator[Any]:
         self._unproductive = 0
+        read_ahead = 2 * self._stream.batch_size if self._stream.workers else 0
         for example in examples:
             self._unproductive += 1
-            if self._unproductive > self._patience:
+            if self._unproductive > self._patience + read_ahead:
                 raise BadCorpus(
                     f"corpus {self._stream.corpus.name!r}: what is left after the evaluation "
                     "sample gives no tokens",

@@ -21,6 +21,7 @@ class How:
     device: str
     trust_remote_code: bool
     workers: int | None
+    readers: int | None
     engine: EngineName
     budget: float | None
     save_saes: bool
@@ -35,4 +36,5 @@ class How:
             save_every=self.checkpoint_every,
             saes=output / "saes" if self.save_saes else None,
             cache=self.cache,
+            readers=self.readers,
         )

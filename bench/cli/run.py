@@ -63,6 +63,12 @@ if TYPE_CHECKING:
     "[1; for small SAEs on a CPU one per thread]",
 )
 @click.option(
+    "--readers",
+    type=click.IntRange(0, 64),
+    help="Threads that read, decode and tokenise ahead of the model, which then works ahead of the "
+    "training. [0 on a CPU, up to 4 beside a GPU]",
+)
+@click.option(
     "--engine",
     type=click.Choice(ENGINE_NAMES),
     default="local",

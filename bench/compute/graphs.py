@@ -66,8 +66,9 @@ class StepGraph:
         graph = torch.cuda.CUDAGraph()
         static = [x.clone() for x in inputs]
         try:
-            # Nothing runs now: it is recorded.
-            with torch.cuda.graph(graph):
+            # Nothing runs now: it is recorded. Of this thread alone: the model may be at work in
+            # another one (`bench.activations.refill`).
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 outputs = step(static)
         except RuntimeError as error:
             self.note = f"steps are not captured as a CUDA graph ({str(error).splitlines()[0]})"

@@ -250,7 +250,8 @@ def _measure(
     progress.phase("sample")
     writer = CheckpointWriter(block, settings.states, settings.save_every, tell)
     ordered = block.protocol.model_copy(update={"data_seed": block.data_seed})
-    model = ActivationStream(adapter, block.corpus, block.layers, ordered, note)
+    workers = settings.readers_on(adapter.device.type)
+    model = ActivationStream(adapter, block.corpus, block.layers, ordered, note, workers)
     stream: ActivationStream | CachedStream = model
     if settings.cache is not None:
         stream = cached(block, model, settings.cache, settings.device, tell)

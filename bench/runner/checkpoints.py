@@ -25,7 +25,7 @@ from bench.records.store import RecordStore, read_record
 from zoo.errors import BenchError, WorkerFailed
 from zoo.files import content_hash, open_atomically, read_json, write_atomically
 
-_FORMAT = 4
+_FORMAT = 5
 SUMMARY, STATE = "block.json", "state.pt"
 
 # Saving takes at most this share of the time, whatever the interval asked for.

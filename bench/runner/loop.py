@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from torch import Tensor
@@ -49,10 +50,11 @@ def train(
         failed |= _restore(cells, state, block.steps)
         done = state["step"]
         progress.advance(len(cells) * done)
+    batches.to_come = block.steps - done
     progress.phase("train")
     stepper = Stepper(clock.notes.append)
     counted = set(block.protocol.census_steps()) | {block.steps}
-    with interruptible(progress.note) as interruption:
+    with closing(batches), interruptible(progress.note) as interruption:
         for step in range(done + 1, block.steps + 1):
             running = [cell for cell in cells if cell.spec.hash not in failed]
             if not running:

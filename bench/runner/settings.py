@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -23,6 +24,8 @@ class Settings:
     save_every: seconds between checkpoints.
     saes: folder for the trained SAEs, by the cells' hashes; None keeps none.
     cache: folder of stored activations; None reads and writes none.
+    readers: threads that read, decode and tokenise ahead of the model, which then works ahead of
+        the training too; None decides by the device.
     """
 
     device: str = "cpu"
@@ -31,6 +34,14 @@ class Settings:
     save_every: float = 60.0
     saes: Path | None = None
     cache: Path | None = None
+    readers: int | None = None
+
+    def readers_on(self, device: str) -> int:
+        """How many readers there are: by default up to 4 beside a GPU; on a CPU none, as all its
+        cores work for the model or the training anyway."""
+        if self.readers is not None:
+            return self.readers
+        return 0 if device == "cpu" else min(4, max(1, (os.cpu_count() or 1) - 1))
 
 
 class Progress(Protocol):

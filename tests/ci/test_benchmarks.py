@@ -78,3 +78,12 @@ def test_extraction():
     assert results["held"] == 0
     assert 0.4 < results["part"] < 0.7
     assert all(results[name]["ratio"] > 0 for name in ("last", "middle", "all"))
+
+
+def test_stream():
+    results = run_once("bench_stream.py", "--faster", "10", "--halves", "2")
+    assert results["same_bytes"]
+    # How little it waits with readers is for a machine that does nothing else.
+    assert results["idle"]["4"] < results["idle"]["0"]
+    assert results["idle"]["0"] > 0.5
+    assert results["ratio"] > 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adapters.base import Adapter, Inputs
 from adapters.tokens import consecutive, pad
-from bench.activations.shuffle import StreamPosition
+from bench.activations.refill import StreamPosition
 from bench.activations.stream import ActivationStream
 from bench.plan.protocol import load_protocol
 from tests.made import MADE_CARD

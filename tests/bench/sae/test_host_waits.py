@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from bench.activations.shuffle import Shuffled, StreamPosition
+from bench.activations.refill import StreamPosition
+from bench.activations.shuffle import Shuffled
 from bench.compute.ahead import pretend_device
 from bench.death.firings import FiringClock
 from bench.sae.arms import Arm, parse_arm
@@ -106,6 +107,8 @@ class _Rows:
     place = StreamPosition()
 
     def go_to(self, place: StreamPosition) -> None: ...
+
+    def close(self) -> None: ...
 
     def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
         while rows:
