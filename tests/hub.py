@@ -8,6 +8,7 @@ the client then asks for the rest by a Range header, as it does of the real hub.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -46,11 +47,17 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The running hub. `requests` holds (method, path, Range header) of each request."""
+    """The running hub. `requests` holds (method, path, Range header) of each request.
+
+    `owned` is where repositories that a client with a token creates are kept; without it, or with
+    `refuses_writes`, nobody may write.
+    """
 
     endpoint: str
     repositories: dict[str, Repository] = field(default_factory=dict)
     outage: int | None = None
+    owned: Path | None = None
+    refuses_writes: bool = False
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def fetched(self, name: str) -> int:
@@ -62,6 +69,7 @@ _API = re.compile(
     r"^/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)"
     r"(/(?P<what>revision|tree)/(?P<revision>[^/]+)(/(?P<below>.+))?)?$"
 )
+_WRITE = re.compile(r"^/api/models/(?P<id>[^/]+/[^/]+)/(?P<what>preupload|commit)/main$")
 _FILE = re.compile(
     r"^/((?P<kind>datasets)/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)$"
 )
@@ -93,10 +101,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
-        """What is known of paths: the one thing that the client asks so."""
+        """What is known of paths; and what writes: new repositories and commits."""
         hub: Hub = self.server.hub  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         hub.requests.append((self.command, self.path, None))
+        if self.path == "/api/validate-yaml":
+            return self._send_json({"errors": [], "warnings": []})
+        if self.path == "/api/repos/create" or _WRITE.match(self.path):
+            return self._write(hub, body)
         match = re.match(r"^/api/datasets/([^/]+/[^/]+)/paths-info/", self.path)
         repository = hub.repositories.get(match[1]) if match else None
         if repository is None:
@@ -107,6 +119,34 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments: Any) -> None:
         pass
+
+    def _write(self, hub: Hub, body: bytes) -> None:
+        """A new repository, how its files are to come (all with the commit), or a commit."""
+        if "Authorization" not in self.headers:
+            return self._fail(401, "")
+        if hub.owned is None or hub.refuses_writes:
+            return self._fail(403, "")
+        match = _WRITE.match(self.path)
+        if match is None:
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}"
+            if name in hub.repositories:
+                known = {"url": f"{hub.endpoint}/{name}"}
+                return self._send(409, json.dumps(known).encode(), {})
+            (hub.owned / name).mkdir(parents=True)
+            hub.repositories[name] = Repository(hub.owned / name)
+            return self._send_json({"url": f"{hub.endpoint}/{name}"})
+        if match["what"] == "preupload":
+            paths = [file["path"] for file in json.loads(body)["files"]]
+            files = [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in paths]
+            return self._send_json({"files": files})
+        folder = hub.repositories[match["id"]].folder
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                path = folder / line["value"]["path"]
+                path.write_bytes(base64.b64decode(line["value"]["content"]))
+        where = f"{hub.endpoint}/{match['id']}/commit/{COMMIT}"
+        self._send_json({"commitUrl": where, "commitOid": COMMIT})
 
     def _answer(self) -> None:
         hub: Hub = self.server.hub  # type: ignore[attr-defined]

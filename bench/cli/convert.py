@@ -8,6 +8,8 @@ import click
 
 from bench.cli.options import ANY_PATH
 from bench.sae.interop import LIBRARIES, READ_ONLY
+from zoo.errors import UsageError
+from zoo.files import write_atomically
 
 _WRITTEN = [name for name in LIBRARIES if name not in READ_ONLY]
 
@@ -16,12 +18,39 @@ _WRITTEN = [name for name in LIBRARIES if name not in READ_ONLY]
 @click.argument("sae")
 @click.argument("out", type=ANY_PATH)
 @click.option("--to", required=True, type=click.Choice(_WRITTEN), help="Whose files are written.")
-def command(sae: str, out: Path, to: str) -> None:
+@click.option(
+    "--push-to-hub",
+    "repository",
+    metavar="OWNER/NAME",
+    help="Also upload OUT to this new repository, with a model card.",
+)
+@click.option("--licence", metavar="ID", help="The licence in the model card: mit, apache-2.0, ...")
+@click.option(
+    "--record",
+    type=ANY_PATH,
+    metavar="FILE",
+    help="The numbers in the model card [the record of the run that kept SAE].",
+)
+@click.option("--private", is_flag=True, help="Make the repository a private one.")
+@click.option("--existing", is_flag=True, help="Add a commit to a repository that exists.")
+def command(
+    sae: str,
+    out: Path,
+    to: str,
+    repository: str | None,
+    licence: str | None,
+    record: Path | None,
+    private: bool,
+    existing: bool,
+) -> None:
     """Write SAE as OUT in the files of another library.
 
     SAE is a folder or file of any library named below, or hub:ID[/FOLDER][@REVISION]. What was
     written is read again and compared, and the difference is printed; what the other format
     cannot say is refused. (`bench export` is something else: the table of all cells.)
+
+    With --push-to-hub OUT becomes a repository of the hub, with a model card that says gamma, who
+    is dead, FVU, arm and record.
 
     \b
     Examples:
@@ -31,12 +60,26 @@ def command(sae: str, out: Path, to: str) -> None:
     from bench.sae.interop import library, read_sae
     from bench.sae.interop.check import compare_codes
     from bench.sae.interop.hub import sae_path
+    from bench.sae.interop.model_card import find_record, model_card
+    from bench.sae.interop.push import check_repository, push_folder
 
+    given = {"--licence": licence, "--record": record, "--private": private, "--existing": existing}
+    for option, there in given.items():
+        if there and repository is None:
+            raise UsageError(f"{option} is about a repository", "Name it with --push-to-hub.")
+    if repository is not None:
+        check_repository(repository)
     place = sae_path(sae)
     found, origin, name = read_sae(place)
+    measured = find_record(place, origin, record) if repository else None
     remarks = library(to).write(found, out, origin)
     again, _ = library(to).read(out)
     click.echo(f"{out}: {name} to {to}, {found.family.name}, n {found.n:,}, width {found.width:,}")
     for remark in remarks:
         click.echo(f"note: {remark}")
     click.echo(str(compare_codes(found, again)))
+    if repository is not None:
+        text = model_card(found, origin, to, measured, licence)
+        write_atomically(out / "README.md", text)
+        where = push_folder(out, repository, private=private, existing=existing)
+        click.echo(f"pushed: {where}")

@@ -39,11 +39,10 @@ def command(paths: tuple[Path, ...]) -> int:
 def check_file(path: Path) -> None:
     """Raises `BadRecord` or `BadCard` where the file does not validate."""
     if path.suffix == ".json":
-        from bench.records.published_saes import PUBLISHED_FOLDER, read_published
+        from bench.records.published_saes import is_published, read_published
         from bench.records.store import read_record
 
-        of_published = path.resolve().parent.parent.name == PUBLISHED_FOLDER
-        read_published(path) if of_published else read_record(path)
+        read_published(path) if is_published(path) else read_record(path)
         return
     from bench.plan.protocol import Protocol
     from zoo.cards import Card, CorpusCard, read_model, read_yaml

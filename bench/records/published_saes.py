@@ -174,6 +174,11 @@ class PublishedStore:
                 on_bad(error)
 
 
+def is_published(path: Path) -> bool:
+    """Whether a file lies where records of published SAEs do."""
+    return path.resolve().parent.parent.name == PUBLISHED_FOLDER
+
+
 def read_published(path: Path) -> PublishedRecord:
     """The record in a file.
 
