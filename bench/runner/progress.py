@@ -1,6 +1,7 @@
 """The progress of a run, block by block: what is shown of it, and how long is left.
 
-A terminal shows a live table; a log or a notebook, a line per block per minute.
+A terminal shows a live table; a notebook a bar (`bench.runner.notebook`); a log a line per block
+per minute.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
+from bench.runner.notebook import in_notebook, notebook_bar
 from bench.runner.settings import Phase
 
 # Seconds between two lines about a block in a log.
@@ -210,6 +212,12 @@ class RunProgress:
         return left / max(1, at_work)
 
     @property
+    def share(self) -> float:
+        """Of the work of the whole run, what is done of it, 0 to 1."""
+        done = sum(w * row.share for w, row in zip(self._work, self.blocks, strict=True))
+        return done / sum(self._work) if self.blocks else float(not self.doing)
+
+    @property
     def summary(self) -> str:
         """One line about the whole run."""
         if self.doing:
@@ -255,11 +263,15 @@ def in_words(seconds: float) -> str:
 
 @contextmanager
 def show_progress(*, shown: bool = True) -> Iterator[RunProgress]:
-    """A run's progress on stderr, from now until the end: as a table on a terminal, as a line per
-    block per minute elsewhere; not `shown`, its notes alone.
+    """A run's progress on stderr, from now until the end: as a table on a terminal, as a bar in a
+    notebook, as a line per block per minute elsewhere; not `shown`, its notes alone.
     """
     if not shown:
         yield RunProgress()
+    elif in_notebook():
+        progress = RunProgress()
+        with notebook_bar(progress):
+            yield progress
     elif sys.stderr is not None and sys.stderr.isatty():
         with _live_table() as progress:
             yield progress
