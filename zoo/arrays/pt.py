@@ -1,6 +1,7 @@
-"""`.pt`, `.pth`: a tensor or a dict of tensors by torch.save. Nothing is unpickled but tensors.
+"""`.pt`, `.pth`: a tensor, or a dict or list of tensors by torch.save. Nothing else is unpickled.
 
-Of dicts within dicts the keys are joined: what `esm-extract` saves is `representations.33`.
+Of dicts and lists within others the keys are joined: what `esm-extract` saves is
+`representations.33`, and a list's entries are `0`, `1`, ...
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class PtFile:
     def __init__(self, path: Path) -> None:
         content = _load(path)
         found: dict[str | None, Any] = {None: content}
-        if isinstance(content, dict):
+        if isinstance(content, dict | list | tuple):
             found = dict(_flat(content))
         dense = {key: value.detach() for key, value in found.items() if _has_rows(value)}
-        if not dense and not isinstance(content, dict):
+        if not dense and not isinstance(content, dict | list | tuple):
             raise BadActivations(
                 f"{path} holds {_described(content)}, not a dense tensor or a dict of tensors",
                 "Save the activations as one tensor [tokens, width].",
@@ -47,9 +48,10 @@ class PtFile:
         return ArrayRows(self._tensors[key])
 
 
-def _flat(content: dict, depth: int = 3) -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, dict) and depth:
+def _flat(content: dict | list | tuple, depth: int = 3) -> Iterator[tuple[str, Any]]:
+    entries = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in entries:
+        if isinstance(value, dict | list | tuple) and depth:
             yield from ((f"{key}.{name}", part) for name, part in _flat(value, depth - 1))
         else:
             yield str(key), value

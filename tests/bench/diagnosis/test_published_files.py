@@ -213,6 +213,39 @@ def test_shards_of_saev(tmp_path: Path) -> None:
     assert open_activations(tmp_path).tokens == 5
 
 
+def test_lists_of_tensors_are_descended_into(x: np.ndarray, tmp_path: Path) -> None:
+    whole, path = torch.from_numpy(x), tmp_path / "a.pt"
+    torch.save([whole], path)
+    np.testing.assert_array_equal(tokens_of(path), x)
+    torch.save([whole[:20], whole[20:150], whole[150:]], path)  # a sequence each
+    np.testing.assert_array_equal(tokens_of(path), x)
+    torch.save({"hidden_states": (whole, whole + 1), "ids": [1, 2]}, path)
+    with pytest.raises(UsageError, match=r"several arrays: hidden_states\.0, hidden_states\.1"):
+        open_activations(path)
+    np.testing.assert_array_equal(tokens_of(path, "hidden_states.1"), x + 1)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_no_array_is_inflated_to_be_named(x: np.ndarray, tmp_path: Path, suffix: str) -> None:
+    """Numbers of the large array are broken: whoever reads them fails."""
+    path = tmp_path / f"a.{suffix}"
+    large = np.random.default_rng(1).normal(size=(3, 300, 512)).astype(np.float32)
+    if suffix == "npz":
+        np.savez_compressed(path, all_probs=large, residual_stream=x)
+    else:
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(path, "w") as file:
+            file.create_dataset("all_probs", data=large, compression="gzip", chunks=(1, 100, 512))
+            file.create_dataset("residual_stream", data=x)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 4000] = bytes(4000)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(tokens_of(path), x)
+    with pytest.raises(BadActivations):
+        tokens_of(path, "all_probs")
+
+
 def test_a_git_lfs_pointer_is_told(tmp_path: Path) -> None:
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
     for name in ("a.npy", "a.safetensors", "a.h5", "a.parquet", "a.pt"):
