@@ -100,7 +100,7 @@ def _opened(path: Path | PackedPicture) -> Iterator[Image]:
     """The picture, not yet decoded; whatever goes wrong in the context names the file."""
     from PIL import Image, UnidentifiedImageError
 
-    remedy = "Remove it, or convert it to PNG."
+    remedy = "Remove it, convert it to PNG, or leave such out with --skip-bad N."
     with warnings.catch_warnings():
         # About broken metadata, and about the size, which is checked here.
         warnings.simplefilter("ignore")

@@ -99,7 +99,7 @@ def _measured(cells: Cells, how: Settings, force: bool) -> pd.DataFrame:
     from bench.runner.run import check_writable, run, todo
 
     store = cells.store()
-    work = todo(cells.blocks(), store, force=force, saes=how.saes)
+    work = todo(cells.blocks(), store, force=force, bad_corpus=cells.skip_bad > 0, saes=how.saes)
     lacking = [item.block for item in work if item.pending and item.block.error is not None]
     failures = FailureReport()
     failures.leave_out(lacking)

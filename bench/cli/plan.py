@@ -59,7 +59,13 @@ def command(
     device = named_device(on)
     cells = Cells(**options)
     blocks = cells.within(budget, device, memory=device.capacity)
-    print_plan(todo(blocks, cells.store()), cells, cache, device, as_json=as_json)
+    print_plan(
+        todo(blocks, cells.store(), bad_corpus=cells.skip_bad > 0),
+        cells,
+        cache,
+        device,
+        as_json=as_json,
+    )
 
 
 def print_plan(

@@ -156,7 +156,7 @@ def _todo(cells: Cells, how: How, which: dict[str, Any]) -> list[Todo]:
     else:
         device = this_device(pick_device(how.device))
         blocks = cells.within(how.budget, device, workers=workers)
-    return todo(blocks, cells.store(), **which)
+    return todo(blocks, cells.store(), bad_corpus=cells.skip_bad > 0, **which)
 
 
 def _measure(

@@ -52,10 +52,12 @@ def todo(
     *,
     force: bool = False,
     failed: bool = False,
+    bad_corpus: bool = False,
     saes: Path | None = None,
 ) -> list[Todo]:
     """What is done already and what is to be done.
 
+    With `bad_corpus` cells that failed because of their corpus are to be done, as of another one.
     With `saes`, a measured cell is done only if its trained SAE is in that folder too.
 
     Raises:
@@ -67,6 +69,8 @@ def todo(
         for spec in block.specs:
             record = None if force else store.load(spec)
             states[spec.hash] = "missing" if record is None else _state(record)
+            if bad_corpus and record and record.failure and record.failure.kind == "BadCorpus":
+                states[spec.hash] = "missing"
             if saes and states[spec.hash] == "done" and not (saes / spec.hash).is_dir():
                 states[spec.hash] = "missing"
         again = {"missing", "failed"} if failed else {"missing"}

@@ -11,7 +11,11 @@ import pytest
 from bench.cli.functions import run_cells
 from bench.plan.blocks import Request, make_plan
 from bench.plan.protocol import load_protocol
+from bench.records.store import RecordStore
+from bench.runner.run import todo
+from tests.records import make_record
 from zoo.corpus_choice import CorpusChoice
+from zoo.errors import BadCorpus, BadWeights
 from zoo.registry import Registry
 
 Bench = Callable[..., tuple[int, str, str]]
@@ -75,3 +79,21 @@ def test_a_column_of_nothing_is_refused(
     (tmp_path / "a.txt").write_text("one\n\ntwo")
     code, _, err = bench("plan", "tiny-gpt2", *arguments.split())
     assert (code, says in err) == (2, True), err
+
+
+def test_cells_that_failed_for_their_corpus_are_tried_again_without_what_is_broken(
+    registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 9)
+    request = Request(
+        *([registry.card("tiny-gpt2")], load_protocol("quick"), [0, 1]),
+        corpus=CorpusChoice(tmp_path / "a.jsonl"),
+    )
+    (block,) = make_plan(request, registry)
+    store = RecordStore(tmp_path / "runs")
+    errors = {0: BadCorpus("broken"), 1: BadWeights("broken")}
+    for spec in block.specs:
+        store.save(make_record(spec, errors[spec.layer]))
+    assert todo([block], store)[0].pending == ()
+    (again,) = todo([block], store, bad_corpus=True)
+    assert {spec.layer for spec in again.pending} == {0}
