@@ -265,9 +265,14 @@ class CachedStream:
         protocol = self._stream.protocol
         first, once = self._contents.evaluated + self._contents.fitted, self._contents.first_pass
         source = CachedSource(self._entries, first, self._device, once)
-        buffer = self._stream.empty(protocol.buffer)
-        ahead = self._stream.workers > 0
-        return Shuffled(source, buffer, batch, protocol.data_seed, ahead=ahead)
+        return Shuffled(
+            source,
+            self._stream.buffer(),
+            batch,
+            protocol.data_seed,
+            device=self._stream.adapter.device,
+            ahead=self._stream.workers > 0,
+        )
 
     @property
     def _device(self) -> str:

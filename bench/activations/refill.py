@@ -69,13 +69,20 @@ class Refill:
 
     Args:
         written: so many of the rows are written already.
+        device: where the source computes; the buffer is there or on the host.
 
     Attributes:
         mark: where to go on if all is lost but what the buffer holds.
     """
 
     def __init__(
-        self, source: RowSource, buffer: dict[int, Tensor], rows: Tensor, written: int = 0
+        self,
+        source: RowSource,
+        buffer: dict[int, Tensor],
+        rows: Tensor,
+        written: int,
+        *,
+        device: torch.device,
     ) -> None:
         self._source, self._buffer, self._rows = source, buffer, rows
         self._written = written
@@ -85,7 +92,7 @@ class Refill:
         self._stopped = False
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._streams = _Streams(device_of(buffer))
+        self._streams = _Streams(device)
 
     def now(self) -> None:
         """Writes all of it. Raises `BadCorpus` where the source ends before."""
@@ -155,7 +162,9 @@ class Refill:
                 self._streams.wait_for_reads()
             rows = self._rows[self._written : self._written + some]
             for layer, x in chunk.items():
-                self._buffer[layer][rows] = x[done : done + some]
+                buffer = self._buffer[layer]
+                # Rounded first: less to copy where the buffer is on the host.
+                buffer[rows] = x[done : done + some].to(buffer.dtype).to(buffer.device)
             done += some
             self._written += some
         return True

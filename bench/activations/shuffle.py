@@ -19,10 +19,11 @@ class Shuffled:
 
     Args:
         source: where rows come from.
-        buffer: by layer, float32 [tokens, width], its contents overwritten.
+        buffer: by layer, float32 or bfloat16 [tokens, width], its contents overwritten.
         batch: tokens of a batch; half of the buffer is rounded down to whole batches.
         seed: of the order.
         corpus: what the rows are of, if it is read.
+        device: where batches are given; that of the buffer, unless the buffer is on the host.
         ahead: extract the next half while the present one is given out. The batches are the same.
 
     Attributes:
@@ -38,6 +39,7 @@ class Shuffled:
         seed: int,
         corpus: Corpus | None = None,
         *,
+        device: torch.device | None = None,
         ahead: bool = False,
     ) -> None:
         self._source = source
@@ -51,6 +53,8 @@ class Shuffled:
         self._given = 0
         self._written = 0  # rows of the next half that a resumed buffer holds already
         self._first_pass = 0
+        self._place = device_of(buffer)
+        self._device = device or self._place
         self._ahead = ahead
         self._refill: Refill | None = None
         self.to_come: int | None = None
@@ -62,12 +66,12 @@ class Shuffled:
             BadCorpus: the corpus has no tokens left.
         """
         if self._order is None:
-            self._fill(torch.arange(self._size, device=self._device))
+            self._fill(torch.arange(self._size, device=self._place))
         elif self._given == self._half:
             self._fill(self._order[: self._half])
         assert self._order is not None
         rows = self._order[self._given : self._given + self._batch]
-        batch = {layer: x[rows] for layer, x in self._buffer.items()}
+        batch = {layer: self._rows(x, rows) for layer, x in self._buffer.items()}
         self._given += self._batch
         if self.to_come is not None:
             self.to_come -= 1
@@ -117,19 +121,19 @@ class Shuffled:
         for layer, x in self._buffer.items():
             x.copy_(state["buffer"][layer])
         self._random.set_state(state["random"])
-        self._order = state["order"].to(self._device, copy=True)
+        self._order = state["order"].to(self._place, copy=True)
         self._given = state["given"]
 
     def _fill(self, rows: Tensor) -> None:
         """Writes the next rows of the source to `rows`, and shuffles all of them."""
         if self._refill is None:
-            Refill(self._source, self._buffer, rows, self._written).now()
+            self._refill_of(rows).now()
         else:
             self._refill.finish()
         self._refill, self._written = None, 0
         self._first_pass = self._source.first_pass
         # To the device once, not once per batch.
-        self._order = torch.randperm(self._size, generator=self._random).to(self._device)
+        self._order = torch.randperm(self._size, generator=self._random).to(self._place)
         self._given = 0
 
     def _go_ahead(self, order: Tensor) -> None:
@@ -138,10 +142,17 @@ class Shuffled:
             left = (self._half - self._given) // self._batch
             if self.to_come is not None and self.to_come <= left:
                 return
-            self._refill = Refill(self._source, self._buffer, order[: self._half], self._written)
+            self._refill = self._refill_of(order[: self._half])
             self._refill.start()
         self._refill.free(self._given)
 
-    @property
-    def _device(self) -> torch.device:
-        return device_of(self._buffer)
+    def _refill_of(self, rows: Tensor) -> Refill:
+        return Refill(self._source, self._buffer, rows, self._written, device=self._device)
+
+    def _rows(self, x: Tensor, rows: Tensor) -> Tensor:
+        found = x[rows]
+        if self._device != self._place:
+            # To the device while it computes; in the buffer's dtype, which is less to copy.
+            found = found.pin_memory() if self._device.type == "cuda" else found
+            found = found.to(self._device, non_blocking=True)
+        return found.float()

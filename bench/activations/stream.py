@@ -28,7 +28,7 @@ from adapters.tokens import check_known
 from adapters.windows import Preparation
 from bench.activations.refill import StreamPosition, row_count
 from bench.activations.shuffle import Shuffled
-from bench.compute.out_of_memory import is_out_of_memory, release_memory
+from bench.compute.out_of_memory import free_memory, is_out_of_memory, release_memory
 from bench.plan.protocol import Protocol
 from bench.statistics.reservoir import Reservoir
 from zoo.cards import TokenRule
@@ -180,9 +180,38 @@ class ActivationStream:
 
     def shuffled(self, batch: int) -> Shuffled:
         """Batches of `batch` tokens, none of an evaluation example, from a shuffling buffer."""
-        buffer, seed = self.empty(self.protocol.buffer), self.protocol.data_seed
-        source, ahead = self.training(), self.workers > 0
-        return Shuffled(source, buffer, batch, seed, self.corpus, ahead=ahead)
+        return Shuffled(
+            self.training(),
+            self.buffer(),
+            batch,
+            self.protocol.data_seed,
+            self.corpus,
+            device=self.adapter.device,
+            ahead=self.workers > 0,
+        )
+
+    def buffer(self) -> dict[int, Tensor]:
+        """Memory for the shuffling buffer, [tokens, width] by layer, in the protocol's dtype.
+
+        It is the device's, unless it would take more than half of what is free there; then it is
+        the host's, which is noted.
+        """
+        protocol, device = self.protocol, self.adapter.device
+        dtype = getattr(torch, protocol.buffer_dtype)
+        shape = (protocol.buffer, self.adapter.card.tap.width)
+        size = len(self.layers) * math.prod(shape) * dtype.itemsize
+        free = free_memory(device)
+        if free is None or size <= free // 2:
+            return {layer: torch.empty(shape, dtype=dtype, device=device) for layer in self.layers}
+        self.notify(
+            f"the shuffling buffer is in the host's memory ({size / 2**30:.1f} GiB of "
+            f"{protocol.buffer_dtype}; {free / 2**30:.1f} GiB are free on the device)"
+        )
+        # Pinned, so that batches go to the device while it computes.
+        return {
+            layer: torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+            for layer in self.layers
+        }
 
     def empty(self, tokens: int) -> dict[int, Tensor]:
         """Uninitialised float32 [tokens, width] by layer, on the adapter's device."""

@@ -31,3 +31,12 @@ def release_memory() -> None:
 
     clear_device_cache(garbage_collection=True)
     trim_heap()
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes of a CUDA device that nobody has; None elsewhere."""
+    if device.type != "cuda":
+        return None
+    free: int = torch.cuda.mem_get_info(device)[0]
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + kept

@@ -66,10 +66,12 @@ def model_memory(card: Card, protocol: Protocol, depth: int) -> int:
 def layer_memory(card: Card, protocol: Protocol, tokens: int) -> int:
     """What a layer holds: its evaluation sample, its buffer, the last forward pass.
 
-    The tokens that its transforms are fitted on are gone before the buffer is filled.
+    The tokens that its transforms are fitted on are gone before the buffer is filled. On the device
+    or on the host: `bench plan` counts both alike.
     """
-    passing = max(protocol.buffer + protocol.forward_tokens, fitted_tokens(protocol, tokens))
-    return 4 * card.tap.width * (tokens + passing)
+    buffer = (4 if protocol.buffer_dtype == "float32" else 2) * protocol.buffer
+    passing = max(buffer + 4 * protocol.forward_tokens, 4 * fitted_tokens(protocol, tokens))
+    return card.tap.width * (4 * tokens + passing)
 
 
 def fitted_tokens(protocol: Protocol, tokens: int) -> int:

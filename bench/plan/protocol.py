@@ -85,6 +85,11 @@ class Protocol(Recipe):
         default=16384, ge=1, le=2**30, description="tokens per forward pass of the model"
     )
     buffer: int = Field(default=262144, ge=1, le=MOST, description="tokens of the shuffling buffer")
+    buffer_dtype: Annotated[Literal["float32", "bfloat16"], LATER_KEY] = Field(
+        default="float32",
+        description="of the shuffling buffer: bfloat16 takes half the memory, and rounds every "
+        "activation that is trained on",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the model's forward"
     )

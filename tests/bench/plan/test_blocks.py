@@ -142,6 +142,17 @@ def test_memory_is_counted_for_every_layer_and_sae(registry: Registry) -> None:
     assert block.memory - one.memory == (4 * rows * layers + 28 * protocol.n * cells) * width
 
 
+def test_a_buffer_of_bfloat16_is_counted_as_half(registry: Registry) -> None:
+    settings = ["buffer=262144", "N=1024"]
+    (block,) = _plan(registry, settings=settings)
+    (half,) = _plan(registry, settings=[*settings, "buffer_dtype=bfloat16"])
+    saved = 2 * 262144 * block.card.tap.width * len(block.layers)
+    assert block.memory - half.memory == saved
+    # Later than the first records: the default changes no hash.
+    assert "buffer_dtype" not in block.specs[0].protocol
+    assert half.specs[0].protocol["buffer_dtype"] == "bfloat16"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("size", ["768,8192,8192,16384,1,2", "512,2048,65536,8192,2,1"])
