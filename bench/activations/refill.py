@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bench.compute.profiling import mark
 from zoo.errors import BadCorpus
 
 
@@ -129,7 +130,8 @@ class Refill:
         """Waits until all is written. Raises what went wrong."""
         self.free(len(self._rows))
         assert self._thread is not None
-        self._thread.join()
+        with mark("waiting"):
+            self._thread.join()
         self.settle()
         if self._error is not None:
             raise self._error

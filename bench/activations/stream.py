@@ -29,6 +29,7 @@ from adapters.windows import Preparation
 from bench.activations.refill import StreamPosition, row_count
 from bench.activations.shuffle import Shuffled
 from bench.compute.out_of_memory import free_memory, is_out_of_memory, release_memory
+from bench.compute.profiling import mark
 from bench.plan.protocol import Protocol
 from bench.statistics.reservoir import Reservoir
 from zoo.cards import TokenRule
@@ -372,7 +373,8 @@ class CorpusRows:
         stream = self._stream
         while True:
             try:
-                batch = next(self._batches, None)
+                with mark("model"):
+                    batch = next(self._batches, None)
                 break
             except Exception as error:
                 if not is_out_of_memory(error) or stream.windows_per_pass == 1:

@@ -25,6 +25,7 @@ class How:
     engine: EngineName
     budget: float | None
     save_saes: bool
+    profile: bool
     checkpoint_every: float
 
     def settings(self, device: str, output: Path) -> Settings:
@@ -36,5 +37,6 @@ class How:
             save_every=self.checkpoint_every,
             saes=output / "saes" if self.save_saes else None,
             cache=self.cache,
+            profile=output / "profile" if self.profile else None,
             readers=self.readers,
         )

@@ -81,6 +81,11 @@ if TYPE_CHECKING:
     help="Keep the trained SAEs, in DIR/saes, each with a table of its features.",
 )
 @click.option(
+    "--profile",
+    is_flag=True,
+    help="Say where each block's time went, with a trace that Perfetto opens, in DIR/profile.",
+)
+@click.option(
     "--checkpoint-every",
     type=click.FloatRange(0),
     default=60.0,

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool1d
 
+from bench.compute.profiling import marked
+
 # Rows this long numpy sorts in registers (float32, AVX-512: 0.7 us for 512 elements); a row twice
 # as long takes nine times as long.
 _SORTED_AT_ONCE = 512
@@ -23,6 +25,7 @@ _GROUP = 8
 _LEAST_COLUMNS, _LEAST_PER_KEPT = 512, 24
 
 
+@marked("selection")
 def exact_topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest values of each row and their columns, in no particular order.
 
@@ -40,6 +43,7 @@ def exact_topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, indices
 
 
+@marked("selection")
 def kth_largest(pre: Tensor, k: int) -> Tensor:
     """The k-th largest value of each row of pre [rows, n], as [rows]."""
     if sorted_group(pre, k) == 1:

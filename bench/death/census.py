@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from bench.compute.matmul import fast_matmul
+from bench.compute.profiling import marked
 from bench.compute.topk import exact_topk, kth_largest
 from bench.statistics.moments import check_finite
 
@@ -96,6 +97,7 @@ class Census:
         return int((self.counts > _ALWAYS_ON * self.tokens).sum())
 
 
+@marked("census")
 def census(
     x: Tensor,
     W: Tensor,

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from bench.compute.matmul import fast_matmul
+from bench.compute.profiling import marked
 from bench.death.census import Census, Products
 
 
+@marked("census")
 def threshold_census(
     x: Tensor, W: Tensor, thresholds: Tensor, b_enc: Tensor | None, counts: bool = False
 ) -> Census:

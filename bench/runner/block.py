@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from bench.compute.heap import trim_heap
 from bench.compute.kernels import kernels_left_out
 from bench.compute.matmul import fast_matmul
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
+from bench.compute.profiling import profiled
 from bench.death.firings import FiringClock, silence_steps
 from bench.death.prediction import predict
 from bench.plan.blocks import Block
@@ -117,7 +118,8 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
     step_seconds: dict[str, float | None] = {}
     adapter: Adapter | None = None
     revision, out_of_memory = None, False
-    with block_threads(block), fast_matmul(settings.device) as matmul:
+    profile = _profile(block, settings, counter)
+    with block_threads(block), fast_matmul(settings.device) as matmul, profile:
         try:
             counter.phase("load")
             adapter = open_adapter(
@@ -159,6 +161,19 @@ def _corpus_notes(block: Block) -> list[str]:
     """What the rules of reading did to the corpus, as far as it was read."""
     corpus = block.corpus
     return [] if corpus is None else [f"corpus {corpus.name}: {text}" for text in corpus.notes]
+
+
+def _profile(
+    block: Block, settings: Settings, counter: _StepCounter
+) -> AbstractContextManager[None]:
+    name, layers = block.card.id, block.layers
+    # The hash tells blocks of the same layers apart.
+    file = f"{name}-{layers[0]}-{layers[-1]}-{block.specs[0].hash[:6]}"
+
+    def tell(text: str) -> None:
+        counter.note(f"{name}, layers {layers[0]} to {layers[-1]}: {text}")
+
+    return profiled(settings.profile, file, torch.device(settings.device), tell)
 
 
 class _StepCounter:

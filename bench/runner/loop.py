@@ -11,6 +11,7 @@ from torch import Tensor
 import zoo.errors
 from bench.activations.cache import CachedStream
 from bench.activations.stream import ActivationStream
+from bench.compute.profiling import step_begins
 from bench.plan.blocks import Block
 from bench.records.provenance import Clock
 from bench.runner.cell import Cell
@@ -59,6 +60,7 @@ def train(
             running = [cell for cell in cells if cell.spec.hash not in failed]
             if not running:
                 break
+            step_begins()
             batch = batches.next()
             layers = {cell.spec.layer: cell.layer for cell in running}
             batch = {number: layer.kept(batch[number]) for number, layer in layers.items()}

@@ -24,6 +24,7 @@ class Settings:
     save_every: seconds between checkpoints.
     saes: folder for the trained SAEs, by the cells' hashes; None keeps none.
     cache: folder of stored activations; None reads and writes none.
+    profile: folder for a table of where each block's time went, and a trace; None makes none.
     readers: threads that read, decode and tokenise ahead of the model, which then works ahead of
         the training too; None decides by the device.
     """
@@ -34,6 +35,7 @@ class Settings:
     save_every: float = 60.0
     saes: Path | None = None
     cache: Path | None = None
+    profile: Path | None = None
     readers: int | None = None
 
     def readers_on(self, device: str) -> int:

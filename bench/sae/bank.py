@@ -25,6 +25,7 @@ from bench.compute.graphs import StepGraph
 from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
 from bench.compute.precision import affine, product_precision
+from bench.compute.profiling import mark, marked
 from bench.compute.topk import exact_topk
 from bench.death.firings import FiringClock
 from bench.sae.codes import Codes, DensePairs, KernelPairs, SparsePairs
@@ -132,6 +133,7 @@ class Bank:
         pairs = kind(codes, m * n)
         return self._sparse(pairs, centered, passes)
 
+    @marked("product")
     def _pre_activations(self, centered: Tensor) -> Tensor:
         """[m, rows, n] of centered [m, rows, d]."""
         W_enc, b_enc, _, _ = self._weights
@@ -160,7 +162,8 @@ class Bank:
         """As `bench.sae.gradients.backward`, for all at once."""
         m, tokens, width = centered.shape
         W_dec, flat = self._weights.W_dec.flatten(0, 1), centered.flatten(0, 1)
-        error = pairs.decode(W_dec).sub_(flat)
+        with mark("decode"):
+            error = pairs.decode(W_dec).sub_(flat)
         errors = error.view(m, tokens, width)
         size = tokens * width
         losses = [torch.linalg.vector_norm(e).square() / size for e in errors]
@@ -172,7 +175,8 @@ class Bank:
                 W = self._weights.W_dec[i]
                 aux[i] = dead_loss.gradients(W, errors[i], losses[i], centered[i], path)
         error.mul_(2.0 / size)
-        all_features = pairs.gradients(W_dec, error, flat, gate=True)
+        with mark("gradients"):
+            all_features = pairs.gradients(W_dec, error, flat, gate=True)
         found = []
         for i in range(m):
             features = all_features.part(i, m)

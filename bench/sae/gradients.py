@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.compute.precision import affine
+from bench.compute.profiling import mark, marked
 from bench.sae.codes import ArrayPairs, DensePairs, SparsePairs, StepMethod
 from bench.sae.dead_features.base import DeadLossPass
 
@@ -64,6 +65,7 @@ def row_slices(tokens: int, n: int, device: torch.device) -> list[slice]:
     return [slice(start, min(start + rows, tokens)) for start in range(0, tokens, rows)]
 
 
+@marked("product")
 def pre_activations(centered: Tensor, weights: Weights) -> Tensor:
     """(y - b) @ W_enc.T + b_enc, [tokens, n], of centered = y - b [tokens, d]."""
     return affine(weights.b_enc, centered, weights.W_enc.T)
@@ -78,13 +80,15 @@ def backward(
 ) -> Backward:
     """Loss and gradients, given the codes `pairs` of centered = y - b [tokens, d]."""
     # y_hat - y, as b is in both.
-    error = pairs.decode(weights.W_dec).sub_(centered)
+    with mark("decode"):
+        error = pairs.decode(weights.W_dec).sub_(centered)
     loss = torch.linalg.vector_norm(error).square() / error.numel()
     aux_loss = added = None
     if dead_loss is not None:
         aux_loss, added = dead_loss.gradients(weights.W_dec, error, loss, centered, path)
     error.mul_(2.0 / error.numel())
-    features = pairs.gradients(weights.W_dec, error, centered, gate=True)
+    with mark("gradients"):
+        features = pairs.gradients(weights.W_dec, error, centered, gate=True)
     if dead_loss is not None and added is not None:
         dead_loss.add(features, added)
     b = error.sum(0) - features.b_enc @ weights.W_enc

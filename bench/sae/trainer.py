@@ -22,6 +22,7 @@ from bench.compute.heap import keep_heap
 from bench.compute.kernels import why_not
 from bench.compute.matmul import fast_matmul
 from bench.compute.precision import product_precision
+from bench.compute.profiling import marked
 from bench.death.firings import FiringClock
 from bench.sae import schedule
 from bench.sae.arms import Arm
@@ -289,6 +290,7 @@ class Trainer:
             seed=self.step_number,
         )
 
+    @marked("optimizer")
     def update(self, result: Backward) -> Tensor:
         """Project, clip, Adam, unit norm; the global norm of the projected gradient.
 

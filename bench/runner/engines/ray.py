@@ -113,6 +113,7 @@ def _everywhere(settings: Settings) -> Settings:
         states=absolute(settings.states),
         saes=absolute(settings.saes),
         cache=absolute(settings.cache),
+        profile=absolute(settings.profile),
     )
 
 
