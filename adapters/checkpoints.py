@@ -114,7 +114,7 @@ def pretrained(
             version of the library would lose what the model computes when it is built.
         ModelUnavailable: code that comes with the checkpoint is for another version.
     """
-    check_config(card, folder, model_types)
+    arguments |= _unpacking(card, check_config(card, folder, model_types))
     files = check_weight_files(card, folder)
     with loading_errors(card, folder), _code_of_another_version(card):
         if card.checkpoint.remote_code and trust_remote_code:
@@ -125,7 +125,9 @@ def pretrained(
             loader._supports_param_buffer_assignment = False
         else:
             arguments["trust_remote_code"] = False
-        placed = partial.placement(loader, card, folder, depth, device or torch.device("cpu"))
+        # Packed weights have other names in the file than in the model, so none can be left there.
+        wanted = None if "quantization_config" in arguments else depth
+        placed = partial.placement(loader, card, folder, wanted, device or torch.device("cpu"))
         model, report = loader.from_pretrained(
             folder,
             **placed,
@@ -144,6 +146,28 @@ def pretrained(
     coverage.check_coverage(card, folder, model, keys)
     buffers.restore(card, model)
     return model
+
+
+def _unpacking(card: Card, config: dict[str, Any]) -> dict[str, Any]:
+    """What `from_pretrained` needs to unpack weights in MXFP4 (gpt-oss); nothing for others.
+
+    A number is one of 16 times a power of two, so that its value is exact in bfloat16. Left to
+    itself the library unpacks them or keeps them packed, as the machine's kernels allow.
+
+    Raises:
+        ModelUnavailable: the installed library cannot read them.
+    """
+    packing = config.get("quantization_config")
+    if not isinstance(packing, dict) or packing.get("quant_method") != "mxfp4":
+        return {}
+    library: Any = compat.transformers()
+    if not hasattr(library, "Mxfp4Config"):
+        raise ModelUnavailable(
+            f"model {card.id!r}: its weights are packed as MXFP4, which transformers "
+            f"{library.__version__} does not read",
+            "Use an environment with transformers 4.55 or newer.",
+        )
+    return {"quantization_config": library.Mxfp4Config(dequantize=True)}
 
 
 @contextmanager

@@ -94,11 +94,16 @@ def _memory(tensor: Tensor) -> tuple[object, ...]:
 
 
 def keys_of(files: Iterable[Path]) -> dict[str, Path]:
-    """The names of the tensors in files of weights, and where each is."""
+    """The names of the tensors in files of weights, and where each is.
+
+    A tensor packed as MXFP4 is two in a file, `NAME_blocks` and `NAME_scales`; it counts as `NAME`.
+    """
     found: dict[str, Path] = {}
     for path in files:
         found |= dict.fromkeys(_tensors(path), path)
-    return found
+    stems = {name.removesuffix("_blocks"): path for name, path in found.items()}
+    packed = {s: p for s, p in stems.items() if {f"{s}_blocks", f"{s}_scales"} <= found.keys()}
+    return found | packed
 
 
 def lost(model: nn.Module, keys: dict[str, Path]) -> list[str]:

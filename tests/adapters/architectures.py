@@ -197,6 +197,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "llama": Architecture(_decoder("Llama"), _sentences, ("llama-3.2-1b",)),
     "qwen2": Architecture(_decoder("Qwen2"), _sentences, ("qwen2.5-0.5b",)),
+    "gpt-oss": Architecture(
+        # Experts of whole blocks of MXFP4, which are 32 long; sliding attention below a window.
+        _decoder(
+            "GptOss", hidden_size=64, num_local_experts=4, num_experts_per_tok=2, sliding_window=8
+        ),
+        _sentences,
+        ("gpt-oss-20b",),
+        needs="GptOssModel",
+        width=64,
+    ),
     "gemma2": Architecture(_decoder("Gemma2", sliding_window=8), _sentences, ("gemma-2-2b",)),
     "gemma3": Architecture(
         _decoder("Gemma3Text", sliding_window=8),

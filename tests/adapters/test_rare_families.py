@@ -10,11 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adapters import Adapter, check, open_adapter
+from adapters import Adapter, check, compat, open_adapter
 from tests.adapters.architectures import ARCHITECTURES
 from tests.adapters.tiny import random_dna
 from zoo.errors import BadCard, BadCorpus, BadWeights, ModelUnavailable
@@ -186,6 +188,65 @@ def test_a_model_that_keeps_its_own_dtype_says_so(
     assert stubborn.notes == [
         "the model keeps weights in bfloat16, whatever is asked for (float32)"
     ]
+
+
+# ------------------------------------------------------------------------------------ language
+
+# The sixteen numbers of four bits (OCP Microscaling Formats, 5.3.3: E2M1), the sign bit last.
+_HALVES = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+E2M1 = np.array([*_HALVES, *(-half for half in _HALVES)])
+
+
+def _packed(folder: Path) -> dict[str, np.ndarray]:
+    """Packs the experts of a tiny gpt-oss as MXFP4, at random; their values in float64, by name."""
+    random, values = np.random.default_rng(0), {}
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inputs, outputs = tensors.pop(name).shape
+        shape = (experts, outputs, inputs // 32)
+        blocks = random.integers(0, 256, (*shape, 16), np.uint8)
+        scales = random.integers(118, 124, shape, np.uint8)
+        tensors[f"{name}_blocks"] = torch.from_numpy(blocks)
+        tensors[f"{name}_scales"] = torch.from_numpy(scales)
+        numbers = np.stack([E2M1[blocks & 15], E2M1[blocks >> 4]], -1).reshape(*shape, 32)
+        whole = numbers * 2.0 ** (scales.astype(float) - 127)[..., None]
+        values[name] = whole.reshape(experts, outputs, inputs).swapaxes(1, 2)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    _pack_config(folder)
+    return values
+
+
+def _pack_config(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    unpacked = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens"]
+    packing = {"quant_method": "mxfp4", "modules_to_not_convert": unpacked}
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": packing}))
+
+
+@pytest.mark.parametrize("depth", [None, 1])
+def test_experts_in_mxfp4_are_unpacked_exactly(tmp_path: Path, depth: int | None) -> None:
+    entry = ARCHITECTURES["gpt-oss"]
+    if not hasattr(compat.transformers(), entry.needs):
+        pytest.skip(f"this version of transformers has no {entry.needs}")
+    entry.save(tmp_path)
+    values = _packed(tmp_path)
+    adapter = open_adapter(entry.card(CARDS["gpt-oss-20b"]), weights=tmp_path, depth=depth)
+    parameters = dict(adapter.model.named_parameters())
+    for name, expected in values.items():
+        found = parameters[name.removeprefix("model.")].double().numpy()
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+    assert len(values) == 6
+
+
+def test_mxfp4_under_a_library_that_cannot_read_it_is_told(
+    tiny: Callable[..., Adapter], tmp_path: Path
+) -> None:
+    if hasattr(compat.transformers(), "Mxfp4Config"):
+        pytest.skip("this version of transformers reads MXFP4")
+    adapter = tiny("gpt2")
+    _pack_config(tmp_path)
+    with pytest.raises(ModelUnavailable, match=r"packed as MXFP4, which transformers .* not read"):
+        _ = adapter.model
 
 
 # -------------------------------------------------------------------------------------- vision
