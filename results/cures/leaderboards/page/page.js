@@ -8,7 +8,7 @@ const DEFAULTS = {
   setting: DATA.settings.length ? DATA.settings[0].key : "",
   domain: "", data: "", query: "", arm: "", state: "", model: "",
   hidden: "", compare: "", layer: "",
-  modelSort: "3", modelDown: "1", cellSort: "", cellDown: "1",
+  modelSort: "3", modelDown: "1", cellSort: "", cellDown: "1", saeSort: "", saeDown: "1",
 };
 const FILTERS = ["setting", "domain", "data", "arm", "state"];
 const view = { ...DEFAULTS };
@@ -184,6 +184,32 @@ const CELL_COLUMNS = [
     cell: (cell) => (cell[7] ? element("span", { title: cell[7] }, cell[7]) : "") },
 ];
 
+// SAEs of others: a table of its own, below the filters' reach.
+const SAES = DATA.publishedSaes || { columns: [], rows: [] };
+const SAE_COLUMNS = [
+  { title: "SAE", word: true, sort: (sae) => sae.name, cell: (sae) =>
+    element("a", { href: sae.record, "aria-label": "record of " + sae.name }, sae.name) },
+  { title: "Model", word: true, sort: (sae) => sae.model, cell: (sae) => sae.model },
+  { title: "Layer", sort: (sae) => sae.layer, cell: (sae) => String(sae.layer) },
+  { title: "Data", word: true, sort: (sae) => sae.data, cell: (sae) => sae.data },
+  { title: "Family", word: true, sort: (sae) => sae.family, cell: (sae) => sae.family },
+  ...SAES.columns.map((column, index) => ({
+    title: column.title,
+    meaning: column.meaning,
+    sort: (sae) => sae.values[index],
+    cell: (sae) => written(sae.values[index], column),
+  })),
+  { title: "Measured on", word: true, sort: (sae) => sae.measured, cell: (sae) => sae.measured },
+  { title: "Failed", word: true, sort: null, cell: (sae) => sae.reason || "" },
+];
+
+function showPublished() {
+  byId("published").hidden = !SAES.rows.length;
+  const index = view.saeSort === "" ? -1 : Number(view.saeSort);
+  const order = sorted(SAES.rows, SAE_COLUMNS, index, view.saeDown === "1");
+  fill(byId("saes"), "Published SAEs", SAE_COLUMNS, order, "sae");
+}
+
 // A number of cells, marked where there are any.
 function lost(count) {
   return count ? element("span", { class: "failed" }, String(count)) : "0";
@@ -266,6 +292,7 @@ function show() {
     (model) => model.key === view.model, hiddenColumns());
   showFindings(models);
   showComparison();
+  showPublished();
   const order = sorted(cells, CELL_COLUMNS,
     view.cellSort === "" ? -1 : Number(view.cellSort), view.cellDown === "1");
   fill(byId("cells"), "Cells", CELL_COLUMNS, order.slice(0, shown), "cell");
@@ -362,7 +389,7 @@ function start() {
   }
   for (const domain of DATA.domains) byId("domain").append(element("option", { value: domain }, domain));
   for (const arm of DATA.arms) byId("arm").append(element("option", { value: arm }, arm));
-  const explained = new Map([...DATA.modelColumns, ...DATA.cellColumns]
+  const explained = new Map([...DATA.modelColumns, ...DATA.cellColumns, ...SAES.columns]
     .map((column) => [column.title, column.meaning]));
   for (const [title, meaning] of explained) {
     byId("columns").append(element("dt", {}, title), element("dd", {}, meaning));
