@@ -59,13 +59,26 @@ class PublishedPlan:
 
 
 @dataclass(frozen=True)
+class _Kind:
+    """In whose files an SAE is, and what it is."""
+
+    library: str
+    family: str
+    n: int
+    k: int
+
+    def __str__(self) -> str:
+        return f"{self.library}, {self.family}, n = {self.n:,}, k = {self.k}"
+
+
+@dataclass(frozen=True)
 class _Found:
     """An SAE that was read, and the model and layer that it is of."""
 
     name: str
     path: Path
     identity: str
-    n: int
+    kind: _Kind
     card: Card
     layer: int
     notes: tuple[str, ...]
@@ -164,27 +177,23 @@ def _find_by_card(card: SaeCard, layer: int, models: Sequence[Card], registry: R
             "Leave --model out.",
         )
     found = _find(card.address(layer), [layer], model, registry)
-    sae, _, library = read_sae(found.path)
-    k = card.k if card.k is not None else sae.k
-    said, there = (card.format, card.family, card.n, k), (library, sae.family.name, sae.n, sae.k)
-    if said != there:
+    # Families without a k are read with one that nobody looks at.
+    said = _Kind(card.format, card.family, card.n, card.k or found.kind.k)
+    if said != found.kind:
         raise UsageError(
-            f"--sae {card.id}: its card says {_sizes(*said)}, and its files {_sizes(*there)}",
+            f"--sae {card.id}: its card says {said}, and its files {found.kind}",
             "The card or the repository is wrong.",
         )
     mean = card.coordinate_mean
     return replace(found, name=f"{card.id}-layer{layer}", notes=(), coordinate_mean=mean)
 
 
-def _sizes(library: str, family: str, n: int, k: int) -> str:
-    return f"{library}, {family}, n = {n:,}, k = {k}"
-
-
 def _find(
     address: str, layers: Sequence[int] | None, models: Sequence[Card], registry: Registry
 ) -> _Found:
     place = sae_place(address)
-    sae, origin, _ = read_sae(place.path)
+    sae, origin, library = read_sae(place.path)
+    kind = _Kind(library, sae.family.name, sae.n, sae.k)
     named = models[0] if models else None
     card, notes = _model(address, named, origin, registry)
     layer = _layer(address, layers, origin, card)
@@ -194,7 +203,7 @@ def _find(
             f"{card.id!r} have {card.tap.width}",
             "Name the model that it was trained on with --model.",
         )
-    return _Found(place.name, place.path, place.identity, sae.n, card, layer, notes)
+    return _Found(place.name, place.path, place.identity, kind, card, layer, notes)
 
 
 def _model(
@@ -268,7 +277,7 @@ def _blocks(
     found: Sequence[_Found], card: Card, request: Request, registry: Registry
 ) -> list[PublishedBlock]:
     # The dictionary's size is for the estimate of memory alone.
-    largest = max(each.n for each in found)
+    largest = max(each.kind.n for each in found)
     asked = replace(
         request,
         cards=[card],
