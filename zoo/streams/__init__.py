@@ -3,7 +3,7 @@
     storage   where files are: this machine, `s3://`, `https://`, the hub (fsspec)
     chunks    how a file is cut into chunks of examples, from which reading can begin
     readers   the examples of a chunk, by the rules of `zoo.texts`, `zoo.sequences`, `zoo.pictures`
-    corpus    the order: chunks are shuffled, then examples; resumed anywhere, dealt to many readers
+    corpus    the order: chunks are shuffled, then examples; resumed anywhere
 
 Why pyarrow and fsspec, and not `datasets` in streaming mode. Both were tried on one core with 1 GiB
 of jsonl, 488,287 examples. Both read it in 41 s; `datasets` 5.2 took up to 266 MB, this 183 MB.

@@ -13,12 +13,11 @@ draws before are read to be counted, and the examples come out the same.
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from zoo.ahead import prefetched
 from zoo.corpus import Corpus, none_left
@@ -74,6 +73,9 @@ class Bookmark(NamedTuple):
 class StreamedCorpus(Corpus):
     """Examples that are never all in memory.
 
+    One reader reads all of it: a block has one stream of examples, whatever runs beside it, and
+    what is read ahead in threads keeps the order (`zoo.ahead`). Nothing deals it to several.
+
     Args:
         readers: finds the files and says how each is read.
         fingerprint: what identifies the content.
@@ -91,7 +93,6 @@ class StreamedCorpus(Corpus):
         super().__init__(name, kind)
         self._find = readers
         self._fingerprint = fingerprint
-        self._part = (0, 1)
         self._count: int | None = None
         # By seed, examples left out and epoch.
         self._bookmarks: dict[tuple[int, int, int], list[Bookmark]] = {}
@@ -115,28 +116,6 @@ class StreamedCorpus(Corpus):
 
     def fingerprint(self) -> str:
         return self._fingerprint
-
-    def part(self, rank: int, of: int) -> Self:
-        """What reader number `rank` of `of` reads: every `of`-th unit, whatever seed and epoch.
-
-        All parts together are the corpus; no example is in two. The units are counted in the order
-        of the files; a packed file or a tar is one.
-
-        Raises:
-            BadCorpus: there are fewer units than readers.
-        """
-        if not 0 <= rank < of:
-            raise ValueError(f"no reader {rank} of {of}")
-        if len(self._units) < of:
-            raise BadCorpus(
-                f"corpus {self.name!r} has {len(self._units)} parts, too few for {of} readers",
-                "Divide it into more files.",
-            )
-        found = copy.copy(self)
-        found._part = (rank, of)
-        found._count, found._bookmarks = None, {}
-        found._did, found._counted = Tally(self._did.skip_bad), set()
-        return found
 
     def read(self, item: Any) -> Any:
         return decoded(item)
@@ -204,9 +183,7 @@ class StreamedCorpus(Corpus):
         """Where each draw begins, its examples not counted yet, and what is in it."""
         import numpy as np
 
-        rank, of = self._part
-        own = np.arange(rank, len(self._units), of)
-        order = np.random.default_rng([seed, epoch]).permutation(own).tolist()
+        order = np.random.default_rng([seed, epoch]).permutation(len(self._units)).tolist()
         draw, begin, chunks = mark.draw, mark, 0
         found: list[tuple[ExampleKey, Any]] = []
         for number in range(mark.rank, len(order)):
