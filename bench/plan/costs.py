@@ -19,8 +19,9 @@ from bench.plan.work import (
     Work,
     cache_bytes,
     forward_work,
-    sae_work,
     step_work,
+    tokens_read,
+    work_of,
 )
 from bench.sae.families import FAMILIES
 from zoo.cards import KIND_OF_DOMAIN
@@ -86,19 +87,33 @@ def block_seconds(block: Block, device: Device) -> float:
     return _of_one(block, device).seconds
 
 
+@dataclass(frozen=True)
+class BlockSeconds:
+    """Seconds of a block before its training, in it, and after it."""
+
+    before: float
+    training: float
+    after: float
+
+
+def parts_of(block: Block, device: Device) -> BlockSeconds:
+    """How long the parts of a block take."""
+    work = work_of(block, path_on(block, device))
+    parts = (work.before, work.training, work.after)
+    return BlockSeconds(*(seconds(part, block, device) for part in parts))
+
+
 def _of_one(block: Block, device: Device) -> Cost:
-    passed = forward_work(block)
-    trained = sae_work(block, path_on(block, device))
-    forward = seconds(passed, block, device)
+    work = work_of(block, path_on(block, device)).whole
     weights = block.protocol.n * block.card.tap.width
     return Cost(
         passes=1,
-        forward_flops=passed.forward,
-        sae_flops=trained.sae_flops,
+        forward_flops=work.forward,
+        sae_flops=work.sae_flops,
         optimizer=_MOMENTS * weights * len(block.specs),
         memory=block.memory,
-        seconds=forward + seconds(trained, block, device),
-        forward=forward,
+        seconds=seconds(work, block, device),
+        forward=seconds(forward_work(block, tokens_read(block)), block, device),
         stored=cache_bytes(block),
     )
 

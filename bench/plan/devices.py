@@ -105,6 +105,11 @@ def named_device(name: str, *, threads: int | None = None) -> Device:
     raise UnknownName("device", name, DEVICE_NAMES, f"There are: {', '.join(DEVICE_NAMES)}.")
 
 
+def device_like(device: str) -> Device:
+    """For shares of the time, not for the time itself: what torch calls `cuda:0` or `cpu`."""
+    return named_device("a100") if device.startswith("cuda") else named_device("cpu", threads=1)
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -143,16 +143,15 @@ def forward_flops(card: Card, depth: int) -> float:
     return depth * (2 * min(_TRANSFORMER * width**2, share) + 4 * width * card.context)
 
 
-def forward_work(block: Block) -> Work:
-    """One pass of the model over all that a block reads."""
-    tokens, card = tokens_read(block), block.card
+def forward_work(block: Block, tokens: int) -> Work:
+    """The model's pass over so many tokens."""
+    card = block.card
     size = 4 if block.protocol.dtype == "float32" else 2
     between = _BETWEEN * size / 4 * card.tap.width * block.depth if card.parameters else 0.0
     return Work(
         forward=forward_flops(card, block.depth) * tokens,
         between=between * tokens,
         tokens=tokens,
-        blocks=1,
     )
 
 
@@ -217,8 +216,8 @@ def layer_work(block: Block) -> Work:
     return Work(exact=exact, moved=medians, layers=1)
 
 
-def cell_work(block: Block, arm: Arm, path: StepPath) -> Work:
-    """One SAE: its training, the censuses on the way and at the end, its quality."""
+def training_work(block: Block, arm: Arm, path: StepPath) -> Work:
+    """The steps of one SAE, and the censuses on the way."""
     protocol, width, steps = block.protocol, block.card.tap.width, block.steps
     if not steps:
         return Work()
@@ -228,33 +227,61 @@ def cell_work(block: Block, arm: Arm, path: StepPath) -> Work:
     if path == "sparse" and protocol.family == "topk" and protocol.n * width < _BANK_BELOW:
         training += Work(starts=-steps / 2)  # a bank begins the operations of several at once
     ways = len([step for step in protocol.census_steps() if step < steps])
-    counted = census_work(protocol, width, block.tokens, arm, counts=False).times(ways)
+    return training + census_work(protocol, width, block.tokens, arm, counts=False).times(ways)
+
+
+def last_work(block: Block, arm: Arm) -> Work:
+    """The census at the end, and the quality, of one SAE."""
+    protocol, width = block.protocol, block.card.tap.width
     last = census_work(protocol, width, block.tokens, arm, counts=True)
-    quality = encode_work(protocol, width, block.tokens)
-    return training + counted + last + quality
+    return last + (encode_work(protocol, width, block.tokens) if block.steps else Work())
 
 
 def born_work(block: Block) -> Work:
-    """What arms of one layer and seed share: censuses at birth, and the untrained dictionaries that
-    are followed over the first steps of training."""
+    """Censuses at birth, which the arms of one layer and seed share."""
+    protocol, width = block.protocol, block.card.tap.width
+    born = {parse_arm(spec.arm).born for spec in block.specs}
+    work = Work()
+    for arm in born | {arm.born for arm in PRESETS.values()}:
+        work += census_work(protocol, width, block.tokens, arm, counts=False)
+    return work
+
+
+def followed_work(block: Block) -> Work:
+    """The untrained dictionaries that are followed over the first steps of training, of one layer
+    and seed; those of arms with a center have no dead features, and are not."""
     protocol, width = block.protocol, block.card.tap.width
     arms = {parse_arm(spec.arm) for spec in block.specs}
-    born = {arm.born for arm in arms} | {arm.born for arm in PRESETS.values()}
-    work = Work()
-    for arm in born:
-        work += census_work(protocol, width, block.tokens, arm, counts=False)
-    silence = -(-block.tokens // protocol.batch)
-    followed = min(block.steps, _FOLLOWED * silence)
     dying = {(arm.born, arm.tokens) for arm in arms if arm.center == "none"}
+    followed = min(block.steps, _FOLLOWED * -(-block.tokens // protocol.batch))
     looked = encode_work(protocol, width, protocol.batch) + Work(starts=0.25)
-    return work + looked.times(followed * len(dying))
+    return looked.times(followed * len(dying))
 
 
-def sae_work(block: Block, path: StepPath) -> Work:
-    """Everything of a block but the model's pass, with steps of that path."""
-    layers = len(block.layers)
+@dataclass(frozen=True)
+class BlockWork:
+    """A block's work by when it is done: before the training, in it, and after it."""
+
+    before: Work
+    training: Work
+    after: Work
+
+    @property
+    def whole(self) -> Work:
+        """All of it."""
+        return self.before + self.training + self.after
+
+
+def work_of(block: Block, path: StepPath) -> BlockWork:
+    """Everything that a block does, with steps of that path."""
+    arms = [parse_arm(spec.arm) for spec in block.specs]
     pairs = len({(spec.layer, spec.seed) for spec in block.specs})
-    work = layer_work(block).times(layers) + born_work(block).times(pairs)
-    for spec in block.specs:
-        work += cell_work(block, parse_arm(spec.arm), path)
-    return work
+    samples = tokens_read(block) - training_rows(block)
+    before = forward_work(block, samples) + Work(blocks=1)
+    before += layer_work(block).times(len(block.layers)) + born_work(block).times(pairs)
+    training = forward_work(block, training_rows(block)) + followed_work(block).times(pairs)
+    after = Work()
+    for arm in arms:
+        training += training_work(block, arm, path)
+        after += last_work(block, arm)
+    return BlockWork(before, training, after)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.plan.blocks import Block
+from bench.plan.costs import BlockSeconds, parts_of
+from bench.plan.devices import device_like, named_device
 from bench.records.schema import Record
 from bench.runner.notebook import in_notebook, notebook_bar
 from bench.runner.settings import Phase
@@ -28,19 +30,18 @@ _FOLLOW = 0.1
 # Blocks that a terminal shows at once; what is running comes first.
 _MOST_ROWS = 12
 
-# The share of a block's work that its training steps are; the rest is the last census.
-_TRAINING = 0.95
-
 
 @dataclass(eq=False)
 class BlockProgress:
     """One block on its way. As `Progress` it hears of phases, steps and notes.
 
-    steps: cell-steps done; those that a checkpoint gave are in `resumed` as well.
+    expected: seconds of its parts by the plan's cost model. steps: cell-steps done; those that a
+    checkpoint gave are in `resumed` as well.
     """
 
     block: Block
     tell: Any
+    expected: BlockSeconds
     phase_name: Phase | None = None
     steps: int = 0
     resumed: int = 0
@@ -62,11 +63,17 @@ class BlockProgress:
         return self.done + self.failed == len(self.block.specs)
 
     @property
-    def share(self) -> float:
-        """The share of the block's work that is done, from 0 to 1."""
+    def work(self) -> float:
+        """Expected seconds of its training and of what comes after it."""
+        return self.expected.training + self.expected.after
+
+    @property
+    def work_left(self) -> float:
+        """Of these, what is still to be done."""
         if self.ended:
-            return 1.0
-        return _TRAINING * min(1.0, self.steps / max(1, self.all_steps))
+            return 0.0
+        share = min(1.0, self.steps / max(1, self.all_steps))
+        return self.work - share * self.expected.training
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -85,10 +92,10 @@ class BlockProgress:
         return (self.ended_at or time.monotonic()) - self.training_since
 
     @property
-    def trained_share(self) -> float:
-        """The share of the block's work that was done here in those seconds."""
-        fresh = (self.steps - self.resumed) / max(1, self.all_steps)
-        return _TRAINING * max(0.0, fresh) + (1 - _TRAINING if self.ended else 0.0)
+    def work_done(self) -> float:
+        """Of the work, what was done here in those seconds."""
+        fresh = max(0.0, (self.steps - self.resumed) / max(1, self.all_steps))
+        return self.expected.training * fresh + (self.expected.after if self.ended else 0.0)
 
     def advance(self, steps: int) -> None:
         """`steps` more cell-steps are done; before training they are a checkpoint's."""
@@ -135,15 +142,17 @@ class RunProgress:
         self.blocks: list[BlockProgress] = []
         self.cells = self.done_before = 0
         self.doing = "reading the cards"
-        self._work: list[float] = []
+        self._device = named_device("cpu", threads=1)
         self._by_hash: dict[str, BlockProgress] = {}
         self._left: tuple[float, float] | None = None
 
-    def plan(self, blocks: Sequence[Block], *, cells: int, done_before: int) -> None:
-        """The blocks that are to be measured, and of how many cells the run is in all."""
+    def plan(
+        self, blocks: Sequence[Block], *, cells: int, done_before: int, device: str = "cpu"
+    ) -> None:
+        """The blocks that are to be measured, on what, and of how many cells the run is in all."""
         self.cells, self.done_before = cells, done_before
-        self.blocks = [BlockProgress(block, self.note) for block in blocks]
-        self._work = [work_of(block) for block in blocks]
+        self._device = device_like(device)
+        self.blocks = [self._row(block) for block in blocks]
         self._by_hash = {s.hash: row for row in self.blocks for s in row.block.specs}
         self.doing = ""
 
@@ -157,10 +166,12 @@ class RunProgress:
             if row.block is block:
                 return row
         # A part of a block, or a run that was not planned.
-        self.blocks.append(BlockProgress(block, self.note))
-        self._work.append(work_of(block))
+        self.blocks.append(self._row(block))
         self._by_hash |= {s.hash: self.blocks[-1] for s in block.specs}
         return self.blocks[-1]
+
+    def _row(self, block: Block) -> BlockProgress:
+        return BlockProgress(block, self.note, parts_of(block, self._device))
 
     def note(self, text: str) -> None:
         """Something a user should know."""
@@ -190,24 +201,23 @@ class RunProgress:
         return shown
 
     def _estimate(self) -> float | None:
-        """Seconds: the work that is left at the pace of training so far, and for each block that
-        does not train yet the time that others took until they did.
+        """Seconds: the work that is left by the plan's cost model, times what the work done so far
+        took over what it should have; and for each block that does not train yet the same of what
+        comes before.
         """
-        pairs = list(zip(self._work, self.blocks, strict=True))
-        done = sum(work * row.trained_share for work, row in pairs)
-        if done <= 0.02 * min((work for work, row in pairs if row.training_since), default=0.0):
+        trained = [row for row in self.blocks if row.training_since]
+        done = sum(row.work_done for row in trained)
+        if done <= 0.02 * min((row.work for row in trained), default=0.0):
             return None
-        pace = sum(row.training_seconds for row in self.blocks) / done
-        left = pace * sum(work * (1 - row.share) for work, row in pairs)
-        before = [
-            row.training_since - row.began_at
-            for row in self.blocks
-            if row.training_since and row.began_at
-        ]
-        usual, now = sum(before) / len(before), time.monotonic()
+        pace = sum(row.training_seconds for row in trained) / done
+        left = pace * sum(row.work_left for row in self.blocks)
+        begun = [row for row in trained if row.began_at and row.training_since]
+        took = sum(float(row.training_since or 0) - float(row.began_at or 0) for row in begun)
+        before, now = took / sum(row.expected.before for row in begun), time.monotonic()
         for row in self.blocks:
             if row.training_since is None and not row.ended:
-                left += max(0.0, usual - (now - row.began_at if row.began_at else 0.0))
+                since = now - row.began_at if row.began_at else 0.0
+                left += max(0.0, before * row.expected.before - since)
         at_work = sum(row.phase_name is not None and not row.ended for row in self.blocks)
         return left / max(1, at_work)
 
@@ -230,22 +240,6 @@ class RunProgress:
         left = self.seconds_left()
         parts.append("time left: measuring" if left is None else f"{in_words(left)} left")
         return ", ".join(parts)
-
-
-def work_of(block: Block) -> float:
-    """The work of a block in floating-point operations, roughly: for shares of the time, not for
-    the time itself.
-
-    The model's forward pass takes 2 per parameter and token; a training step 6 per weight of the
-    SAE's matrix and token, and a census 2.
-    """
-    protocol, width = block.protocol, block.card.tap.width
-    matrix = protocol.n * width
-    read = 5 * block.tokens + block.steps * protocol.batch
-    forward = 2 * block.card.parameters * read * block.depth / len(block.card.layers)
-    censuses = 2 + min(protocol.checkpoints, block.steps)
-    per_cell = 6 * block.steps * protocol.batch * matrix + 2 * censuses * block.tokens * matrix
-    return float(forward + len(block.specs) * per_cell) or 1.0
 
 
 def in_words(seconds: float) -> str:

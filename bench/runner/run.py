@@ -84,10 +84,13 @@ def pending_blocks(work: Iterable[Todo]) -> list[Block]:
     return [item.block.only(item.pending) for item in work if item.can_run]
 
 
-def announce(progress: RunProgress, blocks: Sequence[Block], work: Sequence[Todo]) -> None:
+def announce(
+    progress: RunProgress, blocks: Sequence[Block], work: Sequence[Todo], device: str = "cpu"
+) -> None:
     """Tells of the blocks that a run is going to measure, and of what it finds done."""
     progress.plan(
         blocks,
+        device=device,
         cells=sum(len(item.block.specs) for item in work),
         done_before=sum(len(item.states) - len(item.pending) for item in work),
     )
@@ -120,7 +123,7 @@ def run(
                 remove_done(settings.states, store, pending)
             blocks = resume_blocks(blocks, settings.states)
         blocks = engine.agree(blocks)
-        announce(progress, blocks, work)
+        announce(progress, blocks, work, settings.device)
         for text in _precision_notes(blocks, settings.device) if engine.leads else ():
             progress.note(text)
         # What is at work is stopped before an error is told.

@@ -14,6 +14,8 @@ from collections.abc import Generator, Sequence
 from typing import Literal, Protocol, get_args
 
 from bench.plan.blocks import Block, available_memory
+from bench.plan.costs import block_seconds
+from bench.plan.devices import device_like
 from bench.records.schema import Failure, Record
 from bench.runner.settings import BlockListener, Settings
 
@@ -118,14 +120,33 @@ def _small(blocks: Sequence[Block]) -> bool:
     return all(block.one_thread for block in blocks)
 
 
-def split_into(blocks: Sequence[Block], wanted: int) -> list[Block]:
-    """The same cells in at least `wanted` blocks, if they can be: the largest are split.
+def longest_first(blocks: Sequence[Block], device: str) -> list[Block]:
+    """The blocks in the order in which several processes should begin them, by the plan's cost:
+    what begins last then makes the others wait least."""
+    like = device_like(device)
+    return sorted(blocks, key=lambda block: block_seconds(block, like), reverse=True)
+
+
+def dealt(blocks: Sequence[Block], processes: int, device: str) -> list[list[Block]]:
+    """The blocks of each of so many processes: the longest first, each to who has least to do."""
+    like = device_like(device)
+    shares: list[list[Block]] = [[] for _ in range(processes)]
+    busy = [0.0] * processes
+    for block in longest_first(blocks, device):
+        free = busy.index(min(busy))
+        shares[free].append(block)
+        busy[free] += block_seconds(block, like)
+    return shares
+
+
+def split_into(blocks: Sequence[Block], wanted: int, device: str = "cpu") -> list[Block]:
+    """The same cells in at least `wanted` blocks, if they can be: the longest are split.
 
     Each part reads the model's activations again, which takes less time than an idle worker loses.
     """
-    parts = list(blocks)
+    parts, like = list(blocks), device_like(device)
     while len(parts) < wanted:
-        largest = max(parts, key=lambda block: block.steps * len(block.specs), default=None)
+        largest = max(parts, key=lambda block: block_seconds(block, like), default=None)
         halves = largest.halves() if largest is not None else None
         if largest is None or halves is None:
             return parts

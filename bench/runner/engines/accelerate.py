@@ -1,7 +1,7 @@
 """Blocks in processes that `accelerate launch` has started, one per device.
 
-Every process runs the same command. The first one decides what the blocks are; each takes every
-n-th of them, writes its records, and waits for the others at the end.
+Every process runs the same command. The first one decides what the blocks are; each takes its share
+of them by the plan's cost, writes its records, and waits for the others at the end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
-from bench.runner.engines import split_into
+from bench.runner.engines import dealt, split_into
 from bench.runner.engines.local import LocalEngine
 from bench.runner.settings import BlockListener, Settings
 
@@ -41,10 +41,10 @@ class AccelerateEngine(LocalEngine):
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
-        """The records of every n-th block, on this process's device."""
+        """The records of this process's share of the blocks, on its device."""
+        own = dealt(blocks, self._state.num_processes, settings.device)[self._state.process_index]
         if settings.device == "cuda":
             settings = replace(settings, device=str(self._state.device))
-        own = blocks[self._state.process_index :: self._state.num_processes]
         yield from super().records(own, settings, progress)
 
     def finish(self) -> None:

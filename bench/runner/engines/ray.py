@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
+from bench.runner.engines import longest_first
 from bench.runner.engines.local import LocalEngine
 from bench.runner.settings import BlockListener, NoProgress, Settings
 from zoo.errors import OutputError, UsageError, WorkerFailed
@@ -43,7 +44,7 @@ class RayEngine(LocalEngine):
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
-        """The records as blocks come back."""
+        """The records as blocks come back; the longest begin first."""
         import ray
 
         from bench.runner.block import block_steps, failed_records
@@ -51,7 +52,8 @@ class RayEngine(LocalEngine):
         needs = {"num_gpus": 1} if settings.device.startswith("cuda") else {"num_cpus": 1}
         task = ray.remote(max_retries=0, **needs)(_measure)
         settings = _everywhere(settings)
-        running = {task.remote(block, settings): block for block in blocks}
+        first = longest_first(blocks, settings.device)
+        running = {task.remote(block, settings): block for block in first}
         try:
             while running:
                 (ready,), _ = ray.wait(list(running), num_returns=1)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bench.plan.blocks import Block
 from bench.records.schema import Record
-from bench.runner.engines import Absent, split_into
+from bench.runner.engines import Absent, longest_first, split_into
 from bench.runner.settings import BlockListener, NoProgress, Phase, Progress, Settings
 from zoo.errors import OutputError, WorkerFailed
 
@@ -131,7 +131,7 @@ class WorkersEngine:
         self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
         """The records as they come, of several blocks at once; the longest begin first."""
-        waiting = sorted(blocks, key=_work_in, reverse=True)
+        waiting = longest_first(blocks, settings.device)
         free = list(range(self.workers))
         idle: list[_Worker] = []
         running: dict[Connection, _Worker] = {}
@@ -221,11 +221,6 @@ def _copies() -> ForkServerContext | None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
-
-
-def _work_in(block: Block) -> tuple[int, int]:
-    """Larger for a block that takes longer, as far as one can tell beforehand."""
-    return block.steps * len(block.specs), block.card.parameters
 
 
 def _settings_of(slot: int, settings: Settings) -> Settings:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from bench.plan.blocks import Block, Request, make_plan
+from bench.plan.costs import BlockSeconds
 from bench.plan.protocol import load_protocol
 from bench.runner import progress as module
-from bench.runner.progress import RunProgress, due_lines, in_words, rows_shown, work_of
+from bench.runner.progress import RunProgress, due_lines, in_words, rows_shown
 from tests.records import make_record
 from zoo.registry import load_registry
 
@@ -72,8 +73,10 @@ def train(progress: RunProgress, block: Block, watch: Watch, *, resumed: int = 0
 
 @pytest.mark.parametrize("resumed", [0, 60])
 def test_the_time_left_runs_down_without_swinging(
-    blocks: list[Block], watch: Watch, resumed: int
+    blocks: list[Block], watch: Watch, monkeypatch: pytest.MonkeyPatch, resumed: int
 ) -> None:
+    # What the cost model expects is wrong by a factor, as on a machine that it does not know.
+    monkeypatch.setattr(module, "parts_of", lambda block, device: BlockSeconds(30, 300, 15))
     progress = RunProgress()
     progress.plan(blocks, cells=4, done_before=0)
     both = itertools.chain(
@@ -98,7 +101,7 @@ def test_steps_of_a_checkpoint_are_progress_and_no_speed(blocks: list[Block], wa
     row = progress.begin(blocks[0])
     assert row.what == "train 60/100"
     assert row.tokens_per_second == pytest.approx(64)
-    assert 0.55 < row.share < 0.65
+    assert 0.35 < row.work_left / row.work < 0.6
 
 
 def test_a_block_that_is_split_begins_again(blocks: list[Block], watch: Watch) -> None:
@@ -137,15 +140,6 @@ def test_a_terminal_has_room_for_what_is_at_work(blocks: list[Block]) -> None:
     assert progress.blocks[35] in shown
     assert progress.blocks[29] in shown
     assert progress.blocks[0] not in shown
-
-
-def test_the_work_of_a_block_grows_with_what_it_does(blocks: list[Block]) -> None:
-    one = work_of(blocks[0])
-    assert work_of(blocks[0].only(blocks[0].specs[:1])) == pytest.approx(one / 2, rel=0.1)
-    longer = load_protocol("quick", settings=["steps=200", "n=64", "k=4", "N=512", "batch=64"])
-    card = load_registry().card("synthetic-gamma4")
-    (block,) = make_plan(Request([card], longer), load_registry())
-    assert 1.5 < work_of(block) / one < 2.5
 
 
 @pytest.mark.parametrize(
