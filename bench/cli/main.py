@@ -117,7 +117,7 @@ def cli() -> None:
 
     `bench run` measures the embedded suite; `bench run --domain protein` a part of it.
 
-    Exit codes: 0 all done, 1 some cells failed, 2 usage, bad input, or nothing there, 130 interrupted.
+    Exit codes: 0 all done, 1 some cells failed, 2 usage or bad input, 130 interrupted.
     """
 
 
@@ -143,7 +143,7 @@ def run_cli(arguments: list[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except BenchError as error:
         click.echo(f"bench: {error}", err=True)
-        # What is not there says nothing about a model: as in a run of which nothing can be measured.
+        # What is not there says nothing about a model; a run that can measure nothing gives 2 too.
         return 1 if isinstance(error, ModelError) and not isinstance(error, Unavailable) else 2
     except click.Abort:
         click.echo("bench: interrupted; run the same command again to go on", err=True)

@@ -44,6 +44,12 @@ def test_an_unknown_command_is_answered_with_a_near_one(bench: Bench) -> None:
     assert err == "bench: unknown command 'rnu'. Did you mean run?\n"
 
 
+@pytest.mark.parametrize("command", ["plan", "check", "card", "run"])
+def test_a_model_that_is_not_there_is_bad_input(bench: Bench, command: str) -> None:
+    code, out, err = bench(command, "hf-causal:no/such")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
 def test_the_version_is_the_distributions(bench: Bench) -> None:
     from importlib.metadata import version
 

@@ -25,7 +25,15 @@ from bench.records.store import RecordStore
 from bench.runner import interrupts
 from bench.runner.block import measure_block
 from bench.runner.checkpoints import saved_states
-from bench.runner.engines import auto_workers, make_engine, split_into, start_imports_early, workers
+from bench.runner.engines import (
+    auto_workers,
+    dealt,
+    longest_first,
+    make_engine,
+    split_into,
+    start_imports_early,
+    workers,
+)
 from bench.runner.engines import workers as workers_engine
 from bench.runner.interrupts import interrupt_on_terminate
 from bench.runner.run import Todo, run, todo
@@ -74,6 +82,17 @@ def test_blocks_are_split_until_every_worker_has_one(folder: Path) -> None:
         assert {spec.hash for part in parts for spec in part.specs} == whole
         assert sum(len(part.specs) for part in parts) == len(whole)
     assert split_into([], 3) == []
+
+
+def test_processes_are_dealt_the_longest_blocks_first(folder: Path) -> None:
+    blocks = [plan(folder, f"steps={steps}")[0] for steps in (1000, 4000, 2000, 3000)]
+    assert [block.steps for block in longest_first(blocks, "cpu")] == [4000, 3000, 2000, 1000]
+    shares = dealt(blocks, 2, "cuda:0")
+    assert [sorted(block.steps for block in share) for share in shares] == [
+        [1000, 4000],
+        [2000, 3000],
+    ]
+    assert dealt([], 2, "cpu") == [[], []]
 
 
 @pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-dinov2", "synthetic-gamma40"])
