@@ -224,8 +224,9 @@ class RunProgress:
     @property
     def share(self) -> float:
         """Of the work of the whole run, what is done of it, 0 to 1."""
-        done = sum(w * row.share for w, row in zip(self._work, self.blocks, strict=True))
-        return done / sum(self._work) if self.blocks else float(not self.doing)
+        if not self.blocks:
+            return float(not self.doing)
+        return 1 - sum(row.work_left for row in self.blocks) / sum(row.work for row in self.blocks)
 
     @property
     def summary(self) -> str:
