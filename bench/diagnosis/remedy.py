@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 from bench.diagnosis.numbers import DiagnosisNumbers
-from bench.diagnosis.rule import ALIVE_AT_A_PRICE
 from bench.diagnosis.verdict import MOST_BY_CHANCE
 from bench.sae.arms import Arm, parse_arm
 from bench.statistics.token_norms import MASSIVE_RATIO
@@ -70,12 +69,12 @@ def _arm_lines(arm: Arm) -> list[str]:
     parts = [
         _MASK if arm.tokens == "mask" else "",
         _CENTER if arm.center == "geometric_median" else "",
-        f"import torch\n{_AUXK}" if arm.aux == "auxk-relu" else "",
+        f"import torch\n{_auxk(arm)}" if arm.aux in ("auxk", "auxk-relu") else "",
     ]
     code = "".join(parts).splitlines()
-    if not code:
-        return []
-    last = f"# here: bench run --arm {arm.name}"
-    if arm.aux != "none":
-        last += f"; hardly any dead, at a larger error: --arm {ALIVE_AT_A_PRICE}"
-    return [*code, last]
+    return [*code, f"# here: bench run --arm {arm.name}"] if code else []
+
+
+def _auxk(arm: Arm) -> str:
+    """The loss, with the ReLU of its authors or without it."""
+    return _AUXK if arm.aux == "auxk-relu" else _AUXK.replace("values.relu()", "values")

@@ -32,17 +32,22 @@ class Advice(NamedTuple):
 
 
 RULE: dict[Cause, Advice] = {
-    "nothing": Advice("raw features are born alive", "raw", "nothing needs to be done", True),
+    "nothing": Advice(
+        "raw features are born alive",
+        "raw+auxk",
+        "help those that die in training by AuxK without its ReLU",
+        True,
+    ),
     "mean": Advice(
         "raw features are born dead and centered ones alive",
-        "centered",
-        "subtract the geometric median",
+        "centered+auxk-relu",
+        "subtract the geometric median, and help those that die in training by AuxK",
         True,
     ),
     "spectrum": Advice(
         "centered features are born dead too",
         "centered+auxk-relu",
-        "subtract the geometric median, and help dead features by AuxK",
+        "the same helps, and is not enough",
         False,
     ),
 }

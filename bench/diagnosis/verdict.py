@@ -9,12 +9,12 @@ from bench.diagnosis.rule import TOLERATED, Cause, advised_arm, cause_of_death
 from bench.records.schema import Statistics
 from bench.statistics.token_norms import MASSIVE_RATIO
 
-Action = Literal["nothing to do", "center", "center, AuxK", "no cure found", "more tokens"]
+Action = Literal["AuxK", "center, AuxK", "no cure found", "more tokens"]
 
 # The actions that follow the rule of thumb.
 _ADVISED: dict[Cause, Action] = {
-    "nothing": "nothing to do",
-    "mean": "center",
+    "nothing": "AuxK",
+    "mean": "center, AuxK",
     "spectrum": "center, AuxK",
 }
 
@@ -23,6 +23,9 @@ MOST_BY_CHANCE = 0.1
 
 # Below this gamma a mean kills no feature, hidden or not.
 _LEAST_HIDDEN = 0.1
+
+# Of features that are born alive.
+_IN_TRAINING = "AuxK helps those that die in training."
 
 # Variance in fewer than this share of the dimensions sits in few directions.
 _FEW_DIRECTIONS = 0.25
@@ -112,12 +115,12 @@ def _verdict(rates: Rates, stats: Statistics, *, without_massive: bool) -> Verdi
     which = " without them" if without_massive else ""
     found = f"{raw:.1%} of the features are dead{which}"
     if rates.cause == "nothing":
-        return Verdict(_ADVISED["nothing"], f"{found}; {_gamma(stats)}.")
+        return Verdict(_ADVISED["nothing"], f"{found}; {_gamma(stats)}. {_IN_TRAINING}")
     if rates.cause == "mean":
         return Verdict(
             _ADVISED["mean"],
             f"{found}, and {centered:.1%} once they are centered by the geometric median: what "
-            f"they die of is the mean ({_gamma(stats)}).",
+            f"they die of is the mean ({_gamma(stats)}). {_IN_TRAINING}",
         )
     if whitened <= max(rates.allowed, centered / 2):
         return Verdict(

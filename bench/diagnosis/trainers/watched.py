@@ -98,7 +98,7 @@ class WatchedSAE:
         text = f"gammabench: verdict{of}: {found.verdict.action}\n{found.verdict.reason}"
         if self._settings.center:
             text += "\nthe decoder bias begins at the center"
-        elif found.verdict.action in ("center", "center, AuxK"):
+        elif found.verdict.action == "center, AuxK":
             text += f"\n{advice}"
         self._settings.show(text)
         gamma, limit = found.statistics.gamma_rms, self._settings.warn_above

@@ -41,8 +41,12 @@ def narrow(tokens: int = 3000) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("x", "action", "words"),
     [
-        (isotropic(), "nothing to do", "0.0% of the features are dead"),
-        (outlier(), "center", "centered by the geometric median: what they die of is the mean"),
+        (isotropic(), "AuxK", "0.0% of the features are dead"),
+        (
+            outlier(),
+            "center, AuxK",
+            "centered by the geometric median: what they die of is the mean",
+        ),
         (narrow(), "center, AuxK", "effective rank 2."),
         (isotropic(tokens=40), "more tokens", "On 40 tokens"),
     ],
@@ -126,7 +130,7 @@ def test_every_source_gives_the_same(tmp_path):
     ]
     first, *others = (diagnose(source, **SMALL) for source in sources)
     assert all(other == first for other in others)
-    assert json.loads(json.dumps(first.to_dict()))["verdict"]["action"] == "center"
+    assert json.loads(json.dumps(first.to_dict()))["verdict"]["action"] == "center, AuxK"
 
 
 def test_it_is_at_the_front_door():
@@ -146,7 +150,7 @@ def test_no_cure_is_said_so():
     assert "90.0% of the features are dead, 60.0% centered and 50.0% whitened" in found.reason
     assert "is not small" in found.reason
     assert judge(Rates(0.9, 0.6, 0.2, 3000, 0.0), stats).action == "center, AuxK"
-    assert judge(Rates(0.06, 0.2, 0.0, 400, 0.055), stats).action == "nothing to do"
+    assert judge(Rates(0.06, 0.2, 0.0, 400, 0.055), stats).action == "AuxK"
 
 
 def test_massive_tokens_come_first_and_do_not_hide_that_centering_helps():
@@ -157,7 +161,7 @@ def test_massive_tokens_come_first_and_do_not_hide_that_centering_helps():
     x[::5] = 85 * x[1].norm() * torch.nn.functional.normalize(sinks, dim=1).repeat(200, 1)
     found = diagnose(x, n=512, k=8, tokens=2000)
     others = found.without_massive
-    assert found.verdict.arm == "centered+mask"
+    assert found.verdict.arm == "centered+mask+auxk-relu"
     assert others.measured_tokens == 1600
     assert found.statistics.massive_share == pytest.approx(0.2)
     raw, centered, _ = (arm.dead.value for arm in others.arms)
@@ -165,7 +169,7 @@ def test_massive_tokens_come_first_and_do_not_hide_that_centering_helps():
     assert [raw, centered] == [arm.dead.value for arm in plain.arms[:2]]
     assert others.gamma == plain.statistics.gamma
     assert plain.without_massive is None
-    assert found.verdict.action == plain.verdict.action == "center"
+    assert found.verdict.action == plain.verdict.action == "center, AuxK"
     assert found.verdict.reason.startswith("20.00% of the tokens are massive, over 10 times")
     assert "mask_norm=10" in found.verdict.reason
     assert "without them" in found.verdict.reason
@@ -188,7 +192,7 @@ def test_no_sentence_says_that_a_small_mean_outweighs_the_spread():
     statistics = LayerStatistics(48)
     statistics.update(isotropic() + 0.45)
     found = judge(Rates(0.2, 0.0, 0.0, 3000, 0.0), statistics.result())
-    assert found.action == "center"
+    assert found.action == "center, AuxK"
     assert "outweighs" not in found.reason
 
 

@@ -170,7 +170,7 @@ def test_the_verdict_comes_with_the_librarys_own_switch_and_a_warning() -> None:
     shown: list[str] = []
     with pytest.warns(UserWarning, match=r"gamma rms is 2\d.*, above 5"):
         watch = bench.watch(trainer, tokens=500, warn_above=5, show=shown.append)
-    assert watch.diagnosis.verdict.action == "center"
+    assert watch.diagnosis.verdict.action == "center, AuxK"
     assert watch.diagnosis.measured_tokens == 500
     assert "normalize_activations='covariance_whitening'" in shown[0]
 
@@ -180,7 +180,7 @@ def test_nothing_is_warned_of_below_the_limit(capsys: pytest.CaptureFixture[str]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bench.watch(trainer, lib.activations(SAMPLE, gamma=0.0))
-    assert "verdict: nothing to do" in capsys.readouterr().out
+    assert "verdict: AuxK" in capsys.readouterr().out
 
 
 @quiet
