@@ -45,9 +45,12 @@ def _refuse(cells: Cells, how: How) -> None:
         "--arm": cells.arms,
         "--seed": cells.seeds,
         "--layer-offset": cells.layer_offset is not None,
+        "--shard": cells.shard is not None,
         "--save-saes": how.save_saes,
         "--workers": how.workers is not None,
         "--engine": how.engine != "local",
+        "--readers": how.readers is not None,
+        "--profile": how.profile,
     }
     for option, there in given.items():
         if there:

@@ -124,8 +124,6 @@ def command(
         raise UsageError(f"--workers is for the local engine, not for {how.engine}")
     cells = Cells(**options)
     if saes:
-        if cells.shard is not None:
-            raise UsageError("--shard divides what is trained", "Leave it out with --sae.")
         from bench.cli.published_saes import look_at
 
         again: Again = "force" if force else "failed" if failed else None

@@ -111,3 +111,12 @@ def test_a_share_without_cells_is_done_at_once(bench: Bench, arguments: list[str
 )
 def test_what_is_no_share_is_refused(bench: Bench, shard: str, says: str) -> None:
     assert bench("run", "--shard", shard) == (2, "", f"bench: {says}\n")
+
+
+@pytest.mark.parametrize("option", [("--shard", "0/2"), ("--readers", "1"), ("--profile",)])
+def test_options_of_training_are_refused_where_nothing_is_trained(
+    bench: Bench, option: tuple[str, ...]
+) -> None:
+    code, out, err = bench("run", "--sae", "x", *option)
+    assert (code, out) == (2, "")
+    assert err == f"bench: {option[0]} is for SAEs that are trained here, not for --sae\n"
