@@ -25,8 +25,16 @@ _SECONDS = 10
 _ADDRESS_REMEDY = "Set RAY_ADDRESS to HOST:PORT of a cluster, or unset it for one on this machine."
 
 
+# How often a task is tried again whose process or machine was lost.
+_RETRIES = 2
+
+
 class RayEngine(LocalEngine):
-    """One task per block; a task on a GPU has one to itself, one on CPUs a core."""
+    """One task per block; a task on a GPU has one to itself, one on CPUs a core.
+
+    A task also asks for the memory that the plan says its block takes. One whose process or machine
+    is lost is tried again, and goes on from its checkpoint where it finds that.
+    """
 
     def __init__(self) -> None:
         try:
@@ -50,10 +58,14 @@ class RayEngine(LocalEngine):
         from bench.runner.block import block_steps, failed_records
 
         needs = {"num_gpus": 1} if settings.device.startswith("cuda") else {"num_cpus": 1}
-        task = ray.remote(max_retries=0, **needs)(_measure)
+        task = ray.remote(max_retries=_RETRIES, **needs)(_measure)
         settings = _everywhere(settings)
-        first = longest_first(blocks, settings.device)
-        running = {task.remote(block, settings): block for block in first}
+        most = max((node["Resources"].get("memory", 0) for node in ray.nodes()), default=0)
+        running = {}
+        for block in longest_first(blocks, settings.device):
+            # More than any machine has would be waited for without end.
+            memory = int(min(block.memory, most))
+            running[task.options(memory=memory).remote(block, settings)] = block
         try:
             while running:
                 (ready,), _ = ray.wait(list(running), num_returns=1)
