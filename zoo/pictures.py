@@ -21,6 +21,7 @@ Every refusal names the file.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -95,15 +96,45 @@ def look(path: Path | PackedPicture, did: Counter[str]) -> None:
         return
 
 
+class _Warnings:
+    """Pillow's warnings: about broken metadata, and about the size, which is checked here.
+
+    They are held back as long as any thread has a picture open, as filters are the whole process's:
+    threads that each set and restored them would leave them as another one had set them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._filters = warnings.catch_warnings()
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        with self._lock:
+            if self._open == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._open += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open -= 1
+                if self._open == 0:
+                    self._filters.__exit__(None, None, None)
+
+
+_PILLOWS_WARNINGS = _Warnings()
+
+
 @contextmanager
 def _opened(path: Path | PackedPicture) -> Iterator[Image]:
     """The picture, not yet decoded; whatever goes wrong in the context names the file."""
     from PIL import Image, UnidentifiedImageError
 
     remedy = "Remove it, convert it to PNG, or leave such out with --skip-bad N."
-    with warnings.catch_warnings():
-        # About broken metadata, and about the size, which is checked here.
-        warnings.simplefilter("ignore")
+    with _PILLOWS_WARNINGS.held_back():
         try:
             # Not opened by its name: Pillow would map a TIFF that is turned with its sides swapped.
             with _file(path) as file, Image.open(file, formats=_FORMATS) as image:

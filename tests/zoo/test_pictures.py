@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import tempfile
+import threading
+import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -309,3 +312,26 @@ def test_the_rules_are_those_of_the_docstring() -> None:
     assert pictures.__doc__ is not None
     for word in ("orientation", "depth", "palette", "transparency", "CMYK", "profiles", "frames"):
         assert f"\n{word}" in pictures.__doc__
+
+
+def test_threads_that_open_pictures_leave_the_filters_of_warnings_as_they_were(
+    tmp_path: Path,
+) -> None:
+    names = [tmp_path / f"{number}.png" for number in range(8)]
+    for name in names:
+        Image.new("RGB", (64, 64)).save(name)
+    before, first = list(warnings.filters), threading.Event()
+
+    def opened(number: int) -> None:
+        # The first to open is the last to close.
+        with pictures._opened(names[number]):
+            if number == 0:
+                assert first.wait(10)
+        if number == 7:
+            first.set()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(opened, range(8)))
+    assert list(warnings.filters) == before
+    with pytest.warns(UserWarning, match="of another module"), pictures._opened(names[0]):
+        warnings.warn("of another module", stacklevel=1)

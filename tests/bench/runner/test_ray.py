@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan.blocks import Request, make_plan
+from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.records.schema import Record
 from bench.records.store import RecordStore
@@ -22,7 +22,7 @@ from zoo.registry import load_registry
 pytest.importorskip("ray", reason="Ray is not installed")
 
 
-def dying_once(block, settings: Settings) -> list[Record]:
+def dying_once(block: Block, settings: Settings) -> list[Record]:
     assert settings.states is not None
     mark = settings.states.parent / "died"
     if not mark.exists():
