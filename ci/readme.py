@@ -17,6 +17,7 @@ from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_SPECTRUM, END, INIT, I
 from leaderboard.columns.kinds import Column
 from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.cures import compared
+from leaderboard.figures.pictures import pictures
 from leaderboard.findings import LITTLE, sentences
 from leaderboard.groups import CENTERED, RAW, Group, by_setting, group_records
 from leaderboard.markdown.cures import enough_sentences
@@ -26,7 +27,6 @@ from leaderboard.text import NOTHING, escape, number, percent, table
 
 ROOT = Path(__file__).parents[1]
 FIRST_LINE, LAST_LINE = "<!-- results:begin -->", "<!-- results:end -->"
-PICTURE = "*-why.svg"
 MOST_SENTENCES, MOST_ROWS = 2, 8
 
 # A title, the number and of which arm, and how it is written.
@@ -47,20 +47,22 @@ def block(results: Path) -> str:
     """The part of the README that the records decide: what they say, and pictures.
 
     Raises:
-        SystemExit: there are no records, or their picture was not drawn.
+        SystemExit: there are no records.
     """
     records = list(RecordStore(results))
-    pictures = sorted((results / "leaderboards" / "figures").glob(PICTURE))
-    if not records or not pictures:
-        sys.exit(f"readme.py: {results} has {len(records)} records, {len(pictures)} pictures")
+    if not records:
+        sys.exit(f"readme.py: there are no records in {results}")
+    settings = sorted(by_setting(group_records(records)).values(), key=len, reverse=True)
+    (picture,) = (each for each in pictures(settings[0]) if each.kind == "why")
+    path = results / "leaderboards" / "figures" / f"{picture.name}.svg"
     alt = "Features born dead, split by cause, and dead at the end of training, for each model"
-    shown = "\n\n".join(f"![{alt}]({each.relative_to(ROOT).as_posix()})" for each in pictures)
-    settings = by_setting(group_records(records)).values()
+    shown = f"![{alt}]({path.relative_to(ROOT).as_posix()})"
     return "\n\n".join(
         part
         for part in (
-            *(text for groups in settings for text in told(groups)),
+            *told(settings[0], first=True),
             shown,
+            *(text for groups in settings[1:] for text in told(groups, first=False)),
             "[All boards](results/leaderboards/README.md), made by "
             "`bench report --output results`.",
             cures_block(results / "cures"),
@@ -69,12 +71,16 @@ def block(results: Path) -> str:
     )
 
 
-def told(groups: Sequence[Group]) -> list[str]:
-    """Of one setting: the first of its findings, a row for each model with many dead, its sizes."""
+def told(groups: Sequence[Group], *, first: bool) -> list[str]:
+    """Of one setting: a row for each model with many dead, and its sizes; of the first, the one of
+    most models, its findings too."""
+    sizes = f"**{escape(groups[0].setting.name)}**: {setting_line(groups[0])}"
+    if not first:
+        return [sizes, results_table(groups)]
     findings = sentences(groups)
-    first = "\n".join(f"- {text}" for text in findings[:MOST_SENTENCES])
+    worst = "\n".join(f"- {text}" for text in findings[:MOST_SENTENCES])
     few = [text for text in findings[MOST_SENTENCES:] if text.startswith("In ")]
-    return [first, results_table(groups), " ".join([*few, setting_line(groups[0])])]
+    return [worst, sizes, results_table(groups), *few]
 
 
 def results_table(groups: Sequence[Group]) -> str:
