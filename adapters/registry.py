@@ -43,6 +43,7 @@ _OWN = {
     "hf-causal": AdapterEntry("adapters.language:CausalLanguage", ("transformers",)),
     "hf-masked": AdapterEntry("adapters.language:MaskedLanguage", ("transformers",)),
     "hf-vit": AdapterEntry("adapters.vision:HubVisionTransformer", ("transformers", "PIL")),
+    "hf-video": AdapterEntry("adapters.vision:VideoTransformer", ("transformers", "PIL")),
     "timm-vit": AdapterEntry(
         "adapters.vision:TimmVisionTransformer", ("timm", "torchvision", "PIL")
     ),

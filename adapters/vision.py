@@ -15,7 +15,7 @@ from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
 from adapters.taps import first_input
 from zoo.cards import Card
-from zoo.errors import BadCorpus, BadWeights
+from zoo.errors import BadCard, BadCorpus, BadWeights
 from zoo.files import read_json
 
 
@@ -54,7 +54,11 @@ class VisionTransformer(Adapter):
     def inputs(self, items: list[Tensor]) -> Inputs:
         images = torch.stack(items)
         special = self._special(tuple(images.shape[1:])).expand(len(images), -1)
-        return Inputs({self.argument: images}, torch.ones_like(special), special.clone())
+        return Inputs(self.arguments(images), torch.ones_like(special), special.clone())
+
+    def arguments(self, images: Tensor) -> dict[str, Any]:
+        """What the model's forward pass takes for images, float32 [batch, 3, height, width]."""
+        return {self.argument: images}
 
     def _special(self, shape: tuple[int, ...]) -> Tensor:
         """Which tokens of an image of that shape stand for no patch, BoolTensor [tokens].
@@ -79,7 +83,7 @@ class VisionTransformer(Adapter):
         """The tokens that two images of noise give alike where they go into the first block."""
         noise = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
         model, blocks = self.model, self.blocks
-        arguments = self.placed(Inputs({self.argument: noise}, noise, noise))
+        arguments = self.placed(Inputs(self.arguments(noise), noise, noise))
         taken = first_input(model, blocks[0], arguments)
         if taken is None or taken.ndim != 3 or len(taken) != 2:
             raise BadWeights(
@@ -112,7 +116,7 @@ class HubVisionTransformer(VisionTransformer):
     """
 
     argument = "pixel_values"
-    known_options = ("class", "model_type")
+    known_options: ClassVar[tuple[str, ...]] = ("class", "model_type")
 
     @property
     def loader(self) -> Any:
@@ -132,15 +136,24 @@ class HubVisionTransformer(VisionTransformer):
     def pixels(self, image: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self._processor(image), np.float32))
 
+    def _processing(self, name: str) -> dict[str, Any]:
+        """What a file of the checkpoint says of how images are resized and normalised."""
+        path = self.folder / name
+        if not path.is_file():
+            raise BadWeights(
+                f"model {self.card.id!r}: no {name} in {self.folder}",
+                "It says how images are resized and normalised.",
+            )
+        with checkpoints.loading_errors(self.card, self.folder):
+            config = read_json(path)
+            if not isinstance(config, dict):
+                raise ValueError(f"{name} is no table")
+        return config
+
     @functools.cached_property
     def _processor(self) -> Callable[[np.ndarray], np.ndarray]:
         """The checkpoint's own processor, on PIL: what torchvision resizes differs."""
-        path = self.folder / "preprocessor_config.json"
-        if not path.is_file():
-            raise BadWeights(
-                f"model {self.card.id!r}: no preprocessor_config.json in {self.folder}",
-                "It says how images are resized and normalised.",
-            )
+        config = self._processing("preprocessor_config.json")
         transformers = compat.transformers()
         on_pil = {"backend": "pil"} if compat.major(transformers) >= 5 else {"use_fast": False}
         with checkpoints.loading_errors(self.card, self.folder):
@@ -151,12 +164,51 @@ class HubVisionTransformer(VisionTransformer):
             except ImportError:  # there are processors that exist for torchvision alone
                 from adapters import images
 
-                config = read_json(path)
                 return functools.partial(images.preprocess, config=config)
         # Tiny images are ambiguous (3 pixels high, or 3 channels first?), so say which it is.
         return lambda image: processor(
             images=image, input_data_format="channels_last", return_tensors="np"
         )["pixel_values"][0]
+
+
+class VideoTransformer(HubVisionTransformer):
+    """V-JEPA 2 (Assran et al. 2025), through transformers: a picture is a clip that stands still.
+
+    A clip is `options.frames` copies of the picture. A token is a patch of `tubelet_size` frames at
+    once, and comes with its neighbours of one time before those of the next. Only the encoder runs.
+    """
+
+    argument = "pixel_values_videos"
+    model_types = ("vjepa2",)
+    known_options = ("frames",)
+
+    @functools.cached_property
+    def frames(self) -> int:
+        """Copies of a picture.
+
+        Raises:
+            BadCard: the card says no number of frames that the model takes.
+        """
+        config = checkpoints.check_config(self.card, self.folder, self.model_types)
+        together, frames = int(config.get("tubelet_size", 2)), self.card.options.get("frames")
+        if type(frames) is not int or frames < 1 or frames % together:
+            raise BadCard(
+                f"card {self.card.id!r}: options.frames is {frames}, which is no multiple of the "
+                f"{together} frames of a token"
+            )
+        return frames
+
+    def arguments(self, images: Tensor) -> dict[str, Any]:
+        clips = images[:, None].expand(-1, self.frames, -1, -1, -1)
+        return {self.argument: clips, "skip_predictor": True}
+
+    @functools.cached_property
+    def _processor(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Our own: the library's are for torchvision alone, whose resizing differs from PIL's."""
+        from adapters import images
+
+        config = self._processing("video_preprocessor_config.json")
+        return functools.partial(images.preprocess, config=config)
 
 
 class TimmVisionTransformer(VisionTransformer):

@@ -91,6 +91,23 @@ def _tower(name: str, processor: str) -> Callable[[Path], None]:
     return save
 
 
+def _vjepa2(folder: Path) -> None:
+    config = {
+        "patch_size": 8, "crop_size": 24, "frames_per_clip": 8, "hidden_size": WIDTH,
+        "num_hidden_layers": 3, "num_attention_heads": 2, "mlp_ratio": 2.0,
+        "pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1,
+    }  # fmt: skip
+    _save("VJEPA2Model", config, folder)
+    settings = tiny.DINOV2_PROCESSOR | {
+        "video_processor_type": "VJEPA2VideoProcessor",
+        "size": {"shortest_edge": 27},
+        "crop_size": {"height": 24, "width": 24},
+        "resample": 2,
+    }
+    del settings["image_processor_type"]
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(settings))
+
+
 def _gemma3(folder: Path) -> None:
     """As it is published from 4B on: the decoder beside a vision tower."""
     transformers = compat.transformers()
@@ -256,6 +273,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         _tower("Siglip", "SiglipImageProcessor"),
         lambda: random_images(3),
         ("siglip-base", "siglip2-base"),
+    ),
+    "vjepa2": Architecture(
+        _vjepa2,
+        lambda: random_images(3),
+        ("vjepa2-vitl",),
+        needs="VJEPA2Model",
+        options={"frames": 4},
     ),
     "esm2": Architecture(tiny.esm, _proteins, ("esm2-35m", "esm2-650m", "esm2-3b")),
     "esm3": Architecture(

@@ -267,3 +267,35 @@ def test_a_card_that_expects_a_cls_token_of_siglip_is_refused(tiny: Callable[...
 def test_a_class_that_the_library_has_not_is_named(tiny: Callable[..., Adapter]) -> None:
     with pytest.raises(BadCard, match=r"transformers .* has no class 'NoSuchModel'"):
         _ = tiny("clip", options={"class": "NoSuchModel"}).model
+
+
+@pytest.mark.parametrize("depth", [None, 1])
+def test_a_picture_is_shown_to_v_jepa_2_as_a_clip_that_stands_still(
+    tmp_path: Path, depth: int | None
+) -> None:
+    entry = ARCHITECTURES["vjepa2"]
+    library: Any = compat.transformers()
+    if not hasattr(library, entry.needs):
+        pytest.skip(f"this version of transformers has no {entry.needs}")
+    entry.save(tmp_path)
+    adapter = open_adapter(entry.card(CARDS["vjepa2-vitl"]), weights=tmp_path, depth=depth)
+    picture = entry.examples()[0]
+    [batch] = adapter.activations([0], [picture], batch_size=1)
+    assert batch.position.tolist() == list(range(2 * 9))  # pairs of 4 frames, 3 x 3 patches
+    [window] = adapter.windows(picture)
+    whole = library.VJEPA2Model.from_pretrained(tmp_path)
+    seen: list[Tensor] = []
+    whole.encoder.layer[1].register_forward_pre_hook(lambda block, given: seen.append(given[0]))
+    with torch.no_grad():
+        whole.get_vision_features(torch.stack([window] * 4)[None])
+    torch.testing.assert_close(batch.by_layer[0], seen[0][0])
+
+
+@pytest.mark.parametrize("frames", [3, 0, "16"])
+def test_frames_that_fill_no_token_are_refused(tiny: Callable[..., Adapter], frames: Any) -> None:
+    if not hasattr(compat.transformers(), "VJEPA2Model"):
+        pytest.skip("this version of transformers has no VJEPA2Model")
+    options = {"class": "VJEPA2Model", "cls": False, "frames": frames}
+    adapter = tiny("vjepa2", options=options)
+    with pytest.raises(BadCard, match=f"frames is {frames}, which is no multiple of the 2 frames"):
+        list(adapter.activations([0], ARCHITECTURES["vjepa2"].examples(), batch_size=1))
