@@ -14,7 +14,7 @@ from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
 from adapters.sequence import SequenceModel
 from adapters.tokens import consecutive
-from zoo.errors import BadCard, BadCorpus
+from zoo.errors import BadCard, BadCorpus, BadWeights
 from zoo.letters import DNA_LETTERS, check_letters
 
 
@@ -52,6 +52,87 @@ class DnaLanguage(SequenceModel):
 
     def sequence(self, example: Any) -> str:
         return dna(example)
+
+
+class Carbon(DnaLanguage):
+    """Carbon (Hugging Face Bio): a Llama that reads English and, after a tag `<dna>`, six bases at
+    a time.
+
+    Its tokenizer is code that fetches the words of another repository, at no fixed commit, to count
+    them. DNA needs their number alone (`options.words`), so the tokens are counted here instead
+    (`SixMers`) and no code is run. Every window begins with the tag, which is special. Bases at the
+    end that fill no token are left out.
+    """
+
+    known_options = ("words",)
+
+    def load(self) -> nn.Module:
+        model = super().load()
+        found = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        expected = -(-self.tokenizer.end // 128) * 128
+        if found != expected:
+            raise BadWeights(
+                f"model {self.card.id!r}: it has {found:,} tokens, {expected:,} were expected with "
+                f"options.words {self.tokenizer.words:,}",
+                "Correct options.words, which is where the tokens of DNA begin.",
+            )
+        return model
+
+    @functools.cached_property
+    def tokenizer(self) -> SixMers:
+        """See `SixMers`.
+
+        Raises:
+            BadCard: `options.words` is not a number.
+        """
+        words = self.card.options.get("words")
+        if type(words) is not int or words < 0:
+            raise BadCard(f"card {self.card.id!r}: options.words is {words!r}, not a number")
+        return SixMers(words)
+
+    def sequence(self, example: Any) -> str:
+        whole = super().sequence(example)
+        return whole[: len(whole) // SixMers.bases * SixMers.bases]
+
+
+class SixMers:
+    """The tokens of Carbon for DNA: after `words` of English the tags, then all of six bases.
+
+    Six bases are a number in base 4 whose digits are A, T, C, G, the first base the highest; with
+    an N among them they are the unknown token. As far as `SequenceModel` asks, it is a tokenizer of
+    the transformers library.
+    """
+
+    bases: ClassVar[int] = 6
+    pad_token_id: ClassVar[None] = None
+
+    def __init__(self, words: int) -> None:
+        self.words = words
+        self.tag, self.closing, self.unk_token_id = words, words + 1, words + 2
+        self.first = words + 3
+        self.end = self.first + 4**self.bases
+        self.all_special_ids = [self.tag, self.closing, self.unk_token_id]
+
+    def __call__(
+        self, sequence: str, *, add_special_tokens: bool = True, **_: Any
+    ) -> dict[str, list[int]]:
+        """The tokens of capitals, whole ones only; with `add_special_tokens` after the tag."""
+        starts = range(0, len(sequence) - self.bases + 1, self.bases)
+        body = [self._token(sequence[start : start + self.bases]) for start in starts]
+        return {"input_ids": [self.tag, *body] if add_special_tokens else body}
+
+    def _token(self, bases: str) -> int:
+        if "N" in bases:
+            return self.unk_token_id
+        return self.first + int(bases.translate(_BASE_FOUR), 4)
+
+    def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:
+        """Ids of the named special tokens."""
+        names = {"<dna>": self.tag, "</dna>": self.closing, "<oov>": self.unk_token_id}
+        return [names[token] for token in tokens]
+
+
+_BASE_FOUR = str.maketrans("ATCG", "0123")
 
 
 class DnaTrunk(Adapter):

@@ -62,6 +62,7 @@ _OWN = {
     "spliceai": AdapterEntry("adapters.splicing:KerasSpliceAI", ("h5py",)),
     "openspliceai": AdapterEntry("adapters.splicing:OpenSpliceAI", ("openspliceai",)),
     "dna-lm": AdapterEntry("adapters.genomic:DnaLanguage", ("transformers",)),
+    "carbon": AdapterEntry("adapters.genomic:Carbon", ("transformers",)),
     "openfold3": AdapterEntry("adapters.folding:OpenFold3", ("openfold3",)),
     "boltz2": AdapterEntry("adapters.folding:Boltz2", ("boltz", "omegaconf", "rdkit")),
     "evo2": AdapterEntry("adapters.genomic:Evo2", ("evo2",)),

@@ -44,7 +44,7 @@ class SequenceModel(Adapter):
     # Where a configuration says how many positions there are. Only keys that bind: T5's n_positions
     # is a number that its relative positions do without.
     position_keys: ClassVar[tuple[str, ...]] = ("max_position_embeddings",)
-    known_options = ("class", "model_type")
+    known_options: ClassVar[tuple[str, ...]] = ("class", "model_type")
 
     @property
     def loader(self) -> Any:

@@ -415,6 +415,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         _genome,
         ("hyenadna-160k",),
     ),
+    "carbon": Architecture(
+        _decoder("Llama", vocab_size=4224, max_position_embeddings=64),
+        # One N hides six bases.
+        lambda: [sequence.upper().replace("N", "A") for sequence in random_dna(3, 150)],
+        ("carbon-3b",),
+        options={"words": 37},
+    ),
     "caduceus": Architecture(
         tiny_remote.remote("CaduceusForMaskedLM", "AutoModelForMaskedLM", tiny_remote.bytes_alone),
         _genome,

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adapters import Adapter, check, compat, open_adapter
+from adapters.genomic import SixMers
 from tests.adapters.architectures import ARCHITECTURES
 from tests.adapters.tiny import random_dna
 from zoo.errors import BadCard, BadCorpus, BadWeights, ModelUnavailable
@@ -188,6 +189,35 @@ def test_a_model_that_keeps_its_own_dtype_says_so(
     assert stubborn.notes == [
         "the model keeps weights in bfloat16, whatever is asked for (float32)"
     ]
+
+
+def test_carbon_reads_six_bases_at_a_time_after_a_tag(tiny: Callable[..., Adapter]) -> None:
+    adapter = tiny("carbon")
+    example = "aaaaaaAAAAATaaaaacAAAAAGTAAAAANNNNNNACGTNAGGGGGGACG"
+    first = 37 + 3
+    body = [first, first + 1, first + 2, first + 3, first + 4**5, 39, 39, first + 4**6 - 1]
+    assert adapter.windows(example) == [[37, *body]]
+    assert adapter.windows("ACGTA") == []
+    long = adapter.windows(example * 7)
+    assert [window[0] for window in long] == [37] * len(long)
+    assert max(map(len, long)) == adapter.card.context
+    [batch] = adapter.activations([0], [example], batch_size=1)
+    assert batch.position.tolist() == list(range(1, 9))
+    assert batch.unknown is not None
+    assert batch.unknown.tolist() == [number == 39 for number in body]
+
+
+def test_the_published_carbon_has_the_tokens_that_its_authors_name() -> None:
+    tokens = SixMers(CARDS["carbon-3b"].options["words"])
+    assert tokens("CCCCCC", add_special_tokens=False) == {"input_ids": [154402]}
+    assert 155776 - 128 < tokens.end <= 155776
+
+
+def test_carbon_of_other_words_is_refused(tiny: Callable[..., Adapter]) -> None:
+    with pytest.raises(BadWeights, match=r"has 4,224 tokens, 5,120 were expected"):
+        _ = tiny("carbon", options={"words": 1000}).model
+    with pytest.raises(BadCard, match=r"options.words is None, not a number"):
+        _ = tiny("carbon", options={}).model
 
 
 # ------------------------------------------------------------------------------------ language
