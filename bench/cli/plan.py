@@ -280,13 +280,7 @@ def _say_totals(
     if not whole.passes:
         return
     models = len({row["model"] for row in rows if row["cost"].passes})
-    if whole.forward_flops:
-        verdict = "less: --cache pays" if whole.cache_pays else "more: the model is the faster way"
-        _wrapped(
-            f"Cached, the activations are {decimal_size(whole.stored)} on disk, and to read them "
-            f"again (1 GB/s) takes {in_words(whole.reading)} where the models take "
-            f"{in_words(whole.forward)}: {verdict}"
-        )
+    _say_caching(rows)
     unknown = sum(size is None for size in downloads.values())
     known = sum(size or 0 for size in downloads.values())
     sizes = [decimal_size(known)] if known else []
@@ -297,4 +291,18 @@ def _say_totals(
         f"To do: {whole.passes} passes of {models} model{'s' * (models > 1)}, "
         f"{power_of_ten(whole.forward_flops + whole.sae_flops)} operations, {fetched}, "
         f"about {in_words(whole.seconds)}"
+    )
+
+
+def _say_caching(rows: list[dict[str, Any]]) -> None:
+    """For each model by itself: few would keep the activations of a whole suite."""
+    passed = [row for row in _by_model(rows) if row["cost"].forward_flops]
+    pays = [row for row in passed if row["cost"].cache_pays]
+    if not passed:
+        return
+    each = ", ".join(f"{row['model']} ({decimal_size(row['cost'].stored)})" for row in pays)
+    found = f"{len(pays)} of {len(passed)}: {each}" if pays else "none"
+    _wrapped(
+        "Models slower than reading their activations from a disk (1 GB/s), where --cache pays "
+        f"(bytes on disk): {found}"
     )

@@ -197,6 +197,8 @@ def test_the_plan_says_the_cost_of_each_model_once(bench: Bench) -> None:
     assert "The same for evo1-8k." in " ".join(out.split())
     assert "Times are of h100, 60% of its published peak" in out
     assert " passes of 2 models, " in lines[-1]
+    _, _, cached = " ".join(out.split()).partition("where --cache pays (bytes on disk): ")
+    assert cached.count("evo1-8k (") == 1
     document = json.loads(bench("plan", *options, "--on", "h100", "--json")[1])
     whole, blocks = document["total"], document["blocks"]
     assert whole["passes"] == len(blocks)
