@@ -19,7 +19,7 @@ from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.cures import compared
 from leaderboard.figures.pictures import pictures
 from leaderboard.findings import LITTLE, sentences
-from leaderboard.groups import CENTERED, RAW, Group, by_setting, group_records
+from leaderboard.groups import CENTERED, RAW, Group, by_setting, group_records, sizes_as_run
 from leaderboard.markdown.cures import enough_sentences
 from leaderboard.markdown.layout import setting_line
 from leaderboard.markdown.rule_of_thumb import rule_words
@@ -113,12 +113,23 @@ def cures_block(output: Path) -> str:
     )
     return "\n\n".join(
         [
-            "**What cures it.** " + " ".join(enough_sentences(groups)),
+            "**What cures it.** " + " ".join([_measured_on(groups), *enough_sentences(groups)]),
             rule_words(),
             *pictures,
             f"[Remedies, prices and sources]({folder}/leaderboards/cures.md), made by "
             f"`python ci/cures.py {seeds} --output {folder}`.",
         ]
+    )
+
+
+def _measured_on(groups: Sequence[Group]) -> str:
+    """On what, and at which sizes, remedies were compared."""
+    sizes = sizes_as_run(groups[0].spec)
+    layers = sum(len(group.layers) for group in groups)
+    made = sum(len(group.layers) for group in groups if group.domain == "synthetic")
+    return (
+        f"On {layers} layers, {made} of them of synthetic activations; n = {sizes['n']:,}, k = "
+        f"{sizes['k']:,}, {sizes['steps']:,} steps."
     )
 
 

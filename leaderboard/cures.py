@@ -266,19 +266,25 @@ def _error(record: Record) -> float | None:
 
 
 def _cost(groups: Sequence[Group], arm: str) -> float | None:
-    """Time of a step over that of raw, paired by model, layer and seed; the median pair's."""
-    ratios = [
-        record.step_seconds / plain.step_seconds
-        for group in groups
-        for layer in group.layers
-        for plain, record in zip(group.at(layer, RAW), group.at(layer, arm), strict=False)
-        if plain and record and plain.step_seconds and record.step_seconds
-    ]
+    """Time of a step over that of raw in the same run, which other work slows alike: of each layer
+    the fastest pair's, and of these the median. None where no run had both."""
+    ratios = []
+    for group in groups:
+        for layer in group.layers:
+            pairs = [
+                (plain.step_seconds, record.step_seconds)
+                for plain, record in zip(group.at(layer, RAW), group.at(layer, arm), strict=False)
+                if plain and record and plain.step_seconds and record.step_seconds
+                if plain.provenance.started == record.provenance.started
+            ]
+            if pairs:
+                plain_seconds, seconds = min(pairs)
+                ratios.append(seconds / plain_seconds)
     return sorted(ratios)[len(ratios) // 2] if ratios else None
 
 
 def _price(arm: str, cost: float | None) -> tuple[int, int, int, str]:
-    steps = round((1.0 if cost is None else cost) / COST_STEP)
+    steps = 10**6 if cost is None else round(cost / COST_STEP)  # an unknown price is none to praise
     return steps, len(_needs(arm)), arm.count("+") + arm.count("-"), arm
 
 

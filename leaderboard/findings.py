@@ -37,7 +37,10 @@ def sentences(groups: Sequence[Group], *, markdown: bool = True) -> list[str]:
     many.sort(key=lambda pair: (pair[0].domain == "synthetic", -pair[1], pair[0].label))
     found = [_sentence(group, born, markdown) for group, born in many[:MOST_TOLD]]
     if rest := many[MOST_TOLD:]:
-        found.append(f"{count(len(rest), 'further model')} with features born dead.")
+        others = [f"{_label(each, markdown)} ({percent(born)} %)" for each, born in rest]
+        found.append(
+            f"{count(len(rest), 'further model')} with features born dead: {_listed(others)}."
+        )
     few = [group for group, born in known if born < LITTLE]
     for data in DATA_KINDS:
         if names := [_label(group, markdown) for group in few if group.data == data]:

@@ -8,7 +8,7 @@ import click
 
 from bench.cli.options import ANY_PATH
 from bench.sae.interop import LIBRARIES, READ_ONLY
-from zoo.errors import UsageError
+from zoo.errors import BadWeights, UsageError
 from zoo.files import write_atomically
 
 _WRITTEN = [name for name in LIBRARIES if name not in READ_ONLY]
@@ -70,7 +70,10 @@ def command(
     if repository is not None:
         check_repository(repository)
     place = sae_path(sae)
-    found, origin, name = read_sae(place)
+    try:
+        found, origin, name = read_sae(place)
+    except BadWeights as error:  # what was to be converted is the request itself
+        raise UsageError(error.message, error.remedy) from None
     measured = find_record(place, origin, record) if repository else None
     remarks = library(to).write(found, out, origin)
     again, _ = library(to).read(out)

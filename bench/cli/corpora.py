@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,7 +63,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             "size": decimal_size(row["bytes"]) if row["bytes"] else "",
             "examples": short(row["examples"]) if row["examples"] else "",
             "tokens": short(row["tokens"]) if row["tokens"] else "",
-            "licence": row["licence"][:24],
+            "licence": shorten(row["licence"], 24, placeholder="..."),
             "models": len(row["models"]),
             "state": row["state"],
         }

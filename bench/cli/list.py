@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -129,7 +130,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             "params": short(row["parameters"]),
             "data": row["data"],
             "suites": ", ".join(row["suites"]),
-            "licence": row["licence"][:28],
+            "licence": shorten(row["licence"], 28, placeholder="..."),
             "tried on": row["tried"] or "",
             "needs": ", ".join(row["needs"]) or "nothing",
         }

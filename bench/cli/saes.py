@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,7 +44,7 @@ def _table(cards: Sequence[SaeCard]) -> str:
             "n": short(card.n),
             "k": card.k or "",
             "files": card.format,
-            "licence": card.licence[:24] or "not found",
+            "licence": shorten(card.licence, 24, placeholder="...") or "not found",
         }
         for card in cards
     ]

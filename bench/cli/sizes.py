@@ -21,7 +21,7 @@ def decimal_size(count: int) -> str:
 def short(count: int) -> str:
     """124439808 as 124M."""
     for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if count >= size:
+        if count >= 0.9995 * size:  # 999.6M would be 1e+03M
             return f"{count / size:.3g}{letter}"
     return str(count)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from zoo.errors import UnknownName
+from zoo.errors import UsageError
 
 GIB = 1 << 30
 
@@ -94,7 +94,7 @@ def named_device(name: str, *, threads: int | None = None) -> Device:
     threads: of a CPU; as many as there are cores where none is given.
 
     Raises:
-        UnknownName: there is none of that name.
+        UsageError: there is none of that name.
     """
     if name in _CARDS:
         return _graphics_card(name, _CARDS[name])
@@ -102,7 +102,7 @@ def named_device(name: str, *, threads: int | None = None) -> Device:
         return _cpu(threads or cores())
     if name == "this":
         return this_device()
-    raise UnknownName("device", name, DEVICE_NAMES, f"There are: {', '.join(DEVICE_NAMES)}.")
+    raise UsageError(f"unknown device {name!r}", f"There are: {', '.join(DEVICE_NAMES)}.")
 
 
 def device_like(device: str) -> Device:

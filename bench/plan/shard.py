@@ -7,14 +7,21 @@ is cut as if memory had no end, and a job divides its own blocks by the memory t
 
 from __future__ import annotations
 
+import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench.plan.blocks import Block, Request, fitting, make_plan
 from zoo.errors import UsageError
 from zoo.registry import Registry
+
+# A finer cut pays where its largest share is below this part of the coarser one's.
+_MUCH_SMALLER = 0.9
+
+# A block is halved where the larger half costs at most this part of it.
+_WORTH_HALVING = 0.75
 
 
 @dataclass(frozen=True)
@@ -69,11 +76,30 @@ def cost(block: Block) -> int:
 def divided(blocks: Sequence[Block], of: int) -> list[list[Block]]:
     """The cells of the blocks in `of` shares of about the same cost, some empty if there are few.
 
-    A block that costs more than half a share is halved. Then each, the most expensive first, goes
-    to the share that has least so far.
+    A block that costs more than a share is halved; than half of one, or a quarter, only where that
+    makes the largest share much smaller. Then each part, the most expensive first, goes to the
+    share that has least so far; there those of one block are one again.
     """
-    most = sum(map(cost, blocks)) / of / 2
-    parts = [part for block in blocks for part in _halved(block, most)]
+    whole = sum(map(cost, blocks)) / of
+    found, least = _dealt(blocks, of), math.inf
+    for cut in (1, 2, 4):
+        parts = [part for block in blocks for part in _halved(block, whole / cut)]
+        shares = _dealt(parts, of)
+        largest = max(sum(map(cost, share)) for share in shares)
+        if largest < _MUCH_SMALLER * least:
+            found, least = shares, largest
+    return [list(_joined(blocks, share)) for share in found]
+
+
+def _joined(blocks: Sequence[Block], share: Sequence[Block]) -> Iterator[Block]:
+    """A share's parts, those of one block as one, which reads its model once."""
+    taken = {spec.hash for part in share for spec in part.specs}
+    for block in blocks:
+        if own := [spec for spec in block.specs if spec.hash in taken]:
+            yield block.only(own)
+
+
+def _dealt(parts: Sequence[Block], of: int) -> list[list[Block]]:
     costs = [cost(part) for part in parts]
     shares: list[list[int]] = [[] for _ in range(of)]
     loads = [0] * of
@@ -85,5 +111,9 @@ def divided(blocks: Sequence[Block], of: int) -> list[list[Block]]:
 
 
 def _halved(block: Block, most: float) -> list[Block]:
+    """The block in parts of at most that cost, as far as halving lessens it: each half reads the
+    model anew, up to its own deepest layer."""
     halves = block.halves() if cost(block) > most else None
-    return [block] if halves is None else [p for half in halves for p in _halved(half, most)]
+    if halves is None or max(map(cost, halves)) > _WORTH_HALVING * cost(block):
+        return [block]
+    return [part for half in halves for part in _halved(half, most)]

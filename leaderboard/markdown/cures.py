@@ -28,11 +28,12 @@ from zoo.errors import UnknownName
 _INTRODUCTION = (
     "What each remedy for dead features leaves dead, and at what price: the same activations, the "
     "same batches, one remedy at a time. A remedy's number is the mean over the layers of all "
-    "models here, in parentheses its range over the seeds."
+    "models here, in parentheses its range over the seeds; of FVU / best over the layers."
 )
 _LEGEND = (
     "Shares of features are percentages of the dictionary size n. In parentheses stands the range "
-    "of the seeds' means, where they differ; one seed has none. "
+    "of the seeds' means, where they differ; one seed has none. That of FVU / best is over the "
+    "layers. "
     f"{NOTHING} means that there is no such number."
 )
 _ENOUGH = (
@@ -136,8 +137,8 @@ def _remedies(page: Page, found: Sequence[Cure]) -> str:
         ),
         (
             "Step",
-            "time of a training step over raw's, which took turns with it; the median pair of "
-            "cells, on a CPU",
+            "time of a training step over raw's in the same run, on a CPU: the median layer. Arms "
+            "of one shape step together, which those that change on the way cannot",
             lambda c: NOTHING if c.cost is None else f"{c.cost:.2f}",
         ),
         ("Needs", "what must be known of the activations beforehand", lambda c: escape(c.needs)),

@@ -46,7 +46,9 @@ def page_files(
 
 def page_data(groups: Sequence[Group]) -> dict[str, Any]:
     """What the page shows, JSON-able; numbers to six digits, null where there is none."""
-    settings = list(by_setting(groups))
+    # The one of most models is what the page opens with.
+    sections = by_setting(groups)
+    settings = sorted(sections, key=lambda setting: -len(sections[setting]))
     arms = arms_of(groups)
     of_model = arm_columns(Table.WEB_MODELS, groups)
     of_cell = arm_columns(Table.WEB_CELLS, groups)

@@ -91,7 +91,10 @@ def test_the_worst_come_first_and_made_activations_last() -> None:
 def test_more_than_a_handful_are_counted() -> None:
     found = told(*(made(f"m{i}") for i in range(MOST_TOLD + 2)))
     assert len(found) == MOST_TOLD + 1
-    assert found[-1] == "2 further models with features born dead."
+    assert found[-1] == (
+        f"2 further models with features born dead: **m{MOST_TOLD}** (80.0 %) and "
+        f"**m{MOST_TOLD + 1}** (80.0 %)."
+    )
 
 
 def test_every_number_is_that_of_the_records() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,3 +121,11 @@ def test_options_of_training_are_refused_where_nothing_is_trained(
     code, out, err = bench("run", "--sae", "x", *option)
     assert (code, out) == (2, "")
     assert err == f"bench: {option[0]} is for SAEs that are trained here, not for --sae\n"
+
+
+def test_a_model_is_cut_no_finer_than_the_shares_need() -> None:
+    registry = load_registry()
+    request = Request(registry.select(models=["tiny-gpt2"]), load_protocol("quick"))
+    whole = make_plan(replace(request, memory=sys.maxsize), registry)
+    found = [[block.layers for block in share] for share in divided(whole, 2)]
+    assert sorted(found) == [[[0, 1]], [[2, 3]]]
