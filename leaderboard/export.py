@@ -107,7 +107,7 @@ def export_cells(
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
     paths = []
     if cells:
-        named = [*columns(), *_derived_columns()]
+        named = cell_columns()
         paths += _write(folder / DICTIONARY, cells, named, formats, dictionary())
     if published:
         shown = published_columns()
@@ -197,6 +197,11 @@ def columns() -> tuple[ExportColumn, ...]:
 
 
 @cache
+def cell_columns() -> list[ExportColumn]:
+    """Those of `flat_cells`: what records say, and what follows from it."""
+    return [*columns(), *_derived_columns()]
+
+
 def published_columns() -> tuple[ExportColumn, ...]:
     """Those of published SAEs, of whose protocol only the sample's keys are there."""
     sampled = {f"spec.protocol.{key}" for key in SAMPLE_KEYS}

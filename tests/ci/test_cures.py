@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from bench.plan.protocol import load_protocol
 from bench.sae.families import FAMILIES
 from ci.cures import ARMS, PARTS, REGIMES, commands
@@ -15,7 +17,8 @@ def test_the_commands_would_run(bench, tmp_path) -> None:  # type: ignore[no-unt
         assert command[0] == "bench"
         code, out, err = bench(*command[1:], "--dry-run")
         assert code == 0, err
-        cells.append(int(out.splitlines()[-1].split(" layers, ")[1].split(" cells")[0]))
+        (count,) = re.findall(r"layers?, ([\d,]+) cells", out)
+        cells.append(int(count.replace(",", "")))
     # The arms that are named, or those of the protocol on one layer.
     assert cells == [len(REGIMES) * len(ARMS) * 2, len(load_protocol("cures").arms) * 2]
 

@@ -18,7 +18,7 @@ from bench.records.store import RecordStore, read_record
 from bench.records.versions import SCHEMA_VERSION
 from leaderboard import comparison_text, render, summary
 from leaderboard.compare import pair
-from leaderboard.export import _WRITERS, flat_cells
+from leaderboard.export import _WRITERS, cell_columns, flat_cells
 from leaderboard.figures.drawing import available, draw
 from leaderboard.figures.pictures import pictures
 from leaderboard.groups import group_records
@@ -129,7 +129,7 @@ def test_a_made_up_record_is_refused_in_a_line_or_told_with_the_others(
     pictures(group_records(every))
     rows = flat_cells(every)
     for form in ("csv", "json"):
-        assert _WRITERS[form](rows)
+        assert _WRITERS[form](rows, cell_columns())
     comparison_text(pair(GOOD, every))
 
 
@@ -147,7 +147,7 @@ def test_figures_and_parquet_take_every_number_that_the_schema_takes(
     (record,) = [read_record(write(RecordStore(tmp_path), document))]
     for picture in pictures(group_records([record])):
         assert draw(picture)["svg"].startswith(b"<?xml")
-    assert _WRITERS["parquet"](flat_cells([record]))
+    assert _WRITERS["parquet"](flat_cells([record]), cell_columns())
 
 
 @pytest.fixture

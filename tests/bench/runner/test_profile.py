@@ -45,7 +45,7 @@ def test_the_parts_of_a_run_are_its_time_and_its_records_are_the_same(
     own = {name: value for name, value in seconds.items() if "beside" not in name}
     assert set(own) == {*PARTS, "other"}
     assert sum(own.values()) == pytest.approx(whole, abs=0.01)
-    assert 0.5 * took < whole <= took
+    assert 0.1 * took < whole <= took  # to start the profiler and to write its trace takes time
     trained = {"model", "product", "selection", "decode", "gradients", "optimizer", "census"}
     assert all(own[name] > 0 for name in trained)
     assert ("model, beside" in seconds) == bool(readers)
