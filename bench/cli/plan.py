@@ -288,7 +288,8 @@ def _say_totals(
     fetched = f"download {' and '.join(sizes)}" if sizes else "nothing to download"
     click.echo(f"Times are of {device.name}, {device.basis}; a guide, within a half or so.")
     click.echo(
-        f"To do: {whole.passes} passes of {models} model{'s' * (models > 1)}, "
+        f"To do: {whole.passes} pass{'es' * (whole.passes > 1)} of {models} "
+        f"model{'s' * (models > 1)}, "
         f"{power_of_ten(whole.forward_flops + whole.sae_flops)} operations, {fetched}, "
         f"about {in_words(whole.seconds)}"
     )
