@@ -121,7 +121,9 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not folder.is_dir():
-        raise BadManifest(f"no folder of activations at {folder}")
+        raise BadManifest(
+            f"no folder of activations at {folder}", "Give a folder that holds a file per layer."
+        )
     try:
         return Manifest.model_validate(read_json(path))
     except FileNotFoundError:

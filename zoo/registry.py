@@ -45,7 +45,7 @@ class Registry:
     def corpus(self, name: str) -> CorpusCard:
         """The corpus of that id. Raises `UnknownName`."""
         if name not in self.corpora:
-            raise UnknownName("corpus", name, self.corpora)
+            raise UnknownName("corpus", name, self.corpora, "`bench list corpora` names them all.")
         return self.corpora[name]
 
     def suite(self, name: str) -> Suite:

@@ -55,7 +55,9 @@ def scan(
         BadManifest: nothing is found, or which array is which layer cannot be told.
     """
     if not folder.is_dir():
-        raise BadManifest(f"no folder of activations at {folder}")
+        raise BadManifest(
+            f"no folder of activations at {folder}", "Give a folder that holds a file per layer."
+        )
     if pattern is None and key is None and (jobs := alphafold_files(folder)):
         return _alphafold(folder, jobs)
     found, unnumbered = _arrays_by_stream(folder, pattern, key, flatten)

@@ -71,7 +71,7 @@ def _files(path: Path) -> list[Path]:
         found = [*records, *path.rglob("*.yaml"), *path.rglob("*.yml")]
         return sorted(file for file in found if not file.name.startswith(".") and _is_ours(file))
     if not path.is_file():
-        raise UsageError(f"no file or folder at {path}")
+        raise UsageError(f"no file or folder at {path}", "Give a record, or a folder of them.")
     if path.suffix not in (".json", ".yaml", ".yml"):
         raise UsageError(f"{path} is neither a record (.json) nor a card or protocol (.yaml)")
     return [path]

@@ -72,7 +72,9 @@ def open_activations(path: Path, key: str | None = None) -> Activations:
         files = [file for file in path.parent.glob(path.name) if is_array_file(file)]
         return _opened_together(str(path), _each_opened(path, files, key))
     if not path.exists():
-        raise UsageError(f"no file or folder at {path}")
+        raise UsageError(
+            f"no file or folder at {path}", "Give activations, in a file or in a folder of them."
+        )
     if not is_array_file(path):
         raise UsageError(
             f"{path}: the format {path.suffix or 'without a suffix'} is not known",
