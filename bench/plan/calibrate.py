@@ -143,14 +143,14 @@ def _gather(device: str, best: _Best) -> float:
 
 def _selection(device: str, best: _Best) -> tuple[float, float]:
     """Seconds of an element that is searched, and of a row beside its elements."""
-    sizes = ((512, 512, 16), (512, 8192, 64)) if device == "cpu" else ((8192, 8192, 64),) * 2
+    sizes = ((512, 512, 16), (512, 8192, 64)) if device == "cpu" else ((8192, 8192, 64),)
     per_row = []
     for rows, n, k in sizes:
         pre = _randn(rows, n, device=device)
         per_row.append(best(lambda pre=pre, k=k: exact_topk(pre, k)) / rows)  # type: ignore[misc]
+    if len(sizes) == 1:
+        return per_row[0] / sizes[0][1], 0.0
     short, long = per_row
-    if sizes[0] == sizes[1]:
-        return long / sizes[1][1], 0.0
     element = max((long - short) / (sizes[1][1] - sizes[0][1]), 0.05 * long / sizes[1][1])
     return element, max(0.0, short - element * sizes[0][1])
 

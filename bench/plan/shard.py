@@ -81,7 +81,8 @@ def divided(blocks: Sequence[Block], of: int) -> list[list[Block]]:
     share that has least so far; there those of one block are one again.
     """
     whole = sum(map(cost, blocks)) / of
-    found, least = _dealt(blocks, of), math.inf
+    found: list[list[Block]] = []
+    least = math.inf
     for cut in (1, 2, 4):
         parts = [part for block in blocks for part in _halved(block, whole / cut)]
         shares = _dealt(parts, of)

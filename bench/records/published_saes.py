@@ -8,20 +8,20 @@ has a birth, an arm or a seed. Files are written and checked as those of cells
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bench.records.bounds import Count, Layer, Magnitude, Real, Share
+from bench.records.bounds import Count, Magnitude, Real, Share
 from bench.records.failure import Failure
 from bench.records.schema import Death, Provenance, Samples, Statistics
+from bench.records.spec import LayerSpec
 from bench.records.store import REDO, OnBad, document_text, first_problem, read_document
-from zoo.cards import Domain, Identifier, Text
+from zoo.cards import Text
 from zoo.errors import BadRecord
-from zoo.files import content_hash, write_atomically
+from zoo.files import write_atomically
 
 PUBLISHED_FOLDER = "published-saes"
 _VERSION = 1
@@ -34,30 +34,15 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class PublishedSpec(_Part):
+class PublishedSpec(LayerSpec):
     """Everything that decides the numbers; `hash` names the record."""
 
-    metric_version: int = Field(
-        ge=1, le=10**6, description="raised whenever the same Spec gives other numbers"
-    )
-    model: Identifier = Field(description="id of the card")
-    domain: Domain = Field(description="the card's domain")
-    weights: str = Field(description="what identifies the weights: a digest, or hub id@revision")
-    corpus: str = Field(description="name of the corpus")
-    corpus_fingerprint: str = Field(description="what identifies the corpus's content")
-    card: dict[str, Any] = Field(description="the card's keys that decide the activations")
-    layer: Layer = Field(description="number of the layer, from 0")
     sae: Text = Field(description="what identifies the SAE: a digest, or hub id/folder@commit")
     coordinate_mean: Literal["kept", "subtracted"] = Field(
         description="whether each token is taken less the mean of its coordinates"
     )
     limit: Count | None = Field(description="tokens that a trial was limited to")
     protocol: dict[str, Any] = Field(description="the protocol's keys that decide the sample")
-
-    @cached_property
-    def hash(self) -> str:
-        """The first 20 hexadecimal digits of the SHA-256 of the Spec as canonical JSON."""
-        return content_hash(self.model_dump(mode="json"))
 
 
 class PublishedResult(_Part):

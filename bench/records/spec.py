@@ -19,8 +19,8 @@ METRIC_VERSION = 2
 ABSENT = "absent"
 
 
-class Spec(BaseModel):
-    """Everything that decides one cell's numbers. Frozen; `hash` names the cell."""
+class LayerSpec(BaseModel):
+    """What every Spec says: which layer of which model is looked at, on what. Frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,15 +34,20 @@ class Spec(BaseModel):
     corpus_fingerprint: str = Field(description="what identifies the corpus's content")
     card: dict[str, Any] = Field(description="the card's keys that decide the activations")
     layer: Layer = Field(description="number of the layer, from 0")
-    arm: str = Field(description="how activations are prepared, and whether AuxK is on")
-    seed: int = Field(ge=0, lt=2**63, description="of the SAE's initialisation")
-    limit: Count | None = Field(description="tokens that a trial was limited to")
-    protocol: dict[str, Any] = Field(description="the protocol's keys, but for the axes")
 
     @cached_property
     def hash(self) -> str:
         """The first 20 hexadecimal digits of the SHA-256 of the Spec as canonical JSON."""
         return content_hash(self.model_dump(mode="json"))
+
+
+class Spec(LayerSpec):
+    """Everything that decides one cell's numbers; `hash` names the cell."""
+
+    arm: str = Field(description="how activations are prepared, and whether AuxK is on")
+    seed: int = Field(ge=0, lt=2**63, description="of the SAE's initialisation")
+    limit: Count | None = Field(description="tokens that a trial was limited to")
+    protocol: dict[str, Any] = Field(description="the protocol's keys, but for the axes")
 
     def absent_twins(self) -> list[Spec]:
         """The Specs under which older versions recorded that weights or corpus were not there."""

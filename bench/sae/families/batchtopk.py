@@ -21,7 +21,7 @@ from bench.compute.ahead import host_runs_ahead
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.codes import ArrayPairs, DenseCodes, RaggedPairs, StepMethod
-from bench.sae.dead_features.base import DeadLoss, begin
+from bench.sae.dead_features.base import DeadLoss, DeadLossPass, begin
 from bench.sae.families.base import Family, FamilyTensors
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
@@ -77,10 +77,21 @@ class BatchTopK(Family):
             mask = pre >= smallest
             sparse = path == "sparse"
             pairs = RaggedPairs.under(pre, mask) if sparse else ArrayPairs(pre.mul_(mask))
-        result = backward(pairs, weights, centered, path, dead_loss)
+        result = self.backward(pairs, weights, centered, path, dead_loss)
         return result._replace(
-            family_values={"threshold": self.followed(family_tensors["threshold"], smallest)}
+            family_values={"threshold": self._followed(family_tensors["threshold"], smallest)}
         )
+
+    def backward(
+        self,
+        pairs: RaggedPairs | ArrayPairs,
+        weights: Weights,
+        centered: Tensor,
+        path: StepMethod,
+        dead_loss: DeadLossPass | None,
+    ) -> Backward:
+        """Loss and gradients of the codes that were selected, of centered = y - b [tokens, d]."""
+        return backward(pairs, weights, centered, path, dead_loss)
 
     def firings(
         self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int
@@ -106,7 +117,7 @@ class BatchTopK(Family):
             centered, weights.W_enc, threshold.expand(len(weights.W_enc)), weights.b_enc, counts
         )
 
-    def followed(self, threshold: Tensor, smallest: Tensor) -> Tensor:
+    def _followed(self, threshold: Tensor, smallest: Tensor) -> Tensor:
         """The running mean; a batch without a positive pre-activation says nothing."""
         moved = torch.where(
             threshold > 0, threshold + self.threshold_rate * (smallest - threshold), smallest

@@ -17,11 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.sae.codes import ArrayPairs, FeatureGradients, StepMethod
-from bench.sae.dead_features.base import DeadLoss, DeadLossPass, begin
-from bench.sae.families.base import FamilyTensors
-from bench.sae.families.batchtopk import BatchTopK, smallest_selected
-from bench.sae.gradients import Backward, Weights, pre_activations
+from bench.sae.codes import ArrayPairs, FeatureGradients, RaggedPairs, StepMethod
+from bench.sae.dead_features.base import DeadLossPass
+from bench.sae.families.batchtopk import BatchTopK
+from bench.sae.gradients import Backward, Weights
 
 
 @dataclass(frozen=True)
@@ -31,30 +30,18 @@ class Matryoshka(BatchTopK):
     prefixes: float
     name: ClassVar[str] = "matryoshka"
 
-    def step(
+    def backward(
         self,
+        pairs: RaggedPairs | ArrayPairs,
         weights: Weights,
-        family_tensors: FamilyTensors,
-        y: Tensor,
-        k: int,
-        *,
+        centered: Tensor,
         path: StepMethod,
-        number: int = 0,
-        aux: DeadLoss | None = None,
+        dead_loss: DeadLossPass | None,
     ) -> Backward:
-        """As of every family; the loss is the mean over the prefixes."""
-        centered = y - weights.b
-        dead_loss = begin(aux)
-        pre = pre_activations(centered, weights)
-        if dead_loss is not None:
-            dead_loss(pre)
-        smallest = smallest_selected(pre, k)
-        codes = pre.mul_(pre >= smallest)
-        groups = group_sizes(codes.shape[1], int(self.prefixes))
-        result = _nested_backward(codes, groups, weights, centered, dead_loss)
-        return result._replace(
-            family_values={"threshold": self.followed(family_tensors["threshold"], smallest)}
-        )
+        """The same of codes in an array; the loss is the mean over the prefixes."""
+        assert isinstance(pairs, ArrayPairs), "the family has no sparse path"
+        groups = group_sizes(pairs.array.shape[1], int(self.prefixes))
+        return _nested_backward(pairs.array, groups, weights, centered, dead_loss)
 
 
 def group_sizes(n: int, prefixes: int) -> list[int]:
