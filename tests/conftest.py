@@ -17,8 +17,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("quick")
 
-# The fixtures `hub` and `client`.
-pytest_plugins = ["tests.hub"]
+# The fixtures `hub` and `client`, `s3` and `without_credentials`.
+pytest_plugins = ["tests.hub", "tests.s3"]
 
 # As the command line does: tests that share a machine must not spin for one another's cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -12,6 +12,9 @@ this reads the draw that holds it and the next, 72 MB in 1.8 s. `datasets` shuff
 a resumed stream begins empty; here the order is a permutation, the same wherever it is begun. It
 has no FASTA. It brings 15 packages; pyarrow is what `.parquet` needs anyway, and fsspec comes with
 torch and the hub's client.
+
+S3 is pyarrow's too, in fsspec's wrapper, and not `s3fs`: it needs no further package, where s3fs
+brings aiobotocore, which pins botocore to a few releases, and aiohttp.
 """
 
 from zoo.streams.corpus import StreamedCorpus, is_read_by_streams, stored_corpus

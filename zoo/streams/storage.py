@@ -32,6 +32,17 @@ SAMPLED_BLOCKS, SAMPLED_BYTES = 8, 1 << 16
 # Names under which object stores tell what identifies the content of a file.
 _CHECKSUMS = ("ETag", "etag", "sha256", "md5", "checksum")
 
+_GIVE = "Give the path or the URL of a file, or of a folder."
+
+# By what S3's client says.
+_REMEDIES = {
+    "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|credential": (
+        "Name credentials that may read it (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+        "AWS_PROFILE); for a public bucket set AWS_NO_SIGN_REQUEST=1."
+    ),
+    "NETWORK_CONNECTION|HTTP status 301": "Check the network, AWS_ENDPOINT_URL and AWS_REGION.",
+}
+
 _EXTRAS = {"http": "https", "https": "https", "hf": "language"}
 
 _URL = re.compile(r"^[a-z][a-z0-9+]*://")
@@ -136,22 +147,35 @@ def _below(path: Path) -> list[StoredFile]:
     if path.is_file():
         return [StoredFile(str(path), path.name, path.stat().st_size)]
     if not path.exists():
-        raise BadCorpus(f"no corpus at {path}", "Give the path of a file or folder.")
+        raise BadCorpus(f"no corpus at {path}", _GIVE)
     files = (file for file in path.rglob("*") if file.is_file())
     return [StoredFile(str(f), f.relative_to(path).as_posix(), f.stat().st_size) for f in files]
 
 
 def _below_url(url: str) -> list[StoredFile]:
     system, root = _system(url)
-    info = system.info(root)  # asking `isfile` would hide that a store does not answer
+    try:
+        info = system.info(root)  # asking `isfile` would hide that a store does not answer
+    except FileNotFoundError:
+        if url.startswith("s3://"):
+            _check_bucket(system, root)
+        raise
     if info["type"] == "file":
         name = root.partition("?")[0].rsplit("/", 1)[-1]
         return [_stored(system, root, name, info)]
     found = system.find(root, detail=True)
     if not found:
-        raise BadCorpus(f"no corpus at {shown(url)}", "Give the URL of a file or folder.")
+        raise BadCorpus(f"no corpus at {shown(url)}", _GIVE)
     start = len(root.rstrip("/")) + 1
     return [_stored(system, path, path[start:], info) for path, info in found.items()]
+
+
+def _check_bucket(system: Any, path: str) -> None:
+    """Raises `BadCorpus` where it is the bucket that is absent. Not asked of one that answers: a
+    bucket may give its objects to those who may not look at itself."""
+    bucket = path.partition("/")[0]
+    if not system.exists(bucket):
+        raise BadCorpus(f"no bucket {bucket!r}", "Check its name, and AWS_REGION.")
 
 
 def _stored(system: Any, path: str, name: str, info: dict[str, Any]) -> StoredFile:
@@ -170,7 +194,11 @@ def _system(url: str) -> tuple[Any, str]:
     import fsspec
 
     if url.startswith("s3://"):
-        return _s3(), url.removeprefix("s3://")
+        path = url.removeprefix("s3://")
+        bucket = path.partition("/")[0]
+        if not bucket:
+            raise BadCorpus(f"{url} names no bucket", "Write s3://BUCKET/PATH.")
+        return _s3(bucket), path
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
@@ -185,18 +213,25 @@ def _system(url: str) -> tuple[Any, str]:
 
 
 @functools.cache
-def _s3() -> Any:
-    """S3 by pyarrow, which needs no further package; AWS_ENDPOINT_URL may name another server."""
+def _s3(bucket: str) -> Any:
+    """S3 by pyarrow, which needs no further package. It is asked as the AWS tools ask:
+    AWS_ENDPOINT_URL names another server, AWS_NO_SIGN_REQUEST reads public buckets without
+    credentials, and a region that no variable names is the bucket's own."""
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     try:
-        from pyarrow.fs import S3FileSystem
+        from pyarrow.fs import S3FileSystem, resolve_s3_region
     except ImportError:
         raise MissingExtra(
-            "reading s3:// needs the package pyarrow, which is not installed",
-            install_line("parquet"),
+            "s3:// needs the package pyarrow, which is not installed", install_line("parquet")
         ) from None
-    return ArrowFSWrapper(S3FileSystem(endpoint_override=os.environ.get("AWS_ENDPOINT_URL")))
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if not (region or endpoint):
+        region = resolve_s3_region(bucket)
+    anonymous = os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes")
+    store = S3FileSystem(endpoint_override=endpoint, region=region, anonymous=anonymous)
+    return ArrowFSWrapper(store, skip_instance_cache=True)
 
 
 @contextmanager
@@ -214,11 +249,17 @@ def _errors(url: str) -> Iterator[None]:
         cause = error.__cause__
         absent = cause is None or getattr(cause, "status", None) == HTTPStatus.NOT_FOUND
         if isinstance(error, FileNotFoundError) and absent:
-            raise BadCorpus(
-                f"no corpus at {shown(url)}", "Give the path of a file or folder."
-            ) from error
+            raise BadCorpus(f"no corpus at {shown(url)}", _GIVE) from error
         found = cause if isinstance(error, FileNotFoundError) and cause else error
         reason = getattr(found, "strerror", None) or str(found) or type(found).__name__
         kind = ModelUnavailable if is_url(url) else BadCorpus
         said = " ".join(str(reason).replace(url, shown(url)).split())[:200]
-        raise kind(f"{shown(url)} cannot be read ({said})") from error
+        raise kind(f"{shown(url)} cannot be read ({said})", _remedy(said)) from error
+
+
+def _remedy(said: str) -> str:
+    """What to do about what a store said, as far as its words tell."""
+    for words, remedy in _REMEDIES.items():
+        if re.search(words, said):
+            return remedy
+    return ""
