@@ -202,6 +202,9 @@ class Card(Strict):
     tap: Tap
     tokens: TokenRule = TokenRule()
     corpus: Identifier
+    real_corpus: Identifier | None = Field(
+        default=None, description="read instead of `corpus` where its package is installed"
+    )
     context: int = Field(
         ge=1, le=10**9, description="longest example, in tokens (bins for DNA trunks)"
     )
@@ -250,6 +253,10 @@ class CorpusCard(Strict):
     have the digest `sha256` where the card says one. `column` names the examples within .jsonl and
     .parquet files, and `regions` is a BED file beside a genome.
 
+    What is `installed` came with another package, which `install` is the command for: `path` is a
+    glob below the folder of the module `module`, or below `folder`. `translate` says that FASTA
+    files hold the DNA of the proteins that are meant.
+
     `data` is what boards call it: `made` where a generator makes it (or it is what comes with
     Python) so that a run needs no download, else `real`; a card of files may say `made` of them.
     `bytes`, `examples` and `tokens` are for a plan and a reader; they are left out where nobody
@@ -259,7 +266,7 @@ class CorpusCard(Strict):
     id: Identifier
     summary: str
     kind: CorpusKind
-    source: Literal["generator", "file", "hub", "url", "none"]
+    source: Literal["generator", "file", "hub", "url", "installed", "none"]
     data: DataKind
     generator: Generator | None = Field(
         default=None, description="module:function below zoo.generators"
@@ -273,6 +280,10 @@ class CorpusCard(Strict):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     column: Text | None = None
     regions: Text | None = None
+    install: Text | None = None
+    module: Module | None = None
+    folder: Text | None = None
+    translate: bool = False
     bytes: int | None = Field(default=None, ge=1, le=10**15, description="of the files, packed")
     examples: int | None = Field(default=None, ge=1, le=10**12)
     tokens: int | None = Field(default=None, ge=1, le=10**15, description="`sources` says whose")
@@ -303,6 +314,7 @@ class CorpusCard(Strict):
             "file": ("path",),
             "hub": ("hub", "revision", "path"),
             "url": ("url",),
+            "installed": ("install", "path"),
             "none": (),
         }
         takes = {
@@ -310,10 +322,16 @@ class CorpusCard(Strict):
             "file": ("column", "regions"),
             "hub": ("column", "gated"),
             "url": ("column", "regions", "sha256"),
+            "installed": ("module", "folder", "column", "regions", "translate"),
             "none": ("endless",),
         }
         keys = ("generator", "parameters", "endless", "path", "hub", "revision", "column")
-        _check_keys(self, needs, takes, (*keys, "regions", "url", "sha256", "gated"))
+        more = ("regions", "url", "sha256", "gated", "install", "module", "folder", "translate")
+        _check_keys(self, needs, takes, (*keys, *more))
+        if self.source == "installed" and (self.module is None) == (self.folder is None):
+            raise ValueError("source 'installed' needs one of the keys 'module' and 'folder'")
+        if self.translate and self.kind != "protein":
+            raise ValueError("translate: DNA is translated to proteins alone")
         return self
 
     def with_column(self, column: str) -> CorpusCard:

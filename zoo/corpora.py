@@ -116,6 +116,7 @@ def open_corpus(card: CorpusCard, skip_bad: int = 0) -> Corpus:
 
     Raises:
         BadCorpus: its file is absent, unreadable or of the wrong kind.
+        CorpusUnavailable: it has to be downloaded or installed first.
     """
     if card.source == "file":
         regions = None if card.regions is None else card.beside(card.regions)
@@ -127,6 +128,10 @@ def open_corpus(card: CorpusCard, skip_bad: int = 0) -> Corpus:
         return hub_corpus(card, skip_bad)
     if card.source == "url":
         return url_corpus(card, skip_bad)
+    if card.source == "installed":
+        from zoo.installed import installed_corpus
+
+        return installed_corpus(card, skip_bad)
     if card.source == "none":
         return EndlessCorpus(card.id, card.kind, _draw_number, {"generator": None})
     module_name, function_name = str(card.generator).split(":")

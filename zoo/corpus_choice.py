@@ -38,14 +38,13 @@ class CorpusChoice:
     def card(self, model: Card, registry: Registry) -> CorpusCard | None:
         """The card of the corpus that a model reads; None where the user's own has none."""
         if self.source is None:
-            return registry.corpus(model.corpus)
+            return registry.corpus_of(model)
         return self.source if isinstance(self.source, CorpusCard) else None
 
-    def name(self, model: Card) -> str:
+    def name(self, model: Card, registry: Registry) -> str:
         """What the corpus is called where it cannot be opened."""
-        if isinstance(self.source, CorpusCard):
-            return self.source.id
-        return str(self.source or model.corpus)
+        card = self.card(model, registry)
+        return str(self.source) if card is None else card.id
 
     def open(self, model: Card, registry: Registry) -> Corpus:
         """What the model is measured on.
@@ -55,7 +54,7 @@ class CorpusChoice:
             UsageError: the model takes no corpus, or no regions, or one of another kind.
         """
         if self.source is None:
-            return open_corpus(registry.corpus(model.corpus), self.skip_bad)
+            return self._of_card(model, registry)
         if registry.corpus(model.corpus).source == "none":
             raise UsageError(
                 f"--corpus: model {model.id!r} is activations that are stored or made, and reads "
@@ -65,6 +64,16 @@ class CorpusChoice:
         kind = KIND_OF_DOMAIN[model.domain]
         corpus = self._opened(model, kind, registry)
         corpus.name = column_name(corpus.name, kind, self.column)
+        return corpus
+
+    def _of_card(self, model: Card, registry: Registry) -> Corpus:
+        corpus = open_corpus(registry.corpus_of(model), self.skip_bad)
+        if model.real_corpus is not None and corpus.name != model.real_corpus:
+            wanted = registry.corpus(model.real_corpus)
+            corpus.notes = [
+                f"made data in place of {wanted.id}, which is real and not installed: "
+                f"{wanted.install}"
+            ]
         return corpus
 
     def _opened(self, model: Card, kind: CorpusKind, registry: Registry) -> Corpus:

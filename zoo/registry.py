@@ -48,6 +48,20 @@ class Registry:
             raise UnknownName("corpus", name, self.corpora, "`bench list corpora` names them all.")
         return self.corpora[name]
 
+    def corpus_of(self, card: Card) -> CorpusCard:
+        """What a model reads where nothing else is asked for: real data that comes with a package,
+        where the card names some and the package is installed."""
+        return self.real_corpus_of(card) or self.corpus(card.corpus)
+
+    def real_corpus_of(self, card: Card) -> CorpusCard | None:
+        """The installed corpus that a card names; None where there is none, or it is not here."""
+        if card.real_corpus is None:
+            return None
+        from zoo.installed import is_installed
+
+        found = self.corpus(card.real_corpus)
+        return found if is_installed(found) else None
+
     def suite(self, name: str) -> Suite:
         """The suite of that id. Raises `UnknownName`."""
         if name not in self.suites:
@@ -129,8 +143,11 @@ class Registry:
     def check_references(self) -> None:
         """Raises `BadCard` where a card names no known corpus or a suite no known card."""
         for card in self.cards.values():
-            if card.corpus not in self.corpora:
-                raise BadCard(f"card {card.id!r} names the unknown corpus {card.corpus!r}")
+            for name in filter(None, (card.corpus, card.real_corpus)):
+                if name not in self.corpora:
+                    raise BadCard(f"card {card.id!r} names the unknown corpus {name!r}")
+            if card.real_corpus and self.corpora[card.real_corpus].source != "installed":
+                raise BadCard(f"card {card.id!r}: real_corpus comes with no package")
         for sae in self.saes.values():
             if sae.model not in self.cards:
                 raise BadCard(f"SAE {sae.id!r} names the unknown model {sae.model!r}")

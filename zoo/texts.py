@@ -29,7 +29,7 @@ from zoo.sequences import read_rows
 from zoo.table_columns import check_column, key_of, name_one
 from zoo.tally import Tally
 
-_TABLES = (".jsonl", ".parquet")
+_TABLES, _MARKDOWN = (".jsonl", ".parquet"), ".md"
 CORPUS_SUFFIXES = {
     "text": (*_TABLES, ".txt"),
     "protein": (*FASTA_SUFFIXES, *_TABLES),
@@ -68,11 +68,15 @@ def files_of(path: Path, kind: str, glob: str = "*") -> list[Path]:
     """The file itself, or the files of the kind below a folder, in the order of their names.
 
     `glob` is matched with the path below the folder, `*` standing for folders too. What is hidden,
-    in a folder such as `.git` or `.thumbs` or by itself, is no part of a corpus.
+    in a folder such as `.git` or `.thumbs` or by itself, is no part of a corpus. Markdown is text
+    where the glob names it: elsewhere it is what describes a corpus.
     """
     if not path.is_dir():
         return [path]
-    return [file for file in _below(path, glob) if suffix_of(file) in CORPUS_SUFFIXES[kind]]
+    suffixes = CORPUS_SUFFIXES[kind]
+    if kind == "text" and glob.endswith(_MARKDOWN):
+        suffixes = (*suffixes, _MARKDOWN)
+    return [file for file in _below(path, glob) if suffix_of(file) in suffixes]
 
 
 def skipped_pictures(path: Path, glob: str = "*") -> Counter[str]:
@@ -198,6 +202,7 @@ def _rows(path: Path, kind: str, column: str | None) -> Iterator[SequenceRow]:
         return read_fasta(path)
     readers: dict[str, Callable[[Path, str], Iterator[SequenceRow]]] = {
         ".txt": _read_txt,
+        _MARKDOWN: _read_txt,
         ".jsonl": _read_jsonl,
         ".parquet": _read_parquet,
     }

@@ -35,7 +35,11 @@ def show(registry: Registry, names: Sequence[str], as_json: bool) -> None:
 
 
 def _row(card: CorpusCard, registry: Registry) -> dict[str, Any]:
-    models = [model.id for model in registry.cards.values() if model.corpus == card.id]
+    models = [
+        model.id
+        for model in registry.cards.values()
+        if card.id in (model.corpus, model.real_corpus)
+    ]
     return card.model_dump(mode="json") | {"models": models, "state": state(card)}
 
 
@@ -47,6 +51,10 @@ def state(card: CorpusCard) -> str:
         from zoo.downloads import place
 
         return "is here" if place(card).is_file() else "downloads"
+    if card.source == "installed":
+        from zoo.installed import is_installed
+
+        return "is here" if is_installed(card) else "not installed"
     if card.source == "hub":
         return "gated" if card.gated else "downloads"
     return "is here" if card.beside(str(card.path)).exists() else "absent"

@@ -378,7 +378,11 @@ class Cells:
         memory = available_memory() if memory is None else memory
         request = replace(self.request(), memory=memory // workers)
         blocks = plan(request, self.registry)
-        for name, notes in {b.corpus.name: b.corpus.notes for b in blocks if b.corpus}.items():
+        told: dict[str, list[str]] = {}
+        for corpus in (block.corpus for block in blocks if block.corpus):
+            notes = told.setdefault(corpus.name, [])
+            notes += [note for note in corpus.notes if note not in notes]
+        for name, notes in told.items():
             if notes:
                 click.echo(f"bench: corpus {name}: {'; '.join(notes)}", err=True)
         return blocks

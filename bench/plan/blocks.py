@@ -198,7 +198,7 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
         "model": card.id,
         "domain": card.domain,
         "weights": weights,
-        "corpus": corpus.name if corpus else request.corpus.name(card),
+        "corpus": corpus.name if corpus else request.corpus.name(card, registry),
         "corpus_fingerprint": fingerprint,
         "card": card.model_dump(
             mode="json",

@@ -92,7 +92,8 @@ def _card_text(card: Card, registry: Registry) -> str:
 
     from zoo.cards import data_of
 
-    data = data_of(card, registry.corpus(card.corpus))
+    corpus = registry.corpus_of(card)
+    data = data_of(card, corpus)
     checkpoint = card.checkpoint
     place = checkpoint.hub or checkpoint.path or checkpoint.module or "none: activations are made"
     rows = [
@@ -103,7 +104,7 @@ def _card_text(card: Card, registry: Registry) -> str:
         ("parameters", f"{card.parameters:,}" if card.parameters else "not counted"),
         ("weights", f"{place} ({checkpoint.source})"),
         ("licence", checkpoint.licence or "none stated"),
-        ("corpus", f"{card.corpus} ({data} data), up to {card.context:,} tokens an example"),
+        ("corpus", f"{corpus.id} ({data} data), up to {card.context:,} tokens an example"),
         ("blocks", ", ".join(card.tap.blocks)),
         ("special tokens", card.tokens.special),
         ("adapter", card.adapter),
