@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zoo.cards import CorpusCard
 from zoo.corpus import Corpus
-from zoo.errors import CorpusUnavailable
+from zoo.errors import BadCorpus, CorpusUnavailable
 from zoo.fasta import SequenceRow, read_fasta
 from zoo.finite import FiniteCorpus
 from zoo.sequences import clean, read_rows
@@ -75,8 +75,12 @@ def _translated(folder: Path, glob: str, skip_bad: int) -> Examples:
 
 def _proteins(rows: Iterator[SequenceRow]) -> Iterator[SequenceRow]:
     for row in rows:
-        dna = clean(row.text.replace("-", ""), "dna", row.where, Tally())
-        yield SequenceRow(row.where, longest_open_frame(dna))
+        try:
+            dna = clean(row.text, "dna", row.where, Tally())
+        except BadCorpus as error:
+            yield row._replace(bad=error)
+        else:
+            yield SequenceRow(row.where, longest_open_frame(dna))
 
 
 def longest_open_frame(dna: str) -> str:
