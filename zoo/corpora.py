@@ -27,6 +27,7 @@ from zoo.cards import CorpusCard
 from zoo.corpus import Corpus
 from zoo.errors import BadCorpus
 from zoo.finite import FiniteCorpus
+from zoo.installed import installed_folder, read_translated
 from zoo.pictures import look, read_image
 from zoo.streams import is_read_by_streams, list_files, stored_corpus
 from zoo.tally import Tally, without_broken
@@ -129,8 +130,6 @@ def open_corpus(card: CorpusCard, skip_bad: int = 0) -> Corpus:
     if card.source == "url":
         return url_corpus(card, skip_bad)
     if card.source == "installed":
-        from zoo.installed import installed_corpus
-
         return installed_corpus(card, skip_bad)
     if card.source == "none":
         return EndlessCorpus(card.id, card.kind, _draw_number, {"generator": None})
@@ -229,6 +228,28 @@ def url_corpus(card: CorpusCard, skip_bad: int = 0) -> Corpus:
         column=card.column,
         regions=regions,
         fingerprint=known,
+        skip_bad=skip_bad,
+    )
+
+
+def installed_corpus(card: CorpusCard, skip_bad: int = 0) -> Corpus:
+    """A corpus in another package's files; its content identifies it, whatever the version.
+
+    Raises:
+        CorpusUnavailable: the package is not installed.
+    """
+    folder, glob = installed_folder(card), str(card.path)
+    if card.translate:
+        find = functools.partial(read_translated, folder, glob, skip_bad)
+        return FiniteCorpus(card.id, card.kind, find)
+    regions = None if card.regions is None else card.beside(card.regions)
+    return file_corpus(
+        folder,
+        card.kind,
+        card.id,
+        column=card.column,
+        regions=regions,
+        glob=glob,
         skip_bad=skip_bad,
     )
 

@@ -6,16 +6,13 @@ the files then are: below a module's folder, or below a folder of the system.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 from zoo.cards import CorpusCard
-from zoo.corpus import Corpus
 from zoo.errors import BadCorpus, CorpusUnavailable
 from zoo.fasta import SequenceRow, read_fasta
-from zoo.finite import FiniteCorpus
 from zoo.sequences import clean, read_rows
 from zoo.tally import Tally
 from zoo.texts import Examples, files_of
@@ -27,8 +24,8 @@ def is_installed(card: CorpusCard) -> bool:
     return folder is not None and bool(files_of(folder, card.kind, str(card.path)))
 
 
-def installed_corpus(card: CorpusCard, skip_bad: int = 0) -> Corpus:
-    """The corpus in its package's files; its content identifies it, whatever the version.
+def installed_folder(card: CorpusCard) -> Path:
+    """The folder that the card's `path` is a glob below.
 
     Raises:
         CorpusUnavailable: the package is not installed.
@@ -36,21 +33,7 @@ def installed_corpus(card: CorpusCard, skip_bad: int = 0) -> Corpus:
     folder = _folder(card)
     if folder is None or not is_installed(card):
         raise CorpusUnavailable(f"corpus {card.id!r} is not installed", f"Say {card.install}.")
-    if card.translate:
-        find = functools.partial(_translated, folder, str(card.path), skip_bad)
-        return FiniteCorpus(card.id, card.kind, find)
-    from zoo.corpora import file_corpus
-
-    regions = None if card.regions is None else card.beside(card.regions)
-    return file_corpus(
-        folder,
-        card.kind,
-        card.id,
-        column=card.column,
-        regions=regions,
-        glob=str(card.path),
-        skip_bad=skip_bad,
-    )
+    return folder
 
 
 def _folder(card: CorpusCard) -> Path | None:
@@ -63,7 +46,7 @@ def _folder(card: CorpusCard) -> Path | None:
     return next((Path(place) for place in (spec and spec.submodule_search_locations) or ()), None)
 
 
-def _translated(folder: Path, glob: str, skip_bad: int) -> Examples:
+def read_translated(folder: Path, glob: str, skip_bad: int) -> Examples:
     """The proteins that the genes or transcripts of FASTA files code for, each once."""
     did = Tally(skip_bad)
     rows = (row for file in files_of(folder, "protein", glob) for row in read_fasta(file))
