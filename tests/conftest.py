@@ -33,9 +33,11 @@ def bench(
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs `bench` with arguments in an empty folder: (exit code, stdout, stderr).
 
-    In this process, where a test can look inside; `--workers` still starts others.
+    In this process, where a test can look inside; `--workers` still starts others. It draws
+    no figures, which would take five times as long as a small run; those have tests of their own.
     """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("leaderboard.figures.store.available", lambda: False)
     monkeypatch.setattr("bench.runner.engines.auto_workers", lambda blocks, device: 1)
 
     def run(*arguments: str) -> tuple[int, str, str]:

@@ -116,13 +116,11 @@ def prepare(name: str, options: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_bench_command_of_the_docs_runs(
-    bench: Bench, tiny: list[str], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tiny: list[str], command: tuple[str, ...]
 ) -> None:
     """With a protocol of a second, on a layer of each model; the offline suite may lack its
     packages, and must say so."""
     name, *options = command
-    if name == "run":  # figures take longer than the rest of it
-        monkeypatch.setattr("leaderboard.figures.store.available", lambda: False)
     prepare(name, options)
     if name == "report" and "--check" in options:
         assert bench("report")[0] == 0

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from zoo.errors import UnknownName
 
@@ -120,7 +120,7 @@ def parse_arm(text: str) -> Arm:
         UnknownName: no arm is called so.
     """
     name, *words = text.split("+")
-    inputs = _inputs().get(name)
+    inputs = _inputs(name)
     axes = [_WORDS.get(word) for word in words]
     if inputs is None or None in axes or len(set(axes)) < len(axes):
         remedy = (
@@ -134,7 +134,11 @@ def parse_arm(text: str) -> Arm:
     return replace(inputs, **chosen)
 
 
-def _inputs() -> dict[str, Arm]:
-    """What may stand before the words: every choice of center and norm, by each of its names."""
-    plain = [Arm(center, norm) for center, norm in product(get_args(Center), get_args(Norm))]
-    return {name: arm for arm in plain for name in (arm.name, f"{arm.center}-{arm.norm}")}
+def _inputs(name: str) -> Arm | None:
+    """What stands before the words: a preset, or a choice of center and norm; None for no such."""
+    if name in PRESETS:
+        return PRESETS[name]
+    center, _, norm = name.partition("-")
+    if center in get_args(Center) and norm in get_args(Norm):
+        return Arm(cast(Center, center), cast(Norm, norm))
+    return None

@@ -110,7 +110,7 @@ def write(store: RecordStore, document: dict[str, Any]) -> Path:
 GOOD = make_grid(models=["tiny-a", "tiny-b"], layers=[0])
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=made_up())
 def test_a_made_up_record_is_refused_in_a_line_or_told_with_the_others(
     tmp_path: Path, document: dict[str, Any]

@@ -156,7 +156,6 @@ def test_report_says_a_line_and_opens_the_page(
     write_records(Path("runs"), make_grid(models={"a": "language"}, layers=[0]))
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
-    monkeypatch.setattr("leaderboard.figures.store.available", lambda: False)
     code, out, _ = bench("report", "--open")
     assert (code, len(out.splitlines())) == (0, 1)
     assert "runs/leaderboards/README.md" in out
@@ -186,7 +185,6 @@ def test_without_matplotlib_a_run_says_so_and_how_to_get_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("leaderboard.figures_available", lambda: False)
-    monkeypatch.setattr("leaderboard.figures.store.available", lambda: False)
     options = ["synthetic-gamma4", "--layer", "0", "--arm", "raw", "--set", "steps=0"]
     out = bench("run", *options, "--limit", "64")[1]
     assert "no figures: matplotlib is not installed (pip install" in out
