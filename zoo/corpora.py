@@ -201,7 +201,8 @@ def repository_of(card: CorpusCard) -> HubRepository:
         gated=card.gated,
         licence_page=card.licence_page,
         keys=("hub", "revision"),
-        local="--corpus PATH, or name another with --corpus NAME",
+        instead="a local copy with --corpus PATH, or another with --corpus NAME",
+        holds="corpus",
         kind="dataset",
     )
 

@@ -94,7 +94,10 @@ class CorpusChoice:
         if self.column is None:
             return open_corpus(source, self.skip_bad)
         if source.source in MAKES_DATA:
-            raise UsageError(f"--column: corpus {source.id} has none", "Leave --column out.")
+            raise UsageError(
+                f"--column: corpus {source.id} is made by a program and has no columns",
+                "Leave --column out.",
+            )
         return open_corpus(source.with_column(self.column), self.skip_bad)
 
 
@@ -113,12 +116,14 @@ def choose_corpus(
             nothing.
     """
     if corpus is None and column is not None:
-        raise UsageError("--column is of a table", "Give the table as --corpus.")
+        raise UsageError("--column names a column of a table", "Give the table with --corpus PATH.")
     if corpus is None and regions is not None:
-        raise UsageError("--regions names parts of a genome", "Give the genome as --corpus.")
+        raise UsageError("--regions names parts of a genome", "Give the genome with --corpus PATH.")
     source = None if corpus is None else _source(registry, corpus)
     if regions is not None and not isinstance(source, Path):
-        raise UsageError("--regions names parts of a genome", "Give its file as --corpus.")
+        raise UsageError(
+            "--regions names parts of a genome", "Give the genome's file with --corpus PATH."
+        )
     if regions is not None and not regions.exists():
         raise UsageError(f"--regions: nothing at {regions}")
     return CorpusChoice(source, column, regions, skip_bad)

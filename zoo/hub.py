@@ -37,8 +37,8 @@ _unreachable: set[str] = set()
 class HubRepository:
     """A repository on the hub at a revision, and what its user calls it.
 
-    `keys` says where the id and the revision were written, and `local` how a local copy is given,
-    for the remedies.
+    `keys` says where the id and the revision were written, `instead` what one gives where there is
+    no hub, for the remedies, and `holds` what it is.
     """
 
     name: str
@@ -48,7 +48,8 @@ class HubRepository:
     gated: bool = False
     licence_page: str | None = None
     keys: tuple[str, str] = ("checkpoint.hub", "checkpoint.revision")
-    local: str = "--weights DIR"
+    instead: str = "a local copy with --weights DIR"
+    holds: str = "model"
     kind: str = "model"
     parts: tuple[str, ...] = ()
     file: str | None = None
@@ -342,7 +343,7 @@ def hub_errors(repo: HubRepository) -> Iterator[None]:
 
 def _explain(repo: HubRepository, error: Exception) -> ModelUnavailable | None:
     """The error in our words; None where it is not the hub's doing."""
-    name = f"{'corpus' if repo.kind == 'dataset' else 'model'} {repo.name!r}"
+    name = f"{repo.holds} {repo.name!r}"
     chain = list(_causes(error))
     refusal = _explain_refusal(repo, name, chain)
     if refusal is not None:
@@ -364,8 +365,7 @@ def _explain(repo: HubRepository, error: Exception) -> ModelUnavailable | None:
     _unreachable.add(client().constants.ENDPOINT)
     return HubUnreachable(
         f"{name}: the hub cannot be reached for {repo.hub}, which is not in the local cache",
-        "Check the network (and HF_ENDPOINT, HTTPS_PROXY), or give a local copy with "
-        f"{repo.local}.",
+        f"Check the network (and HF_ENDPOINT, HTTPS_PROXY), or give {repo.instead}.",
     )
 
 
@@ -402,12 +402,12 @@ def _explain_refusal(
     if raised(errors.OfflineModeIsEnabled):
         return HubUnreachable(
             f"{name}: {hub} is not in the local cache, and the hub is switched off",
-            f"Unset HF_HUB_OFFLINE, or give a local copy with {repo.local}.",
+            f"Unset HF_HUB_OFFLINE, or give {repo.instead}.",
         )
     if status:
         return ModelUnavailable(
             f"{name}: the hub answered {', '.join(map(str, sorted(status)))} for {hub}",
-            f"Try again later, or give a local copy with {repo.local}.",
+            f"Try again later, or give {repo.instead}.",
         )
     return None
 

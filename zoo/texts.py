@@ -131,7 +131,8 @@ def check_no_column(path: Path | str, column: str | None) -> None:
     """Raises `UsageError` where a column is named of what has none."""
     if column is not None:
         raise UsageError(
-            f"column ({column}) is of a table; corpus {path} has none", "Leave the column out."
+            f"column {column!r} is asked for, and corpus {path} is no table",
+            "Leave --column out.",
         )
 
 
@@ -150,8 +151,8 @@ def check_file_options(files: list[Path], column: str | None, regions: Path | No
             )
         if column is not None and suffix_of(file) not in _TABLES:
             raise UsageError(
-                f"column ({column}) is of a table ({', '.join(_TABLES)}); {file} has no columns",
-                "Leave the column out, or this file.",
+                f"column {column!r} is asked for, and {file} is no table ({', '.join(_TABLES)})",
+                "Leave --column out, or this file.",
             )
 
 

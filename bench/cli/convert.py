@@ -45,9 +45,9 @@ def command(
 ) -> None:
     """Write SAE as OUT in the files of another library.
 
-    SAE is a folder or file of any library named below, or hub:ID[/FOLDER][@REVISION]. What was
-    written is read again and compared, and the difference is printed; what the other format
-    cannot say is refused. (`bench export` is something else: the table of all cells.)
+    SAE is a folder or file of any library named below, or hub:OWNER/NAME[/FOLDER][@REVISION].
+    What was written is read again and compared, and the difference is printed; what the other
+    format cannot say is refused. (`bench export` is something else: the table of all cells.)
 
     With --push-to-hub OUT becomes a repository of the hub, with a model card that says gamma, who
     is dead, FVU, arm and record.

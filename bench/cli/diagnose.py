@@ -44,7 +44,10 @@ from bench.sae.recipe import REFERENCE
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the dictionary."
 )
 @click.option(
-    "--sae", metavar="SAE", help="A trained SAE of any library instead of fresh ones; or hub:ID."
+    "--sae",
+    metavar="SAE",
+    help="Diagnose this trained SAE instead of a fresh one: a folder or file of any library, or "
+    "hub:OWNER/NAME[/FOLDER][@REVISION].",
 )
 @click.option("--plot", "figure", type=ANY_PATH, metavar="PATH", help="Write a figure there.")
 @device_option

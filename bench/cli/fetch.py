@@ -66,8 +66,8 @@ def command(
     registry = load_registry(cards)
     fetched = corpora.fetch(registry, asked, sizes=sizes)
     fetched += saes.fetch_saes(registry, asked_saes, sizes=sizes)
-    for row in fetched if not as_json else ():
-        _tell(row)
+    if not as_json:
+        _tell(fetched)
     if (asked or asked_saes) and not (suite or models or domains):
         if as_json:
             click.echo(json.dumps(fetched, indent=1))
@@ -95,16 +95,19 @@ def command(
     return 1 if failed or any(row["error"] for row in fetched) else 0
 
 
-def _tell(row: dict[str, Any]) -> None:
-    """What became of a corpus or of a published SAE."""
-    what = (
-        f"corpus {row['corpus']}" if "corpus" in row else f"SAE {row['sae']} layer {row['layer']}"
-    )
-    size = decimal_size(row["bytes"]) if row["bytes"] else "size not counted"
-    state = "unavailable" if row["error"] else "fetched" if row["fetched"] else _state(row)
-    click.echo(f"{what}: {row['files']} files, {size}, {state}")
-    if row["error"]:
-        click.echo(f"bench: {row['error']}", err=True)
+def _tell(rows: Sequence[dict[str, Any]]) -> None:
+    """What became of corpora and of published SAEs; each error once."""
+    for row in rows:
+        what = (
+            f"corpus {row['corpus']}"
+            if "corpus" in row
+            else f"SAE {row['sae']} layer {row['layer']}"
+        )
+        size = decimal_size(row["bytes"]) if row["bytes"] else "size not counted"
+        state = "unavailable" if row["error"] else "fetched" if row["fetched"] else _state(row)
+        click.echo(f"{what}: {row['files']} files, {size}, {state}")
+    for error in dict.fromkeys(row["error"] for row in rows if row["error"]):
+        click.echo(f"bench: {error}", err=True)
 
 
 def _row(card: Card) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ import click
 
 from bench.cli.how import Again, How
 from bench.cli.options import BadRecords, Cells, above, choose, pick_device
+from bench.cli.sizes import ranges
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.plan.published_saes import PublishedBlock, PublishedPlan
+    from bench.plan.published_saes import Missing, PublishedBlock, PublishedPlan
     from bench.records.published_saes import PublishedRecord, PublishedStore
 
 
@@ -26,8 +27,7 @@ def look_at(
 
     _refuse(cells, how)
     plan, store = _plan(saes, cells), PublishedStore(cells.output)
-    for name, error in plan.missing.items():
-        _say(f"{name} not measured: {error}")
+    _tell_missing(plan.missing)
     pending = [block.only(_pending(block, store, again)) for block in plan.blocks]
     if dry_run:
         _tell_plan(plan, pending, as_json=as_json)
@@ -37,6 +37,23 @@ def look_at(
     present = [record for record in map(store.load, specs) if record is not None]
     absent = len(specs) - len(present) + len(plan.missing)
     return _finish(cells, present, measured, absent, as_json=as_json)
+
+
+def _tell_missing(missing: Sequence[Missing]) -> None:
+    """Each reason once, with the SAEs that have it."""
+    reasons: dict[str, dict[str, list[int]]] = {}
+    for address, layer, error in missing:
+        layers = reasons.setdefault(str(error), {}).setdefault(address, [])
+        layers += [] if layer is None else [layer]
+    for reason, found in reasons.items():
+        names = ", ".join(_with_layers(*each) for each in found.items())
+        _say(f"{names} not measured: {reason}")
+
+
+def _with_layers(address: str, layers: Sequence[int]) -> str:
+    if not layers:
+        return address
+    return f"{address} layer{'s' * (len(layers) > 1)} {ranges(sorted(layers))}"
 
 
 def _refuse(cells: Cells, how: How) -> None:
@@ -105,9 +122,12 @@ def _measure(
     from bench.runner.published_saes import measure_published
     from bench.runner.settings import Settings
 
-    for block in (each for each in blocks if each.block.error is not None):
-        names = ", ".join(cell.name for cell in block.cells)
-        _say(f"{names} not measured: {block.block.error}")
+    _tell_each(
+        (cell.name, f"not measured: {block.block.error}")
+        for block in blocks
+        if block.block.error is not None
+        for cell in block.cells
+    )
     ready = [block for block in blocks if block.block.error is None]
     if not ready:
         return 0
@@ -115,19 +135,27 @@ def _measure(
     measured = 0
     with interrupt_on_terminate(), lock_output(cells.output, _say):
         for block in ready:
-            for record in measure_published(block, settings, _say):
-                measured += _keep(record, store)
+            lost = []
+            try:
+                for record in measure_published(block, settings, _say):
+                    measured += record.failure is None
+                    if record.failure is not None:
+                        state = "not measured" if record.failure.unavailable else "failed"
+                        lost.append((record.name, f"{state}: {record.failure}"))
+                    if record.failure is None or not record.failure.unavailable:
+                        store.save(record)
+            finally:
+                _tell_each(lost)
     return measured
 
 
-def _keep(record: PublishedRecord, store: PublishedStore) -> bool:
-    """Saves a record unless something was not there; whether it has a result."""
-    if record.failure is not None:
-        state = "not measured" if record.failure.unavailable else "failed"
-        _say(f"{record.name} {state}: {record.failure}")
-    if record.failure is None or not record.failure.unavailable:
-        store.save(record)
-    return record.failure is None
+def _tell_each(lost: Iterable[tuple[str, str]]) -> None:
+    """Of SAEs and what became of them: the same once, with the names."""
+    found: dict[str, list[str]] = {}
+    for name, state in lost:
+        found.setdefault(state, []).append(name)
+    for state, names in found.items():
+        _say(f"{', '.join(names)} {state}")
 
 
 def _finish(

@@ -6,10 +6,8 @@ do is said of SAELens 6.54, sparsify 1.3, dictionary_learning 0.1 and saev 0.1.
 
 from __future__ import annotations
 
-import math
-
 from bench.diagnosis.numbers import DiagnosisNumbers
-from bench.diagnosis.verdict import MOST_BY_CHANCE
+from bench.diagnosis.verdict import tokens_needed
 from bench.sae.arms import Arm, parse_arm
 from bench.statistics.token_norms import MASSIVE_RATIO
 
@@ -41,16 +39,21 @@ def auxk(error, pre, dead, W_dec, aux_k=512):
     codes = torch.zeros_like(pre).scatter(1, places, values.relu())
     missed = (error.detach() - codes @ W_dec).square().mean()
     return missed / (error - error.mean(0)).detach().square().mean() / 32
-# SAELens: TopKTrainingSAEConfig(aux_loss_coefficient=1.0), which is its default
-# sparsify: TrainConfig(auxk_alpha=1/32), by default 0
-# dictionary_learning: TopKTrainer(auxk_alpha=1/32), which is its default
 """
+
+# By library: whether its AuxK puts a ReLU between pre-activations and codes, and its switch.
+_SWITCHES = (
+    (False, "SAELens", "TopKTrainingSAEConfig(aux_loss_coefficient=1.0), which is its default"),
+    (True, "dictionary_learning", "TopKTrainer(auxk_alpha=1/32), which is its default"),
+    (True, "sparsify", "TrainConfig(auxk_alpha=1/32), by default 0; trains its decoder alone"),
+)
 
 
 def remedy_code(found: DiagnosisNumbers) -> str:
     """What to do with `x`, the activations [tokens, width], in Python that runs."""
     lines = "\n".join(f"    {line}" for line in _lines(found))
-    return f"what to do:\n{lines}" if lines else ""
+    title = "as insurance" if found.verdict.action == "no action needed" else "what to do"
+    return f"{title}:\n{lines}" if lines else ""
 
 
 def _lines(found: DiagnosisNumbers) -> list[str]:
@@ -58,7 +61,7 @@ def _lines(found: DiagnosisNumbers) -> list[str]:
         return _arm_lines(parse_arm(found.verdict.arm))
     mask = _MASK.splitlines() if found.without_massive is not None else []
     if found.verdict.action == "more tokens":
-        enough = math.ceil(math.log(MOST_BY_CHANCE) / math.log(1 - found.k / found.n))
+        enough = tokens_needed(found.n, found.k)
         return [*mask, f"assert len(x) >= {enough:_}  # collect so many tokens, then ask again"]
     smaller = f"print(bench.diagnose(x, n={max(found.n // 4, found.k + 1)}, k={found.k}))"
     return [*mask, "import bench", smaller]
@@ -76,5 +79,12 @@ def _arm_lines(arm: Arm) -> list[str]:
 
 
 def _auxk(arm: Arm) -> str:
-    """The loss, with the ReLU of its authors or without it."""
-    return _AUXK if arm.aux == "auxk-relu" else _AUXK.replace("values.relu()", "values")
+    """The loss, with the ReLU of its authors or without it; libraries that do the same first."""
+    relu = arm.aux == "auxk-relu"
+    loss = _AUXK if relu else _AUXK.replace("values.relu()", "values")
+    words = {relu: "the same", not relu: "without the ReLU" if relu else "with a ReLU"}
+    lines = [
+        f"# {library}: {words[own]}: {switch}\n"
+        for own, library, switch in sorted(_SWITCHES, key=lambda each: each[0] != relu)
+    ]
+    return loss + "".join(lines) + "# saev: has none; add this one to its loss\n"

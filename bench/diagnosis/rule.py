@@ -35,7 +35,7 @@ RULE: dict[Cause, Advice] = {
     "nothing": Advice(
         "raw features are born alive",
         "raw+auxk",
-        "help those that die in training by AuxK without its ReLU",
+        "no action is needed, and AuxK without its ReLU is insurance against death in training",
         True,
     ),
     "mean": Advice(
@@ -51,6 +51,22 @@ RULE: dict[Cause, Advice] = {
         False,
     ),
 }
+
+
+class Insurance(NamedTuple):
+    """What AuxK did on the compared layer whose raw features are born alive.
+
+    dead_without, dead_with: shares of the features dead at the end of training. step: the time of a
+    training step over that without.
+    """
+
+    dead_without: float
+    dead_with: float
+    step: float
+
+
+# all-minilm-l6-v2, layer 2, n 256, k 8, 2,000 steps on a CPU; a test compares the records.
+INSURANCE = Insurance(dead_without=0.109, dead_with=0.0, step=1.4)
 
 # What leaves hardly any feature dead of the spectrum either, at several times the least error.
 ALIVE_AT_A_PRICE = "mean-zca"

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import Protocol
@@ -50,12 +50,20 @@ class PublishedBlock:
         return replace(self, cells=tuple(cells))
 
 
+class Missing(NamedTuple):
+    """An SAE that is not there, by its address; of a card's name the layer too."""
+
+    address: str
+    layer: int | None
+    error: ModelError
+
+
 @dataclass(frozen=True)
 class PublishedPlan:
-    """The work, and SAEs that are not there, by what the user calls them."""
+    """The work, and the SAEs that are not there."""
 
     blocks: list[PublishedBlock]
-    missing: dict[str, ModelError]
+    missing: list[Missing]
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ def plan_published(
             f"--sae is looked at on one model, and {len(models)} are chosen", "Name one."
         )
     found: list[_Found] = []
-    missing: dict[str, ModelError] = {}
+    missing: list[Missing] = []
     for address, card, layer in _named(addresses, request.layers, registry):
         try:
             if card is None:
@@ -107,9 +115,10 @@ def plan_published(
             else:
                 found.append(_find_by_card(card, layer, models, registry))
         except BadWeights as error:
-            raise UsageError(f"--sae {address}: {error.message}", error.remedy) from error
+            named = address if card is None else f"{address} layer {layer}"
+            raise UsageError(f"--sae {named}: {error.message}", error.remedy) from error
         except ModelError as error:
-            missing[address] = error
+            missing.append(Missing(address, None if card is None else layer, error))
     blocks = [
         block
         for card in {each.card.id: each.card for each in found}.values()
@@ -154,7 +163,7 @@ def _named(
                 f"--sae {address}: its card has no layer {absent[0]}", f"There are: {there}."
             )
         for layer in layers or sorted(card.paths):
-            yield f"{address} layer {layer}", card, layer
+            yield address, card, layer
 
 
 def _known(address: str, registry: Registry) -> str:

@@ -74,7 +74,7 @@ EPOCHS = TRAINING_COLUMNS.add(
     metric(
         "Epochs",
         "times that training went over its tokens, on average; marked ! above "
-        f"{MANY_EPOCHS}: what such a cell shows may be of these few tokens alone",
+        f"{MANY_EPOCHS}: such a cell may show what these few tokens do; a larger corpus tells",
         of_training(lambda training: training.epochs),
         by_row(Table.DOMAIN_TRAINED, Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
         show=epochs,

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from bench.diagnosis.rule import ALIVE_AT_A_PRICE, RULE, Cause, advised_arm, cause_of_death
+from bench.diagnosis.rule import (
+    ALIVE_AT_A_PRICE,
+    INSURANCE,
+    RULE,
+    Cause,
+    advised_arm,
+    cause_of_death,
+)
 from bench.records.store import RecordStore
 from bench.sae.arms import parse_arm
-from leaderboard.cures import ENOUGH_DEAD, Regime, compared, regimes
+from leaderboard.cures import ENOUGH_DEAD, Regime, compared, cures, regimes
 from leaderboard.groups import group_records
 from leaderboard.markdown.rule_of_thumb import rule_sentences, rule_words
 
@@ -38,10 +45,14 @@ def test_what_chance_leaves_silent_is_allowed() -> None:
 
 
 @pytest.fixture(scope="module")
-def measured() -> list[Regime]:
+def everywhere() -> list[Regime]:
+    return regimes(compared(group_records(RecordStore(RECORDS))))
+
+
+@pytest.fixture(scope="module")
+def measured(everywhere: list[Regime]) -> list[Regime]:
     """The made layers, on which the rule was found; how it fares on real ones, the page shows."""
-    found = regimes(compared(group_records(RecordStore(RECORDS))))
-    return [each for each in found if each.group.domain == "synthetic"]
+    return [each for each in everywhere if each.group.domain == "synthetic"]
 
 
 def test_the_rule_is_right_on_most_committed_layers_and_nearly_on_all(
@@ -70,6 +81,14 @@ def test_where_the_rule_says_that_nothing_is_enough_nothing_is(measured: list[Re
             assert each.advised == min(near, key=each.dead.__getitem__)
             assert each.dead[ALIVE_AT_A_PRICE] < ENOUGH_DEAD
             assert each.over_best[ALIVE_AT_A_PRICE] > 3
+
+
+def test_what_auxk_insures_against_is_what_the_records_show(everywhere: list[Regime]) -> None:
+    (layer,) = [each for each in everywhere if each.cause == "nothing" and not each.massive]
+    assert layer.raw_dead == pytest.approx(INSURANCE.dead_without, abs=0.005)
+    assert layer.dead["raw+auxk"] == pytest.approx(INSURANCE.dead_with, abs=0.005)
+    (cost,) = [each.cost for each in cures([layer.group]) if each.arm == "raw+auxk"]
+    assert cost == pytest.approx(INSURANCE.step, abs=0.15)
 
 
 def test_the_tests_above_would_find_a_wrong_rule(measured: list[Regime]) -> None:

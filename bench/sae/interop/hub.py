@@ -109,9 +109,14 @@ def hub_repository(address: str) -> hub.HubRepository:
     name, _, folder = rest.partition("/")
     folder = folder or below
     _check(address, f"{owner}/{name}", folder)
-    keys = ("the id", "what stands after the @")
     return hub.HubRepository(
-        address, f"{owner}/{name}", revision or None, folder, keys=keys, local="DIR"
+        f"{PREFIX}{owner}/{name}",
+        f"{owner}/{name}",
+        revision or None,
+        folder,
+        keys=("the id", "the revision"),
+        instead="the folder of a local copy",
+        holds="SAE",
     )
 
 
@@ -133,7 +138,7 @@ def _check(address: str, repository: str, folder: str) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    example = "For example hub:OWNER/NAME/layer_3@main."
+    example = "Write hub:OWNER/NAME[/FOLDER][@REVISION], for example hub:me/saes/layer_3@main."
     try:
         validate_repo_id(repository)
     except HFValidationError:

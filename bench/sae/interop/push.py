@@ -39,7 +39,9 @@ def push_folder(folder: Path, repo: str, *, private: bool = False, existing: boo
     from huggingface_hub.errors import HfHubHTTPError
 
     check_repository(repo)
-    place = hub.HubRepository(repo, repo, keys=("the id", "the revision"), local="DIR")
+    place = hub.HubRepository(
+        repo, repo, keys=("the id", "the revision"), instead="OUT alone", holds="SAE"
+    )
     api = hub.client().HfApi()
     refusal: UsageError | None = None
     with hub.hub_errors(place):

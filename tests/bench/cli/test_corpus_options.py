@@ -67,9 +67,12 @@ def test_the_columns_of_a_table_are_cells_of_their_own(registry: Registry, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("--column body", "--column is of a table. Give the table as --corpus."),
-        ("--corpus python-topics --column body", "--column: corpus python-topics has none. Leave"),
-        ("--corpus a.txt --column body", "column (body) is of a table (.jsonl, .parquet); a.txt"),
+        ("--column body", "--column names a column of a table. Give the table with --corpus PATH."),
+        ("--corpus python-topics --column body", "made by a program and has no columns. Leave"),
+        (
+            "--corpus a.txt --column body",
+            "column 'body' is asked for, and a.txt is no table (.jsonl, .parquet). Leave",
+        ),
         ("--skip-bad none", "not a whole number"),
     ],
 )

@@ -45,7 +45,7 @@ REFUSED = {
     ("image", "--corpus image --regions r.bed"): "regions (r.bed) are parts of a genome",
     ("dna", "--corpus table.jsonl --regions r.bed"): "table.jsonl has none",
     ("dna", "--corpus dna.fa --regions absent.bed"): "--regions: nothing at absent.bed",
-    ("dna", "--regions r.bed"): "--regions names parts of a genome. Give the genome as --corpus",
+    ("dna", "--regions r.bed"): "--regions names parts of a genome. Give the genome with --corpus",
     ("made", "--corpus text.txt"): "--corpus: model 'synthetic-gamma4' is activations that",
     ("made", "--corpus dna.fa --regions r.bed"): "--corpus: model 'synthetic-gamma4' is",
     ("stored", "--corpus text.txt"): "--corpus: model 'dump.stored' is activations that are",

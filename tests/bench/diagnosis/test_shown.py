@@ -26,7 +26,7 @@ def made(mean: float, directions: int = 16, tokens: int = 2000) -> torch.Tensor:
 
 def advised(found: bench.diagnosis.diagnose.Diagnosis, x: torch.Tensor) -> dict[str, Any]:
     """The names that there are after the code that the diagnosis advises has run on `x`."""
-    code = remedy_code(found).removeprefix("what to do:\n")
+    _, _, code = remedy_code(found).partition(":\n")
     names: dict[str, Any] = {"x": x}
     exec(re.sub(r"(?m)^    ", "", code), names)
     return names
@@ -37,7 +37,10 @@ def test_the_advice_for_a_large_mean_runs_and_helps() -> None:
     found = bench.diagnose(x, **SMALL)
     assert found.verdict.action == "center, AuxK"
     after = bench.diagnose(advised(found, x)["x"], **SMALL)
-    assert after.verdict.action == "AuxK"
+    assert after.verdict.action == "no action needed"
+    assert after.verdict.arm == "raw+auxk"
+    assert "AuxK is insurance" in after.verdict.reason
+    assert remedy_code(after).startswith("as insurance:\n")
     assert "center" not in remedy_code(after).partition("# SAELens")[0]
 
 
@@ -78,7 +81,9 @@ def test_the_advice_for_few_directions_runs_and_is_our_auxk() -> None:
 def test_massive_tokens_are_left_out_and_few_tokens_asked_about() -> None:
     x = made(mean=0.0)
     x[:3] *= 200
-    assert len(advised(bench.diagnose(x, **SMALL), x)["x"]) == 1997
+    found = bench.diagnose(x, **SMALL)
+    assert found.verdict.action == "leave massive tokens out"
+    assert len(advised(found, x)["x"]) == 1997
     few = bench.diagnose(made(mean=0.0, tokens=10), **SMALL)
     assert few.verdict.action == "more tokens"
     (enough,) = re.findall(r"len\(x\) >= ([\d_]+)", remedy_code(few))
@@ -116,3 +121,16 @@ def test_as_a_frame_there_is_a_row_per_arm() -> None:
     assert list(frame["dead"]) == [arm.dead.value for arm in found.arms]
     assert (frame["dead_low"] <= frame["dead"]).all()
     assert set(frame["action"]) == {"center, AuxK"}
+
+
+def test_of_each_library_it_says_whether_its_auxk_has_a_relu() -> None:
+    center, nothing = (remedy_code(bench.diagnose(made(mean), **SMALL)) for mean in (40.0, 0.0))
+    for code, so, other in (
+        (center, ("dictionary_learning", "sparsify"), "SAELens: without the ReLU: "),
+        (nothing, ("SAELens",), "dictionary_learning: with a ReLU: "),
+    ):
+        assert all(f"# {library}: the same: " in code for library in so)
+        assert other in code
+        assert "# saev: has none" in code
+    assert "values.relu()" in center
+    assert "values.relu()" not in nothing

@@ -180,7 +180,7 @@ def test_nothing_is_warned_of_below_the_limit(capsys: pytest.CaptureFixture[str]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bench.watch(trainer, lib.activations(SAMPLE, gamma=0.0))
-    assert "verdict: AuxK" in capsys.readouterr().out
+    assert "verdict: no action needed" in capsys.readouterr().out
 
 
 @quiet

@@ -214,3 +214,14 @@ def test_a_card_of_no_model_or_layer_is_refused(cards: Path) -> None:
             id="a", summary="", model="gpt2", hub="a/b", format="saelens", family="relu", n=8, k=2,
             paths={0: "x"}, sources={"all": "here"},
         )  # fmt: skip
+
+
+def test_what_all_layers_lack_is_said_once_and_of_an_sae(
+    bench: Bench, cards: Path, hub: Hub
+) -> None:
+    write_card(cards, "sparsify", paths={0: "layers.0", 1: "layers.1"})
+    code, out, err = bench("run", "--cards", "cards", "--sae", "sparsify")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "sparsify layers 0-1 not measured: SAE 'hub:me/sparsify': no repository" in err
+    err = bench("fetch", "--cards", "cards", "--sae", "sparsify")[2]
+    assert err.count("no repository") == 1
