@@ -82,15 +82,17 @@ def find(kind: str, target: str, prefix: str = "") -> NamedCheckpoint:
             raise found.refused(f"{error.filename} {error.strerror}") from None
         return found
     repository, _, revision = target.partition("@")
-    keys = ("the id (a folder of that name is not here either)", "what stands after the @")
-    local = f"{kind}:DIR"
+    keys = ("the id (a folder of that name is not here either)", "the revision")
+    instead = f"a local copy with {kind}:DIR"
     repo = prefix + repository
     if not re.fullmatch(HUB_ID, repo) or ".." in repo or not re.fullmatch(_REVISION, revision):
         raise BadReference(
             f"{kind}:{target[:100]!r} is no folder here and no id of the hub",
             f"Write {kind}:OWNER/NAME, OWNER/NAME@REVISION or a folder.",
         )
-    wanted = hub.HubRepository(f"{kind}:{target}", repo, revision or None, keys=keys, local=local)
+    wanted = hub.HubRepository(
+        f"{kind}:{target}", repo, revision or None, keys=keys, instead=instead
+    )
     folder, commit = hub.small_files(wanted)
     checkpoint = Checkpoint(source="hub", hub=wanted.hub, revision=commit)
     version = f".{slug(revision)[:12]}" if revision else ""
