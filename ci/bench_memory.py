@@ -1,17 +1,21 @@
 """How much memory blocks take.
 
     python ci/bench_memory.py [--way WAY] [--size D,N,TOKENS,BUFFER,LAYERS,ARMS]
+    python ci/bench_memory.py --remedies      every remedy, each in a block of its own
+    python ci/bench_memory.py --arm raw+ghost only this one
 
 Each block runs in a process of its own, on stored random activations; what is printed is the peak
 of that process's resident memory, looked at every few milliseconds, beside what `bench plan`
 announces for it. Pages of the file of activations, which the system takes back when it needs them,
-are left out. `--check` exits 1 where the two differ by more than 10 % of what was announced. Linux
-only.
+are left out. `--check` exits 1 where the two differ by more than 10 % of what was announced.
+Remedies are measured where the mean is so large that nearly all features of the raw arm are dead:
+what helps dead features then takes the most memory, and that is what is announced. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -29,6 +33,12 @@ DEFAULT_SIZES = (
     "384,16384,8192,8192,2,2",
 )
 ARMS = ("raw", "centered", "whitened+auxk")
+
+# Of these sizes the arrays of remedies are large beside a process.
+REMEDY_SIZES = ("512,8192,4096,4096,1,1", "256,16384,4096,4096,1,1")
+
+# Mean of the activations, over their spread.
+MEAN, LARGE_MEAN = 1.0, 40.0
 WAYS = (
     "topk-sparse",
     "topk-dense",
@@ -103,18 +113,19 @@ def _status() -> dict[str, int]:
     return {name: int(value.split()[0]) * 1024 for name, _, value in fields}
 
 
-def measure(size: Size, way: str) -> Found:
+def measure(size: Size, way: str, remedy: str | None = None) -> Found:
     """Runs the block in a fresh process."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, __file__, "--inside", scratch, "--way", way, "--size"]
         command.append(",".join(map(str, astuple(size))))
+        command += [] if remedy is None else ["--arm", remedy]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return Found(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def inside(size: Size, way: str, scratch: Path) -> Found:
+def inside(size: Size, way: str, scratch: Path, remedy: str | None = None) -> Found:
     """The block in this process; its activations are made in `scratch`."""
     import numpy as np
 
@@ -134,7 +145,7 @@ def inside(size: Size, way: str, scratch: Path) -> Found:
         )
         for start in range(0, len(file), 1024):
             part = random.standard_normal(file[start : start + 1024].shape)
-            file[start : start + 1024] = part + 1.0
+            file[start : start + 1024] = part + (MEAN if remedy is None else LARGE_MEAN)
         file._mmap.close()  # type: ignore[attr-defined]
     card = Card.model_validate(
         {
@@ -154,7 +165,8 @@ def inside(size: Size, way: str, scratch: Path) -> Found:
     settings += ["batch=2048", "checkpoints=1", "aux_k=256", "dead_after=4096"]
     family, _, path = way.partition("-")
     settings += [f"family={family}", f"path={path or 'dense'}"]
-    protocol = load_protocol("quick", settings=settings, arms=ARMS[: size.arms])
+    arms = ARMS[: size.arms] if remedy is None else (remedy,)
+    protocol = load_protocol("quick", settings=settings, arms=arms)
     (block,) = make_plan(Request([card], protocol, memory=1 << 50), load_registry())
     import torch  # noqa: F401  # so that its own pages count as the process's
 
@@ -169,33 +181,43 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Announced and measured memory of blocks.")
     parser.add_argument("--size", type=Size.parse, action="append")
     parser.add_argument("--way", choices=WAYS, default=WAYS[0], help="family and path of the step")
+    parser.add_argument("--arm", action="append", default=[], help="measure this remedy by itself")
+    parser.add_argument("--remedies", action="store_true", help="every arm of the protocol cures")
     parser.add_argument(
         "--check", action="store_true", help="exit 1 where they differ by over 10 %%"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per size")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    sizes = options.size or [Size.parse(text) for text in DEFAULT_SIZES]
+    arms: list[str | None] = [*options.arm, *(_remedies() if options.remedies else ())]
+    texts = REMEDY_SIZES if arms else DEFAULT_SIZES
+    sizes = options.size or [Size.parse(text) for text in texts]
     if options.inside is not None:
-        found = inside(sizes[0], options.way, options.inside)
+        found = inside(sizes[0], options.way, options.inside, arms[0] if arms else None)
         print(json.dumps({"announced": found.announced, "measured": found.measured}))
         return 0
     worst = 0.0
     if not options.json:
         print("width  features  sample  buffer  layers  arms  announced  measured")
-    for size in sizes:
-        found = measure(size, options.way)
+    for size, arm in itertools.product(sizes, arms or [None]):
+        found = measure(size, options.way, arm)
         worst = max(worst, abs(found.off))
         if options.json:
-            print(json.dumps({**vars(size), **vars(found)}), flush=True)
+            print(json.dumps({**vars(size), "arm": arm, **vars(found)}), flush=True)
             continue
         print(
             f"{size.d:5}  {size.n:8}  {size.tokens:6}  {size.buffer:6}  {size.layers:6}  "
             f"{size.arms:4}  {found.announced / 2**20:5.0f} MiB  "
-            f"{found.measured / 2**20:4.0f} MiB  {found.off:+.1%}",
+            f"{found.measured / 2**20:4.0f} MiB  {found.off:+.1%}  {arm or ''}".rstrip(),
             flush=True,
         )
     return 1 if options.check and worst > MOST_OFF else 0
+
+
+def _remedies() -> tuple[str, ...]:
+    from bench.plan.protocol import load_protocol
+
+    return load_protocol("cures").arms
 
 
 if __name__ == "__main__":

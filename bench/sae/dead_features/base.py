@@ -107,7 +107,9 @@ class DeadPreActivations(DeadLossPass):
     def __call__(self, pre: Tensor) -> None:
         self._parts.append(self.of_dead(pre))
 
-    @property
-    def pre(self) -> Tensor:
-        """[tokens, m]."""
-        return self._parts[0] if len(self._parts) == 1 else torch.cat(self._parts)
+    def taken(self) -> Tensor:
+        """Them, [tokens, m], to be used up: with nearly all dead they are as large as anything in
+        a step, so that there is one copy. They can be taken once."""
+        pre = self._parts[0] if len(self._parts) == 1 else torch.cat(self._parts)
+        self._parts.clear()
+        return pre

@@ -34,12 +34,12 @@ class _GhostPass(DeadPreActivations):
     def gradients(
         self, W_dec: Tensor, error: Tensor, loss: Tensor, centered: Tensor, path: StepMethod
     ) -> tuple[Tensor, FeatureGradients]:
-        W_dec, residual, pre = self.rows(W_dec), -error, self.pre
+        W_dec, residual, ghosts = self.rows(W_dec), -error, self.taken()
         # A factor per token cancels in the scaling; without the largest nothing overflows.
-        largest = pre.amax(1, keepdim=True)
+        largest = ghosts.amax(1, keepdim=True)
         if self.mask is not None:
             largest = torch.where(self.mask.any(), largest, 0.0)
-        ghosts = (pre - largest).exp_()
+        ghosts.sub_(largest).exp_()
         norms = torch.linalg.vector_norm(product(ghosts, W_dec), dim=1)
         wanted = torch.linalg.vector_norm(residual, dim=1) / 2
         ghosts.mul_(torch.where(norms > 0, wanted / norms, 0.0).unsqueeze(1))

@@ -42,11 +42,12 @@ class _PreActivationPass(DeadPreActivations):
     def gradients(
         self, W_dec: Tensor, error: Tensor, loss: Tensor, centered: Tensor, path: StepMethod
     ) -> tuple[Tensor, FeatureGradients]:
-        pre = self.pre
-        below = -pre if self._thresholds is None else self._thresholds - pre
+        below = self.taken().neg_()
+        if self._thresholds is not None:
+            below += self._thresholds
         below.clamp_(min=0)
         price = self._weight / centered.numel()
-        slopes = (below > 0).to(pre.dtype).mul_(-price)
+        slopes = (below > 0).to(below.dtype).mul_(-price)
         by_bias = slopes.sum(0)
         self.by_threshold = -by_bias
         zeros = by_bias.new_zeros(by_bias.shape)
