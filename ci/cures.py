@@ -2,10 +2,11 @@
 
 python ci/cures.py                     all parts, seed 0, into results/cures
 python ci/cures.py --seed 0 --seed 1   of these seeds
-python ci/cures.py --part real         only a part: synthetic, families or real
+python ci/cures.py --part real         only a part: synthetic, families, real or prices
 python ci/cures.py --print             only say which commands these are
 
-What is done already is not done again, and a run that was stopped resumes, as with `bench run`.
+What is done already is not done again, and a run that was stopped resumes, as with `bench run`; but
+for the prices, which are measured in a few minutes.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ ARMS = ("raw", "centered", "whitened", "raw+auxk-relu", "centered+auxk-relu")
 # Real layers of the offline suite: of the highest gamma there, and of a low one.
 REAL = {"spliceai-1-skip": 4, "all-minilm-l6-v2": 2}
 
-PARTS = ("synthetic", "families", "real")
+PARTS = ("synthetic", "families", "real", "prices")
 
 
 def commands(parts: Sequence[str], seeds: Sequence[int], output: str) -> list[list[str]]:
-    """The commands that measure these parts, in order."""
+    """The commands that measure these parts, in order, as `python -m` takes them."""
     shared = [word for seed in seeds for word in ("--seed", str(seed))] + ["--output", output]
     run = ["bench", "run", "--protocol", "cures"]
     regimes, arms = _each("--model", REGIMES), _each("--arm", ARMS)
@@ -44,6 +45,7 @@ def commands(parts: Sequence[str], seeds: Sequence[int], output: str) -> list[li
             [*run, "--model", model, "--layer", str(layer), *shared]
             for model, layer in REAL.items()
         ],
+        "prices": [["ci.step_prices", "--output", output]],
     }
     return [command for part in PARTS if part in parts for command in found[part]]
 
@@ -60,7 +62,7 @@ def main() -> int:
     parser.add_argument("--print", action="store_true", dest="only_print", help="run nothing")
     asked = parser.parse_args()
     for command in commands(asked.part or PARTS, asked.seed or (0,), asked.output):
-        print(shlex.join(command), flush=True)
+        print("python -m", shlex.join(command), flush=True)
         if asked.only_print:
             continue
         code = subprocess.run([sys.executable, "-m", *command], check=False).returncode

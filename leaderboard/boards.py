@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bench.records.prices import Prices, read_prices
 from bench.records.published_saes import PublishedRecord, PublishedStore
 from bench.records.schema import Record
 from bench.records.store import OnBad, RecordStore
@@ -26,7 +27,7 @@ from leaderboard.page_names import CURES, PUBLISHED_SAES, domain_page, model_pag
 from leaderboard.published_saes import published_page
 from leaderboard.web.feed import FEED, feed
 from leaderboard.web.page import page_files
-from zoo.errors import UsageError
+from zoo.errors import BadRecord, UsageError
 from zoo.files import remove, write_atomically
 
 BOARDS_FOLDER = "leaderboards"
@@ -121,10 +122,20 @@ def _groups(output: Path, on_bad: OnBad | None) -> list[Group]:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return group_records(RecordStore(output).read(on_bad))
+        return group_records(RecordStore(output).read(on_bad), _prices(output, on_bad))
     finally:
         if collecting:
             gc.enable()
+
+
+def _prices(output: Path, on_bad: OnBad | None) -> Prices | None:
+    try:
+        return read_prices(output)
+    except BadRecord as error:
+        if on_bad is None:
+            raise
+        on_bad(error)
+        return None
 
 
 def _published(output: Path, on_bad: OnBad | None) -> list[PublishedRecord]:

@@ -3,8 +3,8 @@
 Of the groups of one setting. A number of a remedy is the mean over layers (of all models alike) of
 the mean over seeds; its range is that of the seeds' means. "Enough" is a remedy that leaves less
 than `ENOUGH_DEAD` of the features dead at the end, at an error within `ENOUGH_FVU` of the best
-remedy's on the layer. Cheapest is the shortest step, in steps of `COST_STEP` of raw's as shorter
-differences are noise, then what needs least to be known, then the plainest name.
+remedy's on the layer. Cheapest is the shortest training, in steps of `COST_STEP` of raw's as
+smaller differences are noise, then what needs least to be known, then the plainest name.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from leaderboard.columns.death import (
 )
 from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.columns.training import FVU, FVU_ORDINARY, L0, RECOVERY
+from leaderboard.cost import memory_over_raw, time_over_raw
 from leaderboard.groups import CENTERED, RAW, Group, Spread, Value
 from zoo.errors import UnknownName
 
@@ -49,7 +50,7 @@ class Cure:
     born, end: dead features, and of these by which path. durable: of those born dead, the share
     that revived for good; None where none was born dead. fvu: on ordinary tokens, over the best
     remedy's of the layer: the geometric mean over layers, and its range over them.
-    always_on: share of the features. cost: time of a step over raw's.
+    always_on: share of the features. time, memory: over raw's (`leaderboard.cost`).
     enough: on how many of the layers it is. failing: the models in which on some layer it is not.
     end_by_group, fvu_by_group: means over the layers of each group.
     """
@@ -66,7 +67,8 @@ class Cure:
     l0: Spread | None
     recovery: Spread | None
     always_on: Spread | None
-    cost: float | None
+    time: float | None
+    memory: float | None
     needs: str
     enough: int
     failing: tuple[str, ...]
@@ -126,7 +128,7 @@ def cures(groups: Sequence[Group]) -> list[Cure]:
 def regimes(groups: Sequence[Group]) -> list[Regime]:
     """Every layer, by gamma and effective rank."""
     arms = dict.fromkeys(arm for group in groups for arm in group.arms)
-    prices = {arm: _price(arm, _cost(groups, arm)) for arm in arms}
+    prices = {arm: _price(arm, time_over_raw(groups, arm)) for arm in arms}
     found = []
     for each in _layers(groups):
         gamma = each.group.at_layer(GAMMA.value, each.layer)
@@ -244,7 +246,8 @@ def _cure(groups: Sequence[Group], layers: Sequence[_Layer], arm: str) -> Cure |
         l0=over(L0.value),
         recovery=over(RECOVERY.value),
         always_on=over(ALWAYS_ON.value),
-        cost=_cost(groups, arm),
+        time=time_over_raw(groups, arm),
+        memory=memory_over_raw(groups, arm),
         needs=needs(arm),
         enough=sum(arm in each.enough for each in layers),
         failing=tuple(dict.fromkeys(each.group.label for each in layers if arm not in each.enough)),
@@ -265,26 +268,8 @@ def _error(record: Record) -> float | None:
     return FVU.value(record) if ordinary is None else ordinary
 
 
-def _cost(groups: Sequence[Group], arm: str) -> float | None:
-    """Time of a step over that of raw in the same run, which other work slows alike: of each layer
-    the fastest pair's, and of these the median. None where no run had both."""
-    ratios = []
-    for group in groups:
-        for layer in group.layers:
-            pairs = [
-                (plain.step_seconds, record.step_seconds)
-                for plain, record in zip(group.at(layer, RAW), group.at(layer, arm), strict=False)
-                if plain and record and plain.step_seconds and record.step_seconds
-                if plain.provenance.started == record.provenance.started
-            ]
-            if pairs:
-                plain_seconds, seconds = min(pairs)
-                ratios.append(seconds / plain_seconds)
-    return sorted(ratios)[len(ratios) // 2] if ratios else None
-
-
-def _price(arm: str, cost: float | None) -> tuple[int, int, int, str]:
-    steps = 10**6 if cost is None else round(cost / COST_STEP)  # an unknown price is none to praise
+def _price(arm: str, time: float | None) -> tuple[int, int, int, str]:
+    steps = 10**6 if time is None else round(time / COST_STEP)  # an unknown price is none to praise
     return steps, len(_needs(arm)), arm.count("+") + arm.count("-"), arm
 
 

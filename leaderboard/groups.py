@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
 from bench.plan.protocol import load_protocol, presets
 from bench.records.data_kind import data_of_record
+from bench.records.prices import Prices
 from bench.records.schema import Record
 from bench.records.spec import Spec
 from bench.sae.arms import PRESETS, parse_arm
@@ -71,6 +72,8 @@ class Group:
 
     `cells` holds every combination of the layers, arms and seeds that occur; None is a missing
     cell. `label` tells models of one name apart where their weights, corpus or card differ.
+    `prices` has, by layer and arm, the seconds of a training step that were measured by themselves
+    (`bench.records.prices`), where they were.
     """
 
     setting: Setting
@@ -79,6 +82,7 @@ class Group:
     label: str
     spec: Spec
     cells: dict[CellKey, Record | None]
+    prices: Mapping[tuple[int, str], float] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -176,8 +180,8 @@ class Group:
         return [a - b for a, b in read if a is not None and b is not None]
 
 
-def group_records(records: Iterable[Record]) -> list[Group]:
-    """All groups, by setting, domain and model.
+def group_records(records: Iterable[Record], prices: Prices | None = None) -> list[Group]:
+    """All groups, by setting, domain and model; with the prices of those that have some.
 
     Raises:
         BadRecord: two records claim to be the same cell and differ, or a record's protocol lacks
@@ -189,7 +193,7 @@ def group_records(records: Iterable[Record]) -> list[Group]:
     settings = _settings(found)
     labels = _labels({identity: members[0].spec for (_, identity), members in found.items()})
     groups = [
-        _group(members, settings[setting], labels[identity])
+        _group(members, settings[setting], labels[identity], prices)
         for (setting, identity), members in found.items()
     ]
     return sorted(groups, key=lambda group: (group.setting, group.domain, group.model, group.key))
@@ -361,7 +365,7 @@ def _label(model: str, fields: dict[str, Any], keys: list[str]) -> str:
     return f"{model} ({', '.join(tags)})" if tags else model
 
 
-def _group(members: Sequence[Record], setting: Setting, label: str) -> Group:
+def _group(members: Sequence[Record], setting: Setting, label: str, prices: Prices | None) -> Group:
     specs = [record.spec for record in members]
     found = {(each.spec.layer, each.spec.arm, each.spec.seed): each for each in members}
     cells = {
@@ -371,4 +375,8 @@ def _group(members: Sequence[Record], setting: Setting, label: str) -> Group:
         for seed in sorted({spec.seed for spec in specs})
     }
     first = specs[0]
-    return Group(setting, first.model, first.domain, label, first, cells)
+    seconds: dict[tuple[int, str], float] = {}
+    if prices is not None:
+        for layer, spec in {spec.layer: spec for spec in specs}.items():
+            seconds |= {(layer, arm): time for arm, time in prices.of_layer(spec).items()}
+    return Group(setting, first.model, first.domain, label, first, cells, seconds)

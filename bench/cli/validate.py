@@ -39,10 +39,16 @@ def command(paths: tuple[Path, ...]) -> int:
 def check_file(path: Path) -> None:
     """Raises `BadRecord` or `BadCard` where the file does not validate."""
     if path.suffix == ".json":
+        from bench.records.prices import PRICES_FILE, read_prices
         from bench.records.published_saes import is_published, read_published
         from bench.records.store import read_record
 
-        read_published(path) if is_published(path) else read_record(path)
+        if path.name == PRICES_FILE:
+            read_prices(path.parent)
+        elif is_published(path):
+            read_published(path)
+        else:
+            read_record(path)
         return
     from bench.plan.protocol import Protocol
     from zoo.cards import Card, CorpusCard, read_model, read_yaml
@@ -64,10 +70,12 @@ def check_file(path: Path) -> None:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
+        from bench.records.prices import PRICES_FILE
         from bench.records.published_saes import PUBLISHED_FOLDER
 
         own = [path / name for name in ("records", PUBLISHED_FOLDER) if (path / name).is_dir()]
         records = [file for folder in own or [path] for file in folder.rglob("*.json")]
+        records += [file for file in [path / PRICES_FILE] if own and file.is_file()]
         found = [*records, *path.rglob("*.yaml"), *path.rglob("*.yml")]
         return sorted(file for file in found if not file.name.startswith(".") and _is_ours(file))
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Which of several ways of computing the same is the fastest here: by trying."""
+"""How long computing takes here, and which of several ways is the fastest: by trying."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def fastest(ways: Mapping[_Way, Callable[[], object]], device: torch.device) -> 
             _wait(device)
             seconds[name] = min(seconds[name], time.perf_counter() - start)
     return min(seconds, key=lambda name: seconds[name])
+
+
+def compute_seconds() -> float:
+    """A clock for what this thread computes on a CPU: its processor time, in which other work on
+    the machine does not count; the time that passes where torch's kernels have several threads."""
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def _wait(device: torch.device) -> None:

@@ -37,6 +37,7 @@ from bench.runner.features import write_features
 from bench.runner.loop import restore_conditions, train
 from bench.runner.result import agreements, result
 from bench.runner.settings import NoProgress, Phase, Progress, Settings
+from bench.runner.stepping import Stepper
 from bench.sae.arms import parse_arm
 from bench.sae.families import is_dense, make_family
 from bench.sae.initial import InitialSAEs
@@ -278,8 +279,9 @@ def _measure(
     cells = _make_cells(block, stream, outcomes, note)
     if cells:
         _add_special_tokens(cells, stream, block.tokens)
+        stepper = Stepper(clock.notes.append, banks=settings.banks)
         outcomes |= train(
-            block, stream, cells, writer=writer, state=state, clock=clock, progress=progress
+            block, stream, cells, stepper, writer, state=state, clock=clock, progress=progress
         )
         trim_heap()
     progress.phase("census")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.compute.timing import compute_seconds
 from bench.death import revival
 from bench.death.census import Census
 from bench.records.schema import (
@@ -76,9 +76,9 @@ class Cell:
     def step(self, batch: Tensor) -> Tensor:
         """One training step on raw activations [batch, d]; the loss. Raises `TrainingFailed`."""
         batch = self.begin_step(batch)
-        start = time.perf_counter()
+        start = compute_seconds()
         loss = self.trainer.step(batch).loss
-        self.seconds += time.perf_counter() - start
+        self.seconds += compute_seconds() - start
         self.end_step()
         return loss
 
@@ -86,8 +86,10 @@ class Cell:
         """The raw activations [batch, d] that the next step is to train on."""
         median_norm = self.layer.stats.median_norm
         if self.trainer.arm.tokens == "mask" and median_norm is not None:
+            start = compute_seconds()
             batch, masked = stand_in(batch, MASSIVE_RATIO * median_norm)
             self.masked = masked + self.masked
+            self.seconds += compute_seconds() - start
         if self.untrained is not None:
             self.untrained.look(batch, self.trainer.step_number)
         return batch

@@ -25,8 +25,9 @@ def train(
     block: Block,
     stream: ActivationStream | CachedStream,
     cells: Sequence[Cell],
-    *,
+    stepper: Stepper,
     writer: CheckpointWriter,
+    *,
     state: dict[str, Any] | None,
     clock: Clock,
     progress: Progress,
@@ -53,7 +54,6 @@ def train(
         progress.advance(len(cells) * done)
     batches.to_come = block.steps - done
     progress.phase("train")
-    stepper = Stepper(clock.notes.append)
     counted = set(block.protocol.census_steps()) | {block.steps}
     with closing(batches), interruptible(progress.note) as interruption:
         for step in range(done + 1, block.steps + 1):

@@ -27,6 +27,8 @@ class Settings:
     profile: folder for a table of where each block's time went, and a trace; None makes none.
     readers: threads that read, decode and tokenise ahead of the model, which then works ahead of
         the training too; None decides by the device.
+    banks: SAEs of one shape step together where that is faster; else each by itself, so that the
+        time of a step is its own. On a CPU no number depends on it.
     """
 
     device: str = "cpu"
@@ -37,6 +39,7 @@ class Settings:
     cache: Path | None = None
     profile: Path | None = None
     readers: int | None = None
+    banks: bool = True
 
     def readers_on(self, device: str) -> int:
         """How many readers there are: by default up to 4 beside a GPU; on a CPU none, as all its

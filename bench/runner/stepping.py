@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from bench.compute.ahead import host_runs_ahead
+from bench.compute.timing import compute_seconds
 from bench.runner.cell import Cell
 from bench.sae.bank import Bank, shape_key
 from zoo.errors import ModelError
@@ -54,9 +54,9 @@ def _bank_step(
     cells: Sequence[Cell], bank: Bank, batch: Mapping[int, Tensor], failed: Failures
 ) -> dict[str, Tensor]:
     given = [cell.begin_step(batch[cell.spec.layer]) for cell in cells]
-    start = time.perf_counter()
+    start = compute_seconds()
     losses = bank.step(given)
-    seconds = (time.perf_counter() - start) / len(cells)
+    seconds = (compute_seconds() - start) / len(cells)
     for cell, loss in zip(cells, losses, strict=True):
         cell.seconds += seconds
         with may_drop_out(cell, failed):
@@ -69,10 +69,12 @@ class Stepper:
     """Steps cells; which go together follows from who is still running.
 
     note: is told, once, what did not go as planned.
+    banks: whether any go together (`bench.runner.settings`).
     """
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+    def __init__(self, note: Callable[[str], None], *, banks: bool = True) -> None:
         self._note = note
+        self._may_bank = banks
         self._told: set[str] = set()
         self._running: list[str] = []
         self._banks: list[tuple[list[Cell], Bank]] = []
@@ -105,7 +107,7 @@ class Stepper:
         together = [
             group[start : start + most]
             for key, group in groups.items()
-            if key is not None and (most := _most_together(group[0]))
+            if self._may_bank and key is not None and (most := _most_together(group[0]))
             for start in range(0, len(group), most)
         ]
         self._banks = [(cells, Bank([cell.trainer for cell in cells])) for cells in together]

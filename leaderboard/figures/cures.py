@@ -101,7 +101,7 @@ def _frontier(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
         axes.scatter(
             100 * point["dead"],
             point["fvu"],
-            s=28 * (point["cost"] or 1) ** 2,
+            s=28 * (point["time"] or 1) ** 2,
             color=BLUE if on_frontier else RED if point["arm"] == "raw" else GREY,
             zorder=3,
             clip_on=False,
@@ -125,7 +125,7 @@ def _frontier(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
     axes.yaxis.set_minor_formatter("")
     widest = max((100 * point["dead"] for point in points), default=0.0)
     axes.set_xlim(-0.04 * max(widest, 1.0), 1.12 * max(widest, 1.0))
-    axes.set_xlabel("dead at the end, %; larger dots: slower steps")
+    axes.set_xlabel("dead at the end, %; larger dots: longer training")
     axes.set_title("FVU over the best, all layers")
 
 

@@ -36,7 +36,7 @@ def cures_data(members: Sequence[Group]) -> dict[str, Any]:
                 "arm": plain(cure.arm, 30),
                 "dead": cure.end.mean,
                 "fvu": cure.fvu.mean,
-                "cost": None if cure.cost is None else round(cure.cost, 1),
+                "time": None if cure.time is None else round(cure.time, 1),
             }
             for cure in found
         ],

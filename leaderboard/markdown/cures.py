@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from bench.sae.arms import parse_arm
 from bench.sae.remedies import NOT_HERE, REMEDIES
+from leaderboard.cost import measured_alone
 from leaderboard.cures import (
     ENOUGH_DEAD,
     ENOUGH_FVU,
@@ -41,6 +42,12 @@ _ENOUGH = (
     f"{percent(ENOUGH_FVU - 1)} % of the best remedy's"
 )
 
+_ALONE = "each SAE stepping by itself and all of a layer in turns, on a CPU"
+_IN_ONE_RUN = (
+    "in the same run on a CPU, where arms of one shape step together and those that change on the "
+    "way cannot"
+)
+
 
 def cures_page(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str | None:
     """The page's markdown; None where no setting compares remedies."""
@@ -59,7 +66,8 @@ def cures_page(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str
             )
             continue
         page.add(*enough_sentences(members))
-        page.add("### Remedies, by what is dead at the end", _remedies(page, found))
+        remedies = _remedies(page, found, alone=measured_alone(members))
+        page.add("### Remedies, by what is dead at the end", remedies)
         where = regimes(members)
         page.add("### Which is enough where", " ".join([rule_words(), *rule_sentences(where)]))
         page.add(rule_table(page, where), _regimes(page, where))
@@ -104,7 +112,7 @@ def _extremes(found: Sequence[Cure]) -> str:
     return f"Fewest dead, least error, and raw, over all layers: {'; '.join(shown)}."
 
 
-def _remedies(page: Page, found: Sequence[Cure]) -> str:
+def _remedies(page: Page, found: Sequence[Cure], *, alone: bool) -> str:
     columns: list[tuple[str, str, Callable[[Cure], str]]] = [
         ("Born dead %", "features dead before training", lambda c: _share(c.born)),
         ("by ReLU", "of them those never positive", lambda c: _share(c.born_relu)),
@@ -136,10 +144,15 @@ def _remedies(page: Page, found: Sequence[Cure]) -> str:
             lambda c: _share(c.always_on),
         ),
         (
-            "Step",
-            "time of a training step over raw's in the same run, on a CPU: the median layer. Arms "
-            "of one shape step together, which those that change on the way cannot",
-            lambda c: NOTHING if c.cost is None else f"{c.cost:.2f}",
+            "Time",
+            f"of the training over raw's, {_ALONE if alone else _IN_ONE_RUN}; the median layer",
+            lambda c: _ratio(c.time),
+        ),
+        (
+            "Memory",
+            "of an SAE in training over raw's, with nearly all features dead, as `bench plan` "
+            "counts it at these sizes; the median model",
+            lambda c: _ratio(c.memory),
         ),
         ("Needs", "what must be known of the activations beforehand", lambda c: escape(c.needs)),
         ("Enough", f"layers on which it {_ENOUGH}", lambda c: str(c.enough)),
@@ -196,6 +209,10 @@ def _described(found: Sequence[Cure]) -> str:
         + table(["In the name", "What is done", "Source"], rows, left=3)
         + f"\n\nNot compared, though they claim no dead features:\n\n{missing}"
     )
+
+
+def _ratio(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}"
 
 
 def _share(spread: Spread | None) -> str:

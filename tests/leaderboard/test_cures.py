@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from bench.plan.memory import training_memory
+from bench.records.prices import Price, Prices, write_prices
 from bench.records.schema import Record
+from bench.sae.arms import parse_arm
+from bench.sae.recipe import Recipe
 from leaderboard import write_boards
 from leaderboard.cures import cures, needs, regimes
 from leaderboard.groups import group_records
@@ -57,9 +61,49 @@ def test_remedies_are_ranked_by_death_and_then_by_error(records: list[Record]) -
     assert (centered.end.low, centered.end.high) == (0.005, 0.007)
     assert centered.fvu is not None
     assert centered.fvu.mean == pytest.approx(0.2015 / 0.20)  # on ordinary tokens
-    costs = {each.arm: each.cost for each in found}
-    assert costs["raw"] == 1.0
-    assert costs["raw+auxk"] == pytest.approx(1.4)
+    times = {each.arm: each.time for each in found}
+    assert times["raw"] == 1.0
+    assert times["raw+auxk"] == pytest.approx(1.4)
+
+
+def test_time_is_of_steps_measured_by_themselves_where_there_are_any(
+    records: list[Record], tmp_path: Path
+) -> None:
+    spec = records[0].spec
+    seconds = {"raw": 2.0, "raw+auxk": 5.0}
+    prices = Prices(
+        protocol=spec.protocol,
+        provenance=records[0].provenance,
+        steps=tuple(
+            Price(model=spec.model, layer=spec.layer, arm=arm, seconds=each)
+            for arm, each in seconds.items()
+        ),
+    )
+    write_records(tmp_path, records)
+    write_prices(tmp_path, prices)
+    groups = group_records(records, prices)
+    times = {each.arm: each.time for each in cures(groups)}
+    assert times["raw+auxk"] == 2.5
+    # Not measured by itself: of the run.
+    assert times["raw+b-mean"] == pytest.approx(1.02)
+    page = cures_page(groups)
+    assert page is not None
+    assert "each SAE stepping by itself" in page
+    assert "each SAE stepping by itself" not in (cures_page(group_records(records)) or "")
+    write_boards(tmp_path, figures=False)
+    written = (tmp_path / "leaderboards" / "cures.md").read_text(encoding="utf-8")
+    row = table(written, "Remedies, by what is dead at the end").row(Remedy="raw+auxk")
+    assert row["Time"] == "2.50"
+
+
+def test_memory_is_what_the_plan_counts_over_raws(records: list[Record]) -> None:
+    found = {each.arm: each.memory for each in cures(group_records(records))}
+    spec = records[0].spec
+    recipe = Recipe(**{k: v for k, v in spec.protocol.items() if k in Recipe.model_fields})
+    width = spec.card["tap"]["width"]
+    raw, auxk = (training_memory(recipe, width, parse_arm(arm)) for arm in ("raw", "raw+auxk"))
+    assert found["raw"] == found["centered"] == 1.0
+    assert found["raw+auxk"] == auxk / raw > 1
 
 
 def test_enough_is_few_dead_at_nearly_the_best_error(records: list[Record]) -> None:
