@@ -45,7 +45,13 @@ def commands(parts: Sequence[str], seeds: Sequence[int], output: str) -> list[li
             [*run, "--model", model, "--layer", str(layer), *shared]
             for model, layer in REAL.items()
         ],
-        "prices": [["ci.step_prices", "--output", output]],
+        "prices": [
+            [
+                "ci.step_prices",
+                *_each("--layer", (f"{model}:{layer}" for model, layer in REAL.items())),
+                *("--output", output),
+            ]
+        ],
     }
     return [command for part in PARTS if part in parts for command in found[part]]
 

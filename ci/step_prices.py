@@ -1,7 +1,9 @@
-"""What a training step of each remedy takes, beside raw's, on the layers of the page of cures.
+"""What a training step of each remedy takes, beside raw's.
 
-python -m ci.step_prices                  into results/cures/prices.json
-python -m ci.step_prices --output runs    into another folder of records
+python -m ci.step_prices --layer all-minilm-l6-v2:2    of the synthetic suite and of this layer
+
+They go into `prices.json` of a folder of records; `ci/cures.py --part prices` measures those of the
+page of cures.
 
 Every SAE steps by itself, all of a layer in turns, on one thread, and what counts is the thread's
 own processor time: what else the machine does slows all alike. The trainings are a quarter as long
@@ -21,21 +23,22 @@ from bench.records.prices import Price, Prices, write_prices
 from bench.records.schema import Record
 from bench.runner.block import measure_block
 from bench.runner.settings import Settings
-from ci.cures import REAL
 from zoo.registry import load_registry
 
 # A quarter of the protocol's.
 SHORTER = ("steps=500", "dead_after=2500", "checkpoints=1")
 
 
-def blocks(settings: Sequence[str], arms: Sequence[str]) -> list[Block]:
-    """The trainings: all arms of each layer in one, of one seed."""
+def blocks(
+    layers: Sequence[str], *, settings: Sequence[str] = SHORTER, arms: Sequence[str] = ()
+) -> list[Block]:
+    """Trainings of one seed: of the synthetic suite, and of `layers`, each MODEL:LAYER."""
     registry = load_registry()
     protocol = load_protocol("cures", settings=settings, arms=arms, seeds=[0])
     found = make_plan(Request(registry.select(suite="synthetic"), protocol), registry)
-    for model, layer in REAL.items():
+    for model, _, layer in (each.partition(":") for each in layers):
         cards = registry.select(models=[model])
-        found += make_plan(Request(cards, protocol, layers=[layer]), registry)
+        found += make_plan(Request(cards, protocol, layers=[int(layer)]), registry)
     return found
 
 
@@ -62,9 +65,10 @@ def measure(work: Sequence[Block]) -> Prices:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--output", type=Path, default=Path("results/cures"))
+    parser.add_argument("--layer", action="append", default=[], metavar="MODEL:LAYER")
     parser.add_argument("--arm", action="append", default=[], help="by default the protocol's")
     asked = parser.parse_args()
-    print(write_prices(asked.output, measure(blocks(SHORTER, asked.arm))))
+    print(write_prices(asked.output, measure(blocks(asked.layer, arms=asked.arm))))
     return 0
 
 

@@ -49,7 +49,7 @@ class Prices(_Part):
     protocol: of the trainings, as in a Spec. provenance: of the first of them.
     """
 
-    version: Literal[1] = _VERSION
+    version: Literal[1] = 1
     protocol: dict[str, Any]
     provenance: Provenance
     steps: tuple[Price, ...]

@@ -34,8 +34,10 @@ def test_families_are_compared_with_topk_on_regimes_of_the_suite() -> None:
 
 
 def test_prices_are_of_all_layers_of_the_page_in_one_go() -> None:
-    assert commands(["prices"], (0, 1), "out") == [["ci.step_prices", "--output", "out"]]
-    found = step_prices.blocks(step_prices.SHORTER, ["raw", "raw+ghost"])
+    ((module, *options),) = commands(["prices"], (0, 1), "out")
+    assert module == "ci.step_prices"
+    layers = [each for each in options if ":" in each]
+    found = step_prices.blocks(layers, arms=["raw", "raw+ghost"])
     models = set(load_registry().suite("synthetic").models) | set(REAL)
     assert {block.card.id for block in found} == models
     assert all([spec.arm for spec in block.specs] == ["raw", "raw+ghost"] for block in found)
@@ -44,7 +46,7 @@ def test_prices_are_of_all_layers_of_the_page_in_one_go() -> None:
 def test_steps_are_timed_one_by_one_and_their_time_is_written(tmp_path) -> None:  # type: ignore[no-untyped-def]
     settings = ["steps=3", "dead_after=128", "checkpoints=1", "n=32", "k=4", "N=512"]
     settings += ["buffer=512", "forward_tokens=512"]
-    work = step_prices.blocks(settings, ["raw", "raw+mask", "raw+ghost"])[:1]
+    work = step_prices.blocks([], settings=settings, arms=["raw", "raw+mask", "raw+ghost"])[:1]
     prices = step_prices.measure(work)
     write_prices(tmp_path, prices)
     read = read_prices(tmp_path)
