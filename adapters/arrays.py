@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from adapters import checkpoints
 from adapters.base import Adapter, Inputs
 from adapters.tensors import as_tensor
+from adapters.transfer import to_device
 from zoo.arrays import ARRAY_FORMATS, ArrayFile, Header, RowReader, is_array_file, open_arrays
 from zoo.dumps import streams_of
 from zoo.errors import BadActivations, BadCard, BadCorpus, BadWeights
@@ -88,7 +89,7 @@ class StoredLayer(nn.Module):
         if not self.files:  # a layer that was not saved
             return self.place
         rows = [self.files[span.file].rows(span.start, span.stop) for span in spans]
-        return pad_sequence(rows, batch_first=True).to(self.place.device)
+        return to_device(pad_sequence(rows, batch_first=True), self.place.device)
 
 
 class StoredModel(nn.Module):

@@ -17,6 +17,7 @@ from adapters import checkpoints, compat, partial
 from adapters.stored_tensors import better_reasons, check_tensors
 from adapters.taps import Taps, find_blocks, pick
 from adapters.tokens import measured
+from adapters.transfer import to_device
 from adapters.windows import AT_ONCE, Preparation, Window, length_of, numbered_windows
 from zoo import hub
 from zoo.cards import Card, TokenRule
@@ -380,7 +381,11 @@ class Adapter(ABC):
         end = (chunk[-1].example, chunk[-1].place + 1) if is_last else None
         unknown = None if inputs.unknown is None else inputs.unknown[row, position]
         return ActivationBatch(
-            by_layer, example.to(self.device), position.to(self.device), end, unknown
+            by_layer,
+            to_device(example, self.device),
+            to_device(position, self.device),
+            end,
+            unknown,
         )
 
     @final
@@ -391,7 +396,7 @@ class Adapter(ABC):
         """One forward pass: the streams at the tokens (row, position), float32 [tokens, width]."""
         blocks = {layer: self.blocks[layer] for layer in layers}
         batch, length = inputs.valid.shape
-        padded = (row * length + position).to(self.device)
+        padded = to_device(row * length + position, self.device)
         arguments = self.placed(inputs)
 
         def keep(layer: int, stream: Tensor) -> Tensor:
@@ -406,7 +411,7 @@ class Adapter(ABC):
             if stream.ndim == 2 and len(stream) == int(inputs.valid.sum()):
                 # Some models take the padding out themselves and give [valid tokens, width].
                 rank = inputs.valid.flatten().long().cumsum(0) - 1
-                index = rank.to(self.device)[padded]
+                index = to_device(rank, self.device)[padded]
             elif stream.shape[:-1] != (batch, length):
                 raise BadActivations(
                     f"model {self.card.id!r}: block {layer} gives {tuple(stream.shape[:-1])} "
@@ -428,7 +433,7 @@ class Adapter(ABC):
     def placed(self, inputs: Inputs) -> dict[str, Any]:
         """The arguments with tensors on the device, the floating ones in the dtype."""
         return {
-            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
+            name: to_device(value, self.device, self.dtype if value.is_floating_point() else None)
             if isinstance(value, Tensor)
             else value
             for name, value in inputs.arguments.items()

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapters.transfer import to_device
 from bench.activations.refill import Mark, Refill, RowSource, StreamPosition, device_of, row_count
+from bench.activations.upload import Copies, CopyStream, Uploads
 from zoo.corpora import Corpus
 
 
@@ -25,6 +27,8 @@ class Shuffled:
         corpus: what the rows are of, if it is read.
         device: where batches are given; that of the buffer, unless the buffer is on the host.
         ahead: extract the next half while the present one is given out. The batches are the same.
+        copies: how the device copies from the host, where the buffer is there; by default a CUDA
+            device by a stream of its own, a batch ahead.
 
     Attributes:
         to_come: batches that will still be asked for, where that is known: no half is extracted
@@ -41,6 +45,7 @@ class Shuffled:
         *,
         device: torch.device | None = None,
         ahead: bool = False,
+        copies: Copies | None = None,
     ) -> None:
         self._source = source
         self._corpus = corpus
@@ -56,6 +61,9 @@ class Shuffled:
         self._place = device_of(buffer)
         self._device = device or self._place
         self._ahead = ahead
+        if copies is None and self._device.type == "cuda" and self._place.type == "cpu":
+            copies = CopyStream(self._device)
+        self._uploads = None if copies is None else Uploads(buffer, batch, copies)
         self._refill: Refill | None = None
         self.to_come: int | None = None
 
@@ -70,11 +78,12 @@ class Shuffled:
         elif self._given == self._half:
             self._fill(self._order[: self._half])
         assert self._order is not None
-        rows = self._order[self._given : self._given + self._batch]
-        batch = {layer: self._rows(x, rows) for layer, x in self._buffer.items()}
+        batch = self._taken(self._order)
         self._given += self._batch
         if self.to_come is not None:
             self.to_come -= 1
+        if self._uploads is not None and self._given < self._half and self.to_come != 0:
+            self._uploads.begin(self._given, self._rows_at(self._order, self._given))
         if self._ahead:
             self._go_ahead(self._order)
         return batch
@@ -113,6 +122,8 @@ class Shuffled:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after `state_dict()` of the same stream; it may hold more layers."""
         self.close()
+        if self._uploads is not None:
+            self._uploads.forget()
         if self._corpus is not None:
             self._corpus.load_state_dict(state["corpus"])
         self._source.go_to(StreamPosition(*state["place"]))
@@ -133,7 +144,8 @@ class Shuffled:
         self._refill, self._written = None, 0
         self._first_pass = self._source.first_pass
         # To the device once, not once per batch.
-        self._order = torch.randperm(self._size, generator=self._random).to(self._place)
+        order = torch.randperm(self._size, generator=self._random)
+        self._order = to_device(order, self._place)
         self._given = 0
 
     def _go_ahead(self, order: Tensor) -> None:
@@ -149,10 +161,14 @@ class Shuffled:
     def _refill_of(self, rows: Tensor) -> Refill:
         return Refill(self._source, self._buffer, rows, self._written, device=self._device)
 
-    def _rows(self, x: Tensor, rows: Tensor) -> Tensor:
-        found = x[rows]
-        if self._device != self._place:
-            # To the device while it computes; in the buffer's dtype, which is less to copy.
-            found = found.pin_memory() if self._device.type == "cuda" else found
-            found = found.to(self._device, non_blocking=True)
-        return found.float()
+    def _rows_at(self, order: Tensor, place: int) -> Tensor:
+        return order[place : place + self._batch]
+
+    def _taken(self, order: Tensor) -> dict[int, Tensor]:
+        """The batch at hand, on the device."""
+        rows = self._rows_at(order, self._given)
+        if self._uploads is not None:
+            # In the buffer's dtype, which is less to copy.
+            sent = self._uploads.take(self._given, rows)
+            return {layer: x.float() for layer, x in sent.items()}
+        return {layer: x[rows].to(self._device).float() for layer, x in self._buffer.items()}

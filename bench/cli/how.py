@@ -23,6 +23,7 @@ class How:
     workers: int | None
     readers: int | None
     engine: EngineName
+    divide_rows: bool
     budget: float | None
     save_saes: bool
     profile: bool

@@ -4,6 +4,7 @@ machine is to be measured."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,7 @@ def print_plan(
     reasons = _reasons(work)
     click.echo(_table(_by_model(rows), downloads, reasons))
     _say_missing(reasons)
+    _say_divided(work, device)
     _say_totals(rows, downloads, device, cells.shard)
 
 
@@ -249,6 +251,30 @@ def _say_missing(reasons: dict[str, tuple[str, list[str]]]) -> None:
     for number, (text, (_, *others)) in enumerate(reasons.values(), start=1):
         same = f" The same for {', '.join(others)}." if others else ""
         _wrapped(f"[{number}] {text}{same}", indent=4)
+
+
+def _say_divided(work: Sequence[Todo], device: Device) -> None:
+    """Of which models one SAE is larger than the device, and how many devices have room for it."""
+    if device.capacity is None:
+        return
+    needed: dict[str, float] = {}
+    for item in work:
+        if item.pending:
+            count = item.block.processes_needed(device.capacity) or math.inf
+            needed[item.block.card.id] = max(count, needed.get(item.block.card.id, 1))
+    shares = [f"{name} {int(n)}" for name, n in needed.items() if 1 < n < math.inf]
+    if shares:
+        _wrapped(
+            f"One SAE is larger than one {device.name} of {len(shares)} of {len(needed)}: as many "
+            "processes of `accelerate launch -m bench run --engine accelerate` divide its rows: "
+            f"{', '.join(shares)}"
+        )
+    never = [name for name, n in needed.items() if n == math.inf]
+    if never:
+        _wrapped(
+            f"No number of {device.name}s has room for one SAE, as the samples and the model are "
+            f"too large: {', '.join(never)}"
+        )
 
 
 def _wrapped(text: str, indent: int = 0) -> None:

@@ -76,6 +76,12 @@ if TYPE_CHECKING:
     help="Where blocks run: here, in what `accelerate launch` started, or on a Ray cluster.",
 )
 @click.option(
+    "--divide-rows",
+    is_flag=True,
+    help="With --engine accelerate: all processes measure each block together, with a part of "
+    "every dictionary's rows each. By default only where one SAE does not fit a device.",
+)
+@click.option(
     "--save-saes",
     is_flag=True,
     help="Keep the trained SAEs, in DIR/saes, each with a table of its features.",
@@ -122,6 +128,11 @@ def command(
     how = How(**{each.name: options.pop(each.name) for each in fields(How)})
     if how.workers is not None and how.engine != "local":
         raise UsageError(f"--workers is for the local engine, not for {how.engine}")
+    if how.divide_rows and how.engine != "accelerate":
+        raise UsageError(
+            "--divide-rows is for processes that accelerate launch has started",
+            "Say --engine accelerate too.",
+        )
     cells = Cells(**options)
     if saes:
         from bench.cli.published_saes import look_at
@@ -177,7 +188,7 @@ def _measure(
         check_writable(cells.store())
     settings = how.settings(_device(pending, how, progress), cells.output)
     workers = how.workers or auto_workers(pending, settings.device)
-    where = make_engine(how.engine, workers=workers)
+    where = make_engine(how.engine, workers=workers, divide_rows=how.divide_rows)
     measured = 0
     for record in run(work, cells.store(), settings, where, progress):
         measured += record.failure is None

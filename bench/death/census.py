@@ -11,7 +11,8 @@ a strictly larger z there: everything tied with the k-th largest value fires, a 
 The products are taken in float32 and bounded: the error of a dot product is at most
 d u |x||w| (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). A pair
 that this leaves open is evaluated again in float64. So the answer does not depend on chunks, on
-the device, or on the matrix product's kernel.
+the device, or on the matrix product's kernel; nor on how a dictionary is divided over processes
+(`bench.compute.row_shards`), which exchange the largest values and those that are open.
 """
 
 from __future__ import annotations
@@ -23,6 +24,16 @@ from torch import Tensor
 
 from bench.compute.matmul import fast_matmul
 from bench.compute.profiling import marked
+from bench.compute.row_shards import (
+    anywhere,
+    current_shard,
+    every_feature,
+    maximum,
+    most_rows,
+    summed,
+    together,
+    whole,
+)
 from bench.compute.topk import exact_topk, kth_largest
 from bench.statistics.moments import check_finite
 
@@ -133,8 +144,8 @@ class Products:
         n, d = W.shape
         if x.ndim != 2 or x.shape[1] != d:
             raise ValueError(f"x has shape {tuple(x.shape)}, W has {tuple(W.shape)}")
-        if not 1 <= k <= n:
-            raise ValueError(f"k must be between 1 and n = {n}, not {k}")
+        if not 1 <= k <= whole(n):
+            raise ValueError(f"k must be between 1 and n = {whole(n)}, not {k}")
         if bias is not None and bias.shape != (n,):
             raise ValueError(f"a bias has shape {tuple(bias.shape)}, not ({n},)")
         double = torch.float64 in (x.dtype, W.dtype)
@@ -143,11 +154,12 @@ class Products:
         self.W = W.detach().to(x.device, self.dtype)
         self.bias = None if bias is None else bias.detach().to(x.device, torch.float64)
         self.n, self.d = n, d
-        self.widest = float(torch.linalg.vector_norm(self.W, dim=1).max())
+        self.widest = float(maximum(torch.linalg.vector_norm(self.W, dim=1).max()))
+        self._largest_bias = 0.0 if self.bias is None else float(maximum(self.bias.abs().max()))
         if not self.widest < float("inf"):
             raise ValueError("the dictionary holds NaN or inf")
         elements = _CPU_CHUNK_ELEMENTS if x.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
-        self.chunk = chunk or max(1, elements // n)
+        self.chunk = chunk or max(1, elements // most_rows(n))
         self.unit = torch.finfo(self.dtype).eps / 2
         # One buffer for all chunks: fresh pages would cost as much as the top-k.
         self._buffer = self.x.new_empty((min(self.chunk, len(x)), n), dtype=self.dtype)
@@ -176,7 +188,7 @@ class Products:
         bound: Tensor = torch.linalg.vector_norm(x, dim=1) * (self.widest * slack / (1 - slack))
         if self.bias is None:
             return bound
-        return bound + 8 * self.unit * float(self.bias.abs().max())
+        return bound + 8 * self.unit * self._largest_bias
 
     def exact(self, x: Tensor, row: Tensor, feature: Tensor) -> Tensor:
         """Float64 pre-activations of the pairs (x[row[i]], feature[i]), [pairs]."""
@@ -216,17 +228,20 @@ class _Counter:
 
     @property
     def finished(self) -> bool:
-        return not self.products.counting and bool(self.fired.all())
+        if self.products.counting:
+            return False
+        return not bool(anywhere(~self.fired.all()))
 
     def census(self) -> Census:
         c = self.products
+        positive, fired = every_feature(self.positive).cpu(), every_feature(self.fired).cpu()
         return Census(
-            n=c.n,
+            n=whole(c.n),
             k=c.k,
             tokens=c.x.shape[0],
-            never_positive=(~self.positive).cpu(),
-            never_selected=(self.positive & ~self.fired).cpu(),
-            counts=self.counts.cpu() if c.counting else None,
+            never_positive=~positive,
+            never_selected=positive & ~fired,
+            counts=every_feature(self.counts).cpu() if c.counting else None,
         )
 
     # -- every feature ------------------------------------------------------------------------
@@ -239,37 +254,44 @@ class _Counter:
 
     def _select(self, x: Tensor, pre: Tensor, error: Tensor, kept: int) -> None:
         """Mark who fires, looking at the `kept` largest values of each row, or more if need be."""
-        c = self.products
+        c, wide = self.products, min(kept, most_rows(self.products.n))
         kept = min(kept, c.n)
         values, features = exact_topk(pre, kept)
         # The true k-th largest value is within `error` of the computed one.
-        threshold = kth_largest(values, c.k)
+        threshold = kth_largest(together(values, wide), c.k)
         above = torch.maximum(threshold + 2 * error, error)
         below = threshold - 2 * error
         sure = values > above[:, None]
         is_open = ~sure & (values >= below[:, None]) & (values > -error[:, None])
         # Where even the last value kept is within reach, there may be more such in the row.
         last = values.amin(1)
-        cut = (kept < c.n) & (last >= below) & (last > -error)
+        cut = anywhere((kept < c.n) & (last >= below) & (last > -error))
         self._fire(features[sure & ~cut[:, None]])
         at_stake = is_open & ~cut[:, None]
         if not c.counting:
             at_stake &= ~self.fired[features]
-        rows = at_stake.any(1).nonzero().flatten()
+        rows = anywhere(at_stake.any(1)).nonzero().flatten()
         if len(rows):
-            self._settle(x[rows], features[rows], is_open[rows], sure[rows].sum(1))
+            certain = summed(sure[rows].sum(1))
+            self._settle(x[rows], features[rows], is_open[rows], certain, wide)
         rows = cut.nonzero().flatten()
         if len(rows):
             self._select(x[rows], pre[rows], error[rows], 4 * kept)
 
-    def _settle(self, x: Tensor, features: Tensor, is_open: Tensor, sure: Tensor) -> None:
-        """Decide the open pairs of rows in float64; `sure` [rows] others of each row do fire."""
+    def _settle(
+        self, x: Tensor, features: Tensor, is_open: Tensor, sure: Tensor, wide: int
+    ) -> None:
+        """Decide the open pairs of rows in float64; `sure` [rows] others of each row do fire.
+
+        wide: values that are kept where most are.
+        """
         row, column = is_open.nonzero(as_tuple=True)
         exact = torch.full(is_open.shape, -torch.inf, dtype=torch.float64, device=x.device)
         exact[row, column] = self.products.exact(x, row, features[row, column])
         # Those sure to fire are above the k-th largest value, so they are fewer than k.
         place = self.products.k - sure - 1
-        threshold = exact.sort(dim=1, descending=True).values.gather(1, place[:, None])
+        ranked = together(exact, wide).sort(dim=1, descending=True).values
+        threshold = ranked.gather(1, place[:, None])
         self._fire(features[(exact >= threshold) & (exact > 0)])
 
     def _fire(self, features: Tensor) -> None:
@@ -295,7 +317,7 @@ class _Counter:
     def follows(self, start: int) -> bool:
         """Whether from token `start` on it pays to follow only what has not fired yet."""
         c = self.products
-        if c.counting or start < _TOKENS_BEFORE_FOLLOWING:
+        if c.counting or start < _TOKENS_BEFORE_FOLLOWING or current_shard() is not None:
             return False
         unfired = c.n - int(self.fired.sum())
         return unfired <= self._follow_limit

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bench.compute.matmul import fast_matmul
 from bench.compute.profiling import marked
+from bench.compute.row_shards import every_feature, whole
 from bench.death.census import Census, Products
 
 
@@ -32,14 +33,15 @@ def threshold_census(
     counter = _Counter(x, W, thresholds, b_enc, counts)
     with fast_matmul(x.device), torch.autocast(x.device.type, enabled=False), torch.no_grad():
         counter.run()
-    positive, fired = counter.positive.cpu(), (counter.firings > 0).cpu()
+    firings, positive = every_feature(counter.firings).cpu(), every_feature(counter.positive).cpu()
+    fired = firings > 0
     return Census(
-        n=len(W),
-        k=len(W),
+        n=whole(len(W)),
+        k=whole(len(W)),
         tokens=len(x),
         never_positive=~positive,
         never_selected=positive & ~fired,
-        counts=counter.firings.cpu() if counts else None,
+        counts=firings if counts else None,
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import lacking
-from bench.plan.memory import block_memory
+from bench.plan.memory import block_memory, shared_memory
 from bench.plan.protocol import Protocol
 from bench.records.spec import ABSENT, METRIC_VERSION, Spec
 from zoo.cards import Card, DataKind, data_of
@@ -23,6 +23,9 @@ from zoo.hub import pinned
 from zoo.registry import Registry
 from zoo.suites import Suite
 from zoo.weights import unpinned_code, weights_identity
+
+# Processes that a dictionary is divided over at most.
+_MOST_PROCESSES = 1024
 
 # Elements of an SAE's matrix below which one CPU thread is faster than two (measured on 2 cores).
 _ONE_THREAD_BELOW = 1 << 18
@@ -132,6 +135,36 @@ class Block:
             tokens=self.tokens,
             layers=len(self.layers),
             cells=len(self.specs),
+        )
+
+    def processes_needed(self, capacity: int) -> int | None:
+        """How many must divide a dictionary's rows, so that one SAE of the block fits devices of
+        so many bytes; None where no number does, as the rest is too large."""
+        needed = 1
+        while needed <= min(_MOST_PROCESSES, self.protocol.n):
+            if self._shared(needed, layers=1, cells=1) <= capacity:
+                return needed
+            needed += 1
+        return None
+
+    def fitting_processes(self, processes: int, capacity: int) -> list[Block]:
+        """The block in parts, each of which fits so many devices of so many bytes that divide its
+        dictionaries' rows, as far as it can be divided."""
+        own = self._shared(processes, layers=len(self.layers), cells=len(self.specs))
+        halves = self.halves() if own > capacity else None
+        if halves is None:
+            return [self]
+        return [part for half in halves for part in half.fitting_processes(processes, capacity)]
+
+    def _shared(self, processes: int, *, layers: int, cells: int) -> int:
+        return shared_memory(
+            self.card,
+            self.protocol,
+            depth=self.depth,
+            tokens=self.tokens,
+            processes=processes,
+            layers=layers,
+            cells=cells,
         )
 
 

@@ -60,6 +60,21 @@ def block_memory(
     )
 
 
+def shared_memory(
+    card: Card,
+    protocol: Protocol,
+    *,
+    depth: int,
+    tokens: int,
+    processes: int,
+    layers: int = 1,
+    cells: int = 1,
+) -> int:
+    """Peak of each of so many processes that divide the rows of a block's dictionaries."""
+    part = protocol.model_copy(update={"n": -(-protocol.n // processes)})
+    return block_memory(card, part, depth=depth, tokens=tokens, layers=layers, cells=cells)
+
+
 def model_memory(card: Card, protocol: Protocol, depth: int) -> int:
     """The first `depth` blocks' weights, and what is before them, in the protocol's dtype.
 

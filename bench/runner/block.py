@@ -24,6 +24,7 @@ from bench.compute.kernels import kernels_left_out
 from bench.compute.matmul import fast_matmul
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.compute.profiling import profiled
+from bench.compute.row_shards import Processes
 from bench.death.firings import FiringClock, silence_steps
 from bench.death.prediction import predict
 from bench.plan.blocks import Block
@@ -33,7 +34,7 @@ from bench.records.schema import Agreement, Provenance, Record, Result, Samples,
 from bench.records.spec import Spec
 from bench.runner.cell import BlockLayer, Cell
 from bench.runner.checkpoints import CheckpointWriter
-from bench.runner.features import write_features
+from bench.runner.kept_saes import keep_sae
 from bench.runner.loop import restore_conditions, train
 from bench.runner.result import agreements, result
 from bench.runner.settings import NoProgress, Phase, Progress, Settings
@@ -41,10 +42,9 @@ from bench.runner.stepping import Stepper
 from bench.sae.arms import parse_arm
 from bench.sae.families import is_dense, make_family
 from bench.sae.initial import InitialSAEs
-from bench.sae.origin import Origin, residual_hook
 from bench.sae.trainer import Trainer
 from bench.statistics.layer import LayerStatistics
-from zoo.errors import ModelError, OutOfMemory, OutputError
+from zoo.errors import ModelError, OutOfMemory, OutputError, WorkerFailed
 
 _log = logging.getLogger(__name__)
 
@@ -72,13 +72,15 @@ def measure_block(
     Raises:
         KeyboardInterrupt: a signal asked to stop.
         OutputError: a checkpoint or an SAE could not be written.
+        WorkerFailed: what went wrong in this process may not have in those that it measures the
+            block with, which wait for it: it has to end.
     """
     settings, counter = settings or Settings(), _StepCounter(progress or NoProgress())
     if block.error is not None:
         yield from failed_records(block, block.error)
         return
     clock = Clock()
-    clock.notes.extend(notes)
+    clock.notes.extend([*notes, *_division(settings.processes)])
     attempt = _attempt(block, settings, clock, counter)
     parts = block.halves() if attempt.out_of_memory else None
     if parts is not None:
@@ -113,7 +115,7 @@ class _Attempt:
 
 
 def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCounter) -> _Attempt:
-    """Measures a block. Raises `OutputError` and `KeyboardInterrupt` alone."""
+    """Measures a block. Raises `OutputError`, `WorkerFailed` and `KeyboardInterrupt` alone."""
     outcomes: Outcomes = {}
     found_agreements: dict[str, Agreement] = {}
     step_seconds: dict[str, float | None] = {}
@@ -123,14 +125,7 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
     with block_threads(block), fast_matmul(settings.device) as matmul, profile:
         try:
             counter.phase("load")
-            adapter = open_adapter(
-                block.card,
-                device=settings.device,
-                dtype=getattr(torch, block.protocol.dtype),
-                weights=block.weights,
-                trust_remote_code=settings.trust_remote_code,
-                depth=block.depth,
-            )
+            adapter = _open(block, settings)
             revision = adapter.revision
             cells = _measure(block, adapter, outcomes, settings, clock, counter)
             found_agreements = agreements(cells)
@@ -142,6 +137,8 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
             _log.debug("%s failed", block.card.id, exc_info=True)
             out_of_memory = is_out_of_memory(error)
             found: BaseException = _too_large(block, error) if out_of_memory else error
+            if settings.processes is not None and (out_of_memory or not _is_of_all(error)):
+                raise _ended(found, settings.processes) from error
             for spec in block.specs:
                 outcomes.setdefault(spec.hash, found)
         for text in (*(adapter.notes if adapter else ()), *_corpus_notes(block)):
@@ -156,6 +153,48 @@ def _attempt(block: Block, settings: Settings, clock: Clock, counter: _StepCount
             data=block.data,
         )
     return _Attempt(outcomes, found_agreements, step_seconds, provenance, out_of_memory)
+
+
+def _open(block: Block, settings: Settings) -> Adapter:
+    """The block's model. Of several processes all have it, or none goes on."""
+    error: Exception | None = None
+    try:
+        adapter = open_adapter(
+            block.card,
+            device=settings.device,
+            dtype=getattr(torch, block.protocol.dtype),
+            weights=block.weights,
+            trust_remote_code=settings.trust_remote_code,
+            depth=block.depth,
+        )
+    except Exception as found:
+        error = found
+    processes = settings.processes
+    if processes is not None and processes.any(error is not None):
+        error = error or WorkerFailed("another of the processes could not load the model")
+    if error is not None:
+        raise error
+    return adapter
+
+
+def _is_of_all(error: Exception) -> bool:
+    """Whether all processes that measure a block together have it: what they compute is the
+    same."""
+    return isinstance(error, ModelError)
+
+
+def _ended(error: BaseException, processes: Processes) -> WorkerFailed:
+    number = f"process {processes.index + 1} of {processes.of}"
+    remedy = "The same command goes on from the last checkpoint."
+    if isinstance(error, OutOfMemory):
+        remedy = f"Start more processes, with as many devices. {error.remedy}"
+    return WorkerFailed(f"{number}, which have the rows of one dictionary: {error}", remedy)
+
+
+def _division(processes: Processes | None) -> list[str]:
+    if processes is None:
+        return []
+    return [f"each dictionary is divided by its rows over {processes.of} processes"]
 
 
 def _corpus_notes(block: Block) -> list[str]:
@@ -264,7 +303,8 @@ def _measure(
         tell(text)
 
     progress.phase("sample")
-    writer = CheckpointWriter(block, settings.states, settings.save_every, tell)
+    processes = settings.processes
+    writer = CheckpointWriter(block, settings.states, settings.save_every, tell, processes)
     ordered = block.protocol.model_copy(update={"data_seed": block.data_seed})
     workers = settings.readers_on(adapter.device.type)
     model = ActivationStream(adapter, block.corpus, block.layers, ordered, note, workers)
@@ -276,7 +316,7 @@ def _measure(
         restore_conditions(state, stream, clock)
     for text in kernels_left_out(torch.device(settings.device)) if block.steps else ():
         note(text)
-    cells = _make_cells(block, stream, outcomes, note)
+    cells = _make_cells(block, stream, outcomes, note, processes)
     if cells:
         _add_special_tokens(cells, stream, block.tokens)
         stepper = Stepper(clock.notes.append, banks=settings.banks)
@@ -295,27 +335,8 @@ def _measure(
             outcomes[name] = error
             continue
         if settings.saes is not None:
-            origin = _origin(cell.spec, block, adapter.revision)
-            cell.trainer.sae.save(settings.saes / name, origin)
-            if cell.trainer.step_number:
-                write_features(cell, settings.saes / name)
+            keep_sae(cell, settings.saes / name, block, adapter.revision)
     return [cell for cell in cells if isinstance(outcomes[cell.spec.hash], Result)]
-
-
-def _origin(spec: Spec, block: Block, revision: str | None) -> Origin:
-    """What a saved SAE says of itself, in the words of transformers and of TransformerLens."""
-    card = block.card
-    return Origin(
-        model=card.checkpoint.hub or card.id,
-        revision=revision,
-        layer=spec.layer,
-        hook=card.tap.blocks[0].format(i=spec.layer),
-        hook_tl=residual_hook(spec.layer) if card.domain == "language" else None,
-        arm=spec.arm,
-        seed=spec.seed,
-        corpus=spec.corpus,
-        record=spec.hash,
-    )
 
 
 def _make_cells(
@@ -323,9 +344,12 @@ def _make_cells(
     stream: ActivationStream | CachedStream,
     outcomes: Outcomes,
     note: Callable[[str], None],
+    processes: Processes | None,
 ) -> list[Cell]:
     """The cells at birth; of a layer that has none, the error goes into `outcomes`."""
     sample, fitted = stream.sample(block.tokens), stream.fit_sample(block.fit_tokens)
+    if processes is not None:
+        sample, fitted = processes.same_layers(sample), fitted and processes.same_layers(fitted)
     samples = _samples(block, stream, fitted is not None)
     if samples.reason is not None:
         note(samples.reason)
@@ -334,7 +358,7 @@ def _make_cells(
         specs = [spec for spec in block.specs if spec.layer == number]
         own = None if fitted is None else fitted.pop(number)
         try:
-            layer = _make_layer(sample[number], own, samples, block.protocol)
+            layer = _make_layer(sample[number], own, samples, block.protocol, processes)
             layer.unknown_share = stream.unknown_share
             cells += [_make_cell(spec, layer, block) for spec in specs]
             layer.initial.forget_fitted()
@@ -355,7 +379,11 @@ def _samples(block: Block, stream: ActivationStream | CachedStream, spared: bool
 
 
 def _make_layer(
-    sample: Tensor, fitted: Tensor | None, samples: Samples, protocol: Protocol
+    sample: Tensor,
+    fitted: Tensor | None,
+    samples: Samples,
+    protocol: Protocol,
+    processes: Processes | None = None,
 ) -> BlockLayer:
     statistics = LayerStatistics(sample.shape[1])
     statistics.update(sample)
@@ -364,7 +392,7 @@ def _make_layer(
     return BlockLayer(
         sample,
         stats,
-        InitialSAEs(sample, protocol.n, protocol.k, family, fitted=fitted),
+        InitialSAEs(sample, protocol.n, protocol.k, family, fitted=fitted, processes=processes),
         predict(statistics, sample, protocol.k, protocol.n, dense=is_dense(protocol.family)),
         samples,
         protocol.mask_norm,

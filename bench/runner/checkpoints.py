@@ -3,7 +3,9 @@
     <output>/state/<hash of the block's cells>/block.json    what it is, for `bench status`
                                               /state.pt      torch's format, loaded as weights only
 
-Both files are written whole or not at all. A state holds what cannot be recomputed cheaply: every
+Both files are written whole or not at all. Of processes that divide a dictionary's rows each has a
+part, `state-<step>-<process>-of-<processes>.pt`, which counts once block.json names its step. A
+state holds what cannot be recomputed cheaply: every
 trainer, every curve, and the shuffling buffer with its place in the corpus. The evaluation sample,
 its statistics and the censuses at birth are taken again, and come out the same.
 """
@@ -17,13 +19,16 @@ import zipfile
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from bench.plan.blocks import Block
 from bench.records.provenance import package_versions
 from bench.records.store import RecordStore, read_record
 from zoo.errors import BenchError, WorkerFailed
 from zoo.files import content_hash, open_atomically, read_json, write_atomically
+
+if TYPE_CHECKING:
+    from bench.compute.row_shards import Processes
 
 _FORMAT = 5
 SUMMARY, STATE = "block.json", "state.pt"
@@ -34,7 +39,8 @@ _LARGEST_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint on disk: `step` of `steps` of the cells (hashes) of one model's block."""
+    """A checkpoint on disk: `step` of `steps` of the cells (hashes) of one model's block, in so
+    many `parts`."""
 
     folder: Path
     model: str
@@ -42,6 +48,7 @@ class Saved:
     step: int
     steps: int
     made_with: dict[str, str]
+    parts: int = 1
 
     @property
     def is_stale(self) -> bool:
@@ -120,27 +127,41 @@ class CheckpointWriter:
         states: the folder of all checkpoints, None to keep none.
         every: seconds between two, more where a save takes long; 0 is after every step.
         notify: is told why a checkpoint that is there cannot be used.
+        processes: that have a part each, and call `load` and `save` together.
     """
 
     def __init__(
-        self, block: Block, states: Path | None, every: float, notify: Callable[[str], None]
+        self,
+        block: Block,
+        states: Path | None,
+        every: float,
+        notify: Callable[[str], None],
+        processes: Processes | None = None,
     ) -> None:
         self.block = block
         self.states = states
         self.every = every
         self._notify = notify
+        self.processes = processes
         self._hashes = {spec.hash for spec in block.specs}
         self._next = time.monotonic() + every
 
     def load(self) -> dict[str, Any] | None:
         """The furthest checkpoint that holds all cells of the block, or None."""
-        for saved in saved_states(self.states) if self.states else ():
+        found = saved_states(self.states) if self.states else []
+        for saved in found if self.processes is None else self.processes.told(found):
             if not self._hashes <= set(saved.cells):
                 continue
             if saved.is_stale:
                 self._notify(f"the checkpoint {saved.folder} was made with other versions; ignored")
                 continue
-            state = _read(saved.folder / STATE)
+            if saved.parts != self._parts:
+                made = f"{saved.parts} process{'es' * (saved.parts > 1)}, not {self._parts}"
+                self._notify(f"the checkpoint {saved.folder} is of {made}; ignored")
+                continue
+            state = _read(saved.folder / self._file(saved.step))
+            if self.processes is not None and self.processes.any(state is None):
+                state = None
             if state is None:
                 self._notify(f"the checkpoint {saved.folder} is damaged; ignored")
                 continue
@@ -161,9 +182,10 @@ class CheckpointWriter:
 
         began = time.monotonic()
         folder = self.states / content_hash(sorted(self._hashes))
-        for leftover in folder.glob(f".{STATE}.*"):  # of a save that was killed
+        file = self._file(state["step"])
+        for leftover in folder.glob(f".{file}.*"):  # of a save that was killed
             leftover.unlink(missing_ok=True)
-        with open_atomically(folder / STATE) as handle:
+        with open_atomically(folder / file) as handle:
             sink = _Sink(handle)
             try:
                 torch.save(state, cast(IO[bytes], sink))
@@ -171,19 +193,46 @@ class CheckpointWriter:
                 if sink.error is not None:
                     raise sink.error from None
                 raise
+        if self.processes is None:
+            self._summarise(folder, state["step"])
+        else:
+            self._finish(folder, state["step"], self.processes)
+        now = time.monotonic()
+        slowest = (now - began) / _LARGEST_SHARE if self.every else 0.0
+        self._next = now + max(self.every, slowest)
+
+    @property
+    def _parts(self) -> int:
+        return 1 if self.processes is None else self.processes.of
+
+    def _file(self, step: int) -> str:
+        """The name of this process's part of a state."""
+        if self.processes is None:
+            return STATE
+        return f"state-{step}-{self.processes.index}-of-{self._parts}.pt"
+
+    def _finish(self, folder: Path, step: int, processes: Processes) -> None:
+        """Has the parts of all count, once they are written; those before are removed after."""
+        processes.wait()
+        if processes.leads:
+            self._summarise(folder, step)
+        processes.wait()
+        for part in folder.glob(f"state-*-{processes.index}-of-*.pt"):
+            if part.name != self._file(step):
+                part.unlink(missing_ok=True)
+
+    def _summarise(self, folder: Path, step: int) -> None:
         summary = Saved(
             folder=folder,
             model=self.block.card.id,
             cells=tuple(spec.hash for spec in self.block.specs),
-            step=state["step"],
+            step=step,
             steps=self.block.steps,
             made_with=made_with(),
+            parts=self._parts,
         )
         data = {key: value for key, value in asdict(summary).items() if key != "folder"}
         write_atomically(folder / SUMMARY, json.dumps(data, indent=1) + "\n")
-        now = time.monotonic()
-        slowest = (now - began) / _LARGEST_SHARE if self.every else 0.0
-        self._next = now + max(self.every, slowest)
 
 
 class _Sink:

@@ -12,6 +12,7 @@ import zoo.errors
 from bench.activations.cache import CachedStream
 from bench.activations.stream import ActivationStream
 from bench.compute.profiling import step_begins
+from bench.compute.row_shards import Processes
 from bench.plan.blocks import Block
 from bench.records.provenance import Clock
 from bench.runner.cell import Cell
@@ -34,8 +35,8 @@ def train(
 ) -> Failures:
     """Every cell takes the same steps on the same batches; a cell that diverges drops out.
 
-    `state` is what `writer` loaded, to go on after. Returns the errors of the cells that dropped
-    out, by hash.
+    `state` is what `writer` loaded, to go on after. Of its processes all stop and save after the
+    same step. Returns the errors of the cells that dropped out, by hash.
 
     Raises:
         KeyboardInterrupt: a signal asked to stop; a checkpoint was written, unless nothing but the
@@ -45,7 +46,7 @@ def train(
     failed: Failures = {}
     if block.steps == 0:
         return failed
-    batches = stream.shuffled(block.protocol.batch)
+    batches, processes = stream.shuffled(block.protocol.batch), writer.processes
     done = 0
     if state is not None:
         batches.load_state_dict(state["batches"])
@@ -61,26 +62,40 @@ def train(
             if not running:
                 break
             step_begins()
-            batch = batches.next()
-            layers = {cell.spec.layer: cell.layer for cell in running}
-            batch = {number: layer.kept(batch[number]) for number, layer in layers.items()}
+            batch = _given(batches.next(), running, processes)
             losses = stepper.step(running, batch, failed)
             if step in counted:
                 _count(running, losses, failed, step=step, last=step == block.steps)
             progress.advance(len(cells))
-            if interruption.asked or (writer.is_due and step < block.steps):
+            stops = _agreed(interruption.asked, processes)
+            if stops or (step < block.steps and _agreed(writer.is_due, processes)):
                 for cell in running:
                     with may_drop_out(cell, failed):
                         cell.trainer.check_finite()
                 writer.save(_state(step, batches.state_dict(), cells, failed, stream, clock))
-            if interruption.asked:
+            if stops:
                 raise KeyboardInterrupt
     for cell in cells:
         cell.layer.first_pass = batches.first_pass
     # Asked after the last look at it: the checkpoint before is the one to go on from.
-    if interruption.asked:
+    if _agreed(interruption.asked, processes):
         raise KeyboardInterrupt
     return failed
+
+
+def _given(
+    batch: dict[int, Tensor], running: Sequence[Cell], processes: Processes | None
+) -> dict[int, Tensor]:
+    """What the layers of the cells train on, of a batch by layer."""
+    if processes is not None:
+        batch = processes.same_layers(batch)
+    layers = {cell.spec.layer: cell.layer for cell in running}
+    return {number: layer.kept(batch[number]) for number, layer in layers.items()}
+
+
+def _agreed(flag: bool, processes: Processes | None) -> bool:
+    """Whether one of the processes says so."""
+    return flag if processes is None else processes.any(flag)
 
 
 def _count(

@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 from torch import Tensor
 
+from bench.compute.row_shards import row_shard
 from bench.death import theory
 from bench.death.census import Census
 from bench.death.revival import transitions
@@ -58,7 +59,8 @@ def agreements(cells: Sequence[Cell]) -> dict[str, Agreement]:
         rows = {cell.spec.seed: _alive_directions(cell) for cell in group}
         for cell in group:
             others = [seed for seed in rows if seed != cell.spec.seed]
-            cosine = agreement(rows[cell.spec.seed], [rows[seed] for seed in others])
+            with row_shard(cell.trainer.sae.shard):
+                cosine = agreement(rows[cell.spec.seed], [rows[seed] for seed in others])
             if cosine is not None:
                 found[cell.spec.hash] = Agreement(seeds=tuple(others), mean_max_cosine=cosine)
     return found
@@ -66,8 +68,10 @@ def agreements(cells: Sequence[Cell]) -> dict[str, Agreement]:
 
 def _alive_directions(cell: Cell) -> Tensor:
     assert cell.last is not None
-    directions = cell.trainer.sae.directions()
-    return directions[~cell.last.dead_mask.to(directions.device)]
+    sae = cell.trainer.sae
+    directions, dead = sae.directions(), cell.last.dead_mask
+    dead = dead if sae.shard is None else dead[sae.shard.rows]
+    return directions[~dead.to(directions.device)]
 
 
 def _training(cell: Cell, last: Census, truth: Tensor | None) -> Training:

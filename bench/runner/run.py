@@ -184,7 +184,7 @@ def check_writable(store: RecordStore) -> None:
 
     probe = store.folder / ".writable"
     write_atomically(probe, "")
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # each process of a run looks
 
 
 def _state(record: Record) -> CellState:

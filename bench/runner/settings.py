@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from bench.compute.row_shards import Processes
     from bench.plan.blocks import Block
 
 # What a block is doing.
@@ -29,6 +30,8 @@ class Settings:
         the training too; None decides by the device.
     banks: SAEs of one shape step together where that is faster; else each by itself, so that the
         time of a step is its own. On a CPU no number depends on it.
+    processes: that measure the block together, each with its part of the rows of every dictionary;
+        None where this one has them whole. All of them have the block's records.
     """
 
     device: str = "cpu"
@@ -40,6 +43,7 @@ class Settings:
     profile: Path | None = None
     readers: int | None = None
     banks: bool = True
+    processes: Processes | None = None
 
     def readers_on(self, device: str) -> int:
         """How many readers there are: by default up to 4 beside a GPU; on a CPU none, as all its

@@ -37,12 +37,12 @@ from bench.sae.trainer import Trainer
 def shape_key(trainer: Trainer) -> Hashable | None:
     """Trainers of one key can be in one bank; None of one that steps by itself.
 
-    Alone are the families without a fixed number of codes per token, and arms whose steps change
-    on the way: k, the rate, or rows that start again.
+    Alone are the families without a fixed number of codes per token, arms whose steps change
+    on the way: k, the rate, or rows that start again; and what is divided over processes.
     """
     arm, sae = trainer.arm, trainer.sae
     changes = arm.schedule != "none" or arm.aux == "resample"
-    if sae.family.name != "topk" or changes:
+    if sae.family.name != "topk" or changes or sae.shard is not None:
         return None
     shape = tuple(sae.W_enc.shape), sae.k, sae.b.dtype, sae.b.device, trainer.clock.silence
     return *shape, trainer.recipe, trainer.step_number, arm.aux

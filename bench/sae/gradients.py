@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bench.compute.precision import affine
 from bench.compute.profiling import mark, marked
+from bench.compute.row_shards import summed
 from bench.sae.codes import ArrayPairs, DensePairs, SparsePairs, StepMethod
 from bench.sae.dead_features.base import DeadLossPass
 
@@ -81,7 +82,7 @@ def backward(
     """Loss and gradients, given the codes `pairs` of centered = y - b [tokens, d]."""
     # y_hat - y, as b is in both.
     with mark("decode"):
-        error = pairs.decode(weights.W_dec).sub_(centered)
+        error = summed(pairs.decode(weights.W_dec)).sub_(centered)
     loss = torch.linalg.vector_norm(error).square() / error.numel()
     aux_loss = added = None
     if dead_loss is not None:
@@ -91,6 +92,6 @@ def backward(
         features = pairs.gradients(weights.W_dec, error, centered, gate=True)
     if dead_loss is not None and added is not None:
         dead_loss.add(features, added)
-    b = error.sum(0) - features.b_enc @ weights.W_enc
+    b = error.sum(0) - summed(features.b_enc @ weights.W_enc)
     gradients = Weights(features.W_enc, features.b_enc, features.W_dec, b)
     return Backward(loss, aux_loss, gradients, features.radial, features.activity)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bench.compute.row_shards import Processes
 from bench.death.census import Census
 from bench.sae.arms import PRESETS, Arm
 from bench.sae.families.base import Family
@@ -25,6 +26,7 @@ class InitialSAEs:
 
     fitted: tokens [fitted, width] that center, scale and whitening are fitted on, and that start an
     arm which begins from tokens; the sample where none are given.
+    processes: that hold the SAEs together, a part of the rows each.
     """
 
     def __init__(
@@ -35,9 +37,11 @@ class InitialSAEs:
         family: Family | None = None,
         *,
         fitted: Tensor | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.sample, self.n, self.k, self.family = sample, n, k, family
         self._fitted: Tensor | None = sample if fitted is None else fitted
+        self._shard = None if processes is None else processes.rows(n)
         self._transforms: dict[Arm, Transform] = {}
         self._medians: dict[PerTokenNorm | None, Tensor] = {}
         self._censuses: dict[tuple[Arm, int], Census] = {}
@@ -56,6 +60,7 @@ class InitialSAEs:
             transform=self._transforms[inputs],
             family=self.family,
             device=self.sample.device,
+            shard=self._shard,
         )
         return started(sae, arm, self.fitted, seed)
 

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from bench.compute.row_shards import RowShard, every_feature, normal_rows, row_shard, summed
 from bench.death.census import Census
 from bench.sae.codes import Codes, DenseCodes
 from bench.sae.families import FAMILIES, family_class
@@ -50,6 +51,8 @@ class SAE:
 
     k: features active per token, in the families that have a k.
     family_tensors: the family's own tensors, such as thresholds.
+    shard: which rows these are, where other processes have the others; None where all are here.
+        Then what is [n, ...] above has only those, and all processes must ask for the same.
     """
 
     W_enc: Tensor
@@ -60,6 +63,7 @@ class SAE:
     transform: Transform
     family: Family = field(default_factory=TopK)
     family_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    shard: RowShard | None = None
 
     @classmethod
     def init(
@@ -73,6 +77,7 @@ class SAE:
         family: Family | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        shard: RowShard | None = None,
     ) -> Self:
         """Random unit directions, the encoder tied to the decoder, biases 0.
 
@@ -82,25 +87,26 @@ class SAE:
         if not 1 <= k < n:
             raise ValueError(f"k = {k} is not between 1 and n = {n}")
         generator = torch.Generator().manual_seed(seed)
-        rows = normalize(torch.randn(n, width, generator=generator), dim=1)
+        rows = normalize(normal_rows(n, width, generator, shard), dim=1)
         rows = rows.to(device=device, dtype=dtype)
         transform = transform or Transform.identity(width)
         family = family or TopK()
         return cls(
             W_enc=rows.clone(),
-            b_enc=rows.new_zeros(n),
+            b_enc=rows.new_zeros(len(rows)),
             W_dec=rows,
             b=rows.new_zeros(width),
             k=k,
             transform=transform.to(dtype, rows.device),
             family=family,
-            family_tensors=kept(family.family_tensors(width, n), rows.device, dtype),
+            family_tensors=kept(family.family_tensors(width, len(rows)), rows.device, dtype),
+            shard=shard,
         )
 
     @property
     def n(self) -> int:
-        """Dictionary size."""
-        return self.W_enc.shape[0]
+        """Dictionary size, over all shards."""
+        return self.W_enc.shape[0] if self.shard is None else self.shard.n
 
     @property
     def width(self) -> int:
@@ -118,7 +124,8 @@ class SAE:
 
     def decode(self, codes: Codes | DenseCodes) -> Tensor:
         """y_hat [tokens, d], in the arm's transformed space."""
-        return codes.decode(self.W_dec) + self.b
+        with row_shard(self.shard):
+            return summed(codes.decode(self.W_dec)) + self.b
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x_hat [tokens, d] in raw space, of raw activations x [tokens, d]."""
@@ -127,19 +134,37 @@ class SAE:
 
     def encode_transformed(self, y: Tensor) -> Codes | DenseCodes:
         """The codes of y [tokens, d], already in the arm's transformed space."""
-        return self.family.encode(y - self.b, self.weights, self.family_tensors, self.k)
+        with row_shard(self.shard):
+            return self.family.encode(y - self.b, self.weights, self.family_tensors, self.k)
 
     def firings(self, x: Tensor) -> Tensor:
         """On how many tokens of a training batch x [batch, d] each feature fires, int64 [n]."""
         centered = self.transform.apply(x)[0] - self.b
-        return self.family.firings(centered, self.weights, self.family_tensors, self.k)
+        with row_shard(self.shard):
+            own = self.family.firings(centered, self.weights, self.family_tensors, self.k)
+            return every_feature(own)
 
     def census(self, x: Tensor, *, counts: bool = False) -> Census:
         """Who is dead on raw activations x [tokens, d], by which path: see the family's file."""
         centered = self.transform.apply(x)[0] - self.b
-        return self.family.census(
-            centered, self.weights, self.family_tensors, self.k, counts=counts
-        )
+        with row_shard(self.shard):
+            return self.family.census(
+                centered, self.weights, self.family_tensors, self.k, counts=counts
+            )
+
+    def collected(self) -> SAE | None:
+        """The whole SAE on the CPU of the first process, None in the others."""
+        if self.shard is None:
+            return self
+        own = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec}
+        own_of_family = {name: t for name, t in self.family_tensors.items() if t.ndim}
+        rows = {name: self.shard.collected(tensor) for name, tensor in own.items()}
+        family = {name: self.shard.collected(tensor) for name, tensor in own_of_family.items()}
+        if not self.shard.processes.leads:
+            return None
+        family_tensors: Any = {**self.family_tensors, **family}
+        whole: Any = {**rows, "family_tensors": family_tensors, "shard": None}
+        return replace(self, **whole).to("cpu")
 
     def to(self, device: torch.device | str) -> SAE:
         """The SAE with its tensors on a device; those that are there are not copied."""
@@ -152,7 +177,8 @@ class SAE:
         )
 
     def directions(self) -> Tensor:
-        """The decoder's unit directions [n, d] in raw space (after the per-token norm, if any)."""
+        """The decoder's unit directions [n, d] in raw space (after the per-token norm, if any); of
+        a shard its own."""
         return normalize(self.transform.directions(self.W_dec), dim=1)
 
     def folded(self) -> SAE:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.compute.row_shards import counted, current_shard, in_turn, maximum, row_shard, summed
 from bench.sae.model import SAE
 from bench.statistics.token_norms import ordinary_tokens
 from zoo.errors import BadActivations
@@ -53,7 +54,9 @@ def quality(sae: SAE, x: Tensor) -> Quality:
         error = (x_hat.double() - rows).square().sum(1)
         everyone.add(rows, error)
         others.add(rows[kept], error[kept])
-        selected += codes.firings(sae.n).sum()
+        selected += (codes.values > 0).sum()
+    with row_shard(sae.shard):
+        selected = summed(selected)
     fvu = everyone.share
     if fvu is None:
         raise BadActivations("the held-out activations do not vary (sigma = 0)")
@@ -69,10 +72,10 @@ def _mean(x: Tensor, which: Tensor | None = None) -> Tensor:
     """Of the tokens x [tokens, d], or of some, bool [tokens]: float64 [d]; no copy of x."""
     if which is None:
         return x.mean(0, dtype=torch.float64)
-    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    counted = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     for rows, kept in zip(x.split(_CHUNK), which.split(_CHUNK), strict=True):
-        total += rows[kept].sum(0, dtype=torch.float64)
-    return total / which.sum()
+        counted += rows[kept].sum(0, dtype=torch.float64)
+    return counted / which.sum()
 
 
 class _Unexplained:
@@ -103,7 +106,8 @@ def recovery(sae: SAE, truth: Tensor) -> float:
     truth = torch.nn.functional.normalize(truth.double().to(sae.b.device), dim=1)
     directions = sae.directions().double()
     best = [(rows @ directions.T).amax(1) for rows in truth.split(_CHUNK)]
-    return float(torch.cat(best).mean())
+    with row_shard(sae.shard):
+        return float(maximum(torch.cat(best)).mean())
 
 
 @torch.no_grad()
@@ -113,10 +117,10 @@ def bias_target(sae: SAE, x: Tensor) -> Tensor | None:
     mu is the mean of the tokens x [tokens, d] in the arm's transformed space. None where there is
     no mean to learn: it is nothing beside the spread, as in an arm centered on it.
     """
-    total = torch.zeros(sae.width, dtype=torch.float64, device=x.device)
+    counted = torch.zeros(sae.width, dtype=torch.float64, device=x.device)
     for rows in x.split(_CHUNK):
-        total += sae.transform.apply(rows)[0].sum(0, dtype=torch.float64)
-    mu = total / len(x)
+        counted += sae.transform.apply(rows)[0].sum(0, dtype=torch.float64)
+    mu = counted / len(x)
     # The transform makes the distance of half the tokens from their middle the root of the width,
     # about what ||sigma|| is where no token is massive.
     if float(mu.norm()) < LEAST_GAMMA * sae.width**0.5:
@@ -131,8 +135,16 @@ def agreement(mine: Tensor, theirs: Sequence[Tensor]) -> float | None:
     mine [m, d]; theirs: [m', d] of each other seed; unit rows. The mean over my directions of the
     largest cosine with one of another seed's, averaged over the other seeds. None without any.
     """
-    means = [
-        float(torch.cat([(rows @ other.T).amax(1) for rows in mine.double().split(_CHUNK)]).mean())
-        for other in (directions.double() for directions in theirs if len(directions))
-    ]
-    return sum(means) / len(means) if means and len(mine) else None
+    mine, count = mine.double(), counted(len(mine))
+    means = [_mean_best(mine, other.double(), count) for other in theirs if counted(len(other))]
+    return sum(means) / len(means) if means and count else None
+
+
+def _mean_best(mine: Tensor, other: Tensor, count: int) -> float:
+    """The mean of the largest cosines of mine [m, d], `count` over all shards, with others."""
+    best = mine.new_full((len(mine),), -torch.inf)
+    for part in in_turn(other):
+        if len(part):
+            found = [(rows @ part.T).amax(1) for rows in mine.split(_CHUNK)]
+            best = torch.maximum(best, torch.cat(found))
+    return float(best.mean() if current_shard() is None else summed(best.sum()) / max(1, count))

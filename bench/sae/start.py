@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from bench.compute.row_shards import normal_rows
 from bench.sae.arms import Arm
 from bench.sae.model import SAE
 from bench.statistics.geometric_median import geometric_median
@@ -46,7 +47,8 @@ def _rows(sae: SAE, arm: Arm, sample: Tensor, seed: int) -> Tensor | None:
         # Each token once, as long as there are any.
         rounds = -(-sae.n // len(sample))
         drawn = [torch.randperm(len(sample), generator=generator) for _ in range(rounds)]
-        chosen = sample[torch.cat(drawn)[: sae.n].to(sample.device)]
+        own = slice(0, sae.n) if sae.shard is None else sae.shard.rows
+        chosen = sample[torch.cat(drawn)[own].to(sample.device)]
         y = sae.transform.apply(chosen)[0]
         # A token of zeros has no direction; its feature keeps the random one.
         return torch.where(y.any(1, keepdim=True), normalize(y, dim=1), sae.W_dec)
@@ -56,7 +58,7 @@ def _rows(sae: SAE, arm: Arm, sample: Tensor, seed: int) -> Tensor | None:
             moments.update(sae.transform.apply(part)[0])
         axes = principal_axes(moments.covariance, ACTIVE).to(sae.b)
         generator = torch.Generator().manual_seed(seed)
-        weights = torch.randn(sae.n, len(axes), generator=generator).to(sae.b)
+        weights = normal_rows(sae.n, len(axes), generator, sae.shard).to(sae.b)
         return normalize(weights @ axes, dim=1)
     return None
 

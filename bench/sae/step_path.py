@@ -9,6 +9,7 @@ import torch
 
 from bench.compute.kernels import usable
 from bench.compute.precision import Precision, product_precision
+from bench.compute.row_shards import RowShard, row_shard
 from bench.compute.timing import fastest
 from bench.sae.codes import StepMethod
 from bench.sae.families.base import Family
@@ -32,9 +33,13 @@ def faster_path(
     device: torch.device,
     family: Family,
     precision: Precision = "float32",
+    shard: RowShard | None = None,
 ) -> StepMethod:
-    """The fastest of the ways at this size on this device: best of four steps each."""
-    sae = SAE.init(width, n, k, seed=0, family=family, dtype=dtype, device=device)
+    """The fastest of the ways at this size on this device: best of four steps each.
+
+    Of a shard the first process's, in all.
+    """
+    sae = SAE.init(width, n, k, seed=0, family=family, dtype=dtype, device=device, shard=shard)
     generator = torch.Generator().manual_seed(0)
     y = torch.randn(batch, width, generator=generator).to(device=device, dtype=dtype)
 
@@ -42,5 +47,6 @@ def faster_path(
         return lambda: family.step(sae.weights, sae.family_tensors, y, k, path=path)
 
     ways = {path: stepping(path) for path in paths_on(family, dtype, device)}
-    with product_precision(precision, device):
-        return fastest(ways, device)
+    with row_shard(shard), product_precision(precision, device):
+        found = fastest(ways, device)
+    return found if shard is None else shard.processes.told(found)

@@ -10,7 +10,7 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ from bench.compute.kernels import why_not
 from bench.compute.matmul import fast_matmul
 from bench.compute.precision import product_precision
 from bench.compute.profiling import marked
+from bench.compute.row_shards import anywhere, every_feature, norm, row_shard
 from bench.death.firings import FiringClock
 from bench.sae import schedule
 from bench.sae.arms import Arm
@@ -140,7 +141,7 @@ class Trainer:
         self.begin_step(x)
         if x.device.type == "cpu":
             keep_heap(self.sae.W_enc.nbytes)
-        with fast_matmul(x.device):
+        with row_shard(self.sae.shard), fast_matmul(x.device):
             y = self.sae.transform.apply(x)[0]
             assert self.path != "auto"
             with product_precision(self.recipe.precision, x.device):
@@ -153,12 +154,13 @@ class Trainer:
                     number=self.step_number,
                     aux=self._dead_loss(self.step_number),
                 )
-            norm = self.update(result)
-        self.clock.tick(result.activity > 0, self.step_number)
+            size = self.update(result)
+            fired = every_feature(result.activity > 0)
+        self.clock.tick(fired, self.step_number)
         self.took_step(result.loss)
         if self.step_number in self._resampled_after:
             self._resample(y)
-        return StepResult(result.loss, result.aux_loss, norm, result.sparsity_loss)
+        return StepResult(result.loss, result.aux_loss, size, result.sparsity_loss)
 
     def begin_step(self, x: Tensor) -> None:
         """Fixes the size of a batch and the path, by the first batch x [batch, d].
@@ -208,10 +210,11 @@ class Trainer:
             TrainingFailed: something is not finite; names the step.
         """
         self.check_finite()
-        if not all(
-            bool(w.isfinite().all())
-            for w in [*self._trained.values(), *self.sae.family_tensors.values()]
-        ):
+        tensors = [*self._trained.values(), *self.sae.family_tensors.values()]
+        finite = torch.stack([w.isfinite().all() for w in tensors]).all()
+        with row_shard(self.sae.shard):
+            broken = bool(anywhere(~finite))
+        if broken:
             raise TrainingFailed(
                 f"the weights are not finite after step {self.step_number - 1}", _LOWER_THE_RATE
             )
@@ -263,7 +266,10 @@ class Trainer:
             return None
         silent = (step - 1 - self.clock.last_fired) * (self.batch or 0)
         dead = silent >= recipe.dead_after
-        if not host_runs_ahead(dead):
+        if self.sae.shard is not None:
+            # By a mask, so that all shards have a loss where one has dead features.
+            dead = dead[self.sae.shard.rows]
+        elif not host_runs_ahead(dead):
             # Few as a rule. A device would have to wait for their number, and goes by the mask.
             dead = dead.nonzero().view(-1)
         if kind == "ghost":
@@ -277,18 +283,21 @@ class Trainer:
         every = min(self._resampled_after)
         silent = self.step_number - 1 - self.clock.last_fired
         error = self.sae.decode(self.sae.encode_transformed(y)) - y
-        resample(
-            self.sae.weights,
-            {
-                name: (self._first_moments[name], self._second_moments[name])
-                for name in self.sae.weights._fields
-            },
-            y,
-            error.square().sum(1),
-            silent >= max(1, every // 2),
-            scale=self.recipe.resample_scale,
-            seed=self.step_number,
-        )
+        moments = {
+            name: (self._first_moments[name], self._second_moments[name])
+            for name in self.sae.weights._fields
+        }
+        dead = silent >= max(1, every // 2)
+        with row_shard(self.sae.shard):
+            resample(
+                self.sae.weights,
+                moments,
+                y,
+                error.square().sum(1),
+                dead,
+                scale=self.recipe.resample_scale,
+                seed=self.step_number,
+            )
 
     @marked("optimizer")
     def update(self, result: Backward) -> Tensor:
@@ -303,8 +312,8 @@ class Trainer:
             result.gradients.b.zero_()
         family_tensors = (result.family_gradients[name] for name in self.sae.family.trained)
         gradients = dict(zip(self._trained, [*result.gradients, *family_tensors], strict=True))
-        norm = _global_norm(list(gradients.values()))
-        clip = (norm / recipe.clip).clamp(min=1.0).float()
+        size = _global_norm(gradients)
+        clip = (size / recipe.clip).clamp(min=1.0).float()
         rate = schedule.learning_rate(recipe, self.arm, self.step_number)
         if self.arm.bias == "b-fast":
             self._adam({"b": gradients.pop("b")}, clip, rate * recipe.bias_rate)
@@ -312,7 +321,7 @@ class Trainer:
         weights.W_dec.div_(torch.linalg.vector_norm(weights.W_dec, dim=1, keepdim=True))
         for name, value in result.family_values.items():
             self.sae.family_tensors[name].copy_(value)
-        return norm
+        return size
 
     def _adam(self, gradients: Mapping[str, Tensor], clip: Tensor, rate: float) -> None:
         """One update of the tensors named, of gradients that are divided by `clip`."""
@@ -346,11 +355,16 @@ class Trainer:
         sae = self.sae
         size = (sae.n, sae.k, sae.width, self.batch or 1)
         kinds = (sae.W_enc.dtype, sae.W_enc.device, sae.family, self.recipe.precision)
-        return faster_path(*size, *kinds)
+        return faster_path(*size, *kinds, self.sae.shard)
 
 
-def _global_norm(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+def _global_norm(gradients: Mapping[str, Tensor]) -> Tensor:
+    """Of all at once; the decoder bias's is whole in every shard."""
+    norms = [
+        torch.linalg.vector_norm(gradient) if name == "b" else norm(gradient)
+        for name, gradient in gradients.items()
+    ]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def _named(prefix: str, group: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Where blocks run. The records are the same wherever that is.
 
     local        in this process, or in several processes of this machine (--workers)
-    accelerate   one process per device, all started by `accelerate launch`
+    accelerate   one process per device, all started by `accelerate launch`; together where one
+                 dictionary is larger than a device
     ray          on the machines of a Ray cluster
 
 An engine turns blocks into records, in the order in which they are done. What goes wrong in one
@@ -63,16 +64,18 @@ class Absent:
         return None if failure is None else list(failed_records(block, failure.error()))
 
 
-def make_engine(name: EngineName, *, workers: int = 1) -> Engine:
+def make_engine(name: EngineName, *, workers: int = 1, divide_rows: bool = False) -> Engine:
     """The engine of that name.
 
+    divide_rows: of the accelerate engine: all blocks by all processes together.
+
     Raises:
-        UsageError: Ray is not installed.
+        UsageError: Ray is not installed; rows are to be divided, and there is one process.
     """
     if name == "accelerate":
         from bench.runner.engines.accelerate import AccelerateEngine
 
-        return AccelerateEngine()
+        return AccelerateEngine(divide_rows=divide_rows)
     if name == "ray":
         from bench.runner.engines.ray import RayEngine
 

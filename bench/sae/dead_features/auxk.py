@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.compute.row_shards import among_largest, current_shard, summed
 from bench.compute.topk import exact_topk
 from bench.sae.codes import PAIRS, Codes, FeatureGradients, StepMethod
 from bench.sae.dead_features.base import DeadLoss, DeadLossPass
@@ -43,6 +44,7 @@ class _AuxKPass(DeadLossPass):
     def __init__(self, aux: AuxK) -> None:
         super().__init__(aux.dead)
         self._alpha, self._relu = aux.alpha, aux.relu
+        self._asked = aux.k
         self._k = min(aux.k, len(aux.dead))
         self._parts: list[Codes] = []
 
@@ -60,10 +62,12 @@ class _AuxKPass(DeadLossPass):
         if self.mask is not None:
             # Where fewer than k are dead, living ones fill up the codes.
             gate = values > (0 if self._relu else self.filler)
+            if current_shard() is not None:
+                gate = gate & among_largest(values, self._asked)
             values = torch.where(gate, values, 0.0)
         codes = Codes(values.clamp(min=0) if self._relu else values, indices)
         pairs = PAIRS[path](codes, len(W_dec))
-        missed = pairs.decode(W_dec).sub_(residual)
+        missed = summed(pairs.decode(W_dec)).sub_(residual)
         variance = (residual - residual.mean(0)).square().mean()
         # A residual without variance leaves nothing to explain.
         weight = torch.where(variance > 0, self._alpha / variance, torch.zeros_like(variance))

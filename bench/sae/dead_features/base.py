@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.compute.row_shards import anywhere
 from bench.sae.codes import FeatureGradients, StepMethod
 
 
@@ -67,7 +68,7 @@ class DeadLossPass(ABC):
 
     def if_any(self, loss: Tensor) -> Tensor:
         """The loss, a scalar; 0 where nothing is dead."""
-        return loss if self.mask is None else torch.where(self.mask.any(), loss, 0.0)
+        return loss if self.mask is None else torch.where(anywhere(self.mask.any()), loss, 0.0)
 
     def add(self, features: FeatureGradients, added: FeatureGradients) -> None:
         """Add the dead features' gradients to those of all; the activity stays."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.compute.precision import product
+from bench.compute.row_shards import anywhere, maximum, summed
 from bench.sae.codes import ArrayPairs, FeatureGradients, StepMethod
 from bench.sae.dead_features.base import DeadLoss, DeadLossPass, DeadPreActivations
 
@@ -36,15 +37,15 @@ class _GhostPass(DeadPreActivations):
     ) -> tuple[Tensor, FeatureGradients]:
         W_dec, residual, ghosts = self.rows(W_dec), -error, self.taken()
         # A factor per token cancels in the scaling; without the largest nothing overflows.
-        largest = ghosts.amax(1, keepdim=True)
+        largest = maximum(ghosts.amax(1, keepdim=True))
         if self.mask is not None:
-            largest = torch.where(self.mask.any(), largest, 0.0)
+            largest = torch.where(anywhere(self.mask.any()), largest, 0.0)
         ghosts.sub_(largest).exp_()
-        norms = torch.linalg.vector_norm(product(ghosts, W_dec), dim=1)
+        norms = torch.linalg.vector_norm(summed(product(ghosts, W_dec)), dim=1)
         wanted = torch.linalg.vector_norm(residual, dim=1) / 2
         ghosts.mul_(torch.where(norms > 0, wanted / norms, 0.0).unsqueeze(1))
         pairs = _Exponentials(ghosts)
-        missed = pairs.decode(W_dec).sub_(residual)
+        missed = summed(pairs.decode(W_dec)).sub_(residual)
         distance = missed.square().mean()
         weight = torch.where(distance > 0, loss / distance, torch.zeros_like(distance))
         gradient = missed.mul_(weight * (2.0 / missed.numel()))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bench.compute.precision import product
+from bench.compute.row_shards import summed
 from bench.sae.codes import FeatureGradients, StepMethod
 from bench.sae.dead_features.base import DeadLoss, DeadLossPass, DeadPreActivations
 
@@ -58,4 +59,4 @@ class _PreActivationPass(DeadPreActivations):
             zeros,
             zeros,
         )
-        return price * below.sum(), features
+        return price * summed(below.sum()), features

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from bench.compute.row_shards import current_shard, every_feature
 from bench.sae.gradients import Weights
 
 
@@ -35,7 +36,7 @@ def resample(
     scale: float,
     seed: int,
 ) -> None:
-    """Start the features `dead`, bool [n], again, in place.
+    """Start the features `dead`, bool [n], again, in place; of a shard's rows those among them.
 
     moments: the optimizer's two of W_enc, b_enc and W_dec, by name. y: a batch [tokens, d] as the
     SAE sees it, and its squared errors `losses` [tokens]. Nothing happens where no token has a
@@ -47,9 +48,13 @@ def resample(
         return
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.multinomial(chances, len(rows), replacement=True, generator=generator)
-    directions = normalize(y[drawn.to(y.device)], dim=1)
-    norms = torch.linalg.vector_norm(weights.W_enc, dim=1)
+    norms = every_feature(torch.linalg.vector_norm(weights.W_enc, dim=1))
     alive = norms[~dead]
+    shard = current_shard()
+    if shard is not None:
+        own = (rows >= shard.start) & (rows < shard.stop)
+        rows, drawn = rows[own] - shard.start, drawn[own.cpu()]
+    directions = normalize(y[drawn.to(y.device)], dim=1)
     length = scale * (alive.mean() if len(alive) else norms.mean())
     weights.W_dec[rows] = directions
     weights.W_enc[rows] = directions * length

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.compute.ahead import host_runs_ahead
+from bench.compute.row_shards import current_shard, most_rows, together, whole
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.codes import ArrayPairs, DenseCodes, RaggedPairs, StepMethod
@@ -70,7 +71,9 @@ class BatchTopK(Family):
         pairs: RaggedPairs | ArrayPairs
         if path == "sparse" and host_runs_ahead(pre):
             values, places = _largest(pre, k)
-            smallest = _smallest_positive(values)
+            smallest = _smallest_positive(_of_all_shards(values, pre, k))
+            if current_shard() is not None:
+                values = torch.where(values < smallest, 0.0, values)
             pairs = RaggedPairs.at(values.clamp(min=0), places, (pre.shape[0], pre.shape[1]))
         else:
             smallest = smallest_selected(pre, k)
@@ -131,8 +134,8 @@ def smallest_selected(pre: Tensor, k: int) -> Tensor:
     All that are tied with it are selected too; on a device's sparse path as many of them as there
     is place for.
     """
-    if host_runs_ahead(pre):
-        return _smallest_positive(_largest(pre, k)[0])
+    if host_runs_ahead(pre) or current_shard() is not None:
+        return _smallest_positive(_of_all_shards(_largest(pre, k)[0], pre, k))
     place = pre.numel() - min(len(pre) * k, pre.numel()) + 1
     nth = pre.view(-1).kthvalue(place).values
     if float(nth) > 0:
@@ -144,6 +147,15 @@ def _largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The tokens * k largest of pre [tokens, n] in no order, and their places in it, flattened."""
     values, places = pre.view(-1).topk(min(len(pre) * k, pre.numel()), sorted=False)
     return values, places
+
+
+def _of_all_shards(values: Tensor, pre: Tensor, k: int) -> Tensor:
+    """The same of the whole dictionary, given the `values` of the own rows of pre [tokens, n]."""
+    if current_shard() is None:
+        return values
+    tokens, n = pre.shape
+    every = together(values, min(tokens * k, tokens * most_rows(n)))
+    return every.topk(min(tokens * k, tokens * whole(n)), sorted=False).values
 
 
 def _smallest_positive(values: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bench.compute.row_shards import summed
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.codes import ArrayPairs, DenseCodes, StepMethod
@@ -87,7 +88,7 @@ class JumpReLU(Family):
             by_log = dead_loss.by_threshold * dead_loss.rows(theta)
             dead_loss.add_rows(by_log_threshold, by_log)
         return result._replace(
-            sparsity_loss=price * (pairs.array > 0).sum().to(y.dtype),
+            sparsity_loss=price * summed((pairs.array > 0).sum()).to(y.dtype),
             family_gradients={"log_threshold": by_log_threshold},
         )
 

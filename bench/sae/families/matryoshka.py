@@ -12,11 +12,13 @@ reconstruction's residual, are BatchTopK's, and so are the two ways of being dea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from bench.compute.row_shards import current_shard, summed, whole
 from bench.sae.codes import ArrayPairs, FeatureGradients, RaggedPairs, StepMethod
 from bench.sae.dead_features.base import DeadLossPass
 from bench.sae.families.batchtopk import BatchTopK
@@ -40,7 +42,7 @@ class Matryoshka(BatchTopK):
     ) -> Backward:
         """The same of codes in an array; the loss is the mean over the prefixes."""
         assert isinstance(pairs, ArrayPairs), "the family has no sparse path"
-        groups = group_sizes(pairs.array.shape[1], int(self.prefixes))
+        groups = _own(group_sizes(whole(pairs.array.shape[1]), int(self.prefixes)))
         return _nested_backward(pairs.array, groups, weights, centered, dead_loss)
 
 
@@ -48,6 +50,15 @@ def group_sizes(n: int, prefixes: int) -> list[int]:
     """How many features each group has; groups too small to have one are left out."""
     halves = [n >> power for power in range(prefixes, 1, -1)]
     return [size for size in [*halves, n - sum(halves)] if size]
+
+
+def _own(groups: list[int]) -> list[int]:
+    """How many features of each group are in this shard, some 0."""
+    shard = current_shard()
+    if shard is None:
+        return groups
+    ends = [min(max(end, shard.start), shard.stop) for end in accumulate(groups)]
+    return [end - start for start, end in pairwise([shard.start, *ends])]
 
 
 def _nested_backward(
@@ -63,7 +74,7 @@ def _nested_backward(
     # y_hat - y of each prefix, as b is in both.
     errors, error = [], -centered
     for part, decoder in zip(pairs, decoders, strict=True):
-        error = error + part.decode(decoder)
+        error = error + summed(part.decode(decoder))
         errors.append(error)
     losses = [torch.linalg.vector_norm(e).square() / e.numel() for e in errors]
     loss = torch.stack(losses).mean()
@@ -84,6 +95,6 @@ def _nested_backward(
     features = FeatureGradients(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
     if dead_loss is not None and added is not None:
         dead_loss.add(features, added)
-    b = slope.sum(0) - features.b_enc @ weights.W_enc
+    b = slope.sum(0) - summed(features.b_enc @ weights.W_enc)
     gradients = Weights(features.W_enc, features.b_enc, features.W_dec, b)
     return Backward(loss, aux_loss, gradients, features.radial, features.activity)

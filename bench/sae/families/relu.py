@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bench.compute.row_shards import summed
 from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.codes import ArrayPairs, DenseCodes, StepMethod
@@ -59,7 +60,7 @@ class ReLU(Family):
         price = self.l1 * warm(number, self.warmup_steps) / y.numel()
         pairs = _Priced(pre.clamp_(min=0), price)
         result = backward(pairs, weights, centered, path, dead_loss)
-        return result._replace(sparsity_loss=price * result.activity.sum())
+        return result._replace(sparsity_loss=price * summed(result.activity.sum()))
 
     def census(
         self,

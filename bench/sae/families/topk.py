@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench.compute.kernels import usable
 from bench.compute.precision import current_precision
+from bench.compute.row_shards import among_largest, current_shard
 from bench.compute.topk import exact_topk
 from bench.death.census import Census, census
 from bench.sae.codes import PAIRS, Codes, StepMethod
@@ -78,15 +79,20 @@ def topk_codes(
     use the encoder's, where the device has it.
     """
     parts = []
+    own = min(k, len(weights.W_enc))  # fewer in a small shard
     encoder, slices = _encoder, row_slices
-    if kernels and _encoder_pays(weights, k):
+    if kernels and _encoder_pays(weights, own):
         encoder, slices = _encoder_kernel, _kernel_slices
     for rows in slices(len(centered), len(weights.W_enc), centered.device):
-        pre, values, indices = encoder(centered[rows], weights, k)
+        pre, values, indices = encoder(centered[rows], weights, own)
         parts.append(Codes(values.clamp_(min=0), indices))
         if also is not None:
             also(pre)
-    return Codes.joined(parts)
+    codes = Codes.joined(parts)
+    if current_shard() is None:
+        return codes
+    # Of the own k largest those that are among the k largest of all shards.
+    return codes._replace(values=codes.values * among_largest(codes.values, k))
 
 
 def _encoder(centered: Tensor, weights: Weights, k: int) -> tuple[Tensor, Tensor, Tensor]:

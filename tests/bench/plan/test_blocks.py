@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from bench.plan.blocks import Block, Request, make_plan
+from bench.plan.memory import PROCESS
 from bench.plan.protocol import load_protocol
 from bench.records.spec import ABSENT, Spec
 from tests.made import HUB_CARD
@@ -140,6 +141,21 @@ def test_memory_is_counted_for_every_layer_and_sae(registry: Registry) -> None:
     layers = len(block.layers) - 1
     cells = len(block.specs) - len(one.specs)
     assert block.memory - one.memory == (4 * rows * layers + 28 * protocol.n * cells) * width
+
+
+def test_a_dictionary_larger_than_a_device_is_for_several(registry: Registry) -> None:
+    protocol = load_protocol("quick", settings=["n=1M", "steps=4", "N=2048"])
+    (block,) = make_plan(Request([registry.card("tiny-gpt2")], protocol, [1]), registry)
+    one = block.only(block.specs[:1]).memory
+    assert block.processes_needed(one) == 1
+    assert block.processes_needed(one - 1) == 2
+    assert block.processes_needed(one // 3) > 3, "the rest does not become smaller"
+    assert block.processes_needed(PROCESS) is None
+    # All cells at once where they fit, else by themselves.
+    assert block.fitting_processes(2, block.memory) == [block]
+    parts = block.fitting_processes(2, one * 2 // 3)
+    assert [len(part.specs) for part in parts] == [1] * len(block.specs)
+    assert [part.specs[0] for part in parts] == list(block.specs)
 
 
 def test_a_buffer_of_bfloat16_is_counted_as_half(registry: Registry) -> None:

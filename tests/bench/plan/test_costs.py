@@ -187,6 +187,17 @@ def test_times_are_read_as_people_write_them(text: str, seconds: float | None) -
     assert read_duration(text) == seconds
 
 
+def test_the_plan_says_where_an_sae_is_larger_than_the_device(bench: Bench) -> None:
+    options = ["tiny-gpt2", "--on", "rtx4090"]
+    code, out, err = bench("plan", *options, "--set", "n=8M")
+    assert code == 0, err
+    assert max(map(len, out.splitlines())) <= 120
+    assert "divide its rows: tiny-gpt2 2" in " ".join(out.split())
+    assert "larger than one" not in bench("plan", *options)[1]
+    out = bench("plan", *options, "--set", "n=8M", "--set", "N=100M")[1]
+    assert "No number of rtx4090s has room for one SAE" in " ".join(out.split())
+
+
 def test_the_plan_says_the_cost_of_each_model_once(bench: Bench) -> None:
     options = ["--suite", "paper", "--protocol", "quick", "--model", "evo1-8k", "--model", "gpt2"]
     code, out, err = bench("plan", *options, "--on", "h100")
