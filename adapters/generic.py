@@ -30,6 +30,9 @@ from zoo.registry import load_registry
 # A branch, tag or commit, or nothing.
 _REVISION = r"([A-Za-z0-9][A-Za-z0-9._/-]{0,199})?"
 
+# What of the zoo's card of the same model is taken over: what decides what is measured.
+_OF_THE_CARD = ("tokens", "context", "corpus", "real_corpus")
+
 # The longest window in tokens, where the model would take more.
 LONGEST = 512
 
@@ -131,11 +134,10 @@ def _language(kind: str, target: str) -> Card:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
     rule = "special tokens left out"
-    known = _carded(source, kind)
+    known = _carded(card)
     if known is not None:
-        card = card.model_copy(
-            update={key: getattr(known, key) for key in ("tokens", "context", "corpus")}
-        )
+        of_card = {key: getattr(known, key) for key in _OF_THE_CARD}
+        card = card.model_copy(update=of_card)
         rule = f"windows and tokens as the card {known.id} has them"
     elif kind == "hf-causal" and not _begins_with_special(source, card):
         card = card.model_copy(update={"tokens": TokenRule(skip_first=1)})
@@ -148,11 +150,25 @@ def _language(kind: str, target: str) -> Card:
     return card.model_copy(update={"summary": summary})
 
 
-def _carded(source: NamedCheckpoint, kind: str) -> Card | None:
-    """The zoo's card of the same repository: a name for it must not decide what is measured."""
-    cards = load_registry().cards.values() if source.checkpoint.source == "hub" else ()
-    same = (c for c in cards if c.checkpoint.hub == source.checkpoint.hub and c.adapter == kind)
-    return next(same, None)
+def _carded(inferred: Card) -> Card | None:
+    """The zoo's card of the same model: a name for it must not decide what is measured.
+
+    On the hub it is that of the same repository. A folder has no name to go by: there it is that of
+    the same blocks and as many parameters, a copy of the model or one trained further.
+    """
+    place = inferred.checkpoint
+    for card in load_registry().cards.values():
+        if card.adapter != inferred.adapter:
+            continue
+        if place.source == "hub" and card.checkpoint.hub == place.hub:
+            return card
+        if place.source == "folder" and _shape(card) == _shape(inferred):
+            return card
+    return None
+
+
+def _shape(card: Card) -> tuple[int, int, int]:
+    return card.tap.layers, card.tap.width, card.parameters
 
 
 def _origin(source: NamedCheckpoint) -> str:

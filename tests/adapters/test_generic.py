@@ -17,6 +17,8 @@ from adapters.references import reference_cards
 from tests.adapters.tiny import FAMILIES, SENTENCES, WIDTH, byte_tokenizer, random_images
 from tests.hub import COMMIT, Hub, Repository
 from zoo.errors import BadReference, HubUnreachable, ModelUnavailable
+from zoo.registry import load_registry
+from zoo.weights import weights_folder
 
 Bench = Callable[..., tuple[int, str, str]]
 
@@ -356,7 +358,6 @@ def test_a_repository_that_has_a_card_is_measured_as_the_card_says(
     hub: Hub, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import adapters.generic
-    from zoo.registry import load_registry
 
     hub.repositories["some/tiny"] = Repository(checkpoint("gpt2"))
     (inferred,) = reference_cards("hf-causal:some/tiny")
@@ -375,6 +376,13 @@ def test_a_repository_that_has_a_card_is_measured_as_the_card_says(
         for each in (same, written)
     )
     assert torch.equal(first.by_layer[1], second.by_layer[1])
+
+
+def test_a_folder_of_a_model_that_has_a_card_is_measured_as_the_card_says() -> None:
+    card = load_registry().card("tiny-gpt2")
+    (same,) = reference_cards(f"hf-causal:{weights_folder(card)}")
+    assert (same.context, same.tokens, same.corpus) == (card.context, card.tokens, card.corpus)
+    assert "as the card tiny-gpt2 has them" in same.summary
 
 
 def test_a_card_is_written_of_a_timm_model(bench: Bench, checkpoint: Callable[[str], Path]) -> None:
