@@ -23,6 +23,7 @@ from leaderboard.groups import CENTERED, RAW, Group, by_setting, group_records, 
 from leaderboard.markdown.cures import enough_sentences
 from leaderboard.markdown.layout import setting_line
 from leaderboard.markdown.rule_of_thumb import rule_words
+from leaderboard.settled import settled_sentence
 from leaderboard.text import NOTHING, escape, number, percent, table
 
 ROOT = Path(__file__).parents[1]
@@ -76,11 +77,11 @@ def told(groups: Sequence[Group], *, first: bool) -> list[str]:
     most models, its findings too."""
     sizes = f"**{escape(groups[0].setting.name)}**: {setting_line(groups[0])}"
     if not first:
-        return [sizes, results_table(groups)]
+        return [sizes, results_table(groups), settled_sentence(groups)]
     findings = sentences(groups)
     worst = "\n".join(f"- {text}" for text in findings[:MOST_SENTENCES])
     few = [text for text in findings[MOST_SENTENCES:] if text.startswith("In ")]
-    return [worst, sizes, results_table(groups), *few]
+    return [worst, sizes, results_table(groups), *few, settled_sentence(groups)]
 
 
 def results_table(groups: Sequence[Group]) -> str:

@@ -20,6 +20,7 @@ from leaderboard.columns.readers import (
     of_training,
     share,
 )
+from leaderboard.settled import late_change
 from leaderboard.text import MANY_EPOCHS, epochs, integer, percent
 
 TRAINING_COLUMNS = ColumnList()
@@ -88,6 +89,17 @@ DISTINCT = TRAINING_COLUMNS.add(
         of_training(lambda training: training.distinct_tokens),
         by_row(Table.MODEL_TRAINING, Table.WEB_CELLS),
         show=integer,
+        optional=True,
+    )
+)
+LATE_CHANGE = TRAINING_COLUMNS.add(
+    metric(
+        "Late change %",
+        "by how many points the share of dead features differed at most from its end over the last "
+        "quarter of training: below 1 death at the end had settled, if training was long enough",
+        late_change,
+        by_row(Table.MODEL_TRAINING, Table.WEB_CELLS),
+        show=percent,
         optional=True,
     )
 )

@@ -16,6 +16,7 @@ from leaderboard.markdown.tables import (
     layer_rows,
     model_rows,
 )
+from leaderboard.settled import settled_sentence
 from leaderboard.text import escape, link
 
 _REVIVAL = {"ReLU": Table.DOMAIN_REVIVAL_RELU, "TopK": Table.DOMAIN_REVIVAL_TOPK}
@@ -28,7 +29,7 @@ def domain(name: str, groups: Sequence[Group]) -> str:
     sections = by_setting(groups)
     for setting, members in sections.items():
         page.add(f"## {setting_title(setting, sections)}", setting_line(members[0]))
-        page.add(counts(members))
+        page.add(counts(members), settled_sentence(members))
         models, layers = model_rows(members), layer_rows(members)
         at_init = column_table(page, Table.DOMAIN_INIT, [MODEL, DATA, COVERAGE], models)
         page.add("### Models at initialisation", at_init)

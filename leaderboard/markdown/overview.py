@@ -32,6 +32,7 @@ from leaderboard.markdown.tables import (
 )
 from leaderboard.markdown.values import failures
 from leaderboard.page_names import CURES, PUBLISHED_SAES, domain_page
+from leaderboard.settled import settled_sentence
 from leaderboard.text import DOT, count, escape, link, table
 
 _INTRODUCTION = (
@@ -71,7 +72,7 @@ def overview(
         page.add(f"## {setting_title(setting, sections)}", setting_line(members[0]))
         if differences[setting]:
             page.add(f"Unlike the others: {differences[setting]}.")
-        page.add(counts(members))
+        page.add(counts(members), settled_sentence(members))
         if compared(members):
             page.add(f"The remedies beside each other, with their prices: {link('cures', CURES)}.")
         page.add("\n".join(f"- {text}" for text in sentences(members)))

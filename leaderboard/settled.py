@@ -1,0 +1,61 @@
+"""Whether death at the end of training had settled, or was still rising or falling.
+
+It had where the share of dead features stayed within a point of its end over the last quarter of
+training, from the last census before that quarter on, and training was long enough for a feature to
+fall silent: on ten times the N tokens of the sample or more. A death that begins later than a run
+ends cannot be seen by any rule, so this says no more than what the curve did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.records.schema import Record
+from leaderboard.groups import Group
+from leaderboard.text import count
+
+LAST_PART, MOST_CHANGE, SAMPLES = 0.25, 0.01, 10
+
+JUDGED_BY = (
+    "their share of dead features stayed within 1 point of its end over the last quarter of a "
+    f"training on at least {SAMPLES} N tokens"
+)
+
+
+def late_change(record: Record) -> float | None:
+    """By how much of the features death differed at most from its end, over the last quarter.
+
+    None where training had no census before its end.
+    """
+    training = record.result.training if record.result else None
+    if training is None or len(training.checkpoints) < 2:
+        return None
+    dead = [(each.step, each.dead_relu + each.dead_topk) for each in training.checkpoints]
+    begins = (1 - LAST_PART) * training.steps
+    first = max((step for step, _ in dead if step <= begins), default=dead[0][0])
+    end = dead[-1][1]
+    change = max(abs(number - end) for step, number in dead if step >= first)
+    return change / float(record.spec.protocol["n"])
+
+
+def has_settled(record: Record) -> bool | None:
+    """Whether death at the end had settled; None where it cannot be judged."""
+    change = late_change(record)
+    if change is None or record.result is None or record.result.training is None:
+        return None
+    long_enough = record.result.training.tokens >= SAMPLES * record.result.statistics.tokens
+    return long_enough and change < MOST_CHANGE
+
+
+def settled_sentence(groups: Sequence[Group]) -> str:
+    """In how many of the cells of one setting death had settled; empty where none can be judged."""
+    judged = [
+        settled
+        for group in groups
+        for record in group.cells.values()
+        if record is not None and (settled := has_settled(record)) is not None
+    ]
+    if not judged:
+        return ""
+    which = f"{sum(judged):,} of {count(len(judged), 'cell')}"
+    return f"Death at the end had settled in {which}: {JUDGED_BY}."
