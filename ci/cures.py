@@ -23,8 +23,9 @@ from bench.sae.families import DEFAULT, FAMILIES
 REGIMES = ("synthetic-gamma1", "synthetic-gamma40", "synthetic-lowrank1")
 ARMS = ("raw", "centered", "whitened", "raw+auxk-relu", "centered+auxk-relu")
 
-# Real layers of the offline suite: of the highest gamma there, and of a low one.
-REAL = {"spliceai-1-skip": 4, "all-minilm-l6-v2": 2}
+# Layers of real models of the offline suite: of the highest gamma there, and of a low one. Each
+# with its made corpus: what was measured must not depend on which packages are installed.
+REAL = {"spliceai-1-skip": (4, "long-genomes"), "all-minilm-l6-v2": (2, "python-topics")}
 
 PARTS = ("synthetic", "families", "real", "prices")
 
@@ -42,8 +43,8 @@ def commands(parts: Sequence[str], seeds: Sequence[int], output: str) -> list[li
             if family != DEFAULT
         ],
         "real": [
-            [*run, "--model", model, "--layer", str(layer), *shared]
-            for model, layer in REAL.items()
+            [*run, "--model", model, "--layer", str(layer), "--corpus", corpus, *shared]
+            for model, (layer, corpus) in REAL.items()
         ],
         "prices": [
             [
