@@ -350,13 +350,24 @@ def _labels(specs: dict[str, Spec]) -> dict[str, str]:
         fields = {key: getattr(spec, key) for key in ("domain", *_IDENTITY)}
         variants[spec.model][identity] = fields
     return {
-        identity: _label(model, fields, differing(list(alike.values())))
+        identity: _label(model, fields, _telling_apart(list(alike.values())))
         for model, alike in variants.items()
         for identity, fields in alike.items()
     }
 
 
+def _telling_apart(variants: list[dict[str, Any]]) -> list[str]:
+    """The keys in which they differ; of corpora their names, where no two have the same."""
+    keys = differing(variants)
+    names = {fields["corpus"] for fields in variants}
+    if keys == ["corpus", "corpus_fingerprint"] and len(names) == len(variants):
+        return ["corpus"]
+    return keys
+
+
 def _label(model: str, fields: dict[str, Any], keys: list[str]) -> str:
+    if keys == ["corpus"]:
+        return f"{model} ({fields['corpus']})"
     tags = []
     for key in keys:
         value = fields[key]

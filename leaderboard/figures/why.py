@@ -32,7 +32,7 @@ def why_data(groups: Sequence[Group]) -> dict[str, Any] | None:
         gamma = GAMMA.of_model(group)
         rows.append(
             {
-                "model": plain(group.label, 28),
+                "model": plain(group.label, 32),
                 "data": group.data,
                 "gamma": None if gamma is None else number(gamma),
                 "born": born,

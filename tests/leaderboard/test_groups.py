@@ -80,6 +80,16 @@ def test_one_name_for_different_things_is_told_apart(change: dict[str, object]) 
     assert all(group.label.startswith("tiny-a (") for group in groups)
 
 
+def test_corpora_tell_a_model_apart_by_their_names_where_these_do() -> None:
+    def on(corpus: str, digit: str) -> Record:
+        return make_record(corpus=corpus, corpus_fingerprint=f"sha256:{digit * 64}")
+
+    groups = group_records([on("human", "1"), on("made", "2")])
+    assert {group.label for group in groups} == {"tiny-a (human)", "tiny-a (made)"}
+    groups = group_records([on("human", "1"), on("made", "2"), on("made", "3")])
+    assert len({group.label for group in groups}) == 3
+
+
 def test_a_name_that_stands_for_one_thing_is_its_own_label() -> None:
     (group,) = group_records(make_grid())
     assert group.label == "tiny-a"
