@@ -23,9 +23,10 @@ from bench.sae.families import DEFAULT, FAMILIES
 REGIMES = ("synthetic-gamma1", "synthetic-gamma40", "synthetic-lowrank1")
 ARMS = ("raw", "centered", "whitened", "raw+auxk-relu", "centered+auxk-relu")
 
-# Layers of real models of the offline suite: of the highest gamma there, and of a low one. Each
-# with its made corpus: what was measured must not depend on which packages are installed.
-REAL = {"spliceai-1-skip": (4, "long-genomes"), "all-minilm-l6-v2": (2, "python-topics")}
+# Real layers of the offline suite: of the highest gamma there, and of a low one; and their made
+# corpora: what was measured must not depend on which packages are installed.
+REAL = {"spliceai-1-skip": 4, "all-minilm-l6-v2": 2}
+CORPORA = {"spliceai-1-skip": "long-genomes", "all-minilm-l6-v2": "python-topics"}
 
 PARTS = ("synthetic", "families", "real", "prices")
 
@@ -43,8 +44,8 @@ def commands(parts: Sequence[str], seeds: Sequence[int], output: str) -> list[li
             if family != DEFAULT
         ],
         "real": [
-            [*run, "--model", model, "--layer", str(layer), "--corpus", corpus, *shared]
-            for model, (layer, corpus) in REAL.items()
+            [*run, "--model", model, "--layer", str(layer), "--corpus", CORPORA[model], *shared]
+            for model, layer in REAL.items()
         ],
         "prices": [
             [
