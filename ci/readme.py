@@ -85,11 +85,12 @@ def told(groups: Sequence[Group], *, first: bool) -> list[str]:
 
 
 def results_table(groups: Sequence[Group]) -> str:
-    """The models of one setting with most features born dead: means over layers and seeds."""
+    """The models of one setting with most features born dead, those on real data first: means over
+    layers and seeds."""
     rows = [
         (born, group) for group in groups if (born := INIT_RAW.of_model(group) or 0.0) >= LITTLE
     ]
-    rows.sort(key=lambda row: (-row[0], row[1].label))
+    rows.sort(key=lambda row: (row[1].data == "made", -row[0], row[1].label))
     shown = [
         [escape(group.label), group.domain, group.data]
         + [
