@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.compute.kernels import usable
 from bench.compute.matmul import fast_matmul
 from bench.compute.profiling import marked
 from bench.compute.row_shards import (
@@ -175,6 +176,18 @@ class Products:
         """Pre-activations [c, n] of a chunk [c, d], good until the next call."""
         return self._biased(torch.mm(x, self.W.T, out=self._buffer[: len(x)]), slice(None))
 
+    def with_maxima(self, x: Tensor, kept: int) -> tuple[Tensor, Tensor] | None:
+        """Pre-activations [c, n] and the maxima of groups of features, by a kernel; None where it
+        is not the faster way to the `kept` largest."""
+        if self.dtype != torch.float32 or not usable("encoder", x.device):
+            return None
+        from bench.compute.kernels import encode
+
+        if not encode.pays(self.n, self.d, kept, "float32", x.device):
+            return None
+        bias = self.W.new_zeros(self.n) if self.bias is None else self.bias.to(self.dtype)
+        return encode.product_and_maxima(x, self.W, bias, "float32")
+
     def some(self, x: Tensor, features: Tensor | slice) -> Tensor:
         """Pre-activations of x [c, d], any number of tokens, for some features."""
         return self._biased(x @ self.W[features].T, features)
@@ -248,15 +261,23 @@ class _Counter:
 
     def count(self, x: Tensor) -> None:
         """Take in tokens x [c, d], a chunk at most."""
-        pre, error = self.products.every(x), self.products.error(x)
-        self._select(x, pre, error, self.products.k + _SPARE)
+        c, kept = self.products, self.products.k + _SPARE
+        found = c.with_maxima(x, min(kept, c.n))
+        pre, maxima = found or (c.every(x), None)
+        error = c.error(x)
+        self._select(x, pre, error, kept, maxima)
         self._see_positive(x, pre, error, torch.arange(self.products.n, device=x.device))
 
-    def _select(self, x: Tensor, pre: Tensor, error: Tensor, kept: int) -> None:
-        """Mark who fires, looking at the `kept` largest values of each row, or more if need be."""
+    def _select(
+        self, x: Tensor, pre: Tensor, error: Tensor, kept: int, maxima: Tensor | None = None
+    ) -> None:
+        """Mark who fires, looking at the `kept` largest values of each row, or more if need be.
+
+        maxima: of groups of features, where a kernel has them.
+        """
         c, wide = self.products, min(kept, most_rows(self.products.n))
         kept = min(kept, c.n)
-        values, features = exact_topk(pre, kept)
+        values, features = _largest(pre, kept, maxima)
         # The true k-th largest value is within `error` of the computed one.
         threshold = kth_largest(together(values, wide), c.k)
         above = torch.maximum(threshold + 2 * error, error)
@@ -357,3 +378,12 @@ class _Counter:
             size = min(self.products.n, _BOUNDING_PER_K * self.products.k)
             self._bounding = self.counts.topk(size).indices
         return self._bounding
+
+
+def _largest(pre: Tensor, k: int, maxima: Tensor | None) -> tuple[Tensor, Tensor]:
+    """As `exact_topk`, with the maxima of groups of features where there are any."""
+    if maxima is None:
+        return exact_topk(pre, k)
+    from bench.compute.kernels import encode
+
+    return encode.select_in_groups(pre, maxima, k)

@@ -127,7 +127,8 @@ class Trainer:
 
     def dead_loss_pass(self, step: int | Tensor) -> DeadLossPass | None:
         """For the step of that number, an int or int64 []; None where the loss is off."""
-        return begin(self._dead_loss(step))
+        assert self.path != "auto"
+        return begin(self._dead_loss(step), path=self.path)
 
     @torch.no_grad()
     def step(self, x: Tensor) -> StepResult:

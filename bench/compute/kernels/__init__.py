@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import torch
 
-Kernel = Literal["decode", "gradients", "encoder"]
+Kernel = Literal["decode", "gradients", "encoder", "masked"]
 
 
 def usable(kernel: Kernel, device: torch.device) -> bool:

@@ -101,19 +101,30 @@ def product_and_maxima(
     return pre, maxima
 
 
-def select_in_groups(pre: Tensor, maxima: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row of pre [rows, n] and their columns, [rows, k] each, unordered."""
+def select_in_groups(
+    pre: Tensor, maxima: Tensor, k: int, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The k largest of each row of pre [rows, n] and their columns, [rows, k] each, unordered.
+
+    maxima: of the groups [rows, ceil(n / 32)]. mask: bool [n]; a feature outside of it is -inf, in
+    the maxima too.
+    """
     n, groups = pre.shape[1], maxima.shape[1]
     if groups <= k:
-        values, columns = pre.topk(k, dim=1, sorted=False)
+        every = pre if mask is None else torch.where(mask, pre, -torch.inf)
+        values, columns = every.topk(k, dim=1, sorted=False)
         return values, columns
     chosen = maxima.topk(k, dim=1, sorted=False).indices
     members = torch.arange(GROUP, device=pre.device)
     columns = (chosen.unsqueeze(2) * GROUP + members).flatten(1)
     # The last group may be cut short.
-    found = pre.gather(1, columns.clamp(max=n - 1)).masked_fill_(columns >= n, -torch.inf)
+    outside, within = columns >= n, columns.clamp(max=n - 1)
+    if mask is not None:
+        outside |= ~mask[within]
+    found = pre.gather(1, within).masked_fill_(outside, -torch.inf)
     values, places = found.topk(k, dim=1, sorted=False)
-    return values, columns.gather(1, places)
+    # Where fewer than k are there, what fills up may lie outside: any column will do.
+    return values, columns.gather(1, places).clamp_(max=n - 1)
 
 
 @cache

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bench.compute.kernels import Kernel, encode, sparse
+from bench.compute.kernels import Kernel, encode, masked, sparse
 
 # Relative to the largest element: float32 sums of some hundred terms in any order.
 _TOLERANCE = 1e-4
@@ -80,8 +80,21 @@ def _encoder(device: torch.device) -> str | None:
     return _disagreement([pre, values.sort(dim=1, descending=True).values], [exact, largest])
 
 
+def _masked(device: torch.device) -> str | None:
+    p = _problem(device)
+    pre = p["centered"] @ p["W"].T
+    mask = torch.arange(_N, device=device) % 3 == 0
+    values, columns = masked.masked_topk(pre, mask, _K)
+    if not (torch.equal(values, pre.gather(1, columns)) and bool(mask[columns].all())):
+        return "it selects other columns than it says"
+    exact = torch.where(mask, pre, -torch.inf).topk(_K, dim=1).values
+    ordered = values.sort(dim=1, descending=True).values
+    return None if torch.equal(ordered, exact) else "it does not select the largest"
+
+
 PROOFS: dict[Kernel, Callable[[torch.device], str | None]] = {
     "decode": _decode,
     "gradients": _gradients,
     "encoder": _encoder,
+    "masked": _masked,
 }

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.compute.kernels import usable
 from bench.compute.row_shards import among_largest, current_shard, summed
 from bench.compute.topk import exact_topk
 from bench.sae.codes import PAIRS, Codes, FeatureGradients, StepMethod
@@ -49,7 +50,16 @@ class _AuxKPass(DeadLossPass):
         self._parts: list[Codes] = []
 
     def __call__(self, pre: Tensor) -> None:
-        self._parts.append(Codes(*exact_topk(self.of_dead(pre), self._k)))
+        self._parts.append(Codes(*self._largest(pre)))
+
+    def _largest(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+        """The k largest of each row among the dead, and which of the dead they are."""
+        if self.mask is not None and self.kernels and usable("masked", pre.device):
+            from bench.compute.kernels import masked
+
+            if masked.pays(pre.shape[1], self._k, pre.device):
+                return masked.masked_topk(pre, self.mask, self._k)
+        return exact_topk(self.of_dead(pre), self._k)
 
     def gradients(
         self, W_dec: Tensor, error: Tensor, loss: Tensor, centered: Tensor, path: StepMethod

@@ -48,7 +48,7 @@ class TopK(Family):
         aux: DeadLoss | None = None,
     ) -> Backward:
         centered = y - weights.b
-        dead_loss = begin(aux)
+        dead_loss = begin(aux, path=path)
         codes = topk_codes(centered, weights, k, also=dead_loss, kernels=path == "kernels")
         pairs = PAIRS[path](codes, len(weights.W_enc))
         return backward(pairs, weights, centered, path, dead_loss)

@@ -8,16 +8,19 @@ from __future__ import annotations
 import importlib
 import os
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
 from bench.compute import kernels
+from bench.compute.ahead import pretend_device
 from bench.compute.precision import rounded
+from bench.death.census import census
 from bench.sae import codes as codes_module
 from bench.sae.arms import parse_arm
+from bench.sae.dead_features import auxk
 from bench.sae.families import topk
 from bench.sae.model import SAE
 from bench.sae.recipe import Recipe
@@ -50,6 +53,13 @@ def sparse(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def encode(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     found = kernel("encode")
+    poison(monkeypatch)
+    return found
+
+
+@pytest.fixture
+def masked(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    found = kernel("masked")
     poison(monkeypatch)
     return found
 
@@ -174,25 +184,90 @@ def test_the_encoder_selects_exactly_what_it_multiplied(
     assert all(len(set(row)) == K for row in columns.tolist())
 
 
+@pytest.mark.parametrize("kind", ["random", "ties", "few", "none"])
+@pytest.mark.parametrize("n", [33, 200, 600])
+def test_the_largest_under_a_mask_are_selected(masked: ModuleType, n: int, kind: str) -> None:
+    pre = torch.randn(TOKENS, n, generator=torch.Generator().manual_seed(n)).to(DEVICE)
+    pre = pre.round() if kind == "ties" else pre
+    every = {"few": n // 2, "none": n + 1}.get(kind, 3)
+    mask = torch.arange(1, n + 1, device=DEVICE) % every == 0
+    values, columns = masked.masked_topk(pre, mask, K)
+    exact = torch.where(mask, pre, -torch.inf).topk(K, dim=1).values
+    assert torch.equal(values.sort(dim=1, descending=True).values, exact)
+    assert int(columns.max()) < n
+    there = values > -torch.inf
+    assert torch.equal(values[there], pre.gather(1, columns)[there])
+    assert mask[columns[there]].all()
+    assert int(there.sum(1).min()) == min(K, int(mask.sum()))
+
+
+@pytest.mark.parametrize("kind", ["random", "ties"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_census_by_the_encoders_kernel_is_the_same(
+    encode: ModuleType, monkeypatch: pytest.MonkeyPatch, kind: str, bias: bool
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    n = 400
+    x, W = (torch.randn(rows, D, generator=generator) + 0.3 for rows in (90, n))
+    if kind == "ties":
+        x, W = x.round(), W.round()
+    b_enc = torch.linspace(-1, 0.5, n) if bias else None
+    given = [None if t is None else t.to(DEVICE) for t in (x, W, b_enc)]
+    plain = census(given[0], given[1], k=K, b_enc=given[2], counts=True)  # type: ignore[arg-type]
+    used: list[int] = []
+    product = encode.product_and_maxima
+
+    def spied(*arguments: Any) -> tuple[Tensor, Tensor]:
+        used.append(len(arguments[0]))
+        return product(*arguments)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr("bench.death.census.usable", lambda kernel, device: True)
+    monkeypatch.setattr(encode, "pays", lambda *size: True)
+    monkeypatch.setattr(encode, "product_and_maxima", spied)
+    ours = census(given[0], given[1], k=K, b_enc=given[2], counts=True, chunk=40)  # type: ignore[arg-type]
+    assert used == [40, 40, 10]
+    assert 0 < plain.dead_topk < n
+    assert torch.equal(ours.never_positive, plain.never_positive)
+    assert torch.equal(ours.never_selected, plain.never_selected)
+    assert ours.counts is not None
+    assert plain.counts is not None
+    assert torch.equal(ours.counts, plain.counts)
+
+
 @pytest.mark.parametrize("arm", ["raw", "raw+auxk"])
 def test_a_trainer_with_kernels_trains_as_one_without(
-    sparse: ModuleType, encode: ModuleType, monkeypatch: pytest.MonkeyPatch, arm: str
+    sparse: ModuleType,
+    encode: ModuleType,
+    masked: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    arm: str,
 ) -> None:
     def made(path: str) -> Trainer:
         recipe = Recipe(n=N, k=K, path=path, aux_k=3, dead_after=2 * TOKENS, lr=1e-3)
         sae = SAE.init(D, N, K, seed=0, device=DEVICE)
         return Trainer(sae, recipe, arm=parse_arm(arm))
 
-    for module in (codes_module, topk):
+    for module in (codes_module, topk, auxk):
         monkeypatch.setattr(module, "usable", lambda kernel, device: True)
+    selections: list[int] = []
+    select = masked.masked_topk
+
+    def spied(pre: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        selections.append(k)
+        return select(pre, mask, k)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(masked, "masked_topk", spied)
+    monkeypatch.setattr(masked, "pays", lambda *size: True)
     monkeypatch.setattr("bench.sae.step_path.usable", lambda kernel, device: True)
     monkeypatch.setattr(encode, "pays", lambda *size: True)
     plain, ours = made("sparse"), made("kernels")
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
         x = (torch.randn(TOKENS, D, generator=generator) + 1).to(DEVICE)
-        found, expected = ours.step(x), plain.step(x)
+        with pretend_device():  # who is dead is a mask there
+            found, expected = ours.step(x), plain.step(x)
         assert close(found.loss, expected.loss.double())
+    assert bool(selections) == (arm == "raw+auxk")
     for name, tensor in plain.state_dict()["tensors"].items():
         assert torch.allclose(ours.state_dict()["tensors"][name], tensor, atol=1e-5), name
 
@@ -209,7 +284,9 @@ def test_a_kernel_that_does_not_agree_or_compile_is_left_out(
         "decode": fails,
         "gradients": lambda device: "it is off by 2.0e-02 on a small problem",
     }
-    monkeypatch.setattr(proof, "PROOFS", proofs | {"encoder": lambda device: None})
+    monkeypatch.setattr(
+        proof, "PROOFS", proofs | {"encoder": lambda device: None, "masked": lambda device: None}
+    )
     kernels.why_not.cache_clear()
     try:
         assert kernels.kernels_left_out(torch.device("cuda:7")) == [
@@ -224,7 +301,7 @@ def test_the_proofs_pass_and_notice(monkeypatch: pytest.MonkeyPatch, sparse: Mod
     proof = kernel("proof")
     for name, size in {"_TOKENS": 20, "_N": 30, "_D": 9, "_K": 3}.items():
         monkeypatch.setattr(proof, name, size)
-    assert [prove(DEVICE) for prove in proof.PROOFS.values()] == [None] * 3
+    assert [prove(DEVICE) for prove in proof.PROOFS.values()] == [None] * 4
     decode = sparse.decode
     monkeypatch.setattr(sparse, "decode", lambda *given: decode(*given) * 1.001)
     assert "off by 1.0e-03" in proof.PROOFS["decode"](DEVICE)
