@@ -13,9 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.activations.refill import StreamPosition
+from bench.activations.shuffle import Shuffled
 from bench.compute.kernels import kernels_left_out
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.compute.precision import Precision, product, product_precision, rounded
+from bench.plan.blocks import Request, make_plan
+from bench.plan.protocol import load_protocol
+from bench.runner.block import measure_block
+from bench.runner.settings import Settings
 from bench.sae.arms import parse_arm
 from bench.sae.bank import Bank
 from bench.sae.families import FAMILIES, make_family
@@ -23,9 +29,10 @@ from bench.sae.model import SAE
 from bench.sae.recipe import Recipe
 from bench.sae.step_path import paths_on
 from bench.sae.trainer import Trainer
-from tests.bench.runs import records_of
+from tests.bench.runs import Killed, KilledAfter, Listener, comparable, records_of
 from tests.conftest import TINY
 from tests.made import write_made
+from zoo.registry import load_registry
 
 pytestmark = [
     pytest.mark.gpu,
@@ -176,6 +183,53 @@ def test_a_device_out_of_memory_is_known_and_goes_on() -> None:
     assert is_out_of_memory(raised.value)
     release_memory()
     trainer(CUDA, "sparse").step(batch(0).to(CUDA))
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    write_made(tmp_path, tokens=4096)
+    registry = load_registry([tmp_path])
+    protocol = load_protocol("quick", settings=[*TINY, "path=sparse"], arms=["raw", "raw+auxk"])
+    (block,) = make_plan(Request([registry.card("made")], protocol, layers=[1]), registry)
+    whole = comparable(measure_block(block, Settings(device="cuda")))
+    settings = Settings(device="cuda", states=tmp_path / "state", save_every=0)
+    with pytest.raises(Killed):
+        list(measure_block(block, settings, KilledAfter(2 * 7)))
+    heard = Listener()
+    assert comparable(measure_block(block, settings, heard)) == whole
+    assert any("resumes after step" in note for note in heard.notes)
+
+
+def test_a_buffer_on_the_host_gives_the_batches_of_one_on_the_device() -> None:
+    def shuffled(place: str) -> Shuffled:
+        pinned = place == "cpu"
+        buffer = {1: torch.empty(64, 3, device=place, pin_memory=pinned)}
+        return Shuffled(Numbered(CUDA), buffer, 8, seed=0, device=CUDA)
+
+    here, there = shuffled("cuda"), shuffled("cpu")
+    for step in range(20):
+        expected, found = here.next()[1], there.next()[1]
+        assert found.device.type == "cuda"
+        assert torch.equal(found, expected), step
+        torch.randn(2000, 2000, device=CUDA) @ torch.randn(2000, 2000, device=CUDA)
+
+
+class Numbered:
+    """Rows of a device without end, each of which is its number."""
+
+    first_pass = 0
+    place = StreamPosition()
+
+    def __init__(self, device: torch.device) -> None:
+        self._next, self._device = 0, device
+
+    def go_to(self, place: StreamPosition) -> None: ...
+
+    def close(self) -> None: ...
+
+    def take(self, rows: int) -> Iterator[dict[int, Tensor]]:
+        numbers = torch.arange(self._next, self._next + rows, device=self._device)
+        self._next += rows
+        yield {1: numbers.float().unsqueeze(1).expand(rows, 3)}
 
 
 def test_two_processes_on_one_card_measure_what_one_does(bench, tmp_path: Path) -> None:
