@@ -59,7 +59,7 @@ def masked_topk(pre: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def pays(n: int, k: int, device: torch.device) -> bool:
+def masked_pays(n: int, k: int, device: torch.device) -> bool:
     """Whether it is faster at this size than torch's selection in a masked copy: tried once."""
     pre = torch.randn(rows_at_once(n), n, device=device)
     mask = torch.arange(n, device=device) % 4 == 0

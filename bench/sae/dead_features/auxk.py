@@ -57,7 +57,7 @@ class _AuxKPass(DeadLossPass):
         if self.mask is not None and self.kernels and usable("masked", pre.device):
             from bench.compute.kernels import masked
 
-            if masked.pays(pre.shape[1], self._k, pre.device):
+            if masked.masked_pays(pre.shape[1], self._k, pre.device):
                 return masked.masked_topk(pre, self.mask, self._k)
         return exact_topk(self.of_dead(pre), self._k)
 

@@ -257,7 +257,7 @@ def test_a_trainer_with_kernels_trains_as_one_without(
         return select(pre, mask, k)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(masked, "masked_topk", spied)
-    monkeypatch.setattr(masked, "pays", lambda *size: True)
+    monkeypatch.setattr(masked, "masked_pays", lambda *size: True)
     monkeypatch.setattr("bench.sae.step_path.usable", lambda kernel, device: True)
     monkeypatch.setattr(encode, "pays", lambda *size: True)
     plain, ours = made("sparse"), made("kernels")
