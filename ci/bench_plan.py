@@ -1,11 +1,13 @@
-"""How long blocks take, and how much memory, beside what `bench plan` announces.
+"""How long blocks take, beside what `bench plan` announces.
 
     python ci/bench_plan.py [--case NAME]... [--share 0.25] [--check]
 
-Each block runs in a process of its own with one thread, between two calibrations in others. What is
-compared is the processor's time, and the calibration takes medians: on a machine that does other
-things this is nearer to a quiet machine's than the wall time is. `--check` exits 1 where a time is
-off by more than the share. Linux only, for the memory.
+Each block runs in a process of its own with one thread, its model's libraries imported before. The
+machine is measured as `bench plan --on this` does it, but before the block, every few seconds while
+it trains, and after it, and the median of each rate counts: what slows the block down slows these
+too. Times are the processor's, not the clock's on the wall, for the same reason; those of the
+measurements are taken off. `--check` exits 1 where a time is off by more than the share. Memory is
+measured by `ci/bench_memory.py`.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.costs import cost_of
 from bench.plan.devices import Device, this_device
 from bench.plan.protocol import load_protocol
+from bench.runner.settings import NoProgress, Phase
 from zoo.registry import load_registry
 
 # Models (installed or embedded), and what differs from the preset quick.
@@ -49,14 +52,16 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 
 
+# Seconds of the processor between two measurements of the machine.
+CALIBRATE_EVERY = 4.0
+
+
 @dataclass(frozen=True)
 class Found:
-    """Seconds of the processor and bytes, announced and measured; how busy the machine was."""
+    """Seconds of the processor, announced and measured; how busy the machine was."""
 
     seconds: float
     took: float
-    memory: int
-    peak: int
     load: float
 
     @property
@@ -64,30 +69,14 @@ class Found:
         """How far the time is above what was announced, as a share of it."""
         return self.took / self.seconds - 1
 
-    @property
-    def memory_off(self) -> float:
-        """The same of the memory."""
-        return self.peak / self.memory - 1
-
 
 def measure(name: str) -> Found:
     """Runs the case in a fresh process."""
-    block = _block(name)
-    announced = [_child("--calibrate")]
-    took = _child("--inside", name)
-    announced.append(_child("--calibrate"))
-    costs = [cost_of([block], Device(**rates)) for rates in announced]
-    seconds = sum(cost.seconds for cost in costs) / len(costs)
-    return Found(seconds, took["seconds"], costs[0].memory, took["peak"], os.getloadavg()[0])
-
-
-def _child(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, *arguments]
+    command = [sys.executable, __file__, "--inside", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return Found(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _block(name: str) -> Block:
@@ -104,49 +93,85 @@ def _block(name: str) -> Block:
     return block
 
 
-def calibrate() -> dict[str, Any]:
-    """The rates of one thread of this machine, as it is now."""
+class Calibrating(NoProgress):
+    """Measures the machine as often as it is told of progress, but for a few seconds between."""
+
+    def __init__(self) -> None:
+        self.measured: list[Device] = []
+        self.seconds = 0.0
+        self._next = 0.0
+
+    def advance(self, steps: int) -> None:
+        if time.process_time() >= self._next:
+            self.calibrate()
+
+    def phase(self, name: Phase) -> None:
+        self.advance(0)
+
+    def calibrate(self) -> None:
+        """Measures now."""
+        begun = time.process_time()
+        how = {"clock": time.thread_time, "typical": statistics.median, "seconds": 0.1}
+        self.measured.append(this_device("cpu", **how))
+        self.seconds += time.process_time() - begun
+        self._next = time.process_time() + CALIBRATE_EVERY
+
+    def device(self) -> Device:
+        """The median of each rate."""
+        return _median(self.measured)
+
+
+def _median(found: list[Any]) -> Any:
+    """Of numbers, and of each of them in mappings and devices; the first of anything else."""
+    first = found[0]
+    if isinstance(first, Device):
+        names = [field.name for field in fields(Device)]
+        return Device(**{name: _median([getattr(one, name) for one in found]) for name in names})
+    if isinstance(first, dict):
+        return {key: _median([one[key] for one in found]) for key in first}
+    return statistics.median(found) if isinstance(first, float) else first
+
+
+def inside(name: str) -> Found:
+    """The case in this process."""
     import torch
 
-    torch.set_num_threads(1)
-    return asdict(this_device("cpu", clock=time.thread_time, typical=statistics.median))
-
-
-def inside(name: str) -> dict[str, Any]:
-    """The case in this process: seconds of the processor, and bytes."""
-    import torch
-    from bench_memory import Watch
-
+    from adapters import open_adapter
     from bench.runner.block import measure_block
 
     torch.set_num_threads(1)
-    watch, begun = Watch(), time.process_time()
-    for record in measure_block(_block(name)):
+    block = _block(name)
+    _ = open_adapter(block.card, depth=block.depth).model
+    calibrating = Calibrating()
+    calibrating.calibrate()
+    before, begun = calibrating.seconds, time.process_time()
+    for record in measure_block(block, progress=calibrating):
         if record.failure is not None:
             raise RuntimeError(str(record.failure))
-    return {"seconds": time.process_time() - begun, "peak": watch.stop()}
+    took = time.process_time() - begun - (calibrating.seconds - before)
+    calibrating.calibrate()
+    announced = cost_of([block], calibrating.device()).seconds
+    return Found(announced, took, os.getloadavg()[0])
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Announced and measured time and memory.")
+    parser = argparse.ArgumentParser(description="Announced and measured time.")
     parser.add_argument("--case", choices=CASES, action="append")
     parser.add_argument("--share", type=float, default=0.25, help="how far off a time may be")
     parser.add_argument("--check", action="store_true", help="exit 1 where one is off by more")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
-    parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.inside is not None or options.calibrate:
-        print(json.dumps(calibrate() if options.calibrate else inside(options.inside)))
+    if options.inside is not None:
+        print(json.dumps(asdict(inside(options.inside))))
         return 0
     worst = 0.0
-    print("block        announced  measured     off  announced   measured     off  load")
+    print("block        announced  measured     off  load")
     for name in options.case or CASES:
         found = measure(name)
         worst = max(worst, abs(found.off))
         print(
             f"{name:12} {found.seconds:7.1f} s  {found.took:6.1f} s  {found.off:+6.0%}  "
-            f"{found.memory / 2**20:5.0f} MiB  {found.peak / 2**20:5.0f} MiB  "
-            f"{found.memory_off:+6.0%}  {found.load:4.1f}",
+            f"{found.load:4.1f}",
             flush=True,
         )
     return 1 if options.check and worst > options.share else 0

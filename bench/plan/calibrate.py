@@ -59,14 +59,17 @@ def measure_rates(
     *,
     clock: Callable[[], float] = time.perf_counter,
     typical: Callable[[Sequence[float]], float] = min,
+    seconds: float | None = None,
 ) -> MeasuredRates:
     """The rates of a device, `auto` being CUDA where there is one.
 
-    clock: in seconds. typical: which of the times of several rounds counts.
+    clock: in seconds. typical: which of the times of several rounds counts. seconds: spent on each
+    rate at least.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on_cpu = device == "cpu"
+    long_enough = _SECONDS if seconds is None else seconds
 
     def best(work: Callable[[], object]) -> float:
         work()
@@ -74,7 +77,7 @@ def measure_rates(
         rounds: list[float] = []
         begun = clock()
         while len(rounds) < _MOST_ROUNDS and (
-            len(rounds) < _LEAST_ROUNDS or clock() - begun < _SECONDS
+            len(rounds) < _LEAST_ROUNDS or clock() - begun < long_enough
         ):
             start = clock()
             work()

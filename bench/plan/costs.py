@@ -19,8 +19,9 @@ from bench.plan.work import (
     Work,
     cache_bytes,
     forward_work,
+    samples_read,
     step_work,
-    tokens_read,
+    training_read,
     work_of,
 )
 from bench.sae.families import FAMILIES
@@ -106,6 +107,7 @@ def parts_of(block: Block, device: Device) -> BlockSeconds:
 def _of_one(block: Block, device: Device) -> Cost:
     work = work_of(block, path_on(block, device)).whole
     weights = block.protocol.n * block.card.tap.width
+    read = samples_read(block) + training_read(block)
     return Cost(
         passes=1,
         forward_flops=work.forward,
@@ -113,14 +115,14 @@ def _of_one(block: Block, device: Device) -> Cost:
         optimizer=_MOMENTS * weights * len(block.specs),
         memory=block.memory,
         seconds=seconds(work, block, device),
-        forward=seconds(forward_work(block, tokens_read(block)), block, device),
+        forward=seconds(forward_work(block, read), block, device),
         stored=cache_bytes(block),
     )
 
 
 def seconds(work: Work, block: Block, device: Device) -> float:
     """How long some work of a block takes."""
-    products = device.products
+    products, kind = device.products, KIND_OF_DOMAIN[block.card.domain]
     model = products["float32" if block.protocol.dtype == "float32" else "bf16"]
     return (
         work.forward / model
@@ -132,7 +134,9 @@ def seconds(work: Work, block: Block, device: Device) -> float:
         + work.searched / device.searched
         + work.rows * device.row
         + work.starts * device.start
-        + work.tokens * device.token.get(KIND_OF_DOMAIN[block.card.domain], 0.0)
+        + work.tokens * device.token.get(kind, 0.0)
+        + work.windows * device.window.get(kind, 0.0)
+        + work.loaded / DISK
         + work.layers * device.layer
         + work.blocks * device.block
     )

@@ -25,7 +25,7 @@ class Device:
     products: operations by precision. memory: bytes streamed. between: bytes that elementwise
     operations read and write on fresh memory. gathered: bytes of rows picked by index. searched:
     elements that a top k is searched in; row: seconds of each such row. start: seconds of a
-    training step beside its arithmetic. token: seconds of a token's preparation by the kind of
+    training step beside its arithmetic. token, window: seconds of preparing one, by the kind of
     corpus. layer: of what is done once for a layer. block: to load a model.
     capacity: bytes that a block may take; None for what is free here.
     """
@@ -41,6 +41,7 @@ class Device:
     layer: float
     block: float
     token: Mapping[str, float]
+    window: Mapping[str, float]
     capacity: int | None = None
     basis: str = ""
 
@@ -79,11 +80,12 @@ _CORE = {
     "row": 3e-6,
 }
 _START = 1.5e-3
-_LAYER, _BLOCK = 0.3, 2.0
+_LAYER, _BLOCK = 0.25, 0.3
 
-# Seconds of a core for a token's examples: read or made, decoded, and cut into tokens. Measured on
-# the made corpora of the embedded suite.
-_TOKEN = {"text": 3e-6, "image": 6e-5, "protein": 1e-5, "dna": 4e-5, "synthetic": 3e-6}
+# Seconds of a core for a token, and for a window whatever its length: read or made, decoded, cut
+# into tokens. Measured on the made corpora of the offline suite.
+_TOKEN = {"text": 2e-6, "protein": 1e-5, "dna": 5e-7, "synthetic": 3e-6}
+_WINDOW = {"image": 3.5e-3, "protein": 2e-4, "dna": 2.5e-3}
 
 DEVICE_NAMES = (*_CARDS, "cpu", "this")
 
@@ -128,8 +130,9 @@ def _graphics_card(name: str, card: _Card) -> Device:
         row=0.0,
         start=1.5e-4,  # a captured graph of some hundred kernels
         layer=_LAYER,
-        block=20.0,
+        block=1.0,
         token={},  # in threads, while the model runs
+        window={},
         capacity=int(_FREE * card.memory * 1e9),
         basis=f"{_PRODUCTS:.0%} of its published peak, {_STREAMED:.0%} of its bandwidth",
     )
@@ -148,6 +151,7 @@ def _cpu(threads: int) -> Device:
         layer=_LAYER,
         block=_BLOCK,
         token=_TOKEN,
+        window=_WINDOW,
         basis="as measured on an AMD EPYC (Zen 5)",
     )
 
@@ -163,7 +167,11 @@ def this_device(device: str = "auto", **how: Any) -> Device:
     rates = measure_rates(device, **how)
     base = _cpu(1)
     # What was not measured goes with what was.
-    slower = _CORE["searched"] / rates.searched if rates.on_cpu else 1.0
+    slower = _CORE["between"] / rates.between if rates.on_cpu else 1.0
+
+    def here(seconds: Mapping[str, float]) -> dict[str, float]:
+        return {kind: slower * each for kind, each in seconds.items()} if rates.on_cpu else {}
+
     return replace(
         base,
         name=f"this machine ({device_name(rates.device)})",
@@ -176,7 +184,8 @@ def this_device(device: str = "auto", **how: Any) -> Device:
         start=rates.start,
         layer=_LAYER * slower,
         block=_BLOCK * slower,
-        token={kind: slower * seconds for kind, seconds in _TOKEN.items()} if rates.on_cpu else {},
+        token=here(_TOKEN),
+        window=here(_WINDOW),
         capacity=rates.capacity,
         basis="measured now",
     )

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench.plan.blocks import Block, Request, fitting, make_plan
+from bench.plan.costs import block_seconds
+from bench.plan.devices import device_like
 from zoo.errors import UsageError
 from zoo.registry import Registry
 
@@ -61,16 +63,12 @@ class RunShard:
 
 
 def cost(block: Block) -> int:
-    """About how many floating-point operations a block takes, done or not.
+    """Microseconds of a block by the plan's cost model, done or not.
 
-    For each token that is evaluated or trained on, two for each parameter of the model up to the
-    deepest layer, and twelve for each element of an SAE's dictionary: two products forward, four
-    backward.
+    On one kind of device, whatever there is here: shares must not depend on where they are made. To
+    open a model is left out, which would keep small models whole in runs of seconds.
     """
-    card, protocol = block.card, block.protocol
-    model = 2 * card.parameters * block.depth // card.tap.layers
-    saes = 12 * protocol.n * card.tap.width * len(block.specs)
-    return (block.tokens + block.steps * protocol.batch) * (model + saes)
+    return round(1e6 * block_seconds(block, replace(device_like("cuda"), block=0.0)))
 
 
 def divided(blocks: Sequence[Block], of: int) -> list[list[Block]]:
@@ -85,11 +83,11 @@ def divided(blocks: Sequence[Block], of: int) -> list[list[Block]]:
     least = math.inf
     for cut in (1, 2, 4):
         parts = [part for block in blocks for part in _halved(block, whole / cut)]
-        shares = _dealt(parts, of)
+        shares = [list(_joined(blocks, share)) for share in _dealt(parts, of)]
         largest = max(sum(map(cost, share)) for share in shares)
         if largest < _MUCH_SMALLER * least:
             found, least = shares, largest
-    return [list(_joined(blocks, share)) for share in found]
+    return found
 
 
 def _joined(blocks: Sequence[Block], share: Sequence[Block]) -> Iterator[Block]:

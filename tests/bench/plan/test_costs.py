@@ -11,6 +11,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from adapters import open_adapter
+from adapters.base import Adapter, Inputs
+from bench.activations import stream
 from bench.cli.sizes import read_duration
 from bench.plan import work
 from bench.plan.blocks import Block, Request, make_plan
@@ -19,6 +22,7 @@ from bench.plan.costs import block_seconds, cost_of, path_on, total
 from bench.plan.devices import DEVICE_NAMES, Device, named_device, this_device
 from bench.plan.protocol import load_protocol
 from bench.runner import stepping
+from bench.runner.block import measure_block
 from bench.sae import untrained
 from bench.sae.arms import parse_arm
 from bench.sae.dead_features import auxk
@@ -53,7 +57,8 @@ def test_a_forward_pass_is_counted_as_torch_counts_it(registry: Registry) -> Non
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         block(torch.randn(3, context, width))
     counted = counter.get_total_flops() / (3 * context)
-    assert work.forward_flops(card, 2) == pytest.approx(2 * counted, rel=0.02)
+    before = 2 * work._patch_parameters(card)
+    assert work.forward_flops(card, 2) == pytest.approx(2 * counted + before, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -91,9 +96,43 @@ def test_a_loss_on_dead_features_is_counted_as_torch_counts_it(aux: str) -> None
     assert step.products == pytest.approx(counter.get_total_flops(), rel=0.15)
 
 
+def test_convolutions_before_the_blocks_are_counted_as_torch_counts_them(
+    registry: Registry,
+) -> None:
+    adapter = open_adapter(registry.card("tiny-enformer"), depth=2)
+    inputs = adapter.inputs(["ACGT" * 384] * 2)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        adapter.run([1], inputs, torch.tensor([0]), torch.tensor([0]))
+    counted = counter.get_total_flops() / inputs.valid.numel()
+    assert work.forward_flops(adapter.card, 2) == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"), [("tiny-enformer", [0]), ("tiny-dinov2", [3]), ("synthetic-gamma4", [0])]
+)
+def test_the_plan_reads_what_a_block_reads(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, model: str, layers: list[int]
+) -> None:
+    passed = 0
+    plain = Adapter.run
+
+    def run(adapter: Adapter, asked: list[int], inputs: Inputs, *rest: torch.Tensor) -> object:
+        nonlocal passed
+        passed += inputs.valid.numel()
+        return plain(adapter, asked, inputs, *rest)
+
+    (block,) = plan(registry, (model,), "steps=3", "checkpoints=1", layers=layers, arms=["raw"])
+    monkeypatch.setattr(type(open_adapter(block.card)), "run", run, raising=False)
+    assert all(record.failure is None for record in measure_block(block))
+    read = work.samples_read(block) + work.training_read(block)
+    assert read.positions == passed
+
+
 def test_numbers_that_are_kept_twice_are_the_same() -> None:
-    kept = (work._AUX_DENSE_BELOW, work._BANK_BELOW, work._FOLLOWED)
-    assert kept == (auxk._DENSE_BELOW, stepping._SMALL, untrained.FOLLOWED)
+    kept = (work._AUX_DENSE_BELOW, work._BANK_BELOW, work._FOLLOWED, work._SPREAD)
+    assert kept == (auxk._DENSE_BELOW, stepping._SMALL, untrained.FOLLOWED, stream._SPREAD)
+    kept = (work._MOST_IN_A_BANK, work._FEATURES_OF_A_BANK)
+    assert kept == (stepping._MOST_ON_CPU, stepping._FAST_SORT)
 
 
 @pytest.mark.parametrize(
