@@ -82,7 +82,9 @@ def divided(blocks: Sequence[Block], of: int) -> list[list[Block]]:
     found: list[list[Block]] = []
     least = math.inf
     for cut in (1, 2, 4):
-        parts = [part for block in blocks for part in _halved(block, whole / cut)]
+        # Two halves cost more than their whole: each reads the model.
+        most = whole / cut / _MUCH_SMALLER
+        parts = [part for block in blocks for part in _halved(block, most)]
         shares = [list(_joined(blocks, share)) for share in _dealt(parts, of)]
         largest = max(sum(map(cost, share)) for share in shares)
         if largest < _MUCH_SMALLER * least:
