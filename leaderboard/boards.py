@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bench.records.mirror import mirror_of
 from bench.records.prices import Prices, read_prices
 from bench.records.published_saes import PublishedRecord, PublishedStore
 from bench.records.schema import Record
@@ -66,7 +67,9 @@ def write_boards(
         UsageError: the markers of a file are damaged, or it is not UTF-8 text.
         OutputError: the folder cannot be written to.
     """
-    folder = output / BOARDS_FOLDER
+    folder, mirror = output / BOARDS_FOLDER, mirror_of(output)
+    if mirror is not None:
+        mirror.pull(BOARDS_FOLDER)
     groups, published = _groups(output, on_bad), _published(output, on_bad)
     for name in _names(groups, published):
         # Damaged files are found before anything is written.
@@ -79,6 +82,8 @@ def write_boards(
             write_atomically(path, text)
     for path in _stale(folder, wanted):
         _clear(path)
+    if mirror is not None:
+        mirror.replace(BOARDS_FOLDER)
     return [*contents, *paths(folder, drawn)]
 
 
@@ -90,7 +95,9 @@ def check_boards(output: Path, *, on_bad: OnBad | None = None) -> list[str]:
     Raises:
         BadRecord: as `write_boards` does.
     """
-    folder = output / BOARDS_FOLDER
+    folder, mirror = output / BOARDS_FOLDER, mirror_of(output)
+    if mirror is not None:
+        mirror.pull(BOARDS_FOLDER)
     groups, published = _groups(output, on_bad), _published(output, on_bad)
     shown = pictures(groups)
     wanted = _pages(groups, listed_figures(folder, shown), published)

@@ -101,6 +101,10 @@ class HubUnreachable(ModelUnavailable):
     """There is no network to the hub, or it is switched off; what is in the cache can be used."""
 
 
+class MeasuredElsewhere(Unavailable):
+    """Another run is at work on these cells of the same output."""
+
+
 class BadWeights(ModelError):
     """The checkpoint is corrupt, truncated, or of another architecture."""
 

@@ -54,7 +54,7 @@ def run_cells(
         ModelError: what every model lacks; where only some do, they have no rows.
         OutputError: a record cannot be written.
     """
-    from bench.runner.settings import Settings
+    from bench.records.mirror import open_output
 
     cells = Cells(
         suite=suite,
@@ -73,10 +73,9 @@ def run_cells(
         column=column,
         regions=None if regions is None else Path(regions),
         skip_bad=skip_bad,
-        output=Path(output),
+        output=open_output(output),
     )
-    saes = cells.output / "saes" if save_saes else None
-    how = Settings(pick_device(device), trust_remote_code, states=cells.output / "state", saes=saes)
+    how = _settings(cells.output, device, trust_remote_code, save_saes)
     return _measured(cells, how, force)
 
 
@@ -88,9 +87,23 @@ def load_records_frame(output: Place = "runs") -> pd.DataFrame:
     Raises:
         BadRecord: one is broken, edited by hand, or of an unknown version.
     """
+    from bench.records.mirror import open_output
     from bench.records.store import RecordStore
 
-    return _frame(RecordStore(Path(output)).read())
+    return _frame(RecordStore(open_output(output)).read())
+
+
+def _settings(output: Path, device: str, trust_remote_code: bool, save_saes: bool) -> Settings:
+    from bench.records.mirror import mirror_of
+    from bench.runner.settings import Settings
+
+    return Settings(
+        pick_device(device),
+        trust_remote_code,
+        states=output / "state",
+        saes=output / "saes" if save_saes else None,
+        mirror=mirror_of(output),
+    )
 
 
 def _measured(cells: Cells, how: Settings, force: bool) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.records.mirror import mirror_of
 from bench.runner.engines import EngineName
 from bench.runner.settings import Settings
 
@@ -40,4 +41,5 @@ class How:
             cache=self.cache,
             profile=output / "profile" if self.profile else None,
             readers=self.readers,
+            mirror=mirror_of(output),
         )

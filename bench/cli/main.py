@@ -142,7 +142,9 @@ def run_cli(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BenchError as error:
-        click.echo(f"bench: {error}", err=True)
+        from bench.records.mirror import as_shown
+
+        click.echo(f"bench: {as_shown(error)}", err=True)
         # What is not there says nothing about a model; a run that can measure nothing gives 2 too.
         return 1 if isinstance(error, ModelError) and not isinstance(error, Unavailable) else 2
     except click.Abort:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from bench.cli.output import OutputPlace
 from bench.cli.sizes import Duration, WholeNumber
 from zoo.errors import BadRecord, UsageError
 
@@ -32,7 +33,9 @@ class BadRecords(list[BadRecord]):
     """Files that are no records: each is named, and the command goes on with the others."""
 
     def append(self, error: BadRecord) -> None:
-        click.echo(f"bench: {error}", err=True)
+        from bench.records.mirror import as_shown
+
+        click.echo(f"bench: {as_shown(error)}", err=True)
         super().append(error)
 
     def code(self, code: int) -> int:
@@ -90,11 +93,11 @@ cards_option = click.option(
 )
 output_option = click.option(
     "--output",
-    type=FOLDER_PATH,
+    type=OutputPlace(),
     default=Path("runs"),
     show_default=True,
     metavar="DIR",
-    help="Where records and leaderboards live.",
+    help="Where records and leaderboards live: a folder, or s3://BUCKET/PREFIX.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 cache_option = click.option(

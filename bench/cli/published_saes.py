@@ -12,6 +12,7 @@ import click
 from bench.cli.how import Again, How
 from bench.cli.options import BadRecords, Cells, above, choose, pick_device
 from bench.cli.sizes import ranges
+from bench.records.mirror import as_shown, mirror_of
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _measure(
     if not ready:
         return 0
     settings = Settings(pick_device(how.device), how.trust_remote_code, cache=how.cache)
-    measured = 0
+    measured, mirror = 0, mirror_of(cells.output)
     with interrupt_on_terminate(), lock_output(cells.output, _say):
         for block in ready:
             lost = []
@@ -143,7 +144,9 @@ def _measure(
                         state = "not measured" if record.failure.unavailable else "failed"
                         lost.append((record.name, f"{state}: {record.failure}"))
                     if record.failure is None or not record.failure.unavailable:
-                        store.save(record)
+                        path = store.save(record)
+                        if mirror is not None:
+                            mirror.push(path)
             finally:
                 _tell_each(lost)
     return measured
@@ -181,7 +184,7 @@ def _finish(
             f"{len(present) + absent} published SAEs: {measured} measured now, {done} done before, "
             f"{failed} failed" + (f", {absent} not measured" if absent else "")
         )
-        click.echo(f"leaderboards: {boards[0]}")
+        click.echo(as_shown(f"leaderboards: {boards[0]}"))
     if not present:
         return 2
     return bad.code(1 if failed or absent else 0)

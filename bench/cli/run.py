@@ -25,6 +25,7 @@ from bench.cli.options import (
     shard_option,
     which_cells,
 )
+from bench.records.mirror import as_shown, mirror_of
 from bench.runner.engines import ENGINE_NAMES
 from bench.runner.progress import show_progress
 from zoo.errors import UsageError
@@ -153,11 +154,11 @@ def command(
         work = _todo(cells, how, which)
         if cells.shard and not work:
             progress.note(f"shard {cells.shard} has no cell: there are fewer than shards")
-        where, measured = _measure(work, cells, how, progress)
+        where, measured, elsewhere = _measure(work, cells, how, progress)
     if not where.leads:
         return 0
     specs = [spec for item in work for spec in item.block.specs]
-    return _finish(cells, specs, measured, as_json)
+    return _finish(cells, specs, measured, elsewhere, as_json)
 
 
 def _todo(cells: Cells, how: How, which: dict[str, Any]) -> list[Todo]:
@@ -175,8 +176,9 @@ def _todo(cells: Cells, how: How, which: dict[str, Any]) -> list[Todo]:
 
 def _measure(
     work: Sequence[Todo], cells: Cells, how: How, progress: RunProgress
-) -> tuple[Engine, int]:
-    """Runs what is pending: where that was, and how many cells were measured."""
+) -> tuple[Engine, int, set[str]]:
+    """Runs what is pending: where that was, how many cells were measured, and the hashes of those
+    that another run is at work on."""
     from bench.runner.engines import auto_workers, make_engine
     from bench.runner.run import announce, check_writable, pending_blocks, run
 
@@ -189,12 +191,14 @@ def _measure(
     settings = how.settings(_device(pending, how, progress), cells.output)
     workers = how.workers or auto_workers(pending, settings.device)
     where = make_engine(how.engine, workers=workers, divide_rows=how.divide_rows)
-    measured = 0
+    measured, elsewhere = 0, set()
     for record in run(work, cells.store(), settings, where, progress):
         measured += record.failure is None
+        if record.failure is not None and record.failure.is_elsewhere:
+            elsewhere.add(record.hash)
         failures.add(record)
     failures.tell()
-    return where, measured
+    return where, measured, elsewhere
 
 
 def _device(pending: Sequence[Block], how: How, progress: RunProgress) -> str:
@@ -210,8 +214,15 @@ def _device(pending: Sequence[Block], how: How, progress: RunProgress) -> str:
     return pick_device(how.device)
 
 
-def _finish(cells: Cells, specs: Sequence[Spec], measured: int, as_json: bool) -> int:
-    """Writes the boards and says what there is; 1 if a cell has no result, 2 if none has."""
+def _finish(
+    cells: Cells, specs: Sequence[Spec], measured: int, elsewhere: set[str], as_json: bool
+) -> int:
+    """Writes the boards and says what there is; 1 if a cell has no result, 2 if none has.
+
+    What another run is at work on is that run's.
+    """
+    if (mirror := mirror_of(cells.output)) is not None:
+        mirror.pull()  # what other runs have measured
     store = cells.store()
     found = (store.load(spec) for spec in specs)
     present = [r for r in found if r is not None and not (r.failure and r.failure.unavailable)]
@@ -230,7 +241,7 @@ def _finish(cells: Cells, specs: Sequence[Spec], measured: int, as_json: bool) -
     elif present:
         click.echo(above("summary")(present))
         click.echo(_counted(counts, done=len(present) - failed - measured))
-        click.echo(f"leaderboards: {boards[0]}")
+        click.echo(as_shown(f"leaderboards: {boards[0]}"))
         if not above("figures_available")():
             click.echo(
                 f"no figures: matplotlib is not installed ({install_line('plot')}; then `bench "
@@ -239,9 +250,10 @@ def _finish(cells: Cells, specs: Sequence[Spec], measured: int, as_json: bool) -
         if failed:
             command = again_with("--failed", without=["--force"])
             click.echo(f"{command} measures the failed cells again")
+    lacking = {spec.hash for spec in specs} - {record.hash for record in present} - elsewhere
     if not present:
-        return 2 if specs else 0
-    return bad.code(1 if failed or counts["unavailable"] else 0)
+        return 2 if lacking else 0
+    return bad.code(1 if failed or lacking else 0)
 
 
 def _counted(counts: dict[str, int], done: int) -> str:

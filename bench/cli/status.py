@@ -53,7 +53,7 @@ def _watch(output: Path) -> None:
     with Live(auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
             try:
-                shown = _table(_status(output)[0])
+                shown = _table(_status(output, again=True)[0])
             except UsageError as error:
                 shown = str(error)
             # Its own words, not the markup of rich.
@@ -61,12 +61,16 @@ def _watch(output: Path) -> None:
             time.sleep(_WATCH_EVERY)
 
 
-def _status(output: Path) -> tuple[list[dict[str, Any]], int]:
-    """A row per model, and the exit code."""
+def _status(output: Path, *, again: bool = False) -> tuple[list[dict[str, Any]], int]:
+    """A row per model, and the exit code; `again` looks at a URL once more."""
+    from bench.records.mirror import mirror_of
     from bench.records.published_saes import PublishedStore
     from bench.records.store import RecordStore
     from bench.runner.checkpoints import saved_states
 
+    mirror = mirror_of(output)
+    if again and mirror is not None:
+        mirror.pull()
     store, published = RecordStore(output), PublishedStore(output)
     started = {saved.model: saved for saved in reversed(saved_states(output / "state"))}
     if not (store.folder.is_dir() or published.folder.is_dir() or started):

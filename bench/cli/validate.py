@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import ANY_PATH
+from bench.cli.output import OutputPlace
 from zoo.errors import BenchError, UsageError
 
 
 @click.command("validate")
-@click.argument("paths", nargs=-1, required=True, type=ANY_PATH, metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=OutputPlace(files=True), metavar="PATH...")
 def command(paths: tuple[Path, ...]) -> int:
     """Check files, or all files below a folder: records (.json), cards and protocols (.yaml).
 
@@ -22,6 +22,8 @@ def command(paths: tuple[Path, ...]) -> int:
       bench validate runs
       bench validate runs/records
     """
+    from bench.records.mirror import as_shown
+
     files = [file for path in paths for file in _files(path)]
     if not files:
         raise UsageError(f"nothing to check in {', '.join(map(str, paths))}")
@@ -31,7 +33,7 @@ def command(paths: tuple[Path, ...]) -> int:
             check_file(file)
         except BenchError as error:
             bad += 1
-            click.echo(f"bench: {error}", err=True)
+            click.echo(f"bench: {as_shown(error)}", err=True)
     click.echo(f"{len(files) - bad} good, {bad} bad")
     return 2 if bad else 0
 

@@ -7,7 +7,7 @@ from typing import Self, cast
 from pydantic import BaseModel, ConfigDict
 
 import zoo.errors
-from zoo.errors import BenchError, ModelError, Unavailable
+from zoo.errors import BenchError, MeasuredElsewhere, ModelError, Unavailable
 
 
 class Failure(BaseModel):
@@ -36,6 +36,11 @@ class Failure(BaseModel):
         """Whether something was not there: nothing was measured, and no record is kept of it."""
         kind = getattr(zoo.errors, self.kind, object)
         return isinstance(kind, type) and issubclass(kind, Unavailable)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether nothing is wrong: another run is at work on the cell."""
+        return self.kind == MeasuredElsewhere.__name__
 
     def __str__(self) -> str:
         return f"{self.message}. {self.remedy}" if self.remedy else self.message

@@ -26,6 +26,8 @@ OnBad = Callable[[BadRecord], object]
 
 REDO = "Delete it and run again, or redo it with `bench run --force`."
 
+RECORDS_FOLDER = "records"
+
 # Bytes of a record file; one with long curves takes less than a MiB.
 _LARGEST = 1 << 24
 
@@ -34,7 +36,7 @@ class RecordStore:
     """The records of one output folder."""
 
     def __init__(self, output: Path) -> None:
-        self.folder = output / "records"
+        self.folder = output / RECORDS_FOLDER
 
     def path(self, spec: Spec) -> Path:
         """Where the cell's record is, or will be."""

@@ -303,8 +303,9 @@ def _measure(
         tell(text)
 
     progress.phase("sample")
-    processes = settings.processes
-    writer = CheckpointWriter(block, settings.states, settings.save_every, tell, processes)
+    writer = CheckpointWriter(
+        block, settings.states, settings.save_every, tell, settings.processes, settings.mirror
+    )
     ordered = block.protocol.model_copy(update={"data_seed": block.data_seed})
     workers = settings.readers_on(adapter.device.type)
     model = ActivationStream(adapter, block.corpus, block.layers, ordered, note, workers)
@@ -316,7 +317,7 @@ def _measure(
         restore_conditions(state, stream, clock)
     for text in kernels_left_out(torch.device(settings.device)) if block.steps else ():
         note(text)
-    cells = _make_cells(block, stream, outcomes, note, processes)
+    cells = _make_cells(block, stream, outcomes, note, settings.processes)
     if cells:
         _add_special_tokens(cells, stream, block.tokens)
         stepper = Stepper(clock.notes.append, banks=settings.banks)

@@ -29,6 +29,7 @@ from zoo.files import content_hash, open_atomically, read_json, write_atomically
 
 if TYPE_CHECKING:
     from bench.compute.row_shards import Processes
+    from bench.records.mirror import Mirror
 
 _FORMAT = 5
 SUMMARY, STATE = "block.json", "state.pt"
@@ -128,6 +129,7 @@ class CheckpointWriter:
         every: seconds between two, more where a save takes long; 0 is after every step.
         notify: is told why a checkpoint that is there cannot be used.
         processes: that have a part each, and call `load` and `save` together.
+        mirror: where `states` is a mirror's: what is gone on from is fetched, what is saved sent.
     """
 
     def __init__(
@@ -137,12 +139,14 @@ class CheckpointWriter:
         every: float,
         notify: Callable[[str], None],
         processes: Processes | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         self.block = block
         self.states = states
         self.every = every
         self._notify = notify
         self.processes = processes
+        self._mirror = mirror
         self._hashes = {spec.hash for spec in block.specs}
         self._next = time.monotonic() + every
 
@@ -159,6 +163,8 @@ class CheckpointWriter:
                 made = f"{saved.parts} process{'es' * (saved.parts > 1)}, not {self._parts}"
                 self._notify(f"the checkpoint {saved.folder} is of {made}; ignored")
                 continue
+            if self._mirror is not None:
+                self._mirror.fetch(saved.folder / STATE)
             state = _read(saved.folder / self._file(saved.step))
             if self.processes is not None and self.processes.any(state is None):
                 state = None
@@ -197,6 +203,9 @@ class CheckpointWriter:
             self._summarise(folder, state["step"])
         else:
             self._finish(folder, state["step"], self.processes)
+        if self._mirror is not None:
+            self._mirror.push(folder / file)
+            self._mirror.push(folder / SUMMARY)
         now = time.monotonic()
         slowest = (now - began) / _LARGEST_SHARE if self.every else 0.0
         self._next = now + max(self.every, slowest)

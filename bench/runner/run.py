@@ -3,14 +3,14 @@
 A cell whose record exists is done, failed or not: `force` redoes all, `failed` the failed ones.
 What is not there (a package, a download) makes no record, and is tried again by the next run.
 Records are written when their block ends; a run that is stopped at any moment goes on from the last
-checkpoint of the block it was in.
+checkpoint of the block it was in. Several runs at once may share an output at a URL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from bench.records.schema import Record
 from bench.records.spec import Spec
 from bench.records.store import RecordStore
 from bench.runner.checkpoints import remove_done, resume_blocks
+from bench.runner.claims import CLAIM_SECONDS, wait_for_others
 from bench.runner.engines import Engine, make_engine
 from bench.runner.interrupts import interrupt_on_terminate
 from bench.runner.lock import OutputLock, lock_output
@@ -115,7 +116,8 @@ def run(
     """
     settings, engine = settings or Settings(), engine or make_engine("local")
     blocks = pending_blocks(work)
-    pending = {spec.hash for block in blocks for spec in block.specs}
+    specs = [spec for block in blocks for spec in block.specs]
+    pending = {spec.hash for spec in specs}
     progress = progress or RunProgress()
     with interrupt_on_terminate(), _lock(store, progress.note, leads=engine.leads) as lock:
         if settings.states is not None:
@@ -126,8 +128,9 @@ def run(
         announce(progress, blocks, work, settings.device)
         for text in _precision_notes(blocks, settings.device) if engine.leads else ():
             progress.note(text)
+        settings = _with_known(settings, specs, store)
         # What is at work is stopped before an error is told.
-        with closing(engine.records(blocks, settings, progress)) as records:
+        with closing(_rounds(engine, blocks, settings, progress)) as records:
             for record in records:
                 if lock is not None:
                     lock.check()
@@ -139,6 +142,38 @@ def run(
                     remove_done(settings.states, store, pending)
                 yield record
         engine.finish()
+
+
+def _with_known(settings: Settings, pending: Iterable[Spec], store: RecordStore) -> Settings:
+    """The settings, with when the records were written that are to be measured again."""
+    if settings.mirror is None:
+        return settings
+    paths = {spec.hash: store.path(spec) for spec in pending}
+    known = {name: path.stat().st_mtime for name, path in paths.items() if path.is_file()}
+    return replace(settings, mirror=replace(settings.mirror, known=known))
+
+
+def _rounds(
+    engine: Engine, blocks: Sequence[Block], settings: Settings, progress: RunProgress
+) -> Generator[Record, None, None]:
+    """The engine's records; cells that another run was at work on are tried once more at the end,
+    when that run may have been lost."""
+    left: set[str] = set()
+    with closing(engine.records(blocks, settings, progress)) as records:
+        for record in records:
+            if record.failure is not None and record.failure.is_elsewhere:
+                left.add(record.hash)
+            else:
+                yield record
+    again = [block.only(spec for spec in block.specs if spec.hash in left) for block in blocks]
+    again = [block for block in again if block.specs]
+    if again and settings.mirror is not None:
+        progress.note(
+            f"cells left to other runs: {len(left)}; waits up to {CLAIM_SECONDS:.0f} seconds to "
+            "see whether those still run"
+        )
+        wait_for_others(settings.mirror, again)
+        yield from engine.records(again, settings, progress)
 
 
 def _precision_notes(blocks: Sequence[Block], device: str) -> list[str]:
@@ -180,8 +215,11 @@ def keep(record: Record, store: RecordStore) -> None:
 
 def check_writable(store: RecordStore) -> None:
     """Raises `OutputError` now rather than after an hour's work."""
+    from bench.records.mirror import mirror_of
     from zoo.files import write_atomically
 
+    if (mirror := mirror_of(store.folder.parent)) is not None:
+        mirror.check_writable()
     probe = store.folder / ".writable"
     write_atomically(probe, "")
     probe.unlink(missing_ok=True)  # each process of a run looks

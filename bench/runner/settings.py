@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from bench.compute.row_shards import Processes
     from bench.plan.blocks import Block
+    from bench.records.mirror import Mirror
 
 # What a block is doing.
 Phase = Literal["load", "sample", "train", "census"]
@@ -32,6 +33,8 @@ class Settings:
         time of a step is its own. On a CPU no number depends on it.
     processes: that measure the block together, each with its part of the rows of every dictionary;
         None where this one has them whole. All of them have the block's records.
+    mirror: the output folder at a URL, which the process that measures a block writes to; None
+        where it is a folder of this machine.
     """
 
     device: str = "cpu"
@@ -44,6 +47,7 @@ class Settings:
     readers: int | None = None
     banks: bool = True
     processes: Processes | None = None
+    mirror: Mirror | None = None
 
     def readers_on(self, device: str) -> int:
         """How many readers there are: by default up to 4 beside a GPU; on a CPU none, as all its

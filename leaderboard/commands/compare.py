@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from bench.cli.options import FOLDER_PATH, BadRecords
+from bench.cli.options import BadRecords
+from bench.cli.output import OutputPlace
 
 
 @click.command("compare")
-@click.argument("a", type=FOLDER_PATH)
-@click.argument("b", type=FOLDER_PATH)
+@click.argument("a", type=OutputPlace())
+@click.argument("b", type=OutputPlace())
 @click.option("--check", is_flag=True, help="Exit with 1 unless all cells pair and are equal.")
 def command(a: Path, b: Path, check: bool) -> int:
     """Pair the cells of the output folders A and B and say what differs, with intervals.

@@ -23,6 +23,7 @@ def command(output: Path, check: bool, opened: bool) -> int:
       bench report
       bench report --check
     """
+    from bench.records.mirror import as_shown
     from bench.records.published_saes import PublishedStore
     from bench.records.store import RecordStore
     from leaderboard import check_boards, figures_available, write_boards
@@ -47,7 +48,7 @@ def command(output: Path, check: bool, opened: bool) -> int:
         click.echo(f"bench: no figures: matplotlib is missing ({install_line('plot')})", err=True)
     files = write_boards(output, processes=os.cpu_count() or 1, on_bad=bad.append)
     page = output / BOARDS_FOLDER / PAGE_FOLDER / "index.html"
-    click.echo(f"{len(files)} files, {files[0]}, and as a page {page}")
+    click.echo(as_shown(f"{len(files)} files, {files[0]}, and as a page {page}"))
     if opened and not webbrowser.open(page.resolve().as_uri()):
         click.echo(f"bench: no browser can be opened here; open {page}", err=True)
     return bad.code(0)

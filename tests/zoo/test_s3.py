@@ -80,7 +80,7 @@ def test_credentials_are_asked_for(s3: Any, bench: Bench, without_credentials: N
     s3.put_object(Bucket="bucket", Key="a.txt", Body=b"text")
     code, out, err = bench("run", "tiny-gpt2", "--corpus", "s3://bucket/a.txt")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "Name credentials that may read it (AWS_ACCESS_KEY_ID" in err
+    assert "Name credentials that have access (AWS_ACCESS_KEY_ID" in err
 
 
 def test_a_server_that_does_not_answer_is_named(

@@ -37,9 +37,10 @@ _GIVE = "Give the path or the URL of a file, or of a folder."
 # By what S3's client says.
 _REMEDIES = {
     "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|credential": (
-        "Name credentials that may read it (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+        "Name credentials that have access (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
         "AWS_PROFILE); for a public bucket set AWS_NO_SIGN_REQUEST=1."
     ),
+    "NO_SUCH_BUCKET": "Check the bucket's name, and AWS_REGION.",
     "NETWORK_CONNECTION|HTTP status 301": "Check the network, AWS_ENDPOINT_URL and AWS_REGION.",
 }
 
@@ -94,7 +95,7 @@ class StoredFile:
                 with Path(self.url).open("rb") as local:
                     yield local
                 return
-            system, path = _system(self.url)
+            system, path = file_system(self.url)
             block = (4 if whole else 1) << 20
             with system.open(path, "rb", block_size=block, cache_type="readahead") as remote:
                 yield remote
@@ -153,7 +154,7 @@ def _below(path: Path) -> list[StoredFile]:
 
 
 def _below_url(url: str) -> list[StoredFile]:
-    system, root = _system(url)
+    system, root = file_system(url)
     try:
         info = system.info(root)  # asking `isfile` would hide that a store does not answer
     except FileNotFoundError:
@@ -189,8 +190,12 @@ def _stored(system: Any, path: str, name: str, info: dict[str, Any]) -> StoredFi
     return StoredFile(system.unstrip_protocol(path), name, int(size), checksum)
 
 
-def _system(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path there."""
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path there.
+
+    Raises:
+        MissingExtra: a package for it is absent. BadCorpus: there is none for its protocol.
+    """
     import fsspec
 
     if url.startswith("s3://"):
@@ -251,15 +256,15 @@ def _errors(url: str) -> Iterator[None]:
         if isinstance(error, FileNotFoundError) and absent:
             raise BadCorpus(f"no corpus at {shown(url)}", _GIVE) from error
         found = cause if isinstance(error, FileNotFoundError) and cause else error
-        reason = getattr(found, "strerror", None) or str(found) or type(found).__name__
         kind = ModelUnavailable if is_url(url) else BadCorpus
-        said = " ".join(str(reason).replace(url, shown(url)).split())[:200]
-        raise kind(f"{shown(url)} cannot be read ({said})", _remedy(said)) from error
+        said, remedy = said_by(found, url)
+        raise kind(f"{shown(url)} cannot be read ({said})", remedy) from error
 
 
-def _remedy(said: str) -> str:
-    """What to do about what a store said, as far as its words tell."""
-    for words, remedy in _REMEDIES.items():
-        if re.search(words, said):
-            return remedy
-    return ""
+def said_by(error: BaseException, url: str) -> tuple[str, str]:
+    """What a store says in its error, in a line, and what to do about it as far as that tells."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    words = str(reason).replace(url, shown(url)).partition(" (Request ID")[0].split()
+    said = " ".join(words)[:200]
+    remedies = (remedy for found, remedy in _REMEDIES.items() if re.search(found, said))
+    return said, next(remedies, "")

@@ -53,8 +53,9 @@ class Absent:
 
     def note(self, record: Record) -> None:
         """Looks at a record that was measured."""
-        if record.failure is not None and record.failure.unavailable:
-            self._failures[record.spec.model] = record.failure
+        failure = record.failure
+        if failure and failure.unavailable and not failure.is_elsewhere:
+            self._failures[record.spec.model] = failure
 
     def records(self, block: Block) -> list[Record] | None:
         """The failures of a block whose model is known to be absent; None where it is not."""

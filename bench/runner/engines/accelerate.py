@@ -52,6 +52,7 @@ class AccelerateEngine(LocalEngine):
             )
         self._divides_all = divide_rows
         self._together = 0  # of the run's blocks the first so many
+        self._is_dealt = False
 
     def agree(self, blocks: list[Block]) -> list[Block]:
         """The first process's blocks: a later one may find other records and more free memory."""
@@ -64,7 +65,17 @@ class AccelerateEngine(LocalEngine):
         self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
         """The records of this process's share of the blocks, on its device; of what is measured
-        together, the first process's."""
+        together, the first process's. Blocks that are given later are what it left of its share.
+
+        Raises:
+            UsageError: blocks are measured together, and the output is at a URL.
+        """
+        if self._together and settings.mirror is not None:
+            raise UsageError(
+                f"{settings.mirror}: processes that divide a dictionary's rows share their "
+                "checkpoints in a folder",
+                "Give a folder as --output DIR.",
+            )
         if settings.device == "cuda":
             settings = replace(settings, device=str(self._state.device))
         own = settings if self.leads else replace(settings, cache=None, profile=None)
@@ -76,8 +87,11 @@ class AccelerateEngine(LocalEngine):
         for record in super().records(blocks[: self._together], shared, heard):
             if self.leads:
                 yield record
-        alone = dealt(blocks[self._together :], self._state.num_processes, settings.device)
-        yield from super().records(alone[self._state.process_index], settings, progress)
+        alone = blocks[self._together :]
+        if not self._is_dealt:
+            shares = dealt(alone, self._state.num_processes, settings.device)
+            alone, self._is_dealt = shares[self._state.process_index], True
+        yield from super().records(alone, settings, progress)
 
     def finish(self) -> None:
         """Until all are done."""

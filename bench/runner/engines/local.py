@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from bench.plan.blocks import Block
 from bench.records.schema import Record
 from bench.runner.engines import Absent
+from bench.runner.measure import measure
 from bench.runner.settings import BlockListener, Settings
 
 
@@ -22,13 +23,11 @@ class LocalEngine:
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
-        """As `measure_block` gives them."""
-        from bench.runner.block import measure_block
-
+        """As `measure` gives them."""
         absent = Absent()
         for block in blocks:
             known = absent.records(block)
-            for record in known or measure_block(block, settings, progress.begin(block)):
+            for record in known or measure(block, settings, progress.begin(block)):
                 absent.note(record)
                 yield record
 

@@ -1,7 +1,7 @@
 """Blocks as tasks of a Ray cluster; the records come back to the process that asked.
 
-The cluster is the one that `RAY_ADDRESS` names, else one on this machine. Checkpoints, trained
-SAEs and stored activations are files: machines that are to share them need a shared folder.
+The cluster is the one that `RAY_ADDRESS` names, else one on this machine. Checkpoints and trained
+SAEs are files: machines share them by an output at a URL, or by a shared folder.
 """
 
 from __future__ import annotations
@@ -142,11 +142,11 @@ def _measure(block: Block, settings: Settings) -> list[Record] | OutputError:
     """The block's records; an output folder that cannot be written ends the run, not the block."""
     import torch
 
-    from bench.runner.block import measure_block
+    from bench.runner.measure import measure
 
     if not settings.device.startswith("cuda"):
         torch.set_num_threads(1)
     try:
-        return list(measure_block(block, settings, NoProgress()))
+        return list(measure(block, settings, NoProgress()))
     except OutputError as error:
         return error

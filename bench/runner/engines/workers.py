@@ -422,11 +422,11 @@ def _work(connection: Connection, settings: Settings, threads: int) -> None:
 
 def _measure(teller: _Teller, block: Block, settings: Settings) -> None:
     from bench.compute.out_of_memory import release_memory
-    from bench.runner.block import measure_block
+    from bench.runner.measure import measure
 
     message: tuple[str, Any] = ("done", None)
     try:
-        for record in measure_block(block, settings, teller):
+        for record in measure(block, settings, teller):
             teller.send("record", record)
     except OutputError as error:
         message = ("error", error)
