@@ -254,4 +254,8 @@ def _worst(pairs: Sequence[tuple[Record, Record]]) -> str:
     ]
     if not rows:
         return "None differs."
-    return table(["Model", "Layer", "Arm", "Seed", "End % A", "End % B", "B - A"], rows, left=4)
+    return table(
+        ["Model", "Layer", "Arm", "Seed", "Dead at end % A", "Dead at end % B", "B - A"],
+        rows,
+        left=4,
+    )

@@ -119,7 +119,7 @@ GAUSSIAN = DEATH_COLUMNS.add(
 )
 INIT_RELU = DEATH_COLUMNS.add(
     rate(
-        "Init ReLU %",
+        "Born dead ReLU %",
         "features dead by ReLU at initialisation: their pre-activation is never > 0",
         at_init(lambda death: death.dead_relu),
         in_raw(Table.BY_DEATH, Table.DOMAIN_INIT) | by_row(Table.MODEL_DEATH, Table.WEB_CELLS),
@@ -127,7 +127,7 @@ INIT_RELU = DEATH_COLUMNS.add(
 )
 INIT_TOPK = DEATH_COLUMNS.add(
     rate(
-        "Init TopK %",
+        "Born dead TopK %",
         "features dead by TopK at initialisation: > 0 somewhere, but never among the k largest",
         at_init(lambda death: death.dead_topk),
         in_raw(Table.BY_DEATH, Table.DOMAIN_INIT) | by_row(Table.MODEL_DEATH, Table.WEB_CELLS),
@@ -135,7 +135,7 @@ INIT_TOPK = DEATH_COLUMNS.add(
 )
 INIT = DEATH_COLUMNS.add(
     rate(
-        "Init %",
+        "Born dead %",
         "features dead at initialisation, by either path",
         at_init(lambda death: death.dead),
         in_raw(Table.BY_DEATH)
@@ -149,7 +149,8 @@ DEATH_COLUMNS.add(LargestLayer(of=INIT, arm=RAW, tables=by_row(Table.BY_DEATH)))
 
 # ------------------------------------------------------------------------------------- attribution
 
-# The three parts of death at initialisation stand beside it wherever it does.
+# The three parts of death at initialisation stand beside it wherever it does, and in a table of
+# their own (`ATTRIBUTION`) where the raw arm was not run.
 _WHY = by_row(
     Table.ATTRIBUTION, Table.BY_DEATH, Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS
 )
@@ -200,7 +201,7 @@ DUE_TO_NEITHER = DEATH_COLUMNS.add(
 
 END_RELU = DEATH_COLUMNS.add(
     rate(
-        "End ReLU %",
+        "Dead at end ReLU %",
         "features dead by ReLU at the end of training",
         at_end(lambda death: death.dead_relu),
         by_row(Table.MODEL_DEATH),
@@ -208,7 +209,7 @@ END_RELU = DEATH_COLUMNS.add(
 )
 END_TOPK = DEATH_COLUMNS.add(
     rate(
-        "End TopK %",
+        "Dead at end TopK %",
         "features dead by TopK at the end of training",
         at_end(lambda death: death.dead_topk),
         by_row(Table.MODEL_DEATH),
@@ -216,7 +217,7 @@ END_TOPK = DEATH_COLUMNS.add(
 )
 END = DEATH_COLUMNS.add(
     rate(
-        "End %",
+        "Dead at end %",
         "features dead at the end of training, by either path",
         at_end(lambda death: death.dead),
         raw_and_centered(Table.BY_SAVING, Table.WEB_MODELS)

@@ -165,11 +165,11 @@ RECOVERY = TRAINING_COLUMNS.add(
 _SAVED = "raw minus centered, in points of percent, paired by layer and seed"
 SAVED_INIT = TRAINING_COLUMNS.add(
     Saving(
-        title="Saved at init",
+        title="Saved at birth",
         meaning=f"features dead at initialisation, {_SAVED}",
         rate=INIT,
         show=percent,
-        tables=by_row(Table.BY_SAVING, Table.WEB_MODELS),
+        tables=by_row(Table.BY_SAVING),  # elsewhere it is what is due to the mean
     )
 )
 SAVED_END = TRAINING_COLUMNS.add(

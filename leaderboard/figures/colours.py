@@ -8,3 +8,7 @@ from __future__ import annotations
 BLACK, GREY = "#222222", "#8c8c8c"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, RED, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+
+# Causes of death, as on the page: hues that neither arms nor domains have, told apart by their
+# lightness too.
+MEAN, SPECTRUM, NEITHER = "#882255", "#74741f", "#868f99"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from leaderboard.columns.activations import GAMMA
 from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_NEITHER, DUE_TO_SPECTRUM, END, INIT_RAW
-from leaderboard.figures.colours import BLACK, BLUE, GREEN, GREY, RED
+from leaderboard.figures.colours import BLUE, MEAN, NEITHER, RED, SPECTRUM
 from leaderboard.groups import CENTERED, RAW, Group
 from leaderboard.text import number, percent, plain
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_BARS = 16
 
 _PARTS = {"mean": DUE_TO_MEAN, "spectrum": DUE_TO_SPECTRUM, "rest": DUE_TO_NEITHER}
-_COLOURS = {"mean": RED, "spectrum": BLUE, "rest": GREY}
+_COLOURS = {"mean": MEAN, "spectrum": SPECTRUM, "rest": NEITHER}
 
 
 def why_data(groups: Sequence[Group]) -> dict[str, Any] | None:
@@ -69,7 +69,7 @@ def draw_why(figure: Figure, data: dict[str, Any]) -> None:
     panels[0].set_title("born dead, % of n, because of")
     if trained:
         # The first is larger, and seen where the second covers it.
-        for arm, colour, marker, size in ((RAW, BLACK, "o", 46), (CENTERED, GREEN, "D", 16)):
+        for arm, colour, marker, size in ((RAW, RED, "o", 46), (CENTERED, BLUE, "D", 16)):
             points = [(100 * row[arm], at) for at, row in enumerate(rows) if row[arm] is not None]
             panels[1].scatter(
                 [x for x, _ in points], [y for _, y in points], color=colour, marker=marker, s=size,

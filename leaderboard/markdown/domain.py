@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from leaderboard.columns.kinds import Table
-from leaderboard.groups import Group, by_setting
+from leaderboard.groups import RAW, Group, arms_of, by_setting
 from leaderboard.markdown.layout import Page, counts, setting_line, setting_title
 from leaderboard.markdown.tables import (
     COVERAGE,
@@ -33,8 +33,9 @@ def domain(name: str, groups: Sequence[Group]) -> str:
         models, layers = model_rows(members), layer_rows(members)
         at_init = column_table(page, Table.DOMAIN_INIT, [MODEL, DATA, COVERAGE], models)
         page.add("### Models at initialisation", at_init)
-        if attribution := column_table(page, Table.ATTRIBUTION, [MODEL, DATA], models):
-            page.add("### Causes of death at initialisation", attribution)
+        if RAW not in arms_of(members):  # else they stand beside who is dead raw
+            causes = column_table(page, Table.ATTRIBUTION, [MODEL, DATA], models)
+            page.add(*(("### Causes of death at initialisation", causes) if causes else ()))
         if _trains(members):
             trained = column_table(page, Table.DOMAIN_TRAINED, [MODEL, DATA], models)
             page.add("### Models after training", trained)

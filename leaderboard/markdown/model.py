@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from bench.records.schema import Record
 from leaderboard.columns.kinds import Table
 from leaderboard.figures.pictures import Picture, image
-from leaderboard.groups import Group
+from leaderboard.groups import RAW, Group
 from leaderboard.markdown.layout import Page, counts, setting_details, setting_line, setting_title
 from leaderboard.markdown.special_tokens import special_tokens_section
 from leaderboard.markdown.tables import ARM, LAYERS, arm_rows, column_table, layer_rows
@@ -34,8 +34,9 @@ def model(name: str, groups: Sequence[Group], pictures: Sequence[Picture] = ()) 
         page.add("### Layers", column_table(page, Table.MODEL_LAYERS, LAYERS, layers))
         death = column_table(page, Table.MODEL_DEATH, [*LAYERS, ARM], arms)
         page.add("### Death by path", death)
-        if attribution := column_table(page, Table.ATTRIBUTION, LAYERS, layers):
-            page.add("### Causes of death at initialisation", attribution)
+        if RAW not in group.arms:  # else they stand beside who is dead raw
+            causes = column_table(page, Table.ATTRIBUTION, LAYERS, layers)
+            page.add(*(("### Causes of death at initialisation", causes) if causes else ()))
         if group.spec.protocol.get("steps"):
             page.add(*_revival(page, group))
             training = column_table(page, Table.MODEL_TRAINING, [*LAYERS, ARM], arms)

@@ -36,8 +36,9 @@ from leaderboard.settled import settled_sentence
 from leaderboard.text import DOT, count, escape, link, table
 
 _INTRODUCTION = (
-    "How far the mean dominates a model's activations (gamma), how many features of a sparse "
-    "autoencoder are dead because of it, and what centering saves.\n"
+    "How many features of a sparse autoencoder never fire on a model's activations, that is, are "
+    "dead; how many because of the mean, which gamma measures (its length over the spread); and "
+    "what subtracting it first, centering, saves.\n"
     "Made by `bench report` from the records in [`records/`](../records). To sort and filter, open "
     "[the page](page/index.html) in a browser."
 )

@@ -25,6 +25,7 @@ from leaderboard.published_saes import published_data
 from leaderboard.text import count, plain, url_part
 
 PAGE_FOLDER = "page"
+DATA = f"{PAGE_FOLDER}/data.js"
 STATIC = Path(__file__).parent / "static"
 
 
@@ -41,7 +42,7 @@ def page_files(
     if published:
         data["publishedSaes"] = published_data(published)
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return static | {f"{PAGE_FOLDER}/data.js": f"const GAMMABENCH = {text};\n"}
+    return static | {DATA: f"const GAMMABENCH = {text};\n"}
 
 
 def page_data(groups: Sequence[Group]) -> dict[str, Any]:

@@ -63,14 +63,19 @@ def test_pages_are_written_with_the_overview_first(output: Path) -> None:
         "vision.md",
         *(f"models/tiny-{letter}.md" for letter in "abcd"),
         *(f"page/{name}" for name in ("charts.js", "index.html", "page.css", "page.js", "data.js")),
+        "page/downloads.js",
         "feed.xml",
+        "page/models.parquet",
+        "page/cells.parquet",
     ]
     assert all(path.is_file() for path in paths)
 
 
 def test_written_pages_are_the_rendered_ones(output: Path, records: list[Record]) -> None:
     write_boards(output)
-    for name, text in render(records).items():
+    pages = render(records)
+    assert pages.pop("page/downloads.js") == "const GAMMABENCH_FILES = {};\n"
+    for name, text in pages.items():
         written = (output / BOARDS_FOLDER / name).read_text(encoding="utf-8")
         assert written == (
             f"{BEGIN_MARKER}\n\n{text}\n\n{END_MARKER}\n" if name.endswith(".md") else text
@@ -194,6 +199,7 @@ def test_check_notices_a_new_record(output: Path) -> None:
         "leaderboards/feed.xml differs from what the records give",
         "leaderboards/models/tiny-e.md is missing",
         "leaderboards/page/data.js differs from what the records give",
+        "leaderboards/page/downloads.js differs from what the records give",
         "leaderboards/protein.md is missing",
     ]
 

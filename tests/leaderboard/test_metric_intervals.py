@@ -14,7 +14,7 @@ from tests.leaderboard.tables import render, table
 from tests.records import make_grid, make_record, make_result, make_spec
 
 N = 768
-HEADING = "Causes of death at initialisation"
+CAUSES = "Causes of death at initialisation"
 
 
 def cell(dead: int, **spec: object) -> Record:
@@ -37,7 +37,7 @@ def test_a_share_of_several_seeds_is_over_the_features_of_all() -> None:
 
 def test_a_share_is_written_with_the_farther_end() -> None:
     page = render([cell(0, layer=0), cell(77, layer=1)])["models/tiny-a.md"]
-    column = table(page, "Layers").column("Init % raw")
+    column = table(page, "Layers").column("Born dead % raw")
     high = binomial_interval(0, N).high
     assert high is not None
     assert column[0] == f"0 ±{100 * high:.1f}"
@@ -111,7 +111,7 @@ def test_saved_is_shown_with_its_interval() -> None:
     expected = difference(binomial_interval(300, N), binomial_interval(30, N))
     assert expected.value is not None
     assert expected.low is not None
-    assert row["Saved at init"].startswith(
+    assert row["Saved at birth"].startswith(
         f"{100 * expected.value:.1f} ±{100 * (expected.value - expected.low):.1f}"
     )
 
@@ -132,9 +132,10 @@ def test_death_by_cause_is_that_of_the_record_once_for_all_arms() -> None:
     }
     pages = render(records)
     for page, heading in (
-        ("models/tiny-a.md", HEADING),
-        ("language.md", HEADING),
+        ("models/tiny-a.md", "Layers"),
+        ("language.md", "Models at initialisation"),
     ):
+        assert CAUSES not in pages[page]  # as they would stand there twice
         (row,) = table(pages[page], heading).rows
         cells = dict(zip(table(pages[page], heading).headers, row, strict=True))
         for column, estimate in expected.items():
@@ -165,14 +166,18 @@ def test_over_seeds_the_parts_are_bootstrapped() -> None:
 
 def test_records_of_before_have_no_parts_and_no_table() -> None:
     records = []
-    for record in make_grid(layers=[0]):
+    for record in make_grid(layers=[0], arms=["centered"]):
         assert record.result is not None
         before = record.result.model_copy(update={"attribution": None})
         records.append(make_record(record.spec, before))
-    assert HEADING not in render(records)["models/tiny-a.md"]
-    assert HEADING not in render(records)["language.md"]
-    mixed = render([*records, *make_grid(layers=[1])])["models/tiny-a.md"]
-    assert table(mixed, HEADING).row(Layer="0")["Due to mean %"] == "\N{EM DASH}"
+    assert CAUSES not in render(records)["models/tiny-a.md"]
+    assert CAUSES not in render(records)["language.md"]
+    mixed = render([*records, *make_grid(layers=[1], arms=["centered"])])
+    for page in (mixed["models/tiny-a.md"], mixed["language.md"]):
+        assert CAUSES in page
+    found = table(mixed["models/tiny-a.md"], CAUSES)
+    assert found.row(Layer="0")["Due to mean %"] == "\N{EM DASH}"
+    assert found.row(Layer="1")["Raw %"] != "\N{EM DASH}"
 
 
 def test_a_record_without_its_parts_is_no_pair_for_one_with_them() -> None:
@@ -187,4 +192,4 @@ def test_a_record_without_its_parts_is_no_pair_for_one_with_them() -> None:
     (group,) = group_records([before, after])
     page = render([before, after])["models/tiny-a.md"]
     assert group.seeds == [0, 1]
-    assert table(page, HEADING).row(Layer="0")["Due to mean %"].startswith("37.5 ±")
+    assert table(page, "Layers").row(Layer="0")["Due to mean %"].startswith("37.5 ±")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_the_numbers_are_the_records() -> None:
         assert result.training is not None
         shown = dict(zip(titles, cell[6], strict=True))
         assert shown["gamma"] == pytest.approx(result.statistics.gamma, rel=1e-5)
-        assert shown["End %"] == pytest.approx(result.death_end.dead / 768, rel=1e-5)
+        assert shown["Dead at end %"] == pytest.approx(result.death_end.dead / 768, rel=1e-5)
         assert shown["FVU"] == pytest.approx(result.training.fvu, rel=1e-5)
         revival = result.training.revival
         assert revival is not None
@@ -84,13 +85,16 @@ def test_colours_have_contrast_enough(scheme: int) -> None:
     blocks = re.findall(r":root \{(.*?)\}", text, flags=re.DOTALL)
     assert len(blocks) == 2
     colours = dict(re.findall(r"--(\w+): (#\w{6});", blocks[scheme]))
-    assert len(colours) == 12
+    assert len(colours) == 15
     for name in colours.keys() - {"back", "stripe", "line"}:
         least = 4.5 if name in ("text", "soft", "link", "bad") else 3
         for back in ("back", "stripe"):
             found = contrast(colours[name], colours[back])
             assert found >= least, (name, back, found)
     assert contrast("#000000", "#ffffff") == 21
+    # Causes are told apart by their lightness alone, so with any colour blindness.
+    causes = [colours[name] for name in ("mean", "spectrum", "neither")]
+    assert all(contrast(*pair) > 1.5 for pair in combinations(causes, 2))
 
 
 def contrast(one: str, other: str) -> float:

@@ -77,7 +77,7 @@ def browser(driver: Any, output: Path) -> Iterator[Browser]:
 @browser_only
 def test_models_are_shown_by_gamma_and_sort_by_any_column(browser: Browser) -> None:
     assert browser.column("models", "Model")[-1] == "tiny-d"
-    for title in ("gamma", "Init % raw"):
+    for title in ("gamma", "Born dead % raw"):
         if title != "gamma":
             browser.click("#models thead button", title)
         falling = [float(text.lstrip("<>")) for text in browser.column("models", title)[:-1]]
@@ -201,7 +201,15 @@ def test_cells_are_folded_and_a_phone_shows_death_first(browser: Browser) -> Non
     heads = browser.run(
         "return [...document.querySelectorAll('#models thead th')].map(th => th.textContent)"
     )
-    assert heads[:3] == ["Model", "Init % raw", "Why dead"]
+    assert heads[:4] == ["Model", "Born dead % raw", "Why dead", "Dead at end % raw"]
+    # The next number of death is in sight without scrolling, and names stay where they are.
+    right = "return document.querySelectorAll('#models thead th')[3].getBoundingClientRect().right"
+    assert browser.run(right) <= 390
+    name = "return document.querySelector('#models tbody th').getBoundingClientRect().left"
+    left = browser.run(name)
+    browser.run("document.getElementById('models-region').scrollLeft = 300")
+    assert browser.run(name) == left
+    assert browser.run("return document.getElementById('chart').scrollWidth") <= 390
     # The page itself does not scroll sideways, only the table in it.
     assert browser.run("return document.documentElement.scrollWidth") <= 390
 
@@ -252,7 +260,7 @@ def test_every_row_leads_to_its_record(browser: Browser, output: Path) -> None:
 @browser_only
 def test_a_link_keeps_the_view(browser: Browser) -> None:
     browser.set("domain", "language")
-    browser.click("#models thead button", "End % raw")
+    browser.click("#models thead button", "Dead at end % raw")
     browser.click("#models tbody button", "tiny-c")
     before = browser.run("return document.body.innerText")
     fragment = browser.fragment
@@ -337,6 +345,8 @@ def test_the_focus_goes_down_the_page(browser: Browser) -> None:
     points = [place for place, name in enumerate(names) if name == "point"]
     assert len(points) == 3
     assert names.index("reset") < points[0]
+    links = "return [...document.querySelectorAll('#files a')].map(a => a.getAttribute('href'))"
+    assert browser.run(links) == ["models.parquet", "cells.parquet"]
     assert points[-1] < names.index("models-region")
 
 

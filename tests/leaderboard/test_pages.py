@@ -94,7 +94,7 @@ def test_failed_and_missing_cells_are_shown(pages: dict[str, str]) -> None:
     assert incomplete.row(Model="tiny-b")["Missing"] == "1"
     assert incomplete.row(Model="tiny-c")["Failed"].startswith("2[^")
     layers = table(pages["models/tiny-b.md"], "Layers")
-    assert layers.row(Layer="1")["Init % raw"] == "missing"
+    assert layers.row(Layer="1")["Born dead % raw"] == "missing"
     assert table(pages["models/tiny-b.md"], "Cells").row(Layer="1", Arm="raw")["State"] == "missing"
     failed = table(pages["models/tiny-c.md"], "Layers").row(Layer="2")
     assert all(cell.startswith("failed[^") for key, cell in failed.items() if key != "Layer")
@@ -109,7 +109,9 @@ def test_failed_models_come_last_without_a_rank(pages: dict[str, str]) -> None:
 
 
 def test_models_are_ranked_by_the_number_that_is_asked_for(pages: dict[str, str]) -> None:
-    for heading, column in zip(RANKINGS, ("gamma", "Init % raw", "Saved at init"), strict=True):
+    for heading, column in zip(
+        RANKINGS, ("gamma", "Born dead % raw", "Saved at birth"), strict=True
+    ):
         values = [mean(cell) for cell in table(pages["README.md"], heading).column(column)[:-1]]
         assert values == sorted(values, reverse=True)
         assert table(pages["README.md"], heading).column("#")[:3] == ["1", "2", "3"]
@@ -149,12 +151,12 @@ def test_numbers_are_the_records(records: list[Record], pages: dict[str, str]) -
         shares = {
             layer["Closed form %"]: result.predicted_dead,
             layer["Prediction %"]: result.prediction.dead,
-            death["Init ReLU %"]: result.death_init.dead_relu / n,
-            death["Init TopK %"]: result.death_init.dead_topk / n,
-            death["Init %"]: (result.death_init.dead_relu + result.death_init.dead_topk) / n,
-            death["End %"]: (result.death_end.dead_relu + result.death_end.dead_topk) / n,
-            layer[f"Init % {spec.arm}"]: result.death_init.dead / n,
-            layer[f"End % {spec.arm}"]: result.death_end.dead / n,
+            death["Born dead ReLU %"]: result.death_init.dead_relu / n,
+            death["Born dead TopK %"]: result.death_init.dead_topk / n,
+            death["Born dead %"]: (result.death_init.dead_relu + result.death_init.dead_topk) / n,
+            death["Dead at end %"]: (result.death_end.dead_relu + result.death_end.dead_topk) / n,
+            layer[f"Born dead % {spec.arm}"]: result.death_init.dead / n,
+            layer[f"Dead at end % {spec.arm}"]: result.death_end.dead / n,
         }
         for cell, share in shares.items():
             assert mean(cell.lstrip("<>")) == pytest.approx(100 * share, abs=0.1001)
@@ -168,7 +170,7 @@ def test_a_model_s_row_is_the_mean_and_range_over_its_layers() -> None:
     dead = [r.result.death_init.dead / 768 for r in records if r.result and r.spec.arm == "raw"]
     low, high, middle = 100 * min(dead), 100 * max(dead), 100 * sum(dead) / 3
     assert 0.05 < low < high < 99.95
-    value, interval, between = row["Init % raw"].split()
+    value, interval, between = row["Born dead % raw"].split()
     assert f"{value} {between}" == f"{middle:.1f} ({low:.1f}\N{EN DASH}{high:.1f})"
     ends = [binomial_interval(round(share * 768), 768).low for share in dead]
     reach = middle - 100 * sum(ends) / 3
@@ -189,7 +191,7 @@ def test_a_mean_over_some_of_the_seeds_says_so() -> None:
     gone = next(r for r in records if r.spec.arm == "raw" and r.spec.seed == 2)
     kept = [record for record in records if record not in (bad, gone)]
     page = render([*kept, make_record(bad.spec, BadCorpus("empty"))])["models/tiny-a.md"]
-    cell = table(page, "Death by path").row(Arm="raw")["Init %"]
+    cell = table(page, "Death by path").row(Arm="raw")["Born dead %"]
     mark = cell[cell.index("[^") :]
     assert f"{mark}: of 3 seeds, 1 failed and 1 missing: empty" in page
 
@@ -288,9 +290,9 @@ def test_other_arms_get_columns_of_their_own() -> None:
     page = render(make_grid(layers=[0], arms=["whitened", "raw+auxk", "raw"]))["models/tiny-a.md"]
     headers = table(page, "Layers").headers
     due = [f"Due to {part} %" for part in ("mean", "spectrum", "neither")]
-    assert headers[headers.index("Init % raw") :][:9] == [
-        "Init % raw", *due, "Init % raw+auxk", "Init % whitened",
-        "End % raw", "End % raw+auxk", "End % whitened",
+    assert headers[headers.index("Born dead % raw") :][:9] == [
+        "Born dead % raw", *due, "Born dead % raw+auxk", "Born dead % whitened",
+        "Dead at end % raw", "Dead at end % raw+auxk", "Dead at end % whitened",
     ]  # fmt: skip
 
 
