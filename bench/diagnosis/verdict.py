@@ -29,7 +29,7 @@ _INSURANCE = (
     "Train as you would. AuxK is insurance against features that die in training: on the one such "
     f"layer that was compared (n 256, k 8, 2,000 steps), {INSURANCE.dead_without:.0%} of the "
     f"features did without it and {INSURANCE.dead_with:.0%} with it, for steps that take "
-    f"{INSURANCE.step - 1:.0%} longer."
+    f"about {INSURANCE.step - 1:.0%} longer."
 )
 
 # Variance in fewer than this share of the dimensions sits in few directions.

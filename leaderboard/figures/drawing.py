@@ -310,8 +310,8 @@ def _heat(figure: Figure, data: dict[str, Any]) -> None:
     every = [value for row in data["panels"]["gamma"] for _, value in row if value > _LEAST]
     scales = {
         "gamma": ("gamma", LogNorm(min(every, default=0.1) / 1.01, max(every, default=1) * 1.01)),
-        "dead": ("dead at init, raw, %", Normalize(0, 100)),
-        "cured": ("dead at init, centered, %", Normalize(0, 100)),
+        "dead": ("born dead, raw, %", Normalize(0, 100)),
+        "cured": ("born dead, centered, %", Normalize(0, 100)),
     }
     panels = figure.subplots(1, 3, sharey=True)
     for axes, (key, (title, scale)) in zip(panels, scales.items(), strict=True):

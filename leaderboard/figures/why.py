@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # Models that the figure has room for: those with most features born dead.
 MOST_BARS = 16
 
-_PARTS = {"mean": DUE_TO_MEAN, "spectrum": DUE_TO_SPECTRUM, "rest": DUE_TO_NEITHER}
-_COLOURS = {"mean": MEAN, "spectrum": SPECTRUM, "rest": NEITHER}
+_PARTS = {"mean": DUE_TO_MEAN, "spectrum": DUE_TO_SPECTRUM, "neither": DUE_TO_NEITHER}
+_COLOURS = {"mean": MEAN, "spectrum": SPECTRUM, "neither": NEITHER}
 
 
 def why_data(groups: Sequence[Group]) -> dict[str, Any] | None:

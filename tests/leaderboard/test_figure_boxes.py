@@ -143,7 +143,7 @@ def test_the_title_of_the_causes_is_what_the_records_say() -> None:
     assert data is not None
     assert f"{100 * sum(mean) / sum(born):.1f} % are dead because of the mean" in why_title(data)
     for row in data["rows"]:
-        assert row["mean"] + row["spectrum"] + row["rest"] == pytest.approx(row["born"])
+        assert row["mean"] + row["spectrum"] + row["neither"] == pytest.approx(row["born"])
 
 
 def test_the_causes_of_many_models_are_those_with_most_death() -> None:
