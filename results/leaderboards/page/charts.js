@@ -103,7 +103,8 @@ function showProfile(chosen) {
   DATA.arms.forEach((name, arm) => {
     const mine = cells.filter((cell) => cell[2] === arm);
     if (!mine.length) return;
-    for (const [title, word, dashed] of [["Init %", "init", false], ["End %", "end", true]]) {
+    for (const [title, word, dashed] of [["Born dead %", "born dead", false],
+      ["Dead at end %", "dead at the end", true]]) {
       line(lower, byLayer(mine, place(title)), armClass(name), dashed);
       legend.append(element("li", {}, element("span",
         { class: `${armClass(name)}${dashed ? " dashed" : ""}` }), `${name}, ${word}`));
@@ -115,13 +116,13 @@ function showProfile(chosen) {
       y1: lower.y(value), y2: lower.y(value) }));
   }
   if (predicted.length) {
-    legend.append(element("li", {}, element("span", { class: "plain" }), "predicted, init"));
+    legend.append(element("li", {}, element("span", { class: "plain" }), "predicted, born dead"));
   }
   const every = Math.ceil(layers.length / 24);
   const names = layers.filter((_, i) => i % every === 0).map((layer) =>
     drawn("text", { x: lower.x(layer), y: 455, "text-anchor": "middle" }, String(layer)));
   const picture = drawn("svg", { viewBox: `0 0 ${WIDTH} 480`, role: "group",
-    "aria-label": `Layers of ${model.label}: gamma, and dead features at init and end by arm` });
+    "aria-label": `Layers of ${model.label}: gamma, and features born dead and dead at the end by arm` });
   picture.append(upper.group, lower.group, ...names,
     drawn("text", { x: WIDTH / 2, y: 475, "text-anchor": "middle" }, "layer"));
   section.append(
@@ -166,17 +167,32 @@ function curves(cells, layers) {
 
 // ------------------------------------------------------------------------------- gamma and death
 
-const DOMAIN_CLASSES = ["centered", "raw", "whitened", "other", "auxk"];
+// A colour and a shape each, as in the figures; on a black and white print the shape is enough.
+const DOMAIN_MARKS = {
+  language: ["centered", "circle"], vision: ["raw", "square"], protein: ["whitened", "triangle"],
+  genomic: ["other", "diamond"], synthetic: ["plain", "cross"],
+};
+const SHAPES = {
+  circle: "M-5 0A5 5 0 1 1 5 0A5 5 0 1 1 -5 0Z", square: "M-4.5 -4.5H4.5V4.5H-4.5Z",
+  triangle: "M0 -5.5L5.5 4.5H-5.5Z", diamond: "M0 -6L6 0L0 6L-6 0Z",
+  cross: "M-5 -3L-3 -5L0 -2L3 -5L5 -3L2 0L5 3L3 5L0 2L-3 5L-5 3L-2 0Z",
+};
+const markOf = (domain) => DOMAIN_MARKS[domain] || ["auxk", "circle"];
 
-// models: those shown; open: what a point does with its model.
-function gammaChart(models, domains, expected, place, open) {
+function mark(domain, x, y, hollow) {
+  return drawn("path", { class: hollow ? "dot hollow" : "dot", d: SHAPES[markOf(domain)[1]],
+    transform: `translate(${x} ${y})` });
+}
+
+// models: those shown; narrow: for a phone; open: what a point does with its model.
+function gammaChart(models, expected, place, narrow, open) {
   const gamma = (model) => model.values[place.gamma];
   const dead = (model) => model.values[place.dead];
   const there = models.filter((model) => gamma(model) > 0 && typeof dead(model) === "number");
   const values = there.map(gamma);
   const low = Math.min(0.2, ...values) / 1.3;
   const high = Math.max(5, ...values) * 1.5;
-  const [width, height, top, bottom] = [640, 360, 16, 316];
+  const [width, height, top, bottom] = narrow ? [380, 340, 16, 296] : [640, 360, 16, 316];
   const x = (value) => 52 + (width - 72) * Math.log(value / low) / Math.log(high / low);
   const y = (share) => bottom - (bottom - top) * share;
   const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "group",
@@ -186,24 +202,22 @@ function gammaChart(models, domains, expected, place, open) {
       drawn("text", { x: 46, y: y(share) + 4, "text-anchor": "end" }, `${100 * share} %`));
   }
   for (const tick of [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500]) {
-    if (tick < low || tick > high) continue;
+    if (tick < low || tick > high || (narrow && /[25]/.test(tick))) continue;
     picture.append(drawn("text", { x: x(tick), y: bottom + 18, "text-anchor": "middle" }, String(tick)));
   }
   picture.append(drawn("text", { x: width / 2, y: height - 6, "text-anchor": "middle" },
-    "gamma: mean over spread of the activations"),
+    "gamma: length of the average over the spread"),
   drawn("text", { x: 56, y: top - 3 }, "features born dead"));
   const inside = expected.filter(([value]) => value >= low && value <= high);
   const path = inside.map(([value, share], i) => `${i ? "L" : "M"}${x(value)} ${y(share)}`).join("");
   if (path) picture.append(drawn("path", { class: "expected", d: path }));
   const taken = there.map((model) => [x(gamma(model)) - 6, y(dead(model)) - 6, 12, 12]);
   for (const model of there) {
-    const kind = DOMAIN_CLASSES[domains.indexOf(model.domain) % DOMAIN_CLASSES.length];
     const text = `${model.label}, ${model.domain}, ${model.data} data: gamma ${number(gamma(model))}, `
       + `${percent(dead(model))} % born dead`;
-    const point = drawn("a", { href: "#model=" + encodeURIComponent(model.key), class: kind,
-      "aria-label": text },
-    drawn("circle", { class: model.data === "made" ? "dot hollow" : "dot", cx: x(gamma(model)),
-      cy: y(dead(model)), r: 5 }),
+    const point = drawn("a", { href: "#model=" + encodeURIComponent(model.key),
+      class: markOf(model.domain)[0], "aria-label": text },
+    mark(model.domain, x(gamma(model)), y(dead(model)), model.data === "made"),
     drawn("title", {}, text));
     point.addEventListener("click", (event) => {
       event.preventDefault();
@@ -214,9 +228,9 @@ function gammaChart(models, domains, expected, place, open) {
     if (spot) picture.append(drawn("text", { x: spot[0], y: spot[1], "aria-hidden": "true" }, model.label));
   }
   const legend = element("ul", { class: "legend" },
-    ...domains.filter((name) => there.some((model) => model.domain === name)).map((name) =>
-      element("li", {}, element("span",
-        { class: DOMAIN_CLASSES[domains.indexOf(name) % DOMAIN_CLASSES.length] }), name)));
+    ...[...new Set(there.map((model) => model.domain))].sort().map((name) => element("li", {},
+      drawn("svg", { viewBox: "-7 -7 14 14", class: markOf(name)[0], "aria-hidden": "true" },
+        mark(name, 0, 0, false)), name)));
   if (path) legend.append(element("li", {}, element("span", { class: "soft dashed" }), "expected from gamma"));
   return [picture, legend];
 }
@@ -280,7 +294,7 @@ function profileLine(model) {
 
 // lines: [name, class, dashed, points of [step, share]]; a share may be null.
 function stepChart(title, lines) {
-  const [width, height, left, bottom] = [300, 190, 40, 150];
+  const [width, height, left, bottom] = [300, 190, 46, 150];
   const steps = lines.flatMap(([, , , points]) => points.map(([step]) => step));
   const last = Math.max(10, ...steps);
   // Logarithmic in steps, with room for step 0.

@@ -7,7 +7,9 @@ const PAGE = 100;
 const DEFAULTS = {
   setting: DATA.settings.length ? DATA.settings[0].key : "",
   domain: "", data: "", query: "", arm: "", state: "", model: "",
-  hidden: "", compare: "", layer: "",
+  // The bar of a row says what the first three do; the others are for who looks closer.
+  hidden: "Due to mean %,Due to spectrum %,Due to neither %,Prediction %,Pred. error,Saved at end",
+  compare: "", layer: "",
   modelSort: "3", modelDown: "1", cellSort: "", cellDown: "1", saeSort: "", saeDown: "1",
 };
 const FILTERS = ["setting", "domain", "data", "arm", "state"];
@@ -94,7 +96,7 @@ function modelFits(model) {
 const columnNamed = (title) => DATA.modelColumns.findIndex((column) => column.title === title);
 const PLACE = {
   gamma: columnNamed("gamma"),
-  dead: columnNamed("Init % raw"),
+  dead: columnNamed("Born dead % raw"),
   parts: ["mean", "spectrum", "neither"].map((part) => columnNamed(`Due to ${part} %`)),
 };
 const SMALL = matchMedia("(max-width: 40rem)");
@@ -142,8 +144,12 @@ const MODEL_COLUMNS = [
   } },
 ];
 
-// The places of the columns that are shown, in their order: what is born dead and why comes first
-// on a phone; columns that are empty, or that were put away, are left out.
+// What a phone shows before one scrolls sideways, and what follows at once.
+const PHONE_FIRST = ["Born dead % raw", "Why dead", "Dead at end % raw", "Dead at end % centered",
+  "Born dead % centered", "gamma"];
+
+// The places of the columns that are shown, in their order: death comes first on a phone, words
+// last; columns that are empty, or that were put away, are left out.
 function shownColumns(columns, rows, hidden) {
   const places = columns.map((_, place) => place).filter((place) => {
     const { sort, title, word } = columns[place];
@@ -157,12 +163,14 @@ function shownColumns(columns, rows, hidden) {
   const rank = (place) => {
     const { title } = columns[place];
     if (title === "Model") return 0;
-    if (SMALL.matches && title === "Init % raw") return 1;
-    if (title === "Why dead") return SMALL.matches ? 2 : whyPlace;
-    if (title === "By layer") return SMALL.matches ? 2.5 : whyPlace + 0.2;
-    return SMALL.matches ? 3 + place : place;
+    if (SMALL.matches) {
+      const first = PHONE_FIRST.indexOf(title);
+      return first >= 0 ? first + 1 : PHONE_FIRST.length + place + (columns[place].word ? 1000 : 1);
+    }
+    if (title === "Why dead") return whyPlace;
+    return title === "By layer" ? whyPlace + 0.2 : place;
   };
-  const whyPlace = columns.findIndex((column) => column.title === "Init % raw") + 0.5;
+  const whyPlace = columns.findIndex((column) => column.title === "Born dead % raw") + 0.5;
   return places.sort((a, b) => rank(a) - rank(b));
 }
 
@@ -311,8 +319,8 @@ function showFindings(models) {
   const setting = DATA.settings.find((each) => each.key === view.setting);
   byId("findings").replaceChildren(...(setting ? setting.findings : ["There are no records yet."])
     .map((text) => element("li", {}, text)));
-  byId("chart").replaceChildren(...gammaChart(models, DATA.domains, setting ? setting.expected : [],
-    PLACE, (model) => {
+  byId("chart").replaceChildren(...gammaChart(models, setting ? setting.expected : [],
+    PLACE, SMALL.matches, (model) => {
       choose({ model: model.key });
       byId("profile").scrollIntoView({ block: "nearest" });
       focusOn("model " + model.key);
@@ -383,7 +391,14 @@ function start() {
   }
   byId("csv").addEventListener("click", () => download("csv"));
   byId("json").addEventListener("click", () => download("json"));
-  SMALL.addEventListener("change", show);
+  const files = typeof GAMMABENCH_FILES === "undefined" ? {} : GAMMABENCH_FILES;
+  byId("files").append(...Object.keys(files).map((name) =>
+    element("a", { href: name, download: name }, `All ${name.replace(".parquet", "")} (Parquet)`)));
+  byId("filters-fold").open = !SMALL.matches;
+  SMALL.addEventListener("change", () => {
+    byId("filters-fold").open = !SMALL.matches;
+    show();
+  });
   for (const setting of DATA.settings) {
     byId("setting").append(element("option", { value: setting.key }, setting.name));
   }
