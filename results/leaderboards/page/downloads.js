@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"a12e7e68c65b4db5","cells.parquet":"a12e7e68c65b4db5"};
+const GAMMABENCH_FILES = {"models.parquet":"9b2b78bf3731f322","cells.parquet":"9b2b78bf3731f322"};
