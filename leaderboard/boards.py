@@ -28,7 +28,7 @@ from leaderboard.page_names import CURES, PUBLISHED_SAES, domain_page, model_pag
 from leaderboard.published_saes import published_page
 from leaderboard.web.downloads import DOWNLOADS, downloads, listed_downloads, write_downloads
 from leaderboard.web.feed import FEED, feed
-from leaderboard.web.page import DATA, page_files
+from leaderboard.web.page import DATA_SCRIPT, page_files
 from zoo.errors import BadRecord, UsageError
 from zoo.files import remove, write_atomically
 
@@ -77,7 +77,7 @@ def write_boards(
         _merged(folder / name, "")
     drawn = update_figures(folder, pictures(groups), draw_new=figures, processes=processes)
     wanted = _pages(groups, drawn, published)
-    wanted[DOWNLOADS], files = write_downloads(folder, wanted[DATA])
+    wanted[DOWNLOADS], files = write_downloads(folder, wanted[DATA_SCRIPT])
     contents = {folder / name: _merged(folder / name, text) for name, text in wanted.items()}
     for path, text in contents.items():
         if _read(path) != text:
@@ -101,7 +101,7 @@ def check_boards(output: Path, *, on_bad: OnBad | None = None) -> list[str]:
     groups, published = _groups(output, on_bad), _published(output, on_bad)
     shown = pictures(groups)
     wanted = _pages(groups, listed_figures(folder, shown), published)
-    wanted[DOWNLOADS] = listed_downloads(folder, wanted[DATA])
+    wanted[DOWNLOADS] = listed_downloads(folder, wanted[DATA_SCRIPT])
     problems = []
     for path, text in wanted.items():
         name = f"{BOARDS_FOLDER}/{path}"
@@ -165,7 +165,7 @@ def _pages(
     for name, members in _by(groups, "model").items():
         pages[f"models/{model_page(name)}"] = model(name, members, shown)
     pages |= page_files(groups, published)
-    return pages | {DOWNLOADS: downloads(pages[DATA], there=False), FEED: feed(groups)}
+    return pages | {DOWNLOADS: downloads(pages[DATA_SCRIPT], there=False), FEED: feed(groups)}
 
 
 def _names(groups: Sequence[Group], published: Sequence[PublishedRecord]) -> list[str]:

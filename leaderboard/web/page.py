@@ -25,7 +25,7 @@ from leaderboard.published_saes import published_data
 from leaderboard.text import count, plain, url_part
 
 PAGE_FOLDER = "page"
-DATA = f"{PAGE_FOLDER}/data.js"
+DATA_SCRIPT = f"{PAGE_FOLDER}/data.js"
 STATIC = Path(__file__).parent / "static"
 
 
@@ -42,7 +42,7 @@ def page_files(
     if published:
         data["publishedSaes"] = published_data(published)
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return static | {DATA: f"const GAMMABENCH = {text};\n"}
+    return static | {DATA_SCRIPT: f"const GAMMABENCH = {text};\n"}
 
 
 def page_data(groups: Sequence[Group]) -> dict[str, Any]:
