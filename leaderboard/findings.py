@@ -127,7 +127,7 @@ def _cured(group: Group, write: Callable[[str], str]) -> list[str]:
         text += f"; raw, {percent(durable.mean)} % of those born dead came alive for good"
     found.append(text + ".")
     if len(ends) > 1 and _surely_many_are_dead(group, best):
-        found.append("No arm here cures it.")
+        found.append(f"No arm here leaves fewer than {percent(LITTLE)} % dead.")
     return found
 
 

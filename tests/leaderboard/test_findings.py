@@ -45,12 +45,12 @@ def test_a_death_by_the_mean_is_told_with_its_cure() -> None:
     assert "79.0 points because of the mean, 1.0 points because of the spectrum." in text
     assert "Centered: 1.0 %." in text
     assert "70.0 % raw and 0.3 % centered" in text
-    assert "No arm here cures it" not in text
+    assert "No arm here leaves fewer than 1.0 % dead" not in text
 
 
 def test_a_death_that_no_arm_cures_is_told_as_such() -> None:
     (text,) = told(made("a"), made("a", arm="centered", end=300))
-    assert text.endswith("No arm here cures it.")
+    assert text.endswith("No arm here leaves fewer than 1.0 % dead.")
 
 
 def test_a_rate_that_may_be_little_is_not_told_as_uncured() -> None:

@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"9b2b78bf3731f322","cells.parquet":"9b2b78bf3731f322"};
+const GAMMABENCH_FILES = {"models.parquet":"f250c43927b9347a","cells.parquet":"f250c43927b9347a"};

@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"4e9d929a3cb533fd","cells.parquet":"4e9d929a3cb533fd"};
+const GAMMABENCH_FILES = {"models.parquet":"3b7d64ba1a76bd12","cells.parquet":"3b7d64ba1a76bd12"};
