@@ -119,6 +119,13 @@ def _fetch_row(card: CorpusCard) -> dict[str, Any]:
     if card.source == "url":
         here = downloads.place(card).is_file()
         return row | {"files": 1, "missing": 0 if here else card.bytes or 1}
+    if card.source == "installed":
+        from zoo.installed import installed_folder
+
+        try:
+            installed_folder(card)
+        except ModelError as error:
+            return row | {"error": str(error)}
     if card.source != "hub":
         return row
     try:
