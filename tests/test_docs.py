@@ -143,8 +143,10 @@ def test_the_options_that_the_docs_name_exist() -> None:
     commands = [cli.get_command(click.Context(cli), name) for name in COMMAND_NAMES]
     params = [param for command in commands if command for param in command.params]
     known = {option for param in params for option in param.opts}
-    # Within code only, and not pip's own options.
-    text = "\n".join(PAGES.values()).replace("--index-url", "")
+    # Within code only, and not the options of other programs.
+    text = re.sub(r"\b(pip|aws) [^`\n]*", "", "\n".join(PAGES.values()))
+    for option in ("--index-url", "--no-deps", "--num_processes"):
+        text = text.replace(option, "")
     named = set(re.findall(r"(?<=[`\s])--[a-z][a-z-]*", text)) - {"--help"}
     assert named
     assert named <= known
