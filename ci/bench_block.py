@@ -23,7 +23,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from peers.client import PEERS, Peer, PeerFailed, make_peer
+from peers.client import TIMED, Peer, PeerFailed, make_peer
 
 from adapters import open_adapter
 from bench.activations.stream import ActivationStream
@@ -95,7 +95,7 @@ def main() -> None:
     whole, passes = ours(), models(options.threads)
     print(f"{sum(cells.values())} SAEs; ours, everything included: {whole:.1f} s\n")
     print("| peer | steps, s | starts, s | models, s | sum over ours |\n|:--|--:|--:|--:|--:|")
-    for name in PEERS:
+    for name in TIMED:
         python = make_peer(name, options.peers)
         steps, starts = theirs(name, python, cells, options.threads)
         ratio = (steps + starts + passes) / whole

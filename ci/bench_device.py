@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers.client import Peer, PeerFailed, make_peer
+from peers.client import TIMED, Peer, PeerFailed, make_peer
 from torch import Tensor
 
 from bench.compute.kernels import kernels_left_out
@@ -318,7 +318,7 @@ def measure_peers(bench: Bench, case: Case, folder: Path | None) -> None:
     fastest: dict[str, float] = {}
     os.environ["PEERS_DEVICE"] = str(bench.device)
     bench.notes.append(_NOT_PACKAGED)
-    for name in ("saelens", "sparsify", "dictionary_learning"):
+    for name in TIMED:
         try:
             python = _python_of(name, folder)
         except (OSError, RuntimeError, subprocess.SubprocessError, PeerFailed) as error:

@@ -31,7 +31,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
-from peers.client import PEERS, Peer, PeerFailed, make_peer
+from peers.client import TIMED, Peer, PeerFailed, make_peer
 from torch import Tensor
 
 from bench.compute.matmul import fast_matmul
@@ -181,7 +181,7 @@ def peers(folder: Path | None, size: Size, threads: int) -> Iterator[dict[str, T
     """The timings of every variant of every peer; a variant that fails is named and left out."""
     with fast_matmul() as choice, ExitStack() as stack:
         found: dict[str, Timed] = {}
-        for name in PEERS if folder else ():
+        for name in TIMED if folder else ():
             assert folder is not None
             peer = Peer(name, make_peer(name, folder), astuple(size), choice.precision, threads)
             stack.callback(peer.close)

@@ -21,6 +21,9 @@ PEERS = {
     "saev": "saev==0.1.0",
 }
 
+# Those whose training steps a worker here times.
+TIMED = [name for name in PEERS if (HERE / f"with_{name}.py").is_file()]
+
 # What this project and its loggers import in `peers.watched`.
 WATCHING = ("pydantic", "scipy", "tabulate", "wandb")
 

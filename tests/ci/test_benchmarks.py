@@ -67,6 +67,9 @@ def test_device(tmp_path: Path):
     assert set(results["census"]["seconds"]) == {"product", "census", "with counts"}
     assert 0 < results["block"]["share"] < 1
     assert "saelens is not installed here; --peers DIR makes environments" in results["notes"]
+    # Of each library with a worker that times its steps, and of no other.
+    told = [note.split()[0] for note in results["notes"] if "is not installed here" in note]
+    assert told == ["saelens", "sparsify", "dictionary_learning"]
     assert "| block, 2 layers x 2 arms |" in (tmp_path / "device.md").read_text(encoding="utf-8")
 
 
