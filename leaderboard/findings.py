@@ -132,8 +132,10 @@ def _cured(group: Group, write: Callable[[str], str]) -> list[str]:
 
 
 def _steps_taken(group: Group) -> int:
-    """As the records say: a limited run takes fewer than its protocol has."""
-    trained = [each.result.training for each in group.records if each.result]
+    """Of the raw arm, as records say: a limited run takes fewer than its protocol has, and arms of
+    longer training more."""
+    raw = (each for each in group.records if each.spec.arm == RAW)
+    trained = [each.result.training for each in raw if each.result]
     return max((each.steps for each in trained if each), default=0)
 
 

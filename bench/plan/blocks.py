@@ -244,16 +244,17 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
     seeds = request.protocol.seeds
     # One stream feeds a block: where seeds vary the data, each has blocks of its own.
     streams = [seeds] if request.protocol.seeds_vary == "init" else [(seed,) for seed in seeds]
-    groups = _groups(card, layers, request, seeds=len(streams[0]))
+    # Cells of a block take the same steps.
+    trainings = request.protocol.trainings()
     return [
         Block(
             card=card,
             corpus=corpus,
-            protocol=request.protocol,
+            protocol=protocol,
             specs=tuple(
                 Spec(**common, layer=layer, arm=arm, seed=seed)
                 for layer in group
-                for arm in request.protocol.arms
+                for arm in protocol.arms
                 for seed in stream
             ),
             weights=request.weights,
@@ -263,14 +264,16 @@ def _blocks(card: Card, layers: list[int], request: Request, registry: Registry)
             data=data_of(card, request.corpus.card(card, registry)),
         )
         for stream in streams
-        for group in groups
+        for protocol in trainings
+        for group in _groups(card, layers, request, protocol, seeds=len(stream))
     ]
 
 
-def _groups(card: Card, layers: list[int], request: Request, *, seeds: int) -> list[list[int]]:
+def _groups(
+    card: Card, layers: list[int], request: Request, protocol: Protocol, *, seeds: int
+) -> list[list[int]]:
     """The layers in groups that fit memory, with so many seeds. How they are grouped changes no
     number."""
-    protocol = request.protocol
     tokens = min(protocol.N, request.limit or protocol.N)
     depth = max(layers) + 1
     cells = len(protocol.arms) * seeds
@@ -288,8 +291,8 @@ def _groups(card: Card, layers: list[int], request: Request, *, seeds: int) -> l
 def fitting(block: Block, request: Request) -> list[Block]:
     """The block in groups of its layers that fit the request's memory."""
     # Of a half of a layer's cells there are fewer than the protocol says.
-    seeds = -(-len(block.specs) // (len(block.layers) * len(request.protocol.arms)))
-    groups = _groups(block.card, block.layers, request, seeds=seeds)
+    seeds = -(-len(block.specs) // (len(block.layers) * len(block.protocol.arms)))
+    groups = _groups(block.card, block.layers, request, block.protocol, seeds=seeds)
     return [block.only(spec for spec in block.specs if spec.layer in group) for group in groups]
 
 

@@ -129,6 +129,18 @@ class Protocol(Recipe):
         default = {key for key, value in later.items() if getattr(self, key) == value}
         return self.model_dump(exclude=set(AXES) | others | default)
 
+    def trainings(self) -> list[Protocol]:
+        """The protocol once for each length of training, with the arms that are trained so long."""
+        lengths: dict[int, list[str]] = {}
+        for arm in self.arms:
+            longer = parse_arm(arm).schedule == "longer"
+            steps = round(self.longer * self.steps) if longer else self.steps
+            lengths.setdefault(steps, []).append(arm)
+        return [
+            self.model_copy(update={"steps": steps, "arms": tuple(arms)})
+            for steps, arms in lengths.items()
+        ]
+
     def census_steps(self) -> list[int]:
         """The steps after which the frozen sample is counted: log-spaced, the last one included."""
         if self.steps == 0:

@@ -12,7 +12,7 @@ chosen:
     INPUTS              a preset of `PRESETS`, or <center>-<norm>
     WORD                of the axis aux: auxk, auxk-relu, ghost, pre-act, resample
                         bias: b-mean, b-median, b-fast, enc-mean;  start: data, subspace
-                        schedule: k-anneal, lr-warmup;  tokens: mask
+                        schedule: k-anneal, lr-warmup, longer;  tokens: mask
 
 Words come in any order, at most one of each axis, and no word belongs to two axes. An axis without
 a word is as it is in the plain arm, so a new axis changes no name that there was.
@@ -31,7 +31,7 @@ Norm = Literal["none", "rms", "layernorm", "average", "whiten", "zca"]
 Aux = Literal["none", "auxk", "auxk-relu", "ghost", "pre-act", "resample"]
 Bias = Literal["none", "b-mean", "b-median", "b-fast", "enc-mean"]
 Start = Literal["none", "data", "subspace"]
-Schedule = Literal["none", "k-anneal", "lr-warmup"]
+Schedule = Literal["none", "k-anneal", "lr-warmup", "longer"]
 Tokens = Literal["none", "mask"]
 
 
@@ -45,7 +45,7 @@ class Arm:
     aux: how dead features are helped during training.
     bias: where the biases start, or how fast the decoder's learns.
     start: where the directions come from; else they are random.
-    schedule: what changes over the training.
+    schedule: what changes over the training, or how long it is.
     tokens: `mask` leaves massive tokens out of the training.
     """
 

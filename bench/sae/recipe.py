@@ -30,6 +30,10 @@ REFERENCE = Size(n=8192, k=64, N=100_000)
 # default, so that the hashes of older records stand.
 LATER_KEY = "later"
 
+# The time of a training with AuxK over that of one without, on the layers of the page of cures
+# (`results/cures/prices.json`): a constant, so that equal compute is the same on every machine.
+LONGER = 1.5
+
 # The dictionary size at which a learning rate is meant.
 RATE_N = 16384
 
@@ -132,6 +136,13 @@ class Recipe(FamilyKeys):
         gt=0,
         le=1,
         description="of the lr-warmup arms: share of the steps in which the learning rate rises",
+    )
+    longer: Annotated[float, LATER_KEY] = Field(
+        default=LONGER,
+        ge=1,
+        le=1e3,
+        description="of the longer arms: training steps over the others'; by default as many as "
+        "take the time of AuxK's, as the page of cures measured it",
     )
     precision: Annotated[Literal["float32", "tf32", "bf16"], LATER_KEY] = Field(
         default="float32",

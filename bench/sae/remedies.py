@@ -142,4 +142,9 @@ REMEDIES: dict[str, Remedy] = {
         "the learning rate rises over the first steps",
         "dictionary_learning's warmup_steps; SAELens' lr_warm_up_steps",
     ),
+    "longer": Remedy(
+        "schedule",
+        "`longer` times as many training steps, which take about the time of AuxK's",
+        "this project's: what else the time of a remedy would buy",
+    ),
 }

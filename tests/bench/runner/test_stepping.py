@@ -17,6 +17,7 @@ from bench.records.spec import Spec
 from bench.records.store import RecordStore
 from bench.runner import stepping
 from bench.runner.block import measure_block
+from bench.runner.settings import Settings
 from bench.sae import trainer as trainer_module
 from bench.sae.bank import Bank
 from bench.sae.gradients import Backward
@@ -59,8 +60,9 @@ def banked(block: Block) -> dict[tuple[str, int], Record]:
         return by_cell(block)
 
 
-def by_cell(block: Block) -> dict[tuple[str, int], Record]:
-    return {(record.spec.arm, record.spec.seed): record for record in measure_block(block)}
+def by_cell(block: Block, settings: Settings | None = None) -> dict[tuple[str, int], Record]:
+    records = measure_block(block, settings)
+    return {(record.spec.arm, record.spec.seed): record for record in records}
 
 
 def test_on_a_cpu_a_bank_changes_no_bit(
@@ -72,8 +74,7 @@ def test_on_a_cpu_a_bank_changes_no_bit(
     monkeypatch.setattr(stepping, "_FAST_SORT", 128)
     by_two = by_cell(block)
     assert sizes[24:] == [2] * 36
-    monkeypatch.setattr(stepping, "_SMALL", 0)
-    alone = by_cell(block)
+    alone = by_cell(block, Settings(banks=False))
     assert len(sizes) == 60
     for cell, record in alone.items():
         assert record.comparable() == together[cell].comparable() == by_two[cell].comparable()
