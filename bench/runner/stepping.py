@@ -57,10 +57,11 @@ def _bank_step(
     start = compute_seconds()
     losses = bank.step(given)
     seconds = (compute_seconds() - start) / len(cells)
-    for cell, loss in zip(cells, losses, strict=True):
+    for cell, x, loss in zip(cells, given, losses, strict=True):
         cell.seconds += seconds
         with may_drop_out(cell, failed):
             cell.trainer.took_step(loss)
+            cell.trainer.resample_if_due(x)
         cell.end_step()
     return {cell.spec.hash: loss for cell, loss in zip(cells, losses, strict=True)}
 

@@ -28,6 +28,7 @@ from bench.compute.precision import affine, product_precision
 from bench.compute.profiling import mark, marked
 from bench.compute.topk import exact_topk
 from bench.death.firings import FiringClock
+from bench.sae import schedule
 from bench.sae.codes import Codes, DensePairs, KernelPairs, SparsePairs
 from bench.sae.dead_features.base import DeadLossPass
 from bench.sae.gradients import Backward, Weights, backward, row_slices
@@ -37,15 +38,19 @@ from bench.sae.trainer import Trainer
 def shape_key(trainer: Trainer) -> Hashable | None:
     """Trainers of one key can be in one bank; None of one that steps by itself.
 
-    Alone are the families without a fixed number of codes per token, arms whose steps change
-    on the way: k, the rate, or rows that start again; and what is divided over processes.
+    Alone are the families without a fixed number of codes per token; what is divided over
+    processes; and on a device, where a step is captured, arms whose steps change on the way: k, the
+    rate, or rows that start again.
     """
     arm, sae = trainer.arm, trainer.sae
-    changes = arm.schedule != "none" or arm.aux == "resample"
-    if sae.family.name != "topk" or changes or sae.shard is not None:
+    changes = arm.schedule in ("k-anneal", "lr-warmup") or arm.aux == "resample"
+    alone = sae.shard is not None or (changes and host_runs_ahead(sae.b))
+    if sae.family.name != "topk" or alone:
         return None
     shape = tuple(sae.W_enc.shape), sae.k, sae.b.dtype, sae.b.device, trainer.clock.silence
-    return *shape, trainer.recipe, trainer.step_number, arm.aux
+    # In a step resampling is nothing, and the rate each trainer's own; k is the same for all.
+    loss = "none" if arm.aux == "resample" else arm.aux
+    return *shape, trainer.recipe, trainer.step_number, loss, arm.schedule == "k-anneal"
 
 
 class Bank:
@@ -80,7 +85,8 @@ class Bank:
     def step(self, batches: Sequence[Tensor]) -> list[Tensor]:
         """One step of each on its raw activations [batch, d]; the losses, one [] each.
 
-        The losses are looked at by `Trainer.took_step`, which the caller has to call.
+        The losses are looked at by `Trainer.took_step`, and rows start again by
+        `Trainer.resample_if_due`, which the caller has to call.
         """
         for trainer, x in zip(self.trainers, batches, strict=True):
             trainer.begin_step(x)
@@ -112,7 +118,8 @@ class Bank:
     def _results(self, y: Tensor) -> list[Backward]:
         """Loss and gradients of each on its tokens, y [m, batch, d]."""
         m, tokens, _ = y.shape
-        n, k = self._weights.W_enc.shape[1], self.trainers[0].sae.k
+        n, first = self._weights.W_enc.shape[1], self.trainers[0]
+        k = schedule.active_features(first.recipe, first.arm, first.step_number)
         centered = y - self._weights.b.unsqueeze(1)
         passes = [t.dead_loss_pass(self._step) for t in self.trainers]
         parts = []

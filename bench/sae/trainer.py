@@ -159,8 +159,7 @@ class Trainer:
             fired = every_feature(result.activity > 0)
         self.clock.tick(fired, self.step_number)
         self.took_step(result.loss)
-        if self.step_number in self._resampled_after:
-            self._resample(y)
+        self.resample_if_due(x)
         return StepResult(result.loss, result.aux_loss, size, result.sparsity_loss)
 
     def begin_step(self, x: Tensor) -> None:
@@ -185,6 +184,15 @@ class Trainer:
         self._unchecked.append(loss)
         if len(self._unchecked) >= self._looks_every:
             self.check_finite()
+
+    @torch.no_grad()
+    def resample_if_due(self, x: Tensor) -> None:
+        """After a step on raw activations x [batch, d]: starts silent features again there, where
+        the arm does so now."""
+        if self.step_number in self._resampled_after:
+            with fast_matmul(x.device):
+                y = self.sae.transform.apply(x)[0]
+            self._resample(y)
 
     def check_finite(self) -> None:
         """Look at the losses not looked at yet. Call it after the last step.

@@ -69,13 +69,13 @@ def test_on_a_cpu_a_bank_changes_no_bit(
     block: Block, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = by_cell(block)
-    # Raw and centered, two seeds each, for 12 steps; two with AuxK; those that anneal alone.
-    assert sorted(sizes) == [2] * 12 + [4] * 12
+    # Raw and centered, two seeds each, for 12 steps; two with AuxK; two that anneal.
+    assert sorted(sizes) == [2] * 24 + [4] * 12
     monkeypatch.setattr(stepping, "_FAST_SORT", 128)
     by_two = by_cell(block)
-    assert sizes[24:] == [2] * 36
+    assert sizes[36:] == [2] * 48
     alone = by_cell(block, Settings(banks=False))
-    assert len(sizes) == 60
+    assert len(sizes) == 84
     for cell, record in alone.items():
         assert record.comparable() == together[cell].comparable() == by_two[cell].comparable()
 

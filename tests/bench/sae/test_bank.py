@@ -43,8 +43,9 @@ def batches(step: int) -> list[Tensor]:
 
 def stepped(bank: Bank, x: list[Tensor]) -> list[Tensor]:
     losses = bank.step(x)
-    for trainer, loss in zip(bank.trainers, losses, strict=True):
+    for trainer, own, loss in zip(bank.trainers, x, losses, strict=True):
         trainer.took_step(loss)
+        trainer.resample_if_due(own)
     return losses
 
 
@@ -55,9 +56,26 @@ def tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("path", ["sparse", "dense"])
-@pytest.mark.parametrize("arm", ["raw", "raw+auxk", "raw+ghost", "raw+b-fast"])
-def test_a_bank_equals_separate_trainers_bit_for_bit(arm: str, path: str, precision: str) -> None:
-    alone, together = (members(arm, path, precision=precision) for _ in range(2))
+@pytest.mark.parametrize(
+    "arms",
+    [
+        ("raw",) * MEMBERS,
+        ("raw+auxk",) * MEMBERS,
+        ("raw+ghost",) * MEMBERS,
+        ("raw+k-anneal",) * MEMBERS,
+        ("raw+resample", "raw+b-fast", "raw+lr-warmup"),
+    ],
+    ids="-".join,
+)
+def test_a_bank_equals_separate_trainers_bit_for_bit(
+    arms: tuple[str, ...], path: str, precision: str
+) -> None:
+    # Short, so that k falls, the rate rises and, after step 2, rows start again.
+    short = {"steps": 6, "anneal_share": 0.5, "lr_warmup": 0.5, "resample_share": 1 / 3}
+    alone, together = (
+        [member(i, arm, path, precision=precision, **short) for i, arm in enumerate(arms)]
+        for _ in range(2)
+    )
     bank = Bank(together)
     for step in range(6):
         x = batches(step)
@@ -128,7 +146,11 @@ def test_members_are_trainers_as_before() -> None:
 
 def test_who_steps_alone() -> None:
     for arm in ("raw+k-anneal", "raw+lr-warmup", "raw+resample"):
-        assert shape_key(member(0, arm)) is None
+        assert shape_key(member(0, arm)) is not None
+        with pretend_device():
+            assert shape_key(member(0, arm)) is None
+    assert shape_key(member(0, "raw+resample")) == shape_key(member(1, "raw+lr-warmup"))
+    assert shape_key(member(0, "raw+k-anneal")) != shape_key(member(0))
     sae = SAE.init(WIDTH, N, K, seed=0, family=make_family("relu"))
     assert shape_key(Trainer(sae, Recipe(n=N, k=K, family="relu"))) is None
     assert shape_key(member(0)) == shape_key(member(1, "raw+b-fast"))
