@@ -1,9 +1,11 @@
-"""A Ray cluster that loses a process: its task is tried again."""
+"""Tasks of a Ray cluster: what they ask for, and that one whose process is lost is tried again."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,12 +16,10 @@ from bench.records.store import RecordStore
 from bench.runner.block import measure_block
 from bench.runner.engines import make_engine
 from bench.runner.run import run, todo
-from bench.runner.settings import Settings
+from bench.runner.settings import NoProgress, Settings
 from tests.bench.runs import comparable
 from tests.conftest import TINY
 from zoo.registry import load_registry
-
-pytest.importorskip("ray", reason="Ray is not installed")
 
 
 def dying_once(block: Block, settings: Settings) -> list[Record]:
@@ -35,6 +35,7 @@ def dying_once(block: Block, settings: Settings) -> list[Record]:
 def test_a_task_whose_process_was_lost_is_tried_again(
     cards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
     from bench.runner.engines import ray as cluster
 
     registry = load_registry([cards])
@@ -46,3 +47,50 @@ def test_a_task_whose_process_was_lost_is_tried_again(
     settings = Settings(states=tmp_path / "state")
     assert comparable(run(todo(blocks, store), store, settings, make_engine("ray"))) == expected
     assert (tmp_path / "died").exists()
+
+
+def test_a_task_asks_for_a_core_or_a_gpu_and_for_the_memory_of_its_block(
+    cards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.runner.engines import ray as cluster
+
+    asked: list[dict] = []
+
+    class Task:
+        def __init__(self, **options: object) -> None:
+            self.wanted = options
+
+        def __call__(self, function: object) -> Task:
+            return self
+
+        def options(self, **more: object) -> Task:
+            asked.append(self.wanted | more)
+            return self
+
+        def remote(self, block: Block, settings: Settings) -> str:
+            return block.card.id
+
+    stub = SimpleNamespace(
+        init=lambda **options: None,
+        nodes=lambda: [{"Resources": {"memory": 1 << 40}}, {"Resources": {}}],
+        remote=Task,
+        wait=lambda tasks, num_returns: (tasks[:1], tasks[1:]),
+        get=lambda task: [],
+        cancel=lambda task, force: None,
+        exceptions=SimpleNamespace(RayError=RuntimeError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", stub)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    registry = load_registry([cards])
+    request = Request([registry.card("made")], load_protocol("quick", settings=TINY), layers=[0])
+    (block,) = make_plan(request, registry)
+    for device in ("cpu", "cuda"):
+        list(cluster.RayEngine().records([block], Settings(device=device), NoProgress()))
+    monkeypatch.setattr(stub, "nodes", lambda: [{"Resources": {"memory": 1000}}])
+    list(cluster.RayEngine().records([block], Settings(), NoProgress()))
+    tries = {"max_retries": 2}
+    assert asked == [
+        tries | {"num_cpus": 1, "memory": block.memory},
+        tries | {"num_gpus": 1, "memory": block.memory},
+        tries | {"num_cpus": 1, "memory": 1000},
+    ]
