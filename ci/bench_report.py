@@ -31,7 +31,7 @@ from leaderboard.figures.pictures import pictures  # noqa: E402
 from leaderboard.figures.store import update_figures  # noqa: E402
 from leaderboard.groups import group_records  # noqa: E402
 from leaderboard.web.page import page_files  # noqa: E402
-from tests.records import make_record, write_records  # noqa: E402
+from tests.records import make_record, make_spec, write_records  # noqa: E402
 from zoo.cards import DOMAINS  # noqa: E402
 
 MOST_SECONDS, MOST_MB = 20.0, 1024.0
@@ -45,6 +45,8 @@ def make_cells(number: int) -> list[Record]:
     """`number` cells: models of 16 layers, 4 arms and 3 seeds in all domains."""
     per_model = LAYERS * len(ARMS) * SEEDS
     models = range(-(-number // per_model))
+    card = make_spec().card
+    card |= {"tap": card["tap"] | {"layers": LAYERS}}
     places = product(models, range(LAYERS), ARMS, range(SEEDS))
     return [
         make_record(
@@ -53,6 +55,7 @@ def make_cells(number: int) -> list[Record]:
             layer=layer,
             arm=arm,
             seed=seed,
+            card=card,
         )
         for model, layer, arm, seed in islice(places, number)
     ]

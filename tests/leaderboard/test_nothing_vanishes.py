@@ -13,7 +13,7 @@ from leaderboard import render, summary
 from leaderboard.columns.death import DUE_TO_NEITHER
 from leaderboard.export import flat_cells
 from leaderboard.figures.pictures import pictures
-from leaderboard.groups import Group, Setting, group_records
+from leaderboard.groups import RAW, Group, Setting, group_records
 from leaderboard.page_names import domain_page, model_page
 from leaderboard.web.page import page_data
 from tests.leaderboard.tables import Table, label, tables
@@ -164,11 +164,12 @@ def _settings(groups: list[Group], heading: str) -> set[Setting]:
     if "training" in heading:
         return {group.setting for group in groups if group.spec.protocol["steps"]}
     if "Causes" in heading:
+        with_raw = {group.setting for group in groups if RAW in group.arms}
         return {
             group.setting
             for group in groups
             for record in group.records
-            if DUE_TO_NEITHER.value(record) is not None
+            if group.setting not in with_raw and DUE_TO_NEITHER.value(record) is not None
         }
     return {group.setting for group in groups}
 
