@@ -144,7 +144,7 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "longer": Remedy(
         "schedule",
-        "`longer` times as many training steps, which take about the time of AuxK's",
+        "more training steps, so many that they take about the time of AuxK's",
         "this project's: what else the time of a remedy would buy",
     ),
 }

@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"3b7d64ba1a76bd12","cells.parquet":"3b7d64ba1a76bd12"};
+const GAMMABENCH_FILES = {"models.parquet":"88ebd89dd799003d","cells.parquet":"88ebd89dd799003d"};
