@@ -5,9 +5,9 @@ a draw number for synthetic activations. A corpus is read twice in a measurement
 the evaluation sample first, `training` goes on after it and never gives an evaluation example.
 
 Files, or folders of these; all but `.parquet` may be packed as `.gz` or `.zst`:
-    text           `.txt` (passages, as `zoo.texts` says), `.jsonl`, `.parquet`, or a `.tar` of
-                   `.txt` or `.json`
-    protein, dna   FASTA, or a column of `.jsonl` or `.parquet`; `zoo.sequences` states the rules
+    text           `.txt` (passages, as `zoo.texts` says), `.jsonl`, `.parquet`, `.csv`, `.tsv`,
+                   or a `.tar` of `.txt` or `.json`
+    protein, dna   FASTA, or a column of a table (`.jsonl`, ...); `zoo.sequences` states the rules
     image          pictures, a `.tar` of them, or a column of `.parquet`, as `zoo.pictures` says
 """
 

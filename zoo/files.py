@@ -192,8 +192,9 @@ def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
                 "reading .zst needs the package pyarrow, which is not installed",
                 install_line("parquet"),
             ) from None
-        stream: IO[bytes] = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
-        return stream
+        # Buffered, as pyarrow's stream gives no lines.
+        stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+        return io.BufferedReader(stream, 1 << 16)
     return file
 
 

@@ -18,9 +18,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from zoo.contigs import CONTIG_COLUMNS, contig_row, is_contigs
+from zoo.delimited import SEPARATORS, delimited_rows
 from zoo.errors import BadCorpus, MissingExtra, UsageError
 from zoo.fasta import FASTA_SUFFIXES, SequenceRow, open_text, read_fasta, read_regions
 from zoo.files import PACKED, check_regular
@@ -29,7 +30,7 @@ from zoo.sequences import read_rows
 from zoo.table_columns import check_column, key_of, name_one
 from zoo.tally import Tally
 
-_TABLES, _MARKDOWN = (".jsonl", ".parquet"), ".md"
+_TABLES, _MARKDOWN = (".jsonl", ".parquet", *SEPARATORS), ".md"
 CORPUS_SUFFIXES = {
     "text": (*_TABLES, ".txt"),
     "protein": (*FASTA_SUFFIXES, *_TABLES),
@@ -48,6 +49,16 @@ PASSAGE, LONGEST_LINE = 2000, 1 << 16
 
 # JSON can say halves of UTF-16 pairs, which no encoder and no tokenizer takes.
 _HALF = re.compile("[\ud800-\udfff]")
+
+
+class _HasName(Protocol):
+    """A path, or a file of any store."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=_HasName)
 
 
 @dataclass(frozen=True)
@@ -70,13 +81,20 @@ def files_of(path: Path, kind: str, glob: str = "*") -> list[Path]:
     `glob` is matched with the path below the folder, `*` standing for folders too. What is hidden,
     in a folder such as `.git` or `.thumbs` or by itself, is no part of a corpus. Markdown is text
     where the glob names it: elsewhere it is what describes a corpus.
+    So are `.csv` and `.tsv` beside files of other formats.
     """
     if not path.is_dir():
         return [path]
     suffixes = CORPUS_SUFFIXES[kind]
     if kind == "text" and glob.endswith(_MARKDOWN):
         suffixes = (*suffixes, _MARKDOWN)
-    return [file for file in _below(path, glob) if suffix_of(file) in suffixes]
+    return without_companions([f for f in _below(path, glob) if suffix_of(f) in suffixes])
+
+
+def without_companions(files: list[Named]) -> list[Named]:
+    """The files without the `.csv` and `.tsv` beside other formats, which they describe."""
+    others = [file for file in files if suffix_of(file.name) not in SEPARATORS]
+    return others or files
 
 
 def skipped_pictures(path: Path, glob: str = "*") -> Counter[str]:
@@ -206,6 +224,7 @@ def _rows(path: Path, kind: str, column: str | None) -> Iterator[SequenceRow]:
         _MARKDOWN: _read_txt,
         ".jsonl": _read_jsonl,
         ".parquet": _read_parquet,
+        **dict.fromkeys(SEPARATORS, _read_delimited),
     }
     return readers[suffix](path, key)
 
@@ -261,6 +280,11 @@ def jsonl_rows(lines: Iterable[str], file: str, key: str) -> Iterator[SequenceRo
             yield SequenceRow(where, _text_at(key, line, where))
         except BadCorpus as error:
             yield SequenceRow(where, "", bad=error)
+
+
+def _read_delimited(path: Path, key: str) -> Iterator[SequenceRow]:
+    with open_text(path) as file:
+        yield from delimited_rows(file, SEPARATORS[suffix_of(path)], str(path), key)
 
 
 def _text_at(key: str, line: str, where: str) -> str:

@@ -142,8 +142,8 @@ _regions_option = click.option(
 _column_option = click.option(
     "--column",
     metavar="NAME",
-    help="Column of the --corpus (.parquet, .jsonl) that holds the examples, where it is not "
-    "called text, image, or for proteins and DNA sequence.",
+    help="Column of the --corpus (.parquet, .jsonl, .csv, .tsv) that holds the examples, where it "
+    "is not called text, image, or for proteins and DNA sequence.",
 )
 _skip_bad_option = click.option(
     "--skip-bad",

@@ -107,7 +107,7 @@ def test_files_of_each_kind_are_read(tmp_path: Path) -> None:
             "text",
             "line 1: not a JSON object with a text at",
         ),
-        ("a.csv", b"a,b", "text", "Give a file ending in .jsonl, .parquet, .txt"),
+        ("a.xlsx", b"a,b", "text", "ending in .csv, .jsonl, .parquet, .tsv, .txt"),
         ("a.fa", b"MKV", "protein", "is not FASTA"),
         ("a.txt", b"x", "image", "Images are read from a folder"),
         ("a.fa.gz", b"no gzip", "dna", "cannot be read"),

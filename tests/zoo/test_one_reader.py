@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import tempfile
@@ -46,6 +47,11 @@ def _jsonl(path: Path, rows: list[str], encoding: str = "utf-8") -> None:
     )
 
 
+def _csv(path: Path, rows: list[str], encoding: str = "utf-8") -> None:
+    with path.open("w", newline="", encoding=encoding) as file:
+        csv.writer(file).writerows([("n", "sequence"), *enumerate(rows)])
+
+
 def _parquet(path: Path, rows: list[str], kind: Any = None) -> None:
     column = pa.array([row or None for row in rows], kind or pa.string())
     pq.write_table(pa.table({"n": range(len(rows)), "sequence": column}), path)
@@ -58,6 +64,8 @@ WRITERS: dict[str, Callable[[Path, list[str]], None]] = {
     "wide.fasta": lambda path, rows: _fasta(path, rows, "utf-16"),
     "a.jsonl": _jsonl,
     "bom.jsonl": lambda path, rows: _jsonl(path, rows, "utf-8-sig"),
+    "a.csv": _csv,
+    "wide.csv": lambda path, rows: _csv(path, rows, "utf-16"),
     "a.parquet": _parquet,
     "large.parquet": lambda path, rows: _parquet(path, rows, pa.large_string()),
     "codes.parquet": lambda path, rows: _parquet(

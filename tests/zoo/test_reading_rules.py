@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import itertools
 import json
@@ -78,12 +79,17 @@ def table(folder: Path, suffix: str) -> Path:
     path = folder / f"reviews{suffix}"
     if suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
-    else:
+    elif suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], delimiter="," if suffix == ".csv" else "\t")
+            writer.writeheader()
+            writer.writerows(rows)
     return path
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv", ".tsv"])
 def test_columns_are_corpora_of_their_own(suffix: str, place: str, tmp_path: Path) -> None:
     path = table(tmp_path, suffix)
     found = {name: file_corpus(path, "text", column=name) for name in ("title", "body")}
@@ -102,6 +108,49 @@ def test_a_column_that_is_no_text_is_refused_naming_those_that_are(
     names = "title, body" if suffix == ".parquet" else "'title', 'body'"
     assert caught.value.remedy == f"Name one of these with --column: {names}."
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says", "remedy"),
+    [
+        (b"title,body\na,b\n", "a.csv has no column 'text'", "--column: 'title', 'body'."),
+        (b"text,n,text\n", "a.csv has several columns 'text'", "a name of its own"),
+        (b"", "is empty", "with examples in it"),
+        (b"\r\n\r\n", "is empty", "with examples in it"),
+        (b"text,n\n", "is empty", "with examples in it"),
+        (b'text,n\n"one\nmore",1\ntwo\n', "a.csv, line 4: the number of cells is 1", "in quotes"),
+        (b"text,n\none,1\ntwo,2,3\n", "a.csv, line 3: the number of cells is 3", "in quotes"),
+        (b'text,n\none,1\n"two,2\n\n', "a.csv, line 3: unexpected end of data", "quotes doubled"),
+        (b'text,n\n"one" two,1\n', "a.csv, line 2: ',' expected after '\"'", "quotes doubled"),
+        (b"text,n\ncaf\xe9,1\n", "a.csv is not UTF-8 text (byte 10)", "Convert it"),
+    ],
+)
+def test_what_is_wrong_in_a_delimited_table_is_named_by_its_line(
+    content: bytes, says: str, remedy: str, place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(BadCorpus) as caught:
+        list(file_corpus(tmp_path / "a.csv", "text").examples(0))
+    assert says in caught.value.message
+    assert remedy in caught.value.remedy
+
+
+def test_ragged_records_are_left_out_up_to_a_number(place: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_bytes(b'n\ttext\r\n1\t"one\r\n1"\r\n2\r\n3\ta, b\r\n4\t\r\n')
+    corpus = file_corpus(tmp_path / "a.tsv", "text", skip_bad=1)
+    assert sorted(corpus.examples(0)) == ["a, b", "one\n1"]
+    assert corpus.notes == ["1 broken, left out"]
+
+
+def test_tables_beside_sequences_describe_them(place: str, tmp_path: Path) -> None:
+    (tmp_path / "a.fasta").write_text(">a\nMKV\n")
+    (tmp_path / "b.csv").write_text("accession,organism\na,human\n")
+    assert list(file_corpus(tmp_path, "protein").examples(0)) == ["MKV"]
+    (tmp_path / "a.fasta").unlink()
+    (tmp_path / "c.csv").write_text("accession,sequence\na,MKL\n")
+    with pytest.raises(BadCorpus, match=r"b\.csv has no column 'sequence'"):
+        list(file_corpus(tmp_path, "protein").examples(0))
+    assert list(file_corpus(tmp_path, "protein", glob="c*").examples(0)) == ["MKL"]
 
 
 # ------------------------------------------------------------------------------------ skip bad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import itertools
@@ -40,9 +41,9 @@ def _lines(rows: list[str], key: str = "text") -> bytes:
     return "".join(json.dumps({key: row}, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _zst(path: Path, rows: list[str]) -> None:
+def _zst(path: Path, data: bytes) -> None:
     with pa.CompressedOutputStream(str(path), "zstd") as file:
-        file.write(_lines(rows))
+        file.write(data)
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> None:
@@ -66,12 +67,24 @@ def _table(path: Path, rows: list[str]) -> None:
     pq.write_table(pa.table({"text": rows}), path, row_group_size=50)
 
 
+def _delimited(rows: list[str], separator: str = ",") -> bytes:
+    """A table whose first column holds what has to be in quotes."""
+    file = io.StringIO(newline="")
+    cells = [["n\n1", "text"], *([f'{i}"\n{separator}', row] for i, row in enumerate(rows))]
+    csv.writer(file, delimiter=separator).writerows(cells)
+    return file.getvalue().encode()
+
+
 WRITERS: dict[str, Callable[[Path, list[str]], Any]] = {
     "a.jsonl": lambda path, rows: path.write_bytes(_lines(rows)),
     "bom.jsonl": lambda path, rows: path.write_bytes(b"\xef\xbb\xbf" + _lines(rows)),
     "a.jsonl.gz": lambda path, rows: path.write_bytes(gzip.compress(_lines(rows))),
-    "a.jsonl.zst": _zst,
+    "a.jsonl.zst": lambda path, rows: _zst(path, _lines(rows)),
     "a.txt": lambda path, rows: path.write_text("\n\n".join(rows), encoding="utf-8"),
+    "a.csv": lambda path, rows: path.write_bytes(_delimited(rows)),
+    "bom.csv": lambda path, rows: path.write_bytes(b"\xef\xbb\xbf" + _delimited(rows)),
+    "a.tsv.gz": lambda path, rows: path.write_bytes(gzip.compress(_delimited(rows, "\t"))),
+    "a.csv.zst": lambda path, rows: _zst(path, _delimited(rows)),
     "a.parquet": _table,
     "a.tar": _documents,
     "a.tar.gz": _documents,
@@ -302,7 +315,7 @@ def test_a_digest_of_large_data_follows_names_sizes_and_sampled_content(tmp_path
 
 def test_small_corpora_are_read_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "IN_MEMORY_BYTES", 1 << 20)
-    for name in ("a.jsonl", "a.jsonl.zst", "a.tar"):
+    for name in ("a.jsonl", "a.jsonl.zst", "a.csv", "a.tsv.gz", "a.csv.zst", "a.tar"):
         WRITERS[name](tmp_path / name, ROWS)
         corpus: Corpus = file_corpus(tmp_path / name, "text")
         assert isinstance(corpus, FiniteCorpus)

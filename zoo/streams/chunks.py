@@ -3,12 +3,14 @@
     lines     .jsonl, FASTA: the records that begin in a range of bytes. Records of DNA are cut
               where a range ends, at the end of a line, or in the middle of a very long line;
               .txt likewise, after a blank line where there is one near by
+    records   .csv, .tsv: records in a row, from the byte of one on; whether the end of a line ends
+              a record depends on the quotes before it, so they are one chain
     rows      .parquet: a row group, or a part of one that is large
     members   .tar: members in a row, from the place of a member on
     packed    .gz, .zst, .tar.gz: what is inside is cut alike, but reading begins at the
               beginning of that file, and only unpacks what is before the chunk
 
-A unit is a chunk, or a chain of chunks that are read in a row: a packed file, a tar.
+A unit is a chunk, or a chain of chunks that are read in a row: a packed file, a .csv, a tar.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ LONGEST_RECORD = 1 << 26
 # How far the end of a line is looked for where a line may be cut.
 _LOOK = 1 << 16
 
+_BOMS = (b"\xff\xfe", b"\xfe\xff")
+
 PACKED_TARS = (*PACKED, ".tgz")
 
 
@@ -69,7 +73,7 @@ class Unit(ABC):
 
 
 @contextmanager
-def _unpacked(file: StoredFile, *, whole: bool = False) -> Iterator[tuple[IO[bytes], bool]]:
+def open_unpacked(file: StoredFile, *, whole: bool = False) -> Iterator[tuple[IO[bytes], bool]]:
     """What the file holds, and whether it can be read from any place on."""
     packed = file.name.endswith(PACKED_TARS)
     with file.open(whole=whole or packed) as opened:
@@ -77,7 +81,8 @@ def _unpacked(file: StoredFile, *, whole: bool = False) -> Iterator[tuple[IO[byt
         yield unpacked(opened, name), not packed
 
 
-def _go_to(file: IO[bytes], place: int, seekable: bool) -> None:
+def go_to(file: IO[bytes], place: int, seekable: bool) -> None:
+    """Reads on from that byte: what is before it is read where the file is not seekable."""
     if seekable:
         file.seek(place)
         return
@@ -216,8 +221,8 @@ class PackedLines(Unit):
     rule: Boundary
 
     def chunks(self, place: int = 0) -> Iterator[Chunk]:
-        with _unpacked(self.file) as (opened, seekable):
-            _go_to(opened, max(0, place * CHUNK_BYTES - 1), seekable)
+        with open_unpacked(self.file) as (opened, seekable):
+            go_to(opened, max(0, place * CHUNK_BYTES - 1), seekable)
             found = split(opened, str(self.file), self.rule, place)
             for number, (offset, data) in enumerate(found, place):
                 yield Chunk(number, number + 1, offset, data)
@@ -228,6 +233,26 @@ def line_units(file: StoredFile, rule: Boundary) -> list[Unit]:
     if file.name.endswith(PACKED):
         return [PackedLines(file, rule)]
     return [Range(file, rule, number) for number in range(-(-file.size // CHUNK_BYTES))]
+
+
+def utf8(file: StoredFile, data: bytes, offset: int) -> str:
+    """The text of bytes that begin at `offset` of the file, without its byte order mark.
+
+    Raises:
+        BadCorpus: they are not UTF-8.
+    """
+    if offset == 0 and data[:2] in _BOMS:
+        raise BadCorpus(
+            f"{file} is UTF-16; a file as large as this, or not of this machine, has to be UTF-8",
+            "Convert it, for instance with iconv.",
+        )
+    try:
+        return data.decode("utf-8-sig" if offset == 0 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise BadCorpus(
+            f"{file} is not UTF-8 text (byte {offset + error.start})",
+            "Convert it, for instance with iconv.",
+        ) from None
 
 
 # ---------------------------------------------------------------------------------------- tar
@@ -241,10 +266,10 @@ class Members(Unit):
     suffixes: tuple[str, ...]
 
     def chunks(self, place: int = 0) -> Iterator[Chunk]:
-        with _unpacked(self.file, whole=True) as (opened, seekable):
+        with open_unpacked(self.file, whole=True) as (opened, seekable):
             if seekable and place >= self.file.size:
                 return
-            _go_to(opened, place, seekable)
+            go_to(opened, place, seekable)
             begin, after, size, found = place, place, 0, []
             with tarfile.open(fileobj=opened, mode="r|", bufsize=1 << 18) as archive:
                 for member in archive:

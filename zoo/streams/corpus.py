@@ -38,7 +38,7 @@ from zoo.streams.readers import (
 )
 from zoo.streams.storage import StoredFile, digest, list_files
 from zoo.tally import Tally, without_broken
-from zoo.texts import Examples, check_no_column, suffix_of
+from zoo.texts import Examples, check_no_column, suffix_of, without_companions
 
 # Chunks that are held in memory and shuffled together.
 DRAW_CHUNKS = 8
@@ -46,7 +46,7 @@ DRAW_CHUNKS = 8
 # Files whose footers are read at once.
 _FOOTERS = 8
 
-_READ = ".txt, .jsonl, .parquet, FASTA, a .tar or pictures, also packed as .gz or .zst"
+_READ = ".txt, .jsonl, .parquet, .csv, .tsv, FASTA, a .tar or pictures, also packed as .gz or .zst"
 
 # Raised where the order of the examples changes: part of the fingerprint.
 VERSION = 1
@@ -236,7 +236,7 @@ def stored_corpus(
         BadCorpus: nothing is there that can be read as this kind.
     """
     found = list_files(place, glob) if files is None else files
-    read = [file for file in found if is_streamed(file, kind)]
+    read = without_companions([file for file in found if is_streamed(file, kind)])
     pictures = [file for file in found if kind == "image" and is_picture(file)]
     if not read and not pictures:
         raise BadCorpus(f"corpus {name}: no file there is read as {kind}", f"It may be {_READ}.")
@@ -261,7 +261,7 @@ def stored_corpus(
 
 def is_read_by_streams(files: Sequence[StoredFile], kind: str) -> bool:
     """Whether files are read by this module, by their names and sizes."""
-    streamed = [file for file in files if is_streamed(file, kind)]
+    streamed = without_companions([file for file in files if is_streamed(file, kind)])
     if is_large(streamed or [file for file in files if kind == "image" and is_picture(file)]):
         return True
     return any(is_only_streamed(file, kind) for file in streamed)

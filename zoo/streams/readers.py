@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from zoo.contigs import contig_row
+from zoo.delimited import SEPARATORS
 from zoo.errors import BadCorpus
 from zoo.fasta import FASTA_SUFFIXES, SequenceRow
 from zoo.pictures import PackedPicture, read_image
 from zoo.sequences import read_rows
 from zoo.streams import chunks
 from zoo.streams.chunks import Chunk, Unit
+from zoo.streams.records import record_units
 from zoo.streams.storage import StoredFile
 from zoo.table_columns import key_of
 from zoo.tally import Tally, without_broken
 from zoo.texts import CORPUS_SUFFIXES, jsonl_rows, read_texts, suffix_of, txt_rows
 
 _TARS = (".tar", ".tgz")
-_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Reader(NamedTuple):
@@ -58,7 +59,7 @@ def reader_of(file: StoredFile, kind: str, column: str | None) -> Reader:
     """How that file is read.
 
     Raises:
-        BadCorpus: a parquet file is broken, or has no such column.
+        BadCorpus: a table is broken, or has no such column.
     """
     suffix, key = suffix_of(file.name), key_of(kind, column)
     if suffix in _TARS:
@@ -70,6 +71,8 @@ def reader_of(file: StoredFile, kind: str, column: str | None) -> Reader:
     if suffix in FASTA_SUFFIXES:
         rule = chunks.LETTERS if kind == "dna" else chunks.RECORDS
         return Reader(chunks.line_units(file, rule), _fasta)
+    if suffix in SEPARATORS:
+        return Reader(record_units(file, SEPARATORS[suffix], key), _records)
     if suffix == ".jsonl":
         return Reader(chunks.line_units(file, chunks.LINES), _Lines(key))
     return Reader(chunks.line_units(file, chunks.PASSAGES), _passages)
@@ -98,21 +101,8 @@ def decoded(item: Any) -> Any:
 
 
 def _text(file: StoredFile, chunk: Chunk) -> io.StringIO:
-    data: bytes = chunk.content
-    if chunk.offset == 0 and data[:2] in _BOMS:
-        raise BadCorpus(
-            f"{file} is UTF-16; a file as large as this, or not of this machine, has to be UTF-8",
-            "Convert it, for instance with iconv.",
-        )
-    try:
-        text = data.decode("utf-8-sig" if chunk.offset == 0 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise BadCorpus(
-            f"{file} is not UTF-8 text (byte {chunk.offset + error.start})",
-            "Convert it, for instance with iconv.",
-        ) from None
     # Line breaks of every kind are read as \n, as in a file that is read whole.
-    return io.StringIO(text, newline=None)
+    return io.StringIO(chunks.utf8(file, chunk.content, chunk.offset), newline=None)
 
 
 def _passages(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
@@ -157,6 +147,10 @@ def _cells(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
     for where, value in chunk.content:
         is_contig = isinstance(value, dict)
         yield contig_row(value, where) if is_contig else SequenceRow(where, value or "")
+
+
+def _records(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
+    yield from chunk.content
 
 
 def _pictures(file: StoredFile, chunk: Chunk) -> Iterator[PackedPicture]:

@@ -306,7 +306,7 @@ def test_too_short_a_corpus_says_how_many_tokens_it_has(
     [
         ("empty.fasta", "", "corpus 'empty.fasta' is empty"),
         ("odd.fasta", ">a\nMKV1LATTT\n", "'1'"),
-        ("x.csv", "a,b", "Give a file ending in"),
+        ("x.xlsx", "a,b", "Give a file ending in"),
     ],
 )
 def test_a_corpus_that_cannot_be_read_is_said_and_nothing_is_run(
