@@ -312,7 +312,7 @@ def _say_totals(
     sizes = [decimal_size(known)] if known else []
     sizes += [f"{unknown} model{'s' * (unknown > 1)} of unknown size"] if unknown else []
     fetched = f"download {' and '.join(sizes)}" if sizes else "nothing to download"
-    click.echo(f"Times are of {device.name}, {device.basis}; a guide, within a half or so.")
+    click.echo(f"Times are of {device.name}, {device.basis}; {device.error}.")
     click.echo(
         f"To do: {whole.passes} pass{'es' * (whole.passes > 1)} of {models} "
         f"model{'s' * (models > 1)}, "

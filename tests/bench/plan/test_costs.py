@@ -246,6 +246,7 @@ def test_the_plan_says_the_cost_of_each_model_once(bench: Bench) -> None:
     assert [line.split()[0] for line in lines[2:4]] == ["gpt2", "evo1-8k"]
     assert "The same for evo1-8k." in " ".join(out.split())
     assert "Times are of h100, 60% of its published peak" in out
+    assert "not checked against runs" in out
     assert " passes of 2 models, " in lines[-1]
     _, _, cached = " ".join(out.split()).partition("where --cache pays (bytes on disk): ")
     assert cached.count("evo1-8k (") == 1
