@@ -103,6 +103,7 @@ def _reach(gamma: float, tokens: int) -> float:
     return extreme / gamma if gamma > 0 else math.inf
 
 
+@lru_cache(maxsize=4096)  # cells of one layer, its arms and seeds, ask the same
 def _never_above(threshold: float, gamma: float, tokens: int) -> float:
     """P(gamma g + m <= threshold), m the largest of `tokens` standard normals."""
     _reach(gamma, tokens)  # checks both
