@@ -84,6 +84,8 @@ def write_boards(
             write_atomically(path, text)
     for path in _stale(folder, wanted):
         _clear(path)
+    if mirror is not None:
+        mirror.replace(BOARDS_FOLDER)
     return [*contents, *paths(folder, drawn), *files]
 
 

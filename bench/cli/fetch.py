@@ -103,9 +103,10 @@ def _tell(rows: Sequence[dict[str, Any]]) -> None:
             if "corpus" in row
             else f"SAE {row['sae']} layer {row['layer']}"
         )
-        size = decimal_size(row["bytes"]) if row["bytes"] else "size not counted"
+        size = f"{row['files']} files, " * bool(row["files"])
+        size += decimal_size(row["bytes"]) if row["bytes"] else "size not counted"
         state = "unavailable" if row["error"] else "fetched" if row["fetched"] else _state(row)
-        click.echo(f"{what}: {row['files']} files, {size}, {state}")
+        click.echo(f"{what}: {size}, {state}")
     for error in dict.fromkeys(row["error"] for row in rows if row["error"]):
         click.echo(f"bench: {error}", err=True)
 

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-FOLDER_PATH = click.Path(file_okay=False, path_type=Path)
+
+class _FolderHere(click.Path):
+    """A folder of this machine; a URL would become a folder of that name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and "://" in value:
+            self.fail(f"{value} is a URL: give a folder of this machine.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER_PATH = _FolderHere(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 
 

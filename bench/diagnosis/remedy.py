@@ -36,7 +36,8 @@ _AUXK = """\
 # AuxK: add this to the loss of each step. error = x - x_hat, pre and dead are [tokens, n] and [n]
 def auxk(error, pre, dead, W_dec, aux_k=512):
     values, places = pre.where(dead, -torch.inf).topk(min(aux_k, pre.shape[1]))
-    codes = torch.zeros_like(pre).scatter(1, places, values.relu())
+    values = values.where(values.isfinite(), 0).relu()  # fewer may be dead than aux_k
+    codes = torch.zeros_like(pre).scatter(1, places, values)
     missed = (error.detach() - codes @ W_dec).square().mean()
     return missed / (error - error.mean(0)).detach().square().mean() / 32
 """
@@ -81,7 +82,7 @@ def _arm_lines(arm: Arm) -> list[str]:
 def _auxk(arm: Arm) -> str:
     """The loss, with the ReLU of its authors or without it; libraries that do the same first."""
     relu = arm.aux == "auxk-relu"
-    loss = _AUXK if relu else _AUXK.replace("values.relu()", "values")
+    loss = _AUXK if relu else _AUXK.replace(".relu()", "")
     words = {relu: "the same", not relu: "without the ReLU" if relu else "with a ReLU"}
     lines = [
         f"# {library}: {words[own]}: {switch}\n"

@@ -35,6 +35,8 @@ STATES_FOLDER, SAES_FOLDER = "state", "saes"
 # How the kinds of stores call the time of a file, by their own clock.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 
+_NOT_WRITTEN = ("http", "https", "hf")
+
 # Files that are sent or fetched at once, times that each is tried, and seconds between two tries.
 _AT_ONCE, _TRIES, _PAUSE = 16, 3, 1.0
 
@@ -213,14 +215,21 @@ def open_output(place: str | Path) -> Path:
     Raises:
         OutputError: the URL cannot be read. UsageError: it is none that can be an output folder.
     """
-    if isinstance(place, Path) or not is_url(place):
+    if isinstance(place, Path):
+        return place
+    protocol, mark, rest = place.partition("://")
+    if not mark:
         return Path(place)
-    if place.startswith("file://"):
-        return Path(place.removeprefix("file://"))
-    if place.startswith(("http://", "https://", "hf://")):
-        raise UsageError(
-            f"--output {shown(place)} cannot be written to", "Give s3://BUCKET/PREFIX."
-        )
+    if protocol == "file" and rest.startswith("/"):
+        return Path(rest)
+    for refused, why in (
+        (not is_url(place), "is no URL: they begin in small letters"),
+        (protocol == "file", "is no whole path: file:///FOLDER"),
+        (protocol in _NOT_WRITTEN, "cannot be written to"),
+        (not rest.strip("/"), "names nothing: is a variable empty?"),
+    ):
+        if refused:
+            raise UsageError(f"--output {shown(place)} {why}", "Give s3://BUCKET/PREFIX.")
     folder = Path(tempfile.mkdtemp(prefix="gammabench-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     mirror = Mirror(place.rstrip("/"), folder)

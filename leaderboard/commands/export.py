@@ -29,6 +29,7 @@ def command(output: Path, to: Path | None, formats: tuple[str, ...]) -> int:
       bench export
       bench export --format json --format csv --to tables
     """
+    from bench.records.mirror import mirror_of
     from bench.records.published_saes import PublishedStore
     from bench.records.store import RecordStore
     from leaderboard import export_cells
@@ -36,6 +37,8 @@ def command(output: Path, to: Path | None, formats: tuple[str, ...]) -> int:
 
     if not (RecordStore(output).paths() or PublishedStore(output).paths()):
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
+    if to is None and mirror_of(output) is not None:
+        raise UsageError("of an output at a URL the tables go into a folder here", "Give --to DIR.")
     bad = BadRecords()
     folder = to or output / "export"
     for path in export_cells(output, folder, formats, on_bad=bad.append):  # type: ignore[arg-type]

@@ -67,14 +67,18 @@ def _digest(data: str) -> str:
 
 def _models(shown: dict[str, Any]) -> _Table:
     """A row per model, as in the page's CSV."""
-    titles = [column["title"] for column in shown["modelColumns"]]
-    rows = [[*_about(shown, model), *model["values"]] for model in shown["models"]]
+    columns = shown["modelColumns"]
+    titles = [column["title"] for column in columns]
+    rows = [
+        [*_about(shown, model), *_as_titled(model["values"], columns)] for model in shown["models"]
+    ]
     return _Table(["model", "domain", "data", "protocol", *titles], rows)
 
 
 def _cells(shown: dict[str, Any]) -> _Table:
     """A row per cell; the record's path is relative to the page."""
-    titles = [column["title"] for column in shown["cellColumns"]]
+    columns = shown["cellColumns"]
+    titles = [column["title"] for column in columns]
     rows = [
         [
             *_about(shown, shown["models"][index]),
@@ -84,12 +88,20 @@ def _cells(shown: dict[str, Any]) -> _Table:
             state,
             record,
             reason,
-            *(numbers or [None] * len(titles)),
+            *_as_titled(numbers or [None] * len(titles), columns),
         ]
         for index, layer, arm, seed, state, record, numbers, reason, _ in shown["cells"]
     ]
     where = ["layer", "arm", "seed", "state", "record", "reason"]
     return _Table(["model", "domain", "data", "protocol", *where, *titles], rows)
+
+
+def _as_titled(values: list[Any], columns: list[dict[str, Any]]) -> list[Any]:
+    """Shares in percent, as their columns' titles say."""
+    return [
+        100 * value if column["show"] == "percent" and value is not None else value
+        for value, column in zip(values, columns, strict=True)
+    ]
 
 
 def _about(shown: dict[str, Any], model: dict[str, Any]) -> list[str]:

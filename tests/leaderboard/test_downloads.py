@@ -40,6 +40,8 @@ def test_pandas_reads_what_the_page_shows(page: Path) -> None:
     assert list(models["model"]) == [model["label"] for model in data["models"]]
     for place, column in enumerate(data["modelColumns"]):
         expected = pd.Series([model["values"][place] for model in data["models"]], dtype=float)
+        if column["show"] == "percent":  # in the unit of the title
+            expected *= 100
         pd.testing.assert_series_equal(models[column["title"]], expected, check_names=False)
     cells = pd.read_parquet(page / "cells.parquet")
     assert len(cells) == len(data["cells"])

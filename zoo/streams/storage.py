@@ -210,7 +210,7 @@ def file_system(url: str) -> tuple[Any, str]:
         protocol = url.partition("://")[0]
         raise MissingExtra(
             f"{shown(url)} cannot be opened: {' '.join(str(error).split())[:200]}",
-            install_line(_EXTRAS.get(protocol)),
+            install_line(_EXTRAS[protocol]) if protocol in _EXTRAS else "",
         ) from None
     except ValueError as error:  # an unknown protocol
         raise BadCorpus(f"{shown(url)} cannot be opened ({error})") from None

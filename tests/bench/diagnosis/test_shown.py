@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import bench
-from bench.diagnosis.remedy import remedy_code
+from bench.diagnosis.remedy import _arm_lines, remedy_code
+from bench.sae.arms import parse_arm
 from bench.sae.dead_features.auxk import AuxK
 
 SMALL = {"n": 128, "k": 8}
@@ -78,6 +79,28 @@ def test_the_advice_for_few_directions_runs_and_is_our_auxk() -> None:
     assert "whitened" not in remedy_code(found)
 
 
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("dead", [0, 1, 11, 12])
+def test_the_advised_loss_is_finite_and_our_own_however_few_are_dead(relu: bool, dead: int) -> None:
+    arm = parse_arm("centered+auxk-relu" if relu else "centered+auxk")
+    names: dict[str, Any] = {}
+    exec("\n".join(_arm_lines(arm)).split("import torch")[1], {"torch": torch}, names)
+    draws = torch.Generator().manual_seed(dead)
+    error, pre, W_dec = (
+        torch.randn(*shape, generator=draws, dtype=torch.float64)
+        for shape in ((40, 16), (40, 12), (12, 16))
+    )
+    missing = torch.arange(12) < dead
+    loss = names["auxk"](error, pre, missing, W_dec, aux_k=5)
+    codes = torch.zeros_like(pre)
+    for row in range(40):  # plainly: the largest of the dead, at most five
+        places = [place for place in pre[row].argsort(descending=True) if missing[place]][:5]
+        codes[row, places] = pre[row, places].relu() if relu else pre[row, places]
+    variance = (error - error.mean(0)).square().mean()
+    expected = (error - codes @ W_dec).square().mean() / variance / 32
+    assert loss.item() == pytest.approx(float(expected), rel=1e-12)
+
+
 def test_massive_tokens_are_left_out_and_few_tokens_asked_about() -> None:
     x = made(mean=0.0)
     x[:3] *= 200
@@ -132,5 +155,5 @@ def test_of_each_library_it_says_whether_its_auxk_has_a_relu() -> None:
         assert all(f"# {library}: the same: " in code for library in so)
         assert other in code
         assert "# saev: has none" in code
-    assert "values.relu()" in center
-    assert "values.relu()" not in nothing
+    assert ".relu()" in center
+    assert ".relu()" not in nothing

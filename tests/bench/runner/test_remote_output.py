@@ -35,6 +35,7 @@ from bench.runner.settings import NoProgress, Settings
 from tests.bench.runs import Killed, KilledAfter, Listener, comparable
 from tests.conftest import TINY
 from tests.made import write_made
+from tests.records import make_grid, write_records
 from zoo.errors import MeasuredElsewhere, OutputError, UsageError
 from zoo.registry import load_registry
 
@@ -108,6 +109,34 @@ def test_a_place_that_cannot_be_an_output_is_refused(tmp_path: Path) -> None:
     assert mirror_of(tmp_path) is None
     with pytest.raises(UsageError, match=r"cannot be written to. Give s3://BUCKET/PREFIX"):
         open_output("https://host/out")
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("s3://", "names nothing"),
+        ("s3:///", "names nothing"),
+        ("S3://bucket/out", "begin in small letters"),
+        ("file://relative/out", "no whole path"),
+        ("file://~/out", "no whole path"),
+    ],
+)
+def test_what_only_looks_like_an_output_is_no_folder_of_that_name(place: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        open_output(place)
+
+
+def test_tables_of_an_output_at_a_url_go_into_a_folder_that_stays(
+    bench: Bench, url: str, tmp_path: Path
+) -> None:
+    write_records(tmp_path / "made", make_grid(layers=[0]))
+    Mirror(url, tmp_path / "made").push(tmp_path / "made" / "records")
+    code, _, err = bench("export", "--output", url)
+    assert (code, "Give --to DIR" in err) == (2, True)
+    code, _, err = bench("export", "--output", url, "--to", "s3://bucket/tables")
+    assert (code, "give a folder of this machine" in err) == (2, True)
+    assert bench("export", "--output", url, "--to", "tables")[0] == 0
+    assert (tmp_path / "tables" / "cells.csv").is_file()
     with pytest.raises(OutputError, match="--output: nosuch://a cannot be opened"):
         open_output("nosuch://a")
 

@@ -352,8 +352,11 @@ function showComparison() {
 function download(kind) {
   const models = DATA.models.filter(modelFits);
   const titles = ["model", "domain", "data", "protocol", ...DATA.modelColumns.map((column) => column.title)];
+  // Shares in percent, as their columns' titles say.
+  const titled = (value, index) =>
+    value !== null && DATA.modelColumns[index].show === "percent" ? 100 * value : value;
   const rows = models.map((model) =>
-    [model.label, model.domain, model.data, DATA.settings[model.setting].name, ...model.values]);
+    [model.label, model.domain, model.data, DATA.settings[model.setting].name, ...model.values.map(titled)]);
   const quoted = (value) => {
     if (value === null) return "";
     // A spreadsheet would run what begins so.
