@@ -121,7 +121,7 @@ def test_constraints_pin_every_direct_dependency_of_every_extra() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = [*PROJECT["project"]["dependencies"], *(r for e in extras.values() for r in e)]
     names = {
-        requirement.split(">")[0].split("=")[0].split("<")[0].lower().replace("_", "-")
+        re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower().replace("_", "-")
         for requirement in wanted
         if not requirement.startswith("gammabench")
     }
