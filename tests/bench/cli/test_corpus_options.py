@@ -71,7 +71,7 @@ def test_the_columns_of_a_table_are_cells_of_their_own(registry: Registry, tmp_p
         ("--corpus python-topics --column body", "made by a program and has no columns. Leave"),
         (
             "--corpus a.txt --column body",
-            "column 'body' is asked for, and a.txt is no table (.jsonl, .parquet). Leave",
+            "column 'body' is asked for, and a.txt is no table (.jsonl, .parquet, .csv, .tsv).",
         ),
         ("--skip-bad none", "not a whole number"),
     ],
