@@ -6,8 +6,8 @@ Each block runs in a process of its own with one thread, its model's libraries i
 machine is measured as `bench plan --on this` does it, but before the block, every few seconds while
 it trains, and after it, and the median of each rate counts: what slows the block down slows these
 too. Times are the processor's, not the clock's on the wall, for the same reason; those of the
-measurements are taken off. `--check` exits 1 where a time is off by more than the share. Memory is
-measured by `ci/bench_memory.py`.
+measurements are taken off. `--check` exits 1 where a time is off by more than the share.
+`ci/bench_memory.py` measures what SAEs on stored activations take; of models nothing does.
 """
 
 from __future__ import annotations

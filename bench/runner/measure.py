@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.plan.blocks import Block
-from bench.records.mirror import STATES_FOLDER, Mirror
+from bench.records.mirror import SAES_FOLDER, STATES_FOLDER, Mirror
 from bench.records.schema import Record
 from bench.records.store import RECORDS_FOLDER, RecordStore, read_record
 from bench.runner.checkpoints import SUMMARY, saved_states
@@ -42,7 +42,8 @@ def measure(block: Block, settings: Settings, progress: Progress) -> Iterator[Re
             with claimed(mirror, block):
                 done = list(_done_since(block, mirror))
                 yield from done
-                rest = block.only(s for s in block.specs if s.hash not in {r.hash for r in done})
+                hashes = {record.hash for record in done}
+                rest = block.only(spec for spec in block.specs if spec.hash not in hashes)
                 progress.advance(block_steps(block) - block_steps(rest))
                 if rest.specs:
                     yield from _measure_and_send(rest, settings, mirror, progress)
@@ -72,7 +73,7 @@ def _measure_and_send(
         settings,
         mirror=mirror,
         states=settings.states and folder / STATES_FOLDER,
-        saes=settings.saes and folder / "saes",
+        saes=settings.saes and folder / SAES_FOLDER,
         profile=settings.profile and folder / "profile",
     )
     _fetch_summaries(mirror)

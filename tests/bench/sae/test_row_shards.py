@@ -183,7 +183,7 @@ def found(folder: Path) -> dict[str, Any]:
         # Forked, as to import torch takes longer than the tests; no thread of this one is needed.
         warnings.simplefilter("ignore", DeprecationWarning)
         mp.start_processes(_in_process, (folder,), nprocs=OF, start_method="fork")
-    read: dict[str, Any] = torch.load(folder / "found.pt", weights_only=False)
+    read: dict[str, Any] = torch.load(folder / "found.pt", weights_only=True)
     return read
 
 
