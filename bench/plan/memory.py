@@ -24,20 +24,28 @@ _KEPT = 16 * _MIB
 # Pre-activations worked on at once, in a step as in a census, and what selects among them.
 _SELECTION = 96 * _MIB
 
-# Tensors of the size of a batch that a step holds at once: inputs, outputs, errors.
-_BATCH_COPIES = 6
+# Arrays [batch, width] that a step holds at once: inputs, centered ones, errors; and two more that
+# a loss on dead features fits: the residual and what it missed.
+_BATCH_COPIES, _DEAD_BATCH_COPIES = 3, 2
 
 # Float64 [width, width] that a layer's statistics and prediction hold at once: two covariances, and
 # what a factor or a spectrum is computed in.
 _SQUARES = 6
 
-# Arrays [batch, dead features] that a loss on these holds at once.
-_DEAD_ARRAYS = {"ghost": 3.0, "pre-act": 3.0}
+# Arrays [batch, dead features] that a loss on these holds at once, where it is dense.
+_DEAD_ARRAYS = 2.1
 
-# Of AuxK: bytes of each of its codes and what sorts them; arrays [batch, dead features] where fewer
-# features are dead than so many times `aux_k` (`bench.sae.dead_features.auxk`).
-_AUX_CODE = 60
-_AUX_ARRAYS, _AUX_DENSE_BELOW = 3, 10
+# Bytes of a code as it is selected, and where codes are sorted by feature for the sparse path.
+_CODE, _SORTED_CODE = 12, 40
+
+# AuxK takes the sparse path where more features are dead than so many times `aux_k`
+# (`bench.sae.dead_features.auxk`).
+_AUX_DENSE_BELOW = 10
+
+# Pre-activations that topk selects among at once (`bench.sae.gradients`), and with them what it
+# sorts them in.
+_CHUNK, _FEWEST_ROWS = 2**22, 64
+_SELECTING = 2
 
 # Streams inside a model during a forward pass, in copies of one layer's.
 _FORWARD_COPIES = 3
@@ -111,7 +119,7 @@ def sae_memory(recipe: Recipe, width: int) -> int:
 def training_memory(recipe: Recipe, width: int, arm: Arm) -> int:
     """What an SAE of that arm takes by itself: what it holds, and its step."""
     held = sae_memory(recipe, width) + transform_memory(width, arm)
-    return held + step_memory(recipe, width, arm) + step_arrays(recipe, arm)
+    return held + step_memory(recipe, width, arm)
 
 
 def transform_memory(width: int, arm: Arm) -> int:
@@ -126,30 +134,60 @@ def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
     forward = copies * row * protocol.forward_tokens
     arms = [parse_arm(name) for name in protocol.arms]
     step = max(step_memory(protocol, card.tap.width, arm) for arm in arms)
-    arrays = max(step_arrays(protocol, arm) for arm in arms)
     census = 2 * row * max(tokens, fitted_tokens(protocol, tokens))
     statistics = _SQUARES * 8 * card.tap.width**2
-    return max(_SELECTION, arrays) + _KEPT + max(forward, step, census, statistics)
+    return _KEPT + max(step, _SELECTION + max(forward, census, statistics))
 
 
 def step_memory(recipe: Recipe, width: int, arm: Arm) -> int:
-    """Gradients of the weights, those of a loss on dead features too, and copies of a batch."""
-    gradients = 2 if arm.aux in ("none", "resample") else 4
-    return 4 * width * (gradients * recipe.n + _BATCH_COPIES * recipe.batch)
+    """The largest of what a step does in turn: it selects codes, has a loss on dead features, and
+    computes gradients. Dead features are counted as where they take most.
 
-
-def step_arrays(recipe: Recipe, arm: Arm) -> int:
-    """Pre-activations, codes and their gradients as arrays [batch, n], where a step has such.
-
-    The sparse step of topk has none, but the path `auto` tries the dense one too. A loss on dead
-    features is counted as where nearly all are dead.
+    `tests/bench/plan/test_memory.py` compares it with what torch allocates.
     """
-    sparse = recipe.family == "topk" and recipe.path == "sparse"
-    arrays = 0.0 if sparse else FAMILIES[recipe.family].step_arrays
-    arrays += _DEAD_ARRAYS.get(arm.aux, 0.0)
-    counted = int(arrays * 4 * recipe.batch * recipe.n)
-    if not arm.aux.startswith("auxk"):
-        return counted
-    few = min(recipe.n, _AUX_DENSE_BELOW * recipe.aux_k)
-    dense, pairs = _AUX_ARRAYS * 4 * few, _AUX_CODE * min(recipe.n, recipe.aux_k)
-    return counted + recipe.batch * max(dense, pairs)
+    spec, copies = FAMILIES[recipe.family], 4 * recipe.batch * width
+    array, matrix = 4 * recipe.batch * recipe.n, 4 * recipe.n * width
+    # The sparse step of topk has no arrays, but the path `auto` tries the dense one too.
+    codes = _SORTED_CODE * recipe.batch * recipe.k if _sparse(recipe) else spec.step_arrays * array
+    if arm.aux == "resample":  # while the gradients are still there, the batch is encoded again
+        codes = max(codes, _DEAD_BATCH_COPIES * copies)
+    selection, dead, gradients = _selection(recipe, arm), 0.0, 2 * matrix + codes
+    if arm.aux not in ("none", "resample"):
+        dead, gradients = _dead_loss(recipe, width, arm), gradients + 2 * matrix
+    nested = spec.prefix_copies * int(getattr(recipe, "prefixes", None) or 0) * copies
+    return int(_BATCH_COPIES * copies + max(selection, nested / 2 + dead, nested + gradients))
+
+
+def _sparse(recipe: Recipe) -> bool:
+    return recipe.path == "sparse" and "sparse" in FAMILIES[recipe.family].paths
+
+
+def _selection(recipe: Recipe, arm: Arm) -> float:
+    """Where codes are selected; the pre-activations of dead features are kept for some losses."""
+    spec, batch, n = FAMILIES[recipe.family], recipe.batch, recipe.n
+    kept = 4 * batch * n if arm.aux in ("ghost", "pre-act") else 0
+    if spec.selection_arrays:
+        return kept + spec.selection_arrays * 4 * batch * n
+    rows = min(batch, max(_FEWEST_ROWS, _CHUNK // n))
+    return kept + _SELECTING * 4 * rows * n
+
+
+def _dead_loss(recipe: Recipe, width: int, arm: Arm) -> float:
+    """What a loss on dead features computes with, and the codes that are kept meanwhile."""
+    batch, n = recipe.batch, recipe.n
+    array = 0.0 if _sparse(recipe) else FAMILIES[recipe.family].code_arrays * 4 * batch * n
+
+    def dense(dead: int) -> float:
+        return _DEAD_ARRAYS * 4 * batch * dead + 2 * 4 * dead * width
+
+    if arm.aux == "pre-act":
+        return array + dense(n)
+    residuals = _DEAD_BATCH_COPIES * 4 * batch * width
+    rows, codes = 4 * width, batch * min(n, recipe.aux_k)
+    if arm.aux == "ghost":
+        return array + residuals + rows * n + dense(n)
+    few = min(n, _AUX_DENSE_BELOW * recipe.aux_k) if _sparse(recipe) else n
+    found = _CODE * codes + rows * few + dense(few)
+    if few < n:
+        found = max(found, _SORTED_CODE * codes + 3 * rows * n)
+    return array + residuals + found

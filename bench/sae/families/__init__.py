@@ -33,7 +33,10 @@ class FamilySpec:
     """What is known of a family before it is loaded.
 
     implementation: the class, as "module:name".
-    step_arrays: arrays [batch, n] that a step holds at once, as `ci/bench_memory.py --way` says.
+    step_arrays: arrays [batch, n] that a dense step holds at once where gradients are computed.
+    selection_arrays: the same where codes are selected, if that is among all of a batch.
+    code_arrays: the same while a loss on dead features is computed.
+    prefix_copies: arrays [batch, width] that a step holds for each of its prefixes.
     dense: it has no k: half of all features may be active.
     paths: the ways there are of computing its step.
     keys: its own hyper-parameters, which its class takes by name. Of `warmup`, a share of the
@@ -42,6 +45,9 @@ class FamilySpec:
 
     implementation: str
     step_arrays: float
+    selection_arrays: float = 0.0
+    code_arrays: float = 1.0
+    prefix_copies: int = 0
     dense: bool = False
     paths: tuple[Literal["sparse", "dense"], ...] = ("sparse", "dense")
     keys: Mapping[str, Key] = field(default_factory=dict)
@@ -51,15 +57,18 @@ _WARMUP = Key(0.05, "share of the steps in which that price rises", {"ge": 0, "l
 _THRESHOLD_RATE = Key(0.01, "weight of the newest batch in its threshold", {"gt": 0, "le": 1})
 
 FAMILIES: dict[str, FamilySpec] = {
-    "topk": FamilySpec("bench.sae.families.topk:TopK", step_arrays=2.2),
+    "topk": FamilySpec("bench.sae.families.topk:TopK", step_arrays=2.1),
     "batchtopk": FamilySpec(
         "bench.sae.families.batchtopk:BatchTopK",
-        step_arrays=6.3,
+        step_arrays=2.1,
+        selection_arrays=4.0,
         keys={"threshold_rate": _THRESHOLD_RATE},
     ),
     "matryoshka": FamilySpec(
         "bench.sae.families.matryoshka:Matryoshka",
-        step_arrays=6.3,
+        step_arrays=2.1,
+        selection_arrays=4.0,
+        prefix_copies=2,
         paths=("dense",),
         keys={
             "threshold_rate": _THRESHOLD_RATE,
@@ -78,6 +87,7 @@ FAMILIES: dict[str, FamilySpec] = {
     "jumprelu": FamilySpec(
         "bench.sae.families.jumprelu:JumpReLU",
         step_arrays=5.0,
+        code_arrays=2.25,
         dense=True,
         paths=("dense",),
         keys={

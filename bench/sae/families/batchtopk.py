@@ -113,9 +113,9 @@ class BatchTopK(Family):
     ) -> Census:
         threshold = family_tensors["threshold"]
         if not float(threshold) > 0:
-            batches = [pre_activations(rows, weights) for rows in centered.split(_BATCH)]
-            found = torch.stack([smallest_selected(pre, k) for pre in batches])
-            threshold = found.mean()
+            # One batch after the other: the sample's pre-activations may be larger than all else.
+            batches = (pre_activations(rows, weights) for rows in centered.split(_BATCH))
+            threshold = torch.stack([smallest_selected(pre, k) for pre in batches]).mean()
         return threshold_census(
             centered, weights.W_enc, threshold.expand(len(weights.W_enc)), weights.b_enc, counts
         )
