@@ -27,9 +27,10 @@ from bench.plan.costs import cost_of
 from bench.plan.devices import Device, this_device
 from bench.plan.protocol import load_protocol
 from bench.runner.settings import NoProgress, Phase
+from zoo.corpus_choice import CorpusChoice
 from zoo.registry import load_registry
 
-# Models (installed or embedded), and what differs from the preset quick.
+# Models (installed or embedded), and what differs from the preset quick; passages are of 35 tokens.
 CASES: dict[str, tuple[str, ...]] = {
     "synthetic": ("synthetic-gamma40",),
     "gpt2": ("tiny-gpt2",),
@@ -48,6 +49,7 @@ CASES: dict[str, tuple[str, ...]] = {
         *("arm=raw+auxk", "arm=raw+ghost", "arm=raw+pre-act"),
     ),
     "spliceai": ("spliceai-1-skip", "layer=0", "layer=2"),
+    "passages": ("all-minilm-l6-v2", "corpus=shakespeare", "layer=1", "steps=100", "N=1k"),
     "minilm": ("all-minilm-l6-v2", "layer=1", "steps=100", "N=1k"),
 }
 
@@ -83,10 +85,14 @@ def _block(name: str) -> Block:
     model, *rest = CASES[name]
     arms = [text.removeprefix("arm=") for text in rest if text.startswith("arm=")]
     layers = [int(text.removeprefix("layer=")) for text in rest if text.startswith("layer=")]
-    settings = [text for text in rest if not text.startswith(("arm=", "layer="))]
+    named = [text.removeprefix("corpus=") for text in rest if text.startswith("corpus=")]
+    settings = [text for text in rest if not text.startswith(("arm=", "layer=", "corpus="))]
     registry = load_registry()
     protocol = load_protocol("quick", settings=settings, arms=arms)
-    request = Request([registry.card(model)], protocol, layers=layers or None, memory=1 << 50)
+    corpus = CorpusChoice(registry.corpus(named[0])) if named else CorpusChoice()
+    request = Request(
+        [registry.card(model)], protocol, layers=layers or None, memory=1 << 50, corpus=corpus
+    )
     (block,) = make_plan(request, registry)
     if block.error is not None:
         raise RuntimeError(str(block.error))

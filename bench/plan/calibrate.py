@@ -16,6 +16,7 @@ from bench.compute.matmul import fast_matmul
 from bench.compute.precision import Precision, product, product_precision
 from bench.compute.topk import exact_topk
 from bench.sae.bank import Bank
+from bench.sae.families.batchtopk import smallest_selected
 from bench.sae.model import SAE
 from bench.sae.recipe import Recipe
 from bench.sae.trainer import Trainer
@@ -27,6 +28,7 @@ _LEAST_ROUNDS, _MOST_ROUNDS = 3, 50
 # Tokens, width and features of the product, as of a small SAE's step; larger on a device.
 _PRODUCT = {"cpu": (512, 768, 4096), "cuda": (8192, 2048, 16384)}
 _PAIRS_N, _PAIRS_K, _PAIRS_WIDTH, _PAIRS_TOKENS = 4096, 32, 384, 2048
+_BATCH = {"cpu": (256, 4096, 32), "cuda": (4096, 16384, 64)}
 _STREAM = 1 << 24  # elements: 64 MiB, more than a cache holds
 _FRESH = 1 << 21  # 8 MiB, as a layer's activations in a pass
 
@@ -44,6 +46,7 @@ class MeasuredRates:
     gathered: float
     searched: float
     row: float
+    ranked: float
     start: float
     capacity: int | None
 
@@ -97,6 +100,7 @@ def measure_rates(
             gathered=_gather(device, best),
             searched=1 / element,
             row=row,
+            ranked=_ranked(device, best),
             start=_start(device, best),
             capacity=None if on_cpu else int(0.9 * torch.cuda.mem_get_info(device)[1]),
         )
@@ -156,6 +160,13 @@ def _selection(device: str, best: _Best) -> tuple[float, float]:
     short, long = per_row
     element = max((long - short) / (sizes[1][1] - sizes[0][1]), 0.05 * long / sizes[1][1])
     return element, max(0.0, short - element * sizes[0][1])
+
+
+def _ranked(device: str, best: _Best) -> float:
+    """Elements of a batch a second, among all of which the largest are searched."""
+    rows, n, k = _BATCH["cpu" if device == "cpu" else "cuda"]
+    pre = _randn(rows, n, device=device)
+    return pre.numel() / best(lambda: smallest_selected(pre, k))
 
 
 def _start(device: str, best: _Best) -> float:

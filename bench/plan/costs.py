@@ -99,13 +99,13 @@ class BlockSeconds:
 
 def parts_of(block: Block, device: Device) -> BlockSeconds:
     """How long the parts of a block take."""
-    work = work_of(block, path_on(block, device))
+    work = work_of(block, path_on(block, device), masked=device.masks)
     parts = (work.before, work.training, work.after)
     return BlockSeconds(*(seconds(part, block, device) for part in parts))
 
 
 def _of_one(block: Block, device: Device) -> Cost:
-    work = work_of(block, path_on(block, device)).whole
+    work = work_of(block, path_on(block, device), masked=device.masks).whole
     weights = block.protocol.n * block.card.tap.width
     read = samples_read(block) + training_read(block)
     return Cost(
@@ -133,6 +133,7 @@ def seconds(work: Work, block: Block, device: Device) -> float:
         + work.gathered / device.gathered
         + work.searched / device.searched
         + work.rows * device.row
+        + work.ranked / device.ranked
         + work.starts * device.start
         + work.tokens * device.token.get(kind, 0.0)
         + work.windows * device.window.get(kind, 0.0)

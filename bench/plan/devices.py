@@ -24,10 +24,12 @@ class Device:
 
     products: operations by precision. memory: bytes streamed. between: bytes that elementwise
     operations read and write on fresh memory. gathered: bytes of rows picked by index. searched:
-    elements that a top k is searched in; row: seconds of each such row. start: seconds of a
+    elements that a top k is searched in; row: seconds of each such row. ranked: elements that the
+    largest of a whole batch are searched in. start: seconds of a
     training step beside its arithmetic. token, window: seconds of preparing one, by the kind of
     corpus. layer: of what is done once for a layer. block: to load a model.
-    capacity: bytes that a block may take; None for what is free here. basis, error: in words, where
+    capacity: bytes that a block may take; None for what is free here. masks: whether a loss on dead
+    features leaves the others out by a mask (`bench.compute.ahead`). basis, error: in words, where
     the rates are from, and how far the times of runs were from those that they give.
     """
 
@@ -38,12 +40,14 @@ class Device:
     gathered: float
     searched: float
     row: float
+    ranked: float
     start: float
     layer: float
     block: float
     token: Mapping[str, float]
     window: Mapping[str, float]
     capacity: int | None = None
+    masks: bool = False
     basis: str = ""
     error: str = "not checked against runs"
 
@@ -67,8 +71,9 @@ _CARDS = {
 }
 
 # Shares of the peaks that products of these sizes and streams of bytes attain; rows that are picked
-# come in pieces of a few kilobytes; a top k reads its elements about six times.
-_PRODUCTS, _STREAMED, _GATHERED, _SEARCHES = 0.6, 0.8, 0.5, 6
+# come in pieces of a few kilobytes; a top k reads its elements about six times, one of a whole
+# batch, which is a sort, as often again for each of its passes.
+_PRODUCTS, _STREAMED, _GATHERED, _SEARCHES, _RANKS = 0.6, 0.8, 0.5, 6, 36
 # Of a card's memory, what the driver and the libraries leave.
 _FREE = 0.9
 
@@ -80,6 +85,7 @@ _CORE = {
     "gathered": 3.5e10,
     "searched": 8e8,
     "row": 3e-6,
+    "ranked": 6e7,
 }
 _START = 1.5e-3
 _LAYER, _BLOCK = 0.25, 0.3
@@ -133,12 +139,14 @@ def _graphics_card(name: str, card: _Card) -> Device:
         gathered=_GATHERED * bandwidth,
         searched=_STREAMED * bandwidth / (4 * _SEARCHES),
         row=0.0,
+        ranked=_STREAMED * bandwidth / (4 * _RANKS),
         start=1.5e-4,  # a captured graph of some hundred kernels
         layer=_LAYER,
         block=1.0,
         token={},  # in threads, while the model runs
         window={},
         capacity=int(_FREE * card.memory * 1e9),
+        masks=True,
         basis=f"{_PRODUCTS:.0%} of its published peak, {_STREAMED:.0%} of its bandwidth",
     )
 
@@ -152,6 +160,7 @@ def _cpu(threads: int) -> Device:
         gathered=_CORE["gathered"] * threads,
         searched=_CORE["searched"] * threads,
         row=_CORE["row"] / threads,
+        ranked=_CORE["ranked"],  # by one thread
         start=_START,
         layer=_LAYER,
         block=_BLOCK,
@@ -186,12 +195,14 @@ def this_device(device: str = "auto", **how: Any) -> Device:
         gathered=rates.gathered,
         searched=rates.searched,
         row=rates.row,
+        ranked=rates.ranked,
         start=rates.start,
         layer=_LAYER * slower,
         block=_BLOCK * slower,
         token=here(_TOKEN),
         window=here(_WINDOW),
         capacity=rates.capacity,
+        masks=not rates.on_cpu,
         basis="measured now",
         error=_ERROR_HERE if rates.on_cpu else base.error,
     )

@@ -1,60 +1,25 @@
 """What a block computes: floating-point operations and bytes, counted from its sizes. No torch.
 
+What a model reads and computes is counted in `bench.plan.forward`; here, what is done with it.
+
 A product of [a, b] and [b, c] takes 2abc operations, as torch's `FlopCounterMode` counts. Where a
 number follows from the data (how many features are dead), it is assumed here, with the reason.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from bench.death.theory import predicted_dead, predicted_relu
 from bench.plan.blocks import Block
+from bench.plan.forward import Reading, between_bytes, forward_flops, reading
 from bench.plan.protocol import Protocol
 from bench.sae.arms import PRESETS, Arm, parse_arm
 from bench.sae.families import FAMILIES
-from zoo.cards import KIND_OF_DOMAIN, Card
+from zoo.cards import Card
 
 StepPath = Literal["sparse", "dense"]
-
-# A transformer block holds 12 width^2 parameters (attention 4, a feed-forward of four times the
-# width 8). A gated one of another width, as in Llama's successors, holds up to a half more; those
-# of Enformer and Borzoi have a feed-forward of twice the width and narrow queries and keys.
-_TRANSFORMER = 12
-_TRANSFORMERS = {"enformer": 7, "borzoi": 7}
-
-# Adapters of stacks of convolutions: their blocks hold all that the model does, and no attention.
-_CONVOLUTIONS = ("spliceai", "openspliceai")
-
-
-class _Stem(NamedTuple):
-    """Convolutions over single bases before a trunk's blocks, which halve the positions again and
-    again: one of 15 bases, then at each length one of five positions.
-
-    first: channels of the first, as a share of the width. pointwise: convolutions of one position
-    beside each.
-    """
-
-    first: float
-    pointwise: int
-
-
-_STEMS = {"enformer": _Stem(1 / 2, 2), "borzoi": _Stem(1 / 3, 0)}
-
-# Bytes that the operations between a block's products read and write, for each position and
-# dimension of its width in float32. Norms, biases, residual sums and an activation in one operation
-# are 150 of them, an activation made of several (GPT-2, ESM-2) 200 more, rotations of positions
-# 100; attention's rows and masks are the rest. Measured: 210 for all-minilm-l6-v2, 200 for
-# tiny-dinov2, 415 for tiny-gpt2 and tiny-esm2, 310 for tiny-enformer. Of a convolution's channels:
-# its norm, its activation and the sum after it; measured 70 for SpliceAI and Enformer's stem.
-_BETWEEN, _BETWEEN_FUSED, _BETWEEN_CONVOLUTIONS = 400, 200, 70
-_FUSED = ("hf-masked", "hf-vit", "hf-video", "timm-vit")
-
-# Positions that a model passes for each token, where a batch's sequences are padded to its longest.
-# Measured on the embedded corpora, which are not sorted by length: 1.17 for tiny-gpt2 and 1.42 for
-# all-minilm-l6-v2, of which this is the mean, and 1.75 for tiny-esm2.
-_PADDED = {"text": 1.3, "protein": 1.75}
 
 # Tokens that a sample is drawn out of, for each of its own (`bench.activations.stream`).
 _SPREAD = 4
@@ -77,15 +42,33 @@ _AROUND = 0.25
 _PASSES = {"topk": 4, "batchtopk": 6, "matryoshka": 12, "relu": 12, "jumprelu": 26}
 _PASSES_OF_OTHERS = 12
 
-# To select among all of a batch at once takes so many times as long as row by row. Measured.
-_WHOLE_BATCH = 6
+# Bytes of an array [batch, n] that what is above one threshold is picked from, in a sparse step:
+# compared, the places that are true found, and found again to pick the values.
+_PICKED = 24
 
-# Dead features that a loss on them is on, as a share of n: of arms without a center, where the
-# layers of the paper die, and of others.
+# Bytes of an array [tokens, n] of codes that differ in number from token to token: masked, compared
+# with 0 and counted; and of those alone that are selected in a batch.
+_CODES, _FIRINGS = 72, 36
+
+# Bytes of pre-activations [tokens, n] that a census by thresholds compares with 0 and with the
+# threshold: each time a margin, a distance, its size, two comparisons, a count, and what is open.
+_COMPARED = 2 * 40
+
+# A census by rank ranks what it kept of each row once more.
+_RANKED_TWICE = 2
+
+# Dead features that a loss on them is on, as a share of n, where nothing says how severe outliers
+# are: of arms without a center, where the layers of the paper die, and of others.
 _DEAD, _DEAD_CENTERED = 0.5, 0.1
 
-# Products [batch, dead] x [dead, width] of a loss on the dead, where it is dense.
+# Of a loss on the dead, where it is dense: products [batch, dead] x [dead, width], and passes over
+# arrays [batch, dead]; an exponential, as ghost gradients take it, is as long as three.
 _DEAD_PRODUCTS = {"auxk": 4, "auxk-relu": 4, "ghost": 5, "pre-act": 1}
+_DEAD_PASSES = {"auxk": 4, "auxk-relu": 4, "ghost": 11, "pre-act": 6}
+
+# Bytes of each weight of the dead that such a loss reads and writes: their decoder rows copied, and
+# both gradients written, and added to those of all.
+_DEAD_ROWS = 40
 
 # As they are where they act, which imports torch: of `bench.sae.dead_features.auxk`,
 # `bench.runner.stepping` and `bench.sae.untrained`.
@@ -111,7 +94,8 @@ class Work:
     products: operations of the SAEs' products in the protocol's precision; exact: those that are
     float32 in any case. moved: bytes of weights, moments and arrays read and written. gathered:
     bytes of rows picked by index. searched: pre-activations that codes are selected among, in so
-    many rows. starts: of a training step's operations. tokens, windows: read from the corpus.
+    many rows; ranked: pre-activations that codes are selected among over a
+    whole batch. starts: of a training step's operations. tokens, windows: read from the corpus.
     loaded: bytes of weights. layers, blocks: for what is done once for each.
     """
 
@@ -123,6 +107,7 @@ class Work:
     gathered: float = 0.0
     searched: float = 0.0
     rows: float = 0.0
+    ranked: float = 0.0
     starts: float = 0.0
     tokens: float = 0.0
     windows: float = 0.0
@@ -147,52 +132,19 @@ class Work:
 # ------------------------------------------------------------------------------------- the model
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What the model reads: tokens that are measured, positions that it passes, and windows."""
-
-    tokens: float
-    positions: float
-    windows: float
-
-    def __add__(self, other: Reading) -> Reading:
-        return Reading(
-            self.tokens + other.tokens,
-            self.positions + other.positions,
-            self.windows + other.windows,
-        )
-
-
-def reading(card: Card, protocol: Protocol, tokens: int, *, skips: bool = True) -> Reading:
-    """To get so many tokens: whole batches of windows, with padding and what the card skips.
-
-    skips: whether tokens at the ends are left out where the card says so.
-    """
-    if not tokens:
-        return Reading(0, 0, 0)
-    context = card.context
-    skipped = card.tokens.skip_first + card.tokens.skip_last if skips else 0
-    padded = _PADDED.get(KIND_OF_DOMAIN[card.domain], 1.0)
-    windows = max(1, protocol.forward_tokens // context)
-    measured = windows * max(1.0, context / padded - skipped)
-    batches = math.ceil(tokens / measured)
-    return Reading(tokens, batches * windows * context, batches * windows)
-
-
 def samples_read(block: Block) -> Reading:
     """What is evaluated and fitted on, each drawn out of more; and, where a model has special
     tokens or the card skips some, what the sample is like with them or without."""
-    card, protocol = block.card, block.protocol
-    found = reading(card, protocol, _SPREAD * block.tokens)
-    found += reading(card, protocol, _SPREAD * block.fit_tokens)
-    if card.parameters:
-        found += reading(card, protocol, _SPREAD * block.tokens, skips=False)
+    found = reading(block, _SPREAD * block.tokens)
+    found += reading(block, _SPREAD * block.fit_tokens)
+    if block.card.parameters:
+        found += reading(block, _SPREAD * block.tokens, skips=False)
     return found
 
 
 def training_read(block: Block) -> Reading:
     """What is trained on."""
-    return reading(block.card, block.protocol, training_rows(block))
+    return reading(block, training_rows(block))
 
 
 def loaded_bytes(block: Block) -> float:
@@ -215,66 +167,13 @@ def cache_bytes(block: Block) -> int:
     return 4 * block.card.tap.width * rows * len(block.layers)
 
 
-def forward_flops(card: Card, depth: int) -> float:
-    """Operations per position of the first `depth` blocks, and of convolutions before them: 2 for
-    each parameter, and attention over windows of the card's context."""
-    if not card.parameters:
-        return 0.0
-    width, share = card.tap.width, card.parameters / card.tap.layers
-    if card.adapter in _CONVOLUTIONS:
-        return depth * 2 * share
-    held = _TRANSFORMERS.get(card.adapter, _TRANSFORMER) * width**2
-    before = sum(length * operations for length, _, operations in _stem(card))
-    before += 2 * _patch_parameters(card)
-    return depth * (2 * min(held, share) + 4 * width * card.context) + before
-
-
-def _stem(card: Card) -> list[tuple[int, float, float]]:
-    """Of the convolutions before a trunk's blocks, from the longest: positions for each bin,
-    channels, and operations for each position."""
-    stem = _STEMS.get(card.adapter)
-    if stem is None:
-        return []
-    halvings = int(math.log2(card.options.get("bases", 128 * card.context) / card.context))
-    first = stem.first * card.tap.width
-    growth = (1 / stem.first) ** (1 / max(1, halvings - 1))
-    found = [(2**halvings, first, 2 * (15 * 4 * first + stem.pointwise * first**2))]
-    before = first
-    for number in range(1, halvings):
-        # Enformer's grows from the second of these on.
-        channels = first * growth**number if number > 1 or not stem.pointwise else first
-        operations = 2 * (5 * before * channels + stem.pointwise * channels**2)
-        found.append((2 ** (halvings - number), channels, operations))
-        before = channels
-    return found
-
-
-def _patch_parameters(card: Card) -> float:
-    """Of a vision transformer, what is before the blocks, but the embeddings of positions."""
-    if card.domain != "vision" or card.adapter == "sd3":
-        return 0.0
-    width, context = card.tap.width, card.context
-    left = card.parameters - card.tap.layers * _TRANSFORMER * width**2 - context * width
-    return min(max(0.0, left), 3 * 16**2 * width)
-
-
-def between_bytes(card: Card, depth: int) -> float:
-    """Bytes in float32 that operations between the products of a position read and write."""
-    if not card.parameters:
-        return 0.0
-    dimension = _BETWEEN_FUSED if card.adapter in _FUSED else _BETWEEN
-    if card.adapter in _CONVOLUTIONS:
-        dimension = _BETWEEN_CONVOLUTIONS
-    stem = sum(length * channels for length, channels, _ in _stem(card))
-    return dimension * card.tap.width * depth + _BETWEEN_CONVOLUTIONS * stem
-
-
 def forward_work(block: Block, read: Reading) -> Work:
     """The model's passes over what is read."""
     card = block.card
     size = 4 if block.protocol.dtype == "float32" else 2
+    long = read.positions / max(1.0, read.windows)
     return Work(
-        forward=forward_flops(card, block.depth) * read.positions,
+        forward=forward_flops(card, block.depth, long) * read.positions,
         between=between_bytes(card, block.depth) * size / 4 * read.positions,
         tokens=read.tokens,
         windows=read.windows,
@@ -287,57 +186,109 @@ def forward_work(block: Block, read: Reading) -> Work:
 def step_work(protocol: Protocol, width: int, path: StepPath) -> Work:
     """One training step of one SAE, without a loss on dead features."""
     batch, n, k = protocol.batch, protocol.n, protocol.k
-    common = encode_work(protocol, width, batch)
+    common = _pre_activations(protocol, width, batch) + _selection(protocol, batch)
     common += Work(
         moved=_UPDATE * 2 * n * width,
         between=_BATCH_PASSES * 8 * batch * width,
         starts=1 + _AROUND,
     )
     if path == "sparse":
-        return common + Work(gathered=_GATHERS * 4 * batch * k * width)
+        picked = _PICKED * batch * n if _by_threshold(protocol) else 0
+        return common + Work(gathered=_GATHERS * 4 * batch * k * width, between=picked)
     arrays = _PASSES.get(protocol.family, _PASSES_OF_OTHERS) * 8 * batch * n
     return common + Work(products=8 * batch * n * width, moved=arrays)
 
 
-def encode_work(protocol: Protocol, width: int, tokens: int) -> Work:
-    """The codes of so many tokens."""
-    product = Work(products=2 * tokens * protocol.n * width, moved=8 * tokens * protocol.n)
-    return product + _selection(protocol, tokens)
+def _by_threshold(protocol: Protocol) -> bool:
+    """Whether codes are what is above a threshold, and differ in number from token to token."""
+    family = FAMILIES[protocol.family]
+    return family.dense or "threshold_rate" in family.keys
+
+
+def _pre_activations(protocol: Protocol, width: int, tokens: int) -> Work:
+    return Work(products=2 * tokens * protocol.n * width, moved=8 * tokens * protocol.n)
 
 
 def _selection(protocol: Protocol, tokens: int) -> Work:
-    """To find so many tokens' codes among their pre-activations."""
-    family = FAMILIES[protocol.family]
-    if family.dense:
+    """To find a training batch's codes among its pre-activations."""
+    if FAMILIES[protocol.family].dense:
         return Work()
-    if "threshold_rate" in family.keys:
-        return Work(searched=_WHOLE_BATCH * tokens * protocol.n)
+    if _by_threshold(protocol):
+        return Work(ranked=tokens * protocol.n)
     return Work(searched=tokens * protocol.n, rows=tokens)
 
 
-def dead_work(protocol: Protocol, width: int, arm: Arm) -> Work:
-    """What a loss on dead features adds to a step while it is on."""
+def firings_work(protocol: Protocol, width: int, tokens: int) -> Work:
+    """On how many tokens of a training batch each feature fires."""
+    counted = Work(between=_FIRINGS * tokens * protocol.n) if _by_threshold(protocol) else Work()
+    return _pre_activations(protocol, width, tokens) + _selection(protocol, tokens) + counted
+
+
+def quality_work(protocol: Protocol, width: int, tokens: int) -> Work:
+    """To encode so many tokens, decode them, and count their codes."""
+    n, encoded = protocol.n, _pre_activations(protocol, width, tokens)
+    if _by_threshold(protocol):
+        return encoded + Work(products=2 * tokens * n * width, between=_CODES * tokens * n)
+    decoded = Work(gathered=4 * tokens * protocol.k * width)
+    return encoded + _selection(protocol, tokens) + decoded
+
+
+def dead_share(card: Card, protocol: Protocol, arm: Arm, tokens: int) -> float:
+    """Of an untrained dictionary's features those that do not fire on so many tokens: in closed
+    form where made activations state their gamma, else what is assumed."""
+    gamma = card.options.get("gamma") if card.adapter == "synthetic" else None
+    if gamma is None:
+        return _DEAD if arm.center == "none" else _DEAD_CENTERED
+    if arm.center != "none" or not gamma > 0:
+        return 0.0
+    if FAMILIES[protocol.family].dense:
+        return predicted_relu(gamma, max(2, tokens))
+    return predicted_dead(gamma, max(2, tokens), protocol.k, protocol.n)
+
+
+def dead_work(
+    protocol: Protocol, width: int, arm: Arm, path: StepPath, share: float, *, masked: bool = False
+) -> Work:
+    """What a loss on dead features adds to a step while it is on.
+
+    share: of the features that are dead. masked: whether they are left out by a mask, as on a
+    device: what is computed is as large as with all of them.
+    """
     batch, products = protocol.batch, _DEAD_PRODUCTS.get(arm.aux)
-    if products is None:
+    dead = protocol.n if masked else share * protocol.n
+    if products is None or not dead:
         return Work()
-    dead = (_DEAD if arm.center == "none" else _DEAD_CENTERED) * protocol.n
-    taken = Work(moved=8 * batch * dead, starts=0.5)
-    dense = Work(products=products * 2 * batch * dead * width, moved=3 * 8 * batch * dead)
+    taken = Work(moved=8 * batch * dead + _DEAD_ROWS * dead * width, starts=0.5)
+    passes = _DEAD_PASSES[arm.aux]
+    dense = Work(products=products * 2 * batch * dead * width, moved=passes * 8 * batch * dead)
     if not arm.aux.startswith("auxk"):
         return taken + dense
     aux_k = min(protocol.aux_k, dead)
     selected = Work(searched=batch * dead, rows=batch)
-    if protocol.family != "topk" or dead < _AUX_DENSE_BELOW * aux_k:
+    if path == "dense" or (not masked and dead < _AUX_DENSE_BELOW * aux_k):
         return taken + selected + dense
     return taken + selected + Work(gathered=_GATHERS * 4 * batch * aux_k * width)
 
 
-def census_work(protocol: Protocol, width: int, tokens: int, arm: Arm, *, counts: bool) -> Work:
-    """One census; where all are alive and nothing is counted, it ends early."""
-    if not counts and arm.center != "none":
-        tokens = min(tokens, max(_ALIVE_AFTER, _CHUNK // protocol.n))
-    exact = Work(exact=2 * tokens * protocol.n * width, moved=3 * 8 * tokens * protocol.n)
-    return exact + _selection(protocol, tokens)
+def census_work(
+    protocol: Protocol, width: int, tokens: int, share: float, *, counts: bool, ends: bool
+) -> Work:
+    """One census.
+
+    share: of the features that are dead. counts: whether firings are counted. ends: whether it may
+    end early, as all features are alive.
+    """
+    chunk = min(tokens, max(_ALIVE_AFTER, _CHUNK // protocol.n))
+    pairs = float(tokens * protocol.n)
+    if ends and not counts:
+        tokens, pairs = chunk, float(chunk * protocol.n)
+    if _by_threshold(protocol):
+        if not counts:
+            # What has fired is left out of the chunks after.
+            pairs = protocol.n * (chunk + share * (tokens - chunk))
+        return Work(exact=2 * pairs * width, moved=8 * pairs, between=_COMPARED * pairs)
+    found = Work(searched=pairs, rows=_RANKED_TWICE * tokens)
+    return found + Work(exact=2 * pairs * width, moved=3 * 8 * pairs)
 
 
 def layer_work(block: Block) -> Work:
@@ -349,28 +300,38 @@ def layer_work(block: Block) -> Work:
     return Work(exact=exact, moved=medians, layers=1)
 
 
-def training_work(block: Block, arm: Arm, path: StepPath) -> Work:
-    """The steps of one SAE, and the censuses on the way."""
+def training_work(block: Block, arm: Arm, path: StepPath, *, masked: bool = False) -> Work:
+    """The steps of one SAE, and the censuses on the way. masked: as in `dead_work`."""
     protocol, width, steps = block.protocol, block.card.tap.width, block.steps
     if not steps:
         return Work()
     waits = min(steps, -(-protocol.dead_after // protocol.batch))
     training = step_work(protocol, width, path).times(steps)
-    training += dead_work(protocol, width, arm).times(steps - waits)
+    dead = dead_share(block.card, protocol, arm, protocol.dead_after)
+    added = dead_work(protocol, width, arm, path, dead, masked=masked)
+    training += added.times(steps - waits)
     if path == "sparse" and protocol.family == "topk" and protocol.n * width < _BANK_BELOW:
         # A bank begins half of the operations once for all of its SAEs.
         alike = sum(parse_arm(spec.arm).aux == arm.aux for spec in block.specs)
         bank = max(1, min(alike, _MOST_IN_A_BANK, _FEATURES_OF_A_BANK // protocol.n))
         training += Work(starts=-steps * (1 - 1 / bank) / 2)
     ways = len([step for step in protocol.census_steps() if step < steps])
-    return training + census_work(protocol, width, block.tokens, arm, counts=False).times(ways)
+    return training + _census(block, arm).times(ways)
 
 
 def last_work(block: Block, arm: Arm) -> Work:
     """The census at the end, and the quality, of one SAE."""
     protocol, width = block.protocol, block.card.tap.width
-    last = census_work(protocol, width, block.tokens, arm, counts=True)
-    return last + (encode_work(protocol, width, block.tokens) if block.steps else Work())
+    last = _census(block, arm, counts=True)
+    return last + (quality_work(protocol, width, block.tokens) if block.steps else Work())
+
+
+def _census(block: Block, arm: Arm, *, counts: bool = False) -> Work:
+    """One census of an SAE of that arm; where all are alive and nothing is counted, it ends
+    early."""
+    protocol, width, tokens = block.protocol, block.card.tap.width, block.tokens
+    share, ends = dead_share(block.card, protocol, arm, tokens), arm.center != "none"
+    return census_work(protocol, width, tokens, share, counts=counts, ends=ends)
 
 
 def born_work(block: Block) -> Work:
@@ -379,7 +340,11 @@ def born_work(block: Block) -> Work:
     born = {parse_arm(spec.arm).born for spec in block.specs}
     work = Work()
     for arm in born | {arm.born for arm in PRESETS.values()}:
-        work += census_work(protocol, width, block.tokens, arm, counts=False)
+        work += _census(block, arm)
+        if _by_threshold(protocol) and not FAMILIES[protocol.family].dense:
+            # The threshold at birth is what the sample gives.
+            work += _pre_activations(protocol, width, block.tokens)
+            work += _selection(protocol, block.tokens)
     return work
 
 
@@ -390,7 +355,7 @@ def followed_work(block: Block) -> Work:
     arms = {parse_arm(spec.arm) for spec in block.specs}
     dying = {(arm.born, arm.tokens) for arm in arms if arm.center == "none"}
     followed = min(block.steps, _FOLLOWED * -(-block.tokens // protocol.batch))
-    looked = encode_work(protocol, width, protocol.batch) + Work(starts=0.25)
+    looked = firings_work(protocol, width, protocol.batch) + Work(starts=0.25)
     return looked.times(followed * len(dying))
 
 
@@ -408,8 +373,8 @@ class BlockWork:
         return self.before + self.training + self.after
 
 
-def work_of(block: Block, path: StepPath) -> BlockWork:
-    """Everything that a block does, with steps of that path."""
+def work_of(block: Block, path: StepPath, *, masked: bool = False) -> BlockWork:
+    """Everything that a block does, with steps of that path. masked: as in `dead_work`."""
     arms = [parse_arm(spec.arm) for spec in block.specs]
     pairs = len({(spec.layer, spec.seed) for spec in block.specs})
     before = forward_work(block, samples_read(block)) + Work(blocks=1, loaded=loaded_bytes(block))
@@ -417,6 +382,6 @@ def work_of(block: Block, path: StepPath) -> BlockWork:
     training = forward_work(block, training_read(block)) + followed_work(block).times(pairs)
     after = Work()
     for arm in arms:
-        training += training_work(block, arm, path)
+        training += training_work(block, arm, path, masked=masked)
         after += last_work(block, arm)
     return BlockWork(before, training, after)

@@ -15,7 +15,7 @@ from adapters import open_adapter
 from adapters.base import Adapter, Inputs
 from bench.activations import stream
 from bench.cli.sizes import read_duration
-from bench.plan import work
+from bench.plan import forward, work
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.budget import fit_budget
 from bench.plan.costs import block_seconds, cost_of, path_on, total
@@ -30,6 +30,7 @@ from bench.sae.families import make_family
 from bench.sae.model import SAE
 from bench.sae.trainer import Trainer
 from zoo.errors import UsageError
+from zoo.finite import FiniteCorpus
 from zoo.registry import Registry
 
 Bench = Callable[..., tuple[int, str, str]]
@@ -57,8 +58,8 @@ def test_a_forward_pass_is_counted_as_torch_counts_it(registry: Registry) -> Non
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         block(torch.randn(3, context, width))
     counted = counter.get_total_flops() / (3 * context)
-    before = 2 * work._patch_parameters(card)
-    assert work.forward_flops(card, 2) == pytest.approx(2 * counted + before, rel=0.02)
+    before = 2 * forward._patch_parameters(card)
+    assert forward.forward_flops(card, 2) == pytest.approx(2 * counted + before, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +87,14 @@ def test_a_loss_on_dead_features_is_counted_as_torch_counts_it(aux: str) -> None
     protocol = load_protocol("quick", settings=settings)
     arm = parse_arm(f"raw+{aux}")
     trainer = Trainer(SAE.init(48, 256, 8, seed=0), protocol, arm=arm)
-    trainer.sae.b_enc[:128] = -100  # half are dead, as is assumed
+    trainer.sae.b_enc[:128] = -100  # half are dead
     x = torch.randn(64, 48)
     trainer.step(x)
     trainer.step(x)
     with FlopCounterMode(display=False) as counter:
         trainer.step(x)
-    step = work.step_work(protocol, 48, "sparse") + work.dead_work(protocol, 48, arm)
+    added = work.dead_work(protocol, 48, arm, "sparse", 0.5)
+    step = work.step_work(protocol, 48, "sparse") + added
     assert step.products == pytest.approx(counter.get_total_flops(), rel=0.15)
 
 
@@ -104,7 +106,7 @@ def test_convolutions_before_the_blocks_are_counted_as_torch_counts_them(
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         adapter.run([1], inputs, torch.tensor([0]), torch.tensor([0]))
     counted = counter.get_total_flops() / inputs.valid.numel()
-    assert work.forward_flops(adapter.card, 2) == pytest.approx(counted, rel=0.05)
+    assert forward.forward_flops(adapter.card, 2) == pytest.approx(counted, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,57 @@ def test_the_plan_reads_what_a_block_reads(
     assert all(record.failure is None for record in measure_block(block))
     read = work.samples_read(block) + work.training_read(block)
     assert read.positions == passed
+
+
+def test_padding_is_counted_from_the_lengths_of_the_corpus(registry: Registry) -> None:
+    card = registry.card("all-minilm-l6-v2")
+    protocol = load_protocol("quick", settings=["forward_tokens=1024"])  # four windows of a batch
+
+    def read(*passages: str, tokens: int = 4000) -> forward.Reading:
+        corpus = FiniteCorpus("lines", "text", lambda: list(passages))
+        block = Block(card, corpus, protocol, (), None, None)
+        return forward.reading(block, tokens)
+
+    short = read(*["x" * 36] * 8)  # ten tokens, and one at either end
+    assert (short.windows, short.positions) == (400, 400 * 12)
+    mixed = read(*["x" * 36, "x" * 360] * 32)
+    assert mixed.positions / mixed.tokens == pytest.approx(102 / 55, rel=0.15)
+    long = read("x" * 3600 * 254)
+    assert (long.windows, long.positions) == (16, 16 * 256)
+
+
+def test_dead_features_are_counted_where_gamma_is_known(registry: Registry) -> None:
+    (block,) = plan(registry, ("synthetic-gamma40",), "n=2k", "dead_after=1k", arms=["raw+ghost"])
+    card, protocol = block.card, block.protocol
+    raw, centered = parse_arm("raw+ghost"), parse_arm("centered+ghost")
+    assert work.dead_share(card, protocol, raw, 1000) > 0.9
+    assert work.dead_share(card, protocol, centered, 1000) == 0
+    sharing = work.dead_work(protocol, 64, raw, "sparse", 0.25)
+    masked = work.dead_work(protocol, 64, raw, "sparse", 0.25, masked=True)
+    assert masked.products == 4 * sharing.products  # a device computes with all of them
+    assert not work.dead_work(protocol, 64, raw, "sparse", 0.0).products
+
+
+def test_a_loss_on_the_dead_costs_nothing_while_none_can_be_dead(registry: Registry) -> None:
+    def steps(*settings: str, arm: str) -> float:
+        (block,) = plan(registry, ("synthetic-gamma40",), *settings, arms=[arm])
+        return work.training_work(block, parse_arm(arm), "sparse").products
+
+    tokens = 40 * 64  # of all steps
+    late = f"dead_after={tokens}"
+    assert steps(late, arm="raw+ghost") == steps(late, arm="raw")
+    assert steps(f"dead_after={tokens // 2}", arm="raw+ghost") > 1.2 * steps(late, arm="raw")
+
+
+@pytest.mark.parametrize("family", ["batchtopk", "jumprelu"])
+def test_codes_above_a_threshold_are_not_ranked_once_trained(family: str) -> None:
+    protocol = load_protocol("quick", settings=[f"family={family}"])
+    looked = work.quality_work(protocol, 64, 1000)
+    looked += work.census_work(protocol, 64, 1000, 0.0, counts=True, ends=False)
+    assert (looked.ranked, looked.searched) == (0, 0)
+    assert looked.products == 2 * 2 * 1000 * protocol.n * 64  # encoded and decoded
+    trained = work.step_work(protocol, 64, "dense")
+    assert trained.ranked == (protocol.batch * protocol.n if family == "batchtopk" else 0)
 
 
 def test_numbers_that_are_kept_twice_are_the_same() -> None:
@@ -195,6 +248,7 @@ def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(calibrate, name, value)
     found = this_device("cpu")
     rates = (*found.products.values(), found.memory, found.between, found.gathered, found.searched)
+    rates += (found.ranked,)
     assert all(1e6 < rate < 1e15 for rate in rates)
     assert 1e-6 < found.start < 1
 
