@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.records.mirror import mirror_of
@@ -18,7 +19,7 @@ from bench.records.schema import Record
 from bench.records.store import OnBad, RecordStore
 from leaderboard.cures import compared
 from leaderboard.figures.pictures import Picture, pictures
-from leaderboard.figures.store import figure_problems, listed_figures, paths, update_figures
+from leaderboard.figures.store import FigureUpdate, figure_problems, listed_figures, paths
 from leaderboard.groups import Group, group_records
 from leaderboard.markdown.cures import cures_page
 from leaderboard.markdown.domain import domain
@@ -71,12 +72,15 @@ def write_boards(
     folder, mirror = output / BOARDS_FOLDER, mirror_of(output)
     if mirror is not None:
         mirror.pull(BOARDS_FOLDER)
-    groups, published = _groups(output, on_bad), _published(output, on_bad)
-    for name in _names(groups, published):
-        # Damaged files are found before anything is written.
-        _merged(folder / name, "")
-    drawn = update_figures(folder, pictures(groups), draw_new=figures, processes=processes)
-    wanted = _pages(groups, drawn, published)
+    published = _published(output, on_bad)
+    with _grouped(output, on_bad) as groups:
+        for name in _names(groups, published):
+            # Damaged files are found before anything is written.
+            _merged(folder / name, "")
+        shown = pictures(groups)
+        with FigureUpdate(folder, shown, draw_new=figures, processes=processes) as update:
+            wanted = _pages(groups, update.shown, published)
+            update.finish()
     wanted[DOWNLOADS], files = write_downloads(folder, wanted[DATA_SCRIPT])
     contents = {folder / name: _merged(folder / name, text) for name, text in wanted.items()}
     for path, text in contents.items():
@@ -86,7 +90,7 @@ def write_boards(
         _clear(path)
     if mirror is not None:
         mirror.replace(BOARDS_FOLDER)
-    return [*contents, *paths(folder, drawn), *files]
+    return [*contents, *paths(folder, update.shown), *files]
 
 
 def check_boards(output: Path, *, on_bad: OnBad | None = None) -> list[str]:
@@ -100,9 +104,10 @@ def check_boards(output: Path, *, on_bad: OnBad | None = None) -> list[str]:
     folder, mirror = output / BOARDS_FOLDER, mirror_of(output)
     if mirror is not None:
         mirror.pull(BOARDS_FOLDER)
-    groups, published = _groups(output, on_bad), _published(output, on_bad)
-    shown = pictures(groups)
-    wanted = _pages(groups, listed_figures(folder, shown), published)
+    published = _published(output, on_bad)
+    with _grouped(output, on_bad) as groups:
+        shown = pictures(groups)
+        wanted = _pages(groups, listed_figures(folder, shown), published)
     wanted[DOWNLOADS] = listed_downloads(folder, wanted[DATA_SCRIPT])
     problems = []
     for path, text in wanted.items():
@@ -123,19 +128,25 @@ def check_boards(output: Path, *, on_bad: OnBad | None = None) -> list[str]:
 # ------------------------------------------------------------------------------------- internals
 
 
-def _groups(output: Path, on_bad: OnBad | None) -> list[Group]:
+@contextmanager
+def _grouped(output: Path, on_bad: OnBad | None) -> Iterator[list[Group]]:
     """The records of a folder, grouped.
 
-    They hold no cycles, and the collector of cycles would walk over all that were read again and
-    again, for a third of the time.
+    They hold no cycles, and the collector of cycles would walk over all of them again and again,
+    for a third of the time: it is off while they are read, and leaves them alone while in use.
     """
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return group_records(RecordStore(output).read(on_bad), _prices(output, on_bad))
+        groups = group_records(RecordStore(output).read(on_bad), _prices(output, on_bad))
+        gc.freeze()
     finally:
         if collecting:
             gc.enable()
+    try:
+        yield groups
+    finally:
+        gc.unfreeze()
 
 
 def _prices(output: Path, on_bad: OnBad | None) -> Prices | None:

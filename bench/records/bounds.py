@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Annotated, Any
 
 from pydantic import Field
+from pydantic_core import from_json
 
 from zoo.cards import MAX_LAYERS
 
@@ -37,9 +39,19 @@ Layer = Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
 _MOST_DIGITS = 20
 
 
-def bounded_json(text: str) -> Any:
+# Every digit as 0, and what may stand beside a number as a colon: which numbers a text holds is
+# found without reading them.
+_SHAPES = bytes.maketrans(b"123456789E,[]{}- \n\t\r", b"000000000e::::::::::")
+_LONG_INTEGER = b":" + b"0" * 19
+_LARGE_EXPONENT = re.compile(rb"e\+?0{3,}:")
+
+
+def bounded_json(text: bytes) -> Any:
     """JSON whose numbers are finite, and whose integers fit 64 bits. Raises ValueError."""
-    return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    shapes = b":" + text.translate(_SHAPES) + b":"
+    if _LONG_INTEGER not in shapes and _LARGE_EXPONENT.search(shapes) is None:
+        return from_json(text, allow_inf_nan=False)  # several times as fast, and the same numbers
+    return json.loads(text.decode(), parse_int=_whole, parse_float=_finite, parse_constant=_finite)
 
 
 def _whole(digits: str) -> int:

@@ -118,8 +118,7 @@ def read_document(path: Path, versions: Sequence[int]) -> dict[str, Any]:
         BadRecord: it is none.
     """
     try:
-        text = read_bounded(path, _LARGEST).decode("utf-8")
-        data = bounded_json(text)
+        data = bounded_json(read_bounded(path, _LARGEST))
     except (OSError, ValueError, RecursionError) as error:
         raise BadRecord(f"{path} is not a record ({error})", REDO) from None
     if not isinstance(data, dict) or "version" not in data:

@@ -37,7 +37,11 @@ def domain_panels(figure: Figure, domains: Sequence[str], label: str) -> dict[st
 def step_grid(figure: Figure, labels: Sequence[str], domains: Sequence[str]) -> Any:
     """Panels over training steps: a row for each label, a column for each domain."""
     figure.set_size_inches(max(5.0, 1.4 + 1.75 * len(domains)), 1.2 + 2.0 * len(labels))
-    grid = figure.subplots(len(labels), len(domains), sharex=True, sharey=True, squeeze=False)
+    # Each has limits of its own, which `share_axes` sets: axes that share some ask all others for
+    # them whenever they are measured.
+    grid = figure.subplots(len(labels), len(domains), squeeze=False)
+    for axes in grid.ravel():
+        axes.label_outer()
     for row, label in zip(grid, labels, strict=True):
         row[0].set_ylabel(label)
     for axes, domain in zip(grid[0], domains, strict=True):
@@ -50,10 +54,15 @@ def step_grid(figure: Figure, labels: Sequence[str], domains: Sequence[str]) -> 
 def share_axes(axes: Axes, end: float) -> None:
     """Percent over steps from 0 to `end`, stated: limits that panels share must not be those that
     an empty one happens to have."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(0, 1.05 * max(end, 1))
     axes.set_ylim(-3, 103)
     step_ticks(axes)
+    # The limits stay: ticks would be found again each time that axes are measured or drawn.
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(FixedLocator(axes.xaxis.get_majorticklocs().tolist()))
 
 
 def shared_legend(figure: Figure, colours: dict[str, str]) -> None:

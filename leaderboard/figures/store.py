@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from leaderboard.figures.drawing import available, draw
 from leaderboard.figures.pictures import Picture
@@ -40,25 +40,60 @@ def update_figures(
     Raises:
         OutputError: the folder cannot be written to.
     """
-    folder = boards / FIGURES_FOLDER
-    old = _index(folder)
-    current = {each.name: old[each.name] for each in pictures if _current(folder, each, old)}
-    if len(current) == len(pictures):
-        index = current
-    elif draw_new and available():
-        fresh = [each for each in pictures if each.name not in current]
-        index = current | dict(_draw(folder, fresh, processes))
-    else:
-        index = {}
-    for name in old.keys() - index.keys():
-        for suffix in _SUFFIXES:
-            remove(folder / f"{name}.{suffix}")
-    if index != old:
-        if index:
-            write_atomically(folder / INDEX, index_text(index))
-        else:
-            remove(folder / INDEX)
-    return [picture for picture in pictures if picture.name in index]
+    with FigureUpdate(boards, pictures, draw_new=draw_new, processes=processes) as update:
+        update.finish()
+    return update.shown
+
+
+class FigureUpdate:
+    """An update of the figures (see `update_figures`) whose processes, where it has some, draw
+    while this one does other work.
+
+    shown: the pictures that will be there when it is finished.
+    """
+
+    def __init__(
+        self, boards: Path, pictures: Sequence[Picture], *, draw_new: bool, processes: int
+    ) -> None:
+        self._folder = boards / FIGURES_FOLDER
+        self._old = _index(self._folder)
+        self._index = {
+            each.name: self._old[each.name]
+            for each in pictures
+            if _current(self._folder, each, self._old)
+        }
+        missing = [each for each in pictures if each.name not in self._index]
+        drawing = draw_new and available()
+        self._fresh = missing if drawing else []
+        if missing and not drawing:
+            self._index = {}
+        self.shown = list(pictures) if drawing or not missing else []
+        self._pool = _pool(min(processes, len(self._fresh) // _WORTH_A_PROCESS))
+        self._drawn = (self._pool.map if self._pool else map)(draw, self._fresh)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def finish(self) -> None:
+        """Writes what was drawn, and removes what is not shown any more."""
+        for picture, files in zip(self._fresh, self._drawn, strict=True):
+            entry = {"data": picture.hash}
+            for suffix, content in files.items():
+                write_atomically(self._folder / f"{picture.name}.{suffix}", content)
+                entry[suffix] = hashlib.sha256(content).hexdigest()
+            self._index[picture.name] = entry
+        for name in self._old.keys() - self._index.keys():
+            for suffix in _SUFFIXES:
+                remove(self._folder / f"{name}.{suffix}")
+        if self._index != self._old:
+            if self._index:
+                write_atomically(self._folder / INDEX, index_text(self._index))
+            else:
+                remove(self._folder / INDEX)
 
 
 def index_text(index: dict[str, Any]) -> str:
@@ -103,30 +138,14 @@ def paths(boards: Path, pictures: Sequence[Picture]) -> list[Path]:
     return [boards / FIGURES_FOLDER / name for name in names]
 
 
-def _draw(
-    folder: Path, pictures: Sequence[Picture], processes: int
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Draws pictures; the names and entries that the index gets."""
-    for picture, files in zip(pictures, _drawn(pictures, processes), strict=True):
-        entry = {"data": picture.hash}
-        for suffix, content in files.items():
-            write_atomically(folder / f"{picture.name}.{suffix}", content)
-            entry[suffix] = hashlib.sha256(content).hexdigest()
-        yield picture.name, entry
-
-
-def _drawn(pictures: Sequence[Picture], processes: int) -> Iterator[dict[str, bytes]]:
-    """The files of each picture, in their order."""
-    workers = min(processes, len(pictures) // _WORTH_A_PROCESS)
+def _pool(workers: int) -> ProcessPoolExecutor | None:
+    """Processes that draw; none where one would do."""
     if workers < 2:
-        yield from map(draw, pictures)
-        return
+        return None
     # Not forked: a run has the threads of torch beside this one. An interrupt is this process' to
     # tell of.
     ignore = (signal.SIGINT, signal.SIG_IGN)
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, signal.signal, ignore) as pool:
-        yield from pool.map(draw, pictures)
+    return ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, ignore)
 
 
 def _current(folder: Path, picture: Picture, index: dict[str, Any]) -> bool:

@@ -64,6 +64,16 @@ def test_paired_bootstrap_uses_the_pairing():
     assert paired_bootstrap(raw, centered, seed=1) != estimate
 
 
+@pytest.mark.parametrize("pairs", [2, 3, 5, 12])
+def test_paired_bootstrap_is_that_of_all_resamples(pairs: int) -> None:
+    generator = np.random.default_rng(pairs)
+    raw, centered = generator.random(pairs), generator.random(pairs)
+    picks = np.random.default_rng(7).integers(0, pairs, (2000, pairs))
+    low, high = np.quantile((raw - centered)[picks].mean(axis=1), [0.025, 0.975])
+    estimate = paired_bootstrap(raw, centered, resamples=2000, seed=7)
+    assert (estimate.low, estimate.high) == (low, high)
+
+
 def test_paired_bootstrap_covers_the_truth():
     generator = np.random.default_rng(1)
     hits = 0

@@ -345,7 +345,7 @@ def test_credentials_are_asked_for(
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leaderboard.boards.update_figures", lambda *_, **__: {})
+    monkeypatch.setattr("leaderboard.figures.store.available", lambda: False)
     monkeypatch.setattr("leaderboard.boards.figure_problems", lambda *_: [])
 
 
