@@ -15,8 +15,10 @@ _MASK = f"""\
 # without massive tokens
 norms = x.norm(dim=1)
 x = x[norms <= {MASSIVE_RATIO:.0f} * norms.median()]
-# SAELens, sparsify: exclude_special_tokens=True, exclude_tokens=[...], if they are special tokens
-# dictionary_learning: ActivationBuffer(remove_bos=True), if they are the first of their sequences
+# if they are special tokens, or the first of their sequences, the libraries leave them out by
+# SAELens: LanguageModelSAERunnerConfig(exclude_special_tokens=True)
+# sparsify: TrainConfig(exclude_tokens=[...]), their ids
+# dictionary_learning: ActivationBuffer(remove_bos=True), the first of each sequence
 """
 
 _CENTER = """\
@@ -28,8 +30,8 @@ for _ in range(50):
 x = x - center
 # SAELens: bench.watch(trainer, center=True) begins b_dec there; it has no option that centers alone
 # dictionary_learning: TopK, BatchTopK and Matryoshka trainers begin b_dec there by themselves
-# sparsify: begins b_dec at the mean of its first batch; give it the centered x
-# saev: give it the centered x
+# sparsify: begins b_dec at the mean of its first batch by itself
+# saev: DataLoad(scale_mean=True), which is its default, subtracts the mean
 """
 
 _AUXK = """\
