@@ -7,9 +7,10 @@ somewhere and never a code: not among the k largest (topk), or never above the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from bench.sae.families import DEFAULT, FAMILIES
 from bench.sae.recipe import FAMILY_KEYS
@@ -89,7 +90,7 @@ _Places = list[tuple[Group, int]]
 def _compare(members: Sequence[Group]) -> FamilyComparison | None:
     by_family: dict[str, dict[tuple[str, int], Group]] = {}
     for group in members:
-        places = by_family.setdefault(group.spec.protocol.get("family", DEFAULT), {})
+        places = by_family.setdefault(_label(group.spec.protocol), {})
         places.update({(group.key, layer): group for layer in group.layers})
     common = set.intersection(*(set(places) for places in by_family.values()))
     arms = [
@@ -134,6 +135,12 @@ def _family_arm(family: str, arm: str, places: _Places) -> FamilyArm:
     )
 
 
-def _family_order(name: str) -> tuple[int, str]:
-    known = list(FAMILIES)
-    return (known.index(name) if name in known else len(known)), name
+def _label(protocol: Mapping[str, Any]) -> str:
+    """The family's name; and the L0 that it was led to, if it was."""
+    family, target = protocol.get("family", DEFAULT), protocol.get("target_l0")
+    return family if target is None else f"{family} at L0 {target:g}"
+
+
+def _family_order(label: str) -> tuple[int, str]:
+    known, name = list(FAMILIES), label.split()[0]
+    return (known.index(name) if name in known else len(known)), label

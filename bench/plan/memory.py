@@ -21,6 +21,9 @@ PROCESS = 350 * _MIB
 # Freed memory that is kept for the next step (`bench.compute.heap`), beyond what a step takes.
 _KEPT = 16 * _MIB
 
+# Freed memory in pieces that the next phase of a step does not fit in.
+_FRAGMENTS = 64 * _MIB
+
 # Pre-activations worked on at once, in a step as in a census, and what selects among them.
 _SELECTION = 96 * _MIB
 
@@ -136,7 +139,7 @@ def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
     step = max(step_memory(protocol, card.tap.width, arm) for arm in arms)
     census = 2 * row * max(tokens, fitted_tokens(protocol, tokens))
     statistics = _SQUARES * 8 * card.tap.width**2
-    return _KEPT + max(step, _SELECTION + max(forward, census, statistics))
+    return max(step + _FRAGMENTS, _KEPT + _SELECTION + max(forward, census, statistics))
 
 
 def step_memory(recipe: Recipe, width: int, arm: Arm) -> int:

@@ -194,5 +194,6 @@ class Recipe(FamilyKeys):
         return self.lr * math.sqrt(RATE_N / self.n)
 
     def family_settings(self) -> dict[str, float]:
-        """The family's own hyper-parameters."""
-        return {key: getattr(self, key) for key in FAMILIES[self.family].keys}
+        """The family's own hyper-parameters, but for keys that are off."""
+        values = {key: getattr(self, key) for key in FAMILIES[self.family].keys}
+        return {key: value for key, value in values.items() if value is not None}

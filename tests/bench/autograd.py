@@ -55,11 +55,14 @@ def losses(
         width = family.bandwidth * y.shape[1] ** 0.5
         theta = weights["log_threshold"].exp()
         codes: Tensor = _Jump.apply(pre, theta, width)
-        sparsity = warm * family.l0 * _Step.apply(pre, theta, width).sum(1).mean()
+        l0 = _Step.apply(pre, theta, width).sum(1).mean()
+        off = l0 if family.target_l0 is None else (l0 / family.target_l0 - 1).square()
+        sparsity = warm * family.l0 * off
     else:
         codes = pre.relu() * _mask(family, pre, k, indices)
         if isinstance(family, ReLU):
-            sparsity = warm * family.l1 * codes.sum(1).mean() / y.shape[1]
+            price = weights["price"].detach() if "price" in weights else 1.0
+            sparsity = warm * family.l1 * price * codes.sum(1).mean() / y.shape[1]
     y_hat = codes @ W_dec + b
     loss = whole = (y_hat - y).square().mean()
     if isinstance(family, Matryoshka):

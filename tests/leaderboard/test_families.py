@@ -79,3 +79,14 @@ def test_other_sizes_and_one_family_are_no_comparison(records: list[Record]) -> 
     assert found.families == ["topk", "relu"]
     topk = [each for each in records if "family" not in each.spec.protocol]
     assert list(compared_families(group_records(topk))) == []
+
+
+def test_a_family_that_was_led_to_an_l0_is_told_apart(records: list[Record]) -> None:
+    led = make_grid(
+        models=["tiny-a"],
+        layers=[0, 1],
+        arms=ARMS,
+        protocol={"family": "relu", "l1": 5.0, "warmup": 0.05, "path": "dense", "target_l0": 8.0},
+    )
+    (found,) = compared_families(group_records([*records, *led]))
+    assert found.families == ["topk", "relu", "relu at L0 8"]

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 class Key:
     """A hyper-parameter that only some families read; it is a key of the protocol.
 
+    default: where it is None the key is off, and in no Spec.
     bounds: as pydantic's `Field` takes them (gt, ge, lt, le). Families that share a key share this.
     """
 
-    default: float
+    default: float | None
     meaning: str
     bounds: Mapping[str, Any]
 
@@ -54,6 +55,7 @@ class FamilySpec:
 
 
 _WARMUP = Key(0.05, "share of the steps in which that price rises", {"ge": 0, "le": 1})
+_TARGET_L0 = Key(None, "codes per token that the price aims at; the L0 to compare at", {"gt": 0})
 _THRESHOLD_RATE = Key(0.01, "weight of the newest batch in its threshold", {"gt": 0, "le": 1})
 
 FAMILIES: dict[str, FamilySpec] = {
@@ -82,7 +84,11 @@ FAMILIES: dict[str, FamilySpec] = {
         step_arrays=3.0,
         dense=True,
         paths=("dense",),
-        keys={"l1": Key(5.0, "price of a code's size", {"ge": 0}), "warmup": _WARMUP},
+        keys={
+            "l1": Key(5.0, "price of a code's size", {"ge": 0}),
+            "warmup": _WARMUP,
+            "target_l0": _TARGET_L0,
+        },
     ),
     "jumprelu": FamilySpec(
         "bench.sae.families.jumprelu:JumpReLU",
@@ -93,6 +99,7 @@ FAMILIES: dict[str, FamilySpec] = {
         keys={
             "l0": Key(1e-3, "price of a code", {"ge": 0}),
             "warmup": _WARMUP,
+            "target_l0": _TARGET_L0,
             "threshold": Key(1e-3, "threshold at birth, in units of sqrt(width)", {"gt": 0}),
             "bandwidth": Key(
                 1e-3, "width of its gradient's kernel, in units of sqrt(width)", {"gt": 0}
@@ -122,7 +129,8 @@ def make_family(name: str, settings: Mapping[str, float] = {}, *, steps: int = 0
 
     steps: of the whole training, of which `warmup` is a share.
     """
-    values = {key: each.default for key, each in FAMILIES[name].keys.items()} | dict(settings)
+    values: dict[str, Any] = {key: each.default for key, each in FAMILIES[name].keys.items()}
+    values |= settings
     if "warmup" in values:
         values["warmup_steps"] = round(values.pop("warmup") * steps)
     return family_class(name)(**values)

@@ -103,6 +103,19 @@ def warm(number: int, steps: int) -> float:
     return min(1.0, (number + 1) / steps) if steps else 1.0
 
 
+# By how much a price that is steered changes at most in a step, as a power of e.
+_STEERED = 0.01
+
+
+def steered(price: Tensor, codes: Tensor, wanted: float) -> Tensor:
+    """The price [] after a step that had so many codes in all, [], where so many were wanted.
+
+    Of an integral controller of its logarithm, slow enough for the SAE to follow: the price rises
+    where there are too many codes, by at most 1 % a step, so that it forgets where it began.
+    """
+    return price * torch.exp(_STEERED * torch.log(codes / wanted).clamp(-1.0, 1.0))
+
+
 def kept(
     family_tensors: FamilyTensors, device: torch.device | str, dtype: torch.dtype
 ) -> dict[str, Tensor]:

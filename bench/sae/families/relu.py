@@ -6,7 +6,8 @@ Bricken et al., "Towards Monosemanticity" (2023); the scale of `l1` and its warm
 5 % of training are those of Conerly et al., "Update on how we train SAEs" (Anthropic, April 2024),
 where ||sigma|| = sqrt(d); here half of the tokens are within sqrt(d) of their geometric median,
 about the same where no token is massive. Their penalty l1 * code * |decoder row| is this one where
-rows have unit norm.
+rows have unit norm. With `target_l0` that price is steered to so many codes per token, for
+comparisons with other families; it is this project's.
 
 Death: dead by ReLU is never > 0. There is no second path: what is positive fires.
 """
@@ -24,17 +25,25 @@ from bench.death.census import Census
 from bench.death.threshold_census import threshold_census
 from bench.sae.codes import ArrayPairs, DenseCodes, StepMethod
 from bench.sae.dead_features.base import DeadLoss, begin
-from bench.sae.families.base import Family, FamilyTensors, warm
+from bench.sae.families.base import Family, FamilyTensors, steered, warm
 from bench.sae.gradients import Backward, Weights, backward, pre_activations
 
 
 @dataclass(frozen=True)
 class ReLU(Family):
-    """l1: weight of the penalty. warmup_steps: over which it rises from 0."""
+    """l1: weight of the penalty. warmup_steps: over which it rises from 0.
+
+    target_l0: codes per token that it is steered to after that. Own tensor, where that is given:
+    `price`, a scalar, the weight over `l1`.
+    """
 
     l1: float
     warmup_steps: int = 0
+    target_l0: float | None = None
     name: ClassVar[str] = "relu"
+
+    def family_tensors(self, width: int, n: int) -> dict[str, Tensor]:
+        return {} if self.target_l0 is None else {"price": torch.ones(())}
 
     def encode(
         self, centered: Tensor, weights: Weights, family_tensors: FamilyTensors, k: int
@@ -57,10 +66,17 @@ class ReLU(Family):
         pre = pre_activations(centered, weights)
         if dead_loss is not None:
             dead_loss(pre)
-        price = self.l1 * warm(number, self.warmup_steps) / y.numel()
+        price: float | Tensor = self.l1 * warm(number, self.warmup_steps) / y.numel()
+        if self.target_l0 is not None:
+            price = price * family_tensors["price"]
         pairs = _Priced(pre.clamp_(min=0), price)
         result = backward(pairs, weights, centered, path, dead_loss)
-        return result._replace(sparsity_loss=price * summed(result.activity.sum()))
+        result = result._replace(sparsity_loss=price * summed(result.activity.sum()))
+        if self.target_l0 is None or number < self.warmup_steps:
+            return result
+        codes = summed((pairs.array > 0).sum())
+        following = steered(family_tensors["price"], codes, self.target_l0 * len(y))
+        return result._replace(family_values={"price": following})
 
     def census(
         self,
@@ -78,7 +94,7 @@ class ReLU(Family):
 class _Priced(ArrayPairs):
     """Codes, each of which costs `price` times its value."""
 
-    def __init__(self, array: Tensor, price: float) -> None:
+    def __init__(self, array: Tensor, price: float | Tensor) -> None:
         super().__init__(array)
         self.price = price
 

@@ -89,8 +89,22 @@ def test_every_key_but_the_axes_is_part_of_the_measurement(family: str) -> None:
     others = set(FAMILY_KEYS) - FAMILIES[family].keys.keys()
     later = {name for name, key in Protocol.model_fields.items() if LATER_KEY in key.metadata}
     default = later - (set() if family == "topk" else {"family"})
-    assert set(measurement) == set(Protocol.model_fields) - set(AXES) - others - default
+    off = {name for name, key in FAMILIES[family].keys.items() if key.default is None}
+    assert set(measurement) == set(Protocol.model_fields) - set(AXES) - others - default - off
     assert None not in measurement.values()
+
+
+@pytest.mark.parametrize("family", ["relu", "jumprelu"])
+def test_a_family_key_that_is_off_leaves_no_trace_and_one_that_is_on_is_in_the_spec(
+    family: str,
+) -> None:
+    plain = load_protocol("quick", settings=[f"family={family}"])
+    aimed = load_protocol("quick", settings=[f"family={family}", "target_l0=16"])
+    assert "target_l0" not in plain.measurement()
+    assert aimed.measurement() == plain.measurement() | {"target_l0": 16}
+    assert plain.family_settings() == {
+        key: value for key, value in aimed.family_settings().items() if key != "target_l0"
+    }
 
 
 @pytest.mark.parametrize("setting", ["family=topk", "bias=trained", "mask_norm=null"])

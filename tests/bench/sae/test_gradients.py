@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -81,6 +82,12 @@ FAMILIES: list[Family] = [
 WAYS = [(family, path) for family in FAMILIES for path in family.paths]
 
 
+STEERED: list[Family] = [
+    ReLU(l1=3.0, target_l0=4.0),
+    JumpReLU(l0=0.7, threshold=0.3, bandwidth=0.4, target_l0=4.0),
+]
+
+
 def none_positive(seed: int) -> Case:
     """No token has a positive pre-activation."""
     weights, y = plain(seed)
@@ -139,6 +146,46 @@ def test_gradients_equal_autograd(
     assert torch.equal(result.activity > 0, (expected.codes > 0).any(0))
     radial = (result.gradients.W_dec * weights.W_dec).sum(1)
     assert torch.allclose(result.radial, radial, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", STEERED, ids=lambda family: family.name)
+@pytest.mark.parametrize("case", [plain, few_positives])
+def test_gradients_of_a_price_that_aims_at_an_l0_equal_autograd(
+    family: Family, case: MakeCase
+) -> None:
+    weights, y = case(17)
+    family_tensors = own_of(family, 17)
+    if "price" in family_tensors:
+        family_tensors["price"] = torch.tensor(0.6, dtype=torch.float64)
+    result = family.step(weights, family_tensors, y, K, path="dense")
+    leaves = {name: w.clone().requires_grad_() for name, w in weights._asdict().items()}
+    leaves |= {name: t.clone().requires_grad_() for name, t in family_tensors.items()}
+    expected = losses(family, leaves, y, K)
+    expected.total.backward()
+    assert expected.sparsity is not None
+    assert result.sparsity_loss is not None
+    assert torch.allclose(result.sparsity_loss, expected.sparsity, rtol=1e-12)
+    gradients = result.gradients._asdict() | dict(result.family_gradients)
+    for name, gradient in gradients.items():
+        theirs = leaves[name].grad
+        assert theirs is not None
+        assert float((gradient - theirs).abs().max()) <= 1e-10 * max(1.0, float(theirs.abs().max()))
+
+
+def test_relus_price_rises_where_there_are_too_many_codes_and_waits_for_its_warm_up() -> None:
+    weights, y = plain(seed=18)
+    codes = float(((y - weights.b) @ weights.W_enc.T + weights.b_enc > 0).sum(1).double().mean())
+
+    def following(target: float, number: int = 9) -> float:
+        family = ReLU(l1=3.0, warmup_steps=4, target_l0=target)
+        prices = {"price": torch.tensor(2.0, dtype=torch.float64)}
+        found = family.step(weights, prices, y, K, path="dense", number=number).family_values
+        return float(found["price"]) if found else 2.0
+
+    assert following(codes / 1.5) == pytest.approx(2 * 1.5**0.01)
+    assert following(codes * 1.5) == pytest.approx(2 / 1.5**0.01)
+    assert following(codes / 1e3) == pytest.approx(2 * math.exp(0.01))
+    assert following(codes / 1.5, number=3) == 2.0
 
 
 @pytest.mark.parametrize("family", FAMILIES[3:], ids=lambda family: family.name)

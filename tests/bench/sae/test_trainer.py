@@ -138,6 +138,27 @@ def test_training_equals_autograd_and_torch_adam(arm: Arm, way: tuple[Family, St
         assert torch.allclose(mine[name], theirs, atol=1e-6), name
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"family": "relu", "target_l0": 4},
+        {"family": "jumprelu", "target_l0": 4, "l0": 1, "threshold": 0.1, "bandwidth": 0.05},
+    ],
+    ids=lambda settings: settings["family"],
+)
+def test_an_l0_that_is_aimed_at_is_met(settings: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(
+        {"n": 48, "k": 4, "lr": 1e-3, "steps": 900, "warmup": 0, **settings}
+    )
+    family = make_family(recipe.family, recipe.family_settings(), steps=recipe.steps)
+    ours = Trainer(SAE.init(WIDTH, 48, 4, seed=0, family=family), recipe)
+    batches = data(12, gamma=0.0).float()
+    for step in range(recipe.steps):
+        ours.step(batches[step % len(batches)])
+    codes = ours.sae.encode(batches.flatten(0, 1))
+    assert float(codes.firings(48).sum()) / (12 * BATCH) == pytest.approx(4.0, rel=0.15)
+
+
 def test_a_frozen_bias_stays_where_it_was() -> None:
     frozen, free = trainer(recipe=RECIPE.model_copy(update={"bias": "frozen"})), trainer()
     for x in data():
