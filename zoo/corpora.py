@@ -29,8 +29,9 @@ from zoo.errors import BadCorpus
 from zoo.finite import FiniteCorpus
 from zoo.installed import installed_folder, read_translated
 from zoo.pictures import look, read_image
+from zoo.sound import sound_pictures
 from zoo.streams import is_read_by_streams, list_files, stored_corpus
-from zoo.tally import Tally, without_broken
+from zoo.tally import Tally
 from zoo.texts import (
     Examples,
     check_no_column,
@@ -81,7 +82,7 @@ class PictureCorpus(FiniteCorpus):
 def _sound_pictures(path: Path, glob: str, skip_bad: int) -> Examples:
     """The pictures of a folder; each is decoded first where some may be broken."""
     did = Tally(skip_bad)
-    found = without_broken(files_of(path, "image", glob), read_image, did)
+    found = sound_pictures(files_of(path, "image", glob), read_image, did, str(path.resolve()))
     return Examples(found, did.notes())
 
 

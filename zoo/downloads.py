@@ -26,10 +26,14 @@ _CHUNK = 1 << 20
 
 def place(card: CorpusCard) -> Path:
     """Where the file of the card is, or will be."""
-    cache = Path(os.environ.get("GAMMABENCH_CACHE") or Path.home() / ".cache" / "gammabench")
     name = Path(urllib.parse.urlsplit(str(card.url)).path).name
     folder = hashlib.sha256(f"{card.url} {card.sha256}".encode()).hexdigest()[:16]
-    return cache / "corpora" / folder / name
+    return cache_folder() / "corpora" / folder / name
+
+
+def cache_folder() -> Path:
+    """Where this package keeps what it can get again."""
+    return Path(os.environ.get("GAMMABENCH_CACHE") or Path.home() / ".cache" / "gammabench")
 
 
 def downloaded(card: CorpusCard) -> Path:

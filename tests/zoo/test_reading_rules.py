@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from zoo import corpora, sound
 from zoo.corpora import file_corpus
 from zoo.errors import BadCorpus
+from zoo.pictures import read_image
 from zoo.streams import StreamedCorpus, chunks, storage
 from zoo.texts import LONGEST_LINE, PASSAGE
 
@@ -28,6 +30,11 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "streamed":
         monkeypatch.setattr(storage, "IN_MEMORY_BYTES", -1)
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GAMMABENCH_CACHE", str(tmp_path / "cache"))
 
 
 def png(seed: int = 0) -> bytes:
@@ -238,3 +245,73 @@ def test_broken_pictures_are_named_or_left_out(how: str, place: str, tmp_path: P
         BadCorpus, match="more than 1 of the examples are broken; the first: .*" + names[how]
     ):
         list(file_corpus(path, "image", skip_bad=1).examples(0))
+
+
+def decoding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of pictures, as they are decoded from now on."""
+    seen: list[str] = []
+
+    def counted(path: Path) -> object:
+        seen.append(path.name)
+        return read_image(path)
+
+    monkeypatch.setattr(corpora, "read_image", counted)
+    return seen
+
+
+def test_pictures_are_decoded_once_to_find_what_is_broken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "p").mkdir()
+    folder, seen = pictures(tmp_path / "p", "folder"), decoding(monkeypatch)
+    first = file_corpus(folder, "image", skip_bad=2)
+    assert first.fingerprint()
+    assert sorted(seen) == [f"{i}.png" for i in range(5)]
+    seen.clear()
+    again = file_corpus(folder, "image", skip_bad=2)
+    assert again.fingerprint() == first.fingerprint()
+    assert sorted(seen) == ["1.png", "3.png"]  # what could not be read may be by now
+    assert again.notes == first.notes
+    seen.clear()
+    (folder / "0.png").write_bytes(b"no longer a picture")
+    with pytest.raises(BadCorpus, match="more than 2 of the examples are broken"):
+        file_corpus(folder, "image", skip_bad=2).fingerprint()
+    assert "0.png" in seen
+
+
+def test_an_interrupted_look_at_pictures_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "p").mkdir()
+    for number in range(300):
+        (tmp_path / "p" / f"{number:03}.png").write_bytes(png(number))
+    seen: list[str] = []
+
+    def stopped(path: Path) -> object:
+        seen.append(path.name)
+        if path.name == "040.png":
+            raise KeyboardInterrupt
+        return read_image(path)
+
+    monkeypatch.setattr(corpora, "read_image", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        file_corpus(tmp_path / "p", "image", skip_bad=1).fingerprint()
+    assert len(seen) < 150  # what waits is not begun
+    seen = decoding(monkeypatch)
+    assert file_corpus(tmp_path / "p", "image", skip_bad=1).fingerprint()
+    assert "000.png" not in seen
+    assert len(seen) >= 300 - 150
+
+
+def test_a_long_look_at_pictures_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sound, "_SPEAK_AFTER", 0.0)
+    (tmp_path / "p").mkdir()
+    folder = pictures(tmp_path / "p", "folder")
+    assert file_corpus(folder, "image", skip_bad=2).fingerprint()
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1  # into a file once, onto a terminal again and again
+    assert f"of 5 pictures of {folder} decoded once" in told[0]

@@ -24,6 +24,7 @@ from zoo.corpus import Corpus, none_left
 from zoo.errors import BadCorpus
 from zoo.files import PACKED
 from zoo.finite import FiniteCorpus
+from zoo.sound import sound_pictures
 from zoo.streams import storage
 from zoo.streams.chunks import Unit
 from zoo.streams.readers import (
@@ -37,7 +38,7 @@ from zoo.streams.readers import (
     reader_of,
 )
 from zoo.streams.storage import StoredFile, digest, list_files
-from zoo.tally import Tally, without_broken
+from zoo.tally import Tally
 from zoo.texts import Examples, check_no_column, suffix_of, without_companions
 
 # Chunks that are held in memory and shuffled together.
@@ -250,7 +251,7 @@ def stored_corpus(
     given = fingerprint or digest([*read, *pictures], facts)
     if pictures:
         check_no_column(name, column)
-        find = functools.partial(_sound_pictures, pictures, skip_bad)
+        find = functools.partial(_sound_pictures, pictures, skip_bad, place)
         return FiniteCorpus(name, kind, find, read_picture, fingerprint=given)
     readers = functools.partial(_readers, read, kind, column)
     if is_large(read):
@@ -291,7 +292,7 @@ def _whole(readers: Callable[[], list[Reader]], kind: str, skip_bad: int) -> Exa
     return Examples(items, did.notes())
 
 
-def _sound_pictures(pictures: list[StoredFile], skip_bad: int) -> Examples:
+def _sound_pictures(pictures: list[StoredFile], skip_bad: int, place: str) -> Examples:
     """Pictures in files of their own; each is read first where some may be broken."""
     did = Tally(skip_bad)
-    return Examples(without_broken(pictures, read_picture, did), did.notes())
+    return Examples(sound_pictures(pictures, read_picture, did, place), did.notes())
