@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Raised where pictures that were read before are refused, or the other way round.
-VERSION = 1
+_VERSION = 1
 
 # Pictures that are decoded at once, and that are under way or lie ready.
 _READERS, _ROOM = 4, 64
@@ -42,12 +42,12 @@ _SPEAK_AFTER, _SPEAK_EVERY, _SAVE_EVERY = 2.0, 0.5, 10.0
 
 _LARGEST = 1 << 30
 
-Item = TypeVar("Item", Path, "StoredFile")
+Picture = TypeVar("Picture", Path, "StoredFile")
 
 
 def sound_pictures(
-    items: Sequence[Item], read: Callable[[Item], object], did: Tally, place: str
-) -> list[Item]:
+    items: Sequence[Picture], read: Callable[[Picture], object], did: Tally, place: str
+) -> list[Picture]:
     """The pictures at `place` that can be read, decoded by `read` unless that is known already.
 
     Nothing is decoded where none may be left out.
@@ -59,7 +59,7 @@ def sound_pictures(
         return list(items)
     known = _Known(place)
 
-    def problem(item: Item) -> tuple[Item, BadCorpus | None]:
+    def problem(item: Picture) -> tuple[Picture, BadCorpus | None]:
         if known.has(item):
             return item, None
         try:
@@ -86,7 +86,7 @@ class _Known:
     what was wrong may have been the disk or the right to read."""
 
     def __init__(self, place: str) -> None:
-        self._by = {"version": VERSION, "pillow": importlib.metadata.version("pillow")}
+        self._by = {"version": _VERSION, "pillow": importlib.metadata.version("pillow")}
         self._path = cache_folder() / "pictures" / f"{content_hash(place)}.json"
         self._files: dict[str, list[Any]] = {}
         self._new = False
