@@ -42,12 +42,12 @@ _SPEAK_AFTER, _SPEAK_EVERY, _SAVE_EVERY = 2.0, 0.5, 10.0
 
 _LARGEST = 1 << 30
 
-Picture = TypeVar("Picture", Path, "StoredFile")
+_Item = TypeVar("_Item", Path, "StoredFile")
 
 
 def sound_pictures(
-    items: Sequence[Picture], read: Callable[[Picture], object], did: Tally, place: str
-) -> list[Picture]:
+    items: Sequence[_Item], read: Callable[[_Item], object], did: Tally, place: str
+) -> list[_Item]:
     """The pictures at `place` that can be read, decoded by `read` unless that is known already.
 
     Nothing is decoded where none may be left out.
@@ -59,7 +59,7 @@ def sound_pictures(
         return list(items)
     known = _Known(place)
 
-    def problem(item: Picture) -> tuple[Picture, BadCorpus | None]:
+    def problem(item: _Item) -> tuple[_Item, BadCorpus | None]:
         if known.has(item):
             return item, None
         try:
