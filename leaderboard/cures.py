@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, log
-from statistics import fmean
+from statistics import fmean, median
+from typing import NamedTuple
 
 from bench.diagnosis.rule import Cause, advised_arm, cause_of_death
 from bench.records.schema import Record
@@ -30,7 +31,7 @@ from leaderboard.columns.death import (
     INIT_TOPK,
 )
 from leaderboard.columns.revival import BORN_DEAD
-from leaderboard.columns.training import FVU, FVU_ORDINARY, L0, RECOVERY
+from leaderboard.columns.training import BIAS, FVU, FVU_ORDINARY, L0, RECOVERY
 from leaderboard.cost import memory_over_raw, time_over_raw
 from leaderboard.groups import CENTERED, RAW, Group, Spread, Value
 from zoo.errors import UnknownName
@@ -43,6 +44,18 @@ ENOUGH_FVU = 1.01
 COST_STEP = 0.1
 
 
+class HalfLearned(NamedTuple):
+    """When a decoder bias had learned half of the mean.
+
+    step: the median of the layers where it had for every seed, None where there are none.
+    reached: on how many layers it had; layers: of so many.
+    """
+
+    step: float | None
+    reached: int
+    layers: int
+
+
 @dataclass(frozen=True)
 class Cure:
     """A remedy over the layers of a setting. Shares of the dictionary, but for durable.
@@ -50,8 +63,10 @@ class Cure:
     born, end: dead features, and of these by which path. durable: of those born dead, the share
     that revived for good; None where none was born dead. fvu: on ordinary tokens, over the best
     remedy's of the layer: the geometric mean over layers, and its range over them.
-    always_on: share of the features. time, memory: over raw's (`leaderboard.cost`).
-    enough: on how many of the layers it is. failing: the models in which on some layer it is not.
+    always_on: share of the features. bias: share of the mean that the decoder's had learned at the
+    end, and half: when it had learned half of it; None where the arm subtracts a center.
+    time, memory: over raw's (`leaderboard.cost`). enough: on how many of the layers it is.
+    failing: the models in which on some layer it is not.
     end_by_group, fvu_by_group: means over the layers of each group.
     """
 
@@ -67,6 +82,8 @@ class Cure:
     l0: Spread | None
     recovery: Spread | None
     always_on: Spread | None
+    bias: Spread | None
+    half: HalfLearned | None
     time: float | None
     memory: float | None
     needs: str
@@ -246,6 +263,8 @@ def _cure(groups: Sequence[Group], layers: Sequence[_Layer], arm: str) -> Cure |
         l0=over(L0.value),
         recovery=over(RECOVERY.value),
         always_on=over(ALWAYS_ON.value),
+        bias=over(BIAS.value) if _learns_mean(arm) else None,
+        half=_half_learned(layers, arm) if _learns_mean(arm) else None,
         time=time_over_raw(groups, arm),
         memory=memory_over_raw(groups, arm),
         needs=needs(arm),
@@ -254,6 +273,28 @@ def _cure(groups: Sequence[Group], layers: Sequence[_Layer], arm: str) -> Cure |
         end_by_group=tuple(fmean(each.dead[arm] for each in found) for found in by_group),
         fvu_by_group=tuple(fmean(each.over_best(arm) for each in found) for found in by_group),
     )
+
+
+def _learns_mean(arm: str) -> bool:
+    """Not where a center is subtracted, which leaves what two samples differ by."""
+    try:
+        return parse_arm(arm).center == "none"
+    except UnknownName:
+        return False
+
+
+def _half_learned(layers: Sequence[_Layer], arm: str) -> HalfLearned | None:
+    found = []
+    for each in layers:
+        results = (record.result for record in each.group.at(each.layer, arm) if record)
+        trained = [result.training for result in results if result]
+        steps = [training.bias_steps for training in trained if training and training.bias_steps]
+        if steps:
+            found.append([each.half for each in steps])
+    if not found:
+        return None
+    reached = [fmean(filter(None, halves)) for halves in found if None not in halves]
+    return HalfLearned(median(reached) if reached else None, len(reached), len(found))
 
 
 def _geometric(ratios: Sequence[float]) -> Spread:

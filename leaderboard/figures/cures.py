@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from leaderboard.figures.axes import gamma_ticks, tick, write_values
+from leaderboard.figures.axes import tick, write_values
 from leaderboard.figures.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW
 
 if TYPE_CHECKING:
@@ -18,34 +19,89 @@ if TYPE_CHECKING:
 _REMEDIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, RED)
 
 
+# Where classes of gamma and of the effective rank, over the width, end. The few layers that there
+# are fill classes, and would not fill a finer grid.
+_GAMMAS, _RANKS = (2.0, 8.0), (0.2, 0.5)
+
+# Layers of one remedy in one class that are named; of more their number.
+_NAMED = 3
+
+
 def draw_when(figure: Figure, data: dict[str, Any]) -> None:
-    """Layers by gamma and effective rank, each in the colour of its remedy."""
+    """A heat map of gamma by effective rank, in the colour of the remedy; a class whose layers take
+    several is divided among them."""
     points = data["points"]
     remedies = sorted({point["remedy"] for point in points if point["remedy"] is not None})
-    colours = {each: _REMEDIES[i % len(_REMEDIES)] for i, each in enumerate(remedies)}
-    figure.set_size_inches(7, 3.6)
+    colours: dict[str | None, str] = {
+        each: _REMEDIES[i % len(_REMEDIES)] for i, each in enumerate(remedies)
+    }
+    figure.set_size_inches(9, 4.2)
     axes = figure.subplots()
-    for remedy in (*remedies, None):
-        drawn = [point for point in points if point["remedy"] == remedy]
-        if not drawn:
-            continue
-        axes.scatter(
-            [point["gamma"] for point in drawn],
-            [100 * point["rank"] for point in drawn],
-            s=70,
-            color=BLACK if remedy is None else colours[remedy],
-            marker="x" if remedy is None else "o",
-            label="none is enough" if remedy is None else remedy,
-            zorder=3,
-        )
-    gammas = [max(point["gamma"], 1e-3) for point in points]
-    axes.set_xscale("log")
-    axes.set_xlim(min(gammas) / 1.6, max(gammas) * 1.6)
-    gamma_ticks(axes.xaxis)
-    axes.set_ylim(0, 103)
+    for column in range(len(_GAMMAS) + 1):
+        for row in range(len(_RANKS) + 1):
+            found: dict[str | None, list[str]] = {}
+            for point in points:
+                if (_class(point["gamma"], _GAMMAS), _class(point["rank"], _RANKS)) == (
+                    column,
+                    row,
+                ):
+                    found.setdefault(point["remedy"], []).append(point["label"])
+            _tiles(axes, column, row, found, colours)
+    axes.set_xlim(0, len(_GAMMAS) + 1)
+    axes.set_ylim(0, len(_RANKS) + 1)
+    axes.grid(visible=False)
+    axes.set_xticks(
+        [i + 0.5 for i in range(len(_GAMMAS) + 1)], _classes([f"{each:g}" for each in _GAMMAS])
+    )
+    axes.set_yticks(
+        [i + 0.5 for i in range(len(_RANKS) + 1)],
+        _classes([f"{100 * each:g} %" for each in _RANKS]),
+    )
+    axes.tick_params(length=0)
     axes.set_xlabel("gamma")
-    axes.set_ylabel("effective rank, % of the width")
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    axes.set_ylabel("effective rank over the width")
+
+
+def _class(value: float, ends: Sequence[float]) -> int:
+    return sum(value >= end for end in ends)
+
+
+def _classes(ends: Sequence[str]) -> list[str]:
+    between = [f"{low} to {high}" for low, high in pairwise(ends)]
+    return [f"under {ends[0]}", *between, f"{ends[-1]} or more"]
+
+
+def _tiles(
+    axes: Axes,
+    column: int,
+    row: int,
+    found: dict[str | None, list[str]],
+    colours: dict[str | None, str],
+) -> None:
+    """A class's tile for each remedy, as high as its share of the layers."""
+    from matplotlib.patches import Rectangle
+
+    if not found:
+        empty = Rectangle((column, row), 1, 1, fill=False, hatch="///", edgecolor=GREY, alpha=0.35)
+        axes.add_patch(empty)
+        return
+    layers, low = sum(map(len, found.values())), float(row)
+    for remedy, labels in found.items():
+        height, colour = len(labels) / layers, colours.get(remedy, BLACK)
+        axes.add_patch(
+            Rectangle((column, low), 1, height, facecolor=colour, edgecolor="white", linewidth=2)
+        )
+        named = labels if len(labels) <= _NAMED else [f"{len(labels)} layers"]
+        axes.text(
+            column + 0.5,
+            low + height / 2,
+            "\n".join([remedy or "none is enough", *named]),
+            color=BLACK if colour in (ORANGE, SKY, YELLOW, PURPLE) else "white",
+            size=7.5,
+            ha="center",
+            va="center",
+        )
+        low += height
 
 
 def draw_cures(figure: Figure, data: dict[str, Any]) -> None:

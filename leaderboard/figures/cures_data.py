@@ -14,6 +14,8 @@ def when_points(members: Sequence[Group]) -> list[dict[str, Any]]:
     """A point per layer: gamma, effective rank over the width, the cheapest remedy if any."""
     return [
         {
+            "label": plain(each.group.label, 24)
+            + (f", layer {each.layer}" if len(each.group.layers) > 1 else ""),
             "gamma": each.gamma,
             "rank": each.effective_rank / each.width,
             "remedy": None if each.cheapest is None else plain(each.cheapest, 30),

@@ -262,7 +262,7 @@ def _when(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     points = when_points(members)
     if not points:
         return None
-    caption = "A point is a layer; the cheapest remedy that is enough there. "
+    caption = "The cheapest remedy that is enough on each layer; hatched where none was measured. "
     data = {"points": points}
     return _picture("when", setting, members, titles.when_title(data), caption, data)
 

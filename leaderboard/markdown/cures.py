@@ -11,6 +11,7 @@ from leaderboard.cures import (
     ENOUGH_DEAD,
     ENOUGH_FVU,
     Cure,
+    HalfLearned,
     Regime,
     compared,
     cures,
@@ -112,8 +113,19 @@ def _extremes(found: Sequence[Cure]) -> str:
     return f"Fewest dead, least error, and raw, over all layers: {'; '.join(shown)}."
 
 
+# A title, its meaning, and what a remedy has there.
+_Column = tuple[str, str, Callable[[Cure], str]]
+
+
 def _remedies(page: Page, found: Sequence[Cure], *, alone: bool) -> str:
-    columns: list[tuple[str, str, Callable[[Cure], str]]] = [
+    columns = [*_outcomes(), *_prices(alone=alone)]
+    headers = ["Remedy", *(page.term(title, meaning) for title, meaning, _ in columns)]
+    rows = [[escape(cure.arm), *(cell(cure) for _, _, cell in columns)] for cure in found]
+    return table(headers, rows)
+
+
+def _outcomes() -> list[_Column]:
+    return [
         ("Born dead %", "features dead before training", lambda c: _share(c.born)),
         ("by ReLU", "of them those never positive", lambda c: _share(c.born_relu)),
         ("by TopK", "of them those positive but never chosen", lambda c: _share(c.born_topk)),
@@ -144,6 +156,23 @@ def _remedies(page: Page, found: Sequence[Cure], *, alone: bool) -> str:
             lambda c: _share(c.always_on),
         ),
         (
+            "Bias %",
+            "share of the mean that the decoder bias had learned at the end, where no center was "
+            "subtracted; it is negative where the bias moved away",
+            lambda c: _share(c.bias),
+        ),
+        (
+            "Bias 50 %",
+            "training step by which it had learned half of that mean: the median of the layers "
+            "where it had, and how many of them",
+            lambda c: _half(c.half),
+        ),
+    ]
+
+
+def _prices(*, alone: bool) -> list[_Column]:
+    return [
+        (
             "Time",
             f"of the training over raw's, {_ALONE if alone else _IN_ONE_RUN}; the median layer",
             lambda c: _ratio(c.time),
@@ -162,9 +191,6 @@ def _remedies(page: Page, found: Sequence[Cure], *, alone: bool) -> str:
             lambda c: escape(", ".join(c.failing)) or NOTHING,
         ),
     ]
-    headers = ["Remedy", *(page.term(title, meaning) for title, meaning, _ in columns)]
-    rows = [[escape(cure.arm), *(cell(cure) for _, _, cell in columns)] for cure in found]
-    return table(headers, rows)
 
 
 def _regimes(page: Page, found: Sequence[Regime]) -> str:
@@ -209,6 +235,13 @@ def _described(found: Sequence[Cure]) -> str:
         + table(["In the name", "What is done", "Source"], rows, left=3)
         + f"\n\nNot compared, though they claim no dead features:\n\n{missing}"
     )
+
+
+def _half(found: HalfLearned | None) -> str:
+    if found is None:
+        return NOTHING
+    of = f"{found.reached} of {found.layers}"
+    return of if found.step is None else f"{found.step:,.0f}, on {of}"
 
 
 def _ratio(value: float | None) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from bench.plan.memory import training_memory
 from bench.records.prices import Price, Prices, write_prices
-from bench.records.schema import Record
+from bench.records.schema import BiasSteps, Record
 from bench.sae.arms import parse_arm
 from bench.sae.recipe import Recipe
 from leaderboard import write_boards
@@ -104,6 +104,37 @@ def test_memory_is_what_the_plan_counts_over_raws(records: list[Record]) -> None
     raw, auxk = (training_memory(recipe, width, parse_arm(arm)) for arm in ("raw", "raw+auxk"))
     assert found["raw"] == found["centered"] == 1.0
     assert found["raw+auxk"] == auxk / raw > 1
+
+
+def test_the_biass_speed_is_the_median_of_the_layers_where_it_learned_half() -> None:
+    halves = {"tiny-a": (100, 300), "tiny-b": (500, 700), "tiny-c": (50, None)}
+    groups = group_records(
+        [
+            _with_half(made(arm, model=model, seed=seed), half)
+            for model, steps in halves.items()
+            for seed, half in enumerate(steps)
+            for arm in LEFT
+        ]
+    )
+    found = {each.arm: each for each in cures(groups)}
+    assert found["raw"].half == (400, 2, 3)
+    assert found["raw"].bias is not None
+    assert found["centered"].half is found["centered"].bias is None
+    page = cures_page(groups)
+    assert page is not None
+    rows = table(page, "Remedies, by what is dead at the end")
+    assert rows.row(Remedy="raw")["Bias 50 %"] == "400, on 2 of 3"
+    assert rows.row(Remedy="whitened")["Bias 50 %"] == "—"
+
+
+def _with_half(record: Record, half: int | None) -> Record:
+    assert record.result is not None
+    assert record.result.training is not None
+    steps = BiasSteps(half=half, most=None, nearly_all=None)
+    training = record.result.training.model_copy(update={"bias_steps": steps})
+    return record.model_copy(
+        update={"result": record.result.model_copy(update={"training": training})}
+    )
 
 
 def test_enough_is_few_dead_at_nearly_the_best_error(records: list[Record]) -> None:
