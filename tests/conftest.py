@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
+import zoo.cards
 from zoo.registry import Registry, load_registry
 
 # Property tests draw the same cases on each run in CI, and new ones elsewhere; a second each.
@@ -25,6 +29,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A protocol that takes well under a second per cell.
 TINY = ("n=64", "k=4", "N=512", "steps=12", "batch=64", "buffer=256", "forward_tokens=512")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cards_are_parsed_once() -> Iterator[None]:
+    """Every command reads all cards of the package, most of whose time is their YAML's."""
+    own, read = Path(zoo.cards.__file__).parent / "cards", zoo.cards.read_yaml
+    read_once = functools.cache(read)
+
+    def read_own_once(path: Path) -> dict[str, Any]:
+        return deepcopy(read_once(path)) if path.is_relative_to(own) else read(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo.cards, "read_yaml", read_own_once)
+        yield
 
 
 @pytest.fixture
