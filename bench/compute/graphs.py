@@ -71,7 +71,8 @@ class StepGraph:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 outputs = step(static)
         except RuntimeError as error:
-            self.note = f"steps are not captured as a CUDA graph ({str(error).splitlines()[0]})"
+            self.note = f"steps are not captured as a CUDA graph ({_first_cause(error)})"
+            _forget_capture(static[0].device)
             return None
         return _Captured(graph, static, outputs)
 
@@ -85,3 +86,16 @@ def _on_side_stream(step: _Step, inputs: list[Tensor]) -> list[Tensor]:
         outputs = step(inputs)
     current.wait_stream(side)
     return outputs
+
+
+def _first_cause(error: BaseException) -> str:
+    """The first line of what went wrong first: ending the capture fails too, and says less."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).splitlines()[0]
+
+
+def _forget_capture(device: torch.device) -> None:
+    """Lets the device's random numbers go on: a capture that fails leaves them in its own mode."""
+    generator = torch.cuda.default_generators[device.index or 0]
+    generator.graphsafe_set_state(generator.clone_state())

@@ -88,10 +88,10 @@ class FiringClock:
         step: a number, or int64 [] on the clocks' device.
         """
         revived = (step - 1 - self.last_fired >= self.silence).logical_and_(fired)
-        self.last_revived.masked_fill_(revived, step)
+        _note(self.last_revived, revived, step)
         self.revivals.add_(revived)
-        self.last_fired.masked_fill_(fired, step)
-        self.first_fired.masked_fill_(fired & (self.first_fired < 0), step)
+        _note(self.last_fired, fired, step)
+        _note(self.first_fired, fired & (self.first_fired < 0), step)
 
     def silent(self, steps: int) -> Tensor:
         """bool [n], who is silent after `steps` steps, all that were taken in so far."""
@@ -115,3 +115,9 @@ class FiringClock:
         """Go on from `tensors()` of a clock of the same features."""
         for name, clock in self.tensors().items():
             clock.copy_(tensors[name])
+
+
+def _note(clock: Tensor, where: Tensor, step: int | Tensor) -> None:
+    """Sets a clock [n] to `step` where bool [n] is true."""
+    # Not masked_fill_: a CUDA device's asks the host for the value of a tensor.
+    clock.copy_(torch.where(where, step, clock))

@@ -318,10 +318,11 @@ def _gathered_products(features: Tensor, tokens: Tensor, W: Tensor, rows: Tensor
 
 @cache
 def _silence_sparse_csr() -> None:
-    """Take torch's once-per-process warning that this layout is in beta."""
+    """Take torch's once-per-process warnings: of a layout in beta, and of invariants unchecked."""
+    nothing = torch.zeros(1, dtype=torch.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        torch.zeros(1, 1).to_sparse_csr()
+        torch.sparse_csr_tensor(nothing, nothing[1:], torch.zeros(0), (0, 1), check_invariants=False)
 
 
 def _row_sums(tokens: Tensor, offsets: Tensor, rows: Tensor, weights: Tensor) -> Tensor:

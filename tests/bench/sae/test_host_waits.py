@@ -7,11 +7,14 @@ so does an operation on tensors of two devices. No device is needed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.activations.refill import StreamPosition
 from bench.activations.shuffle import Shuffled
@@ -44,6 +47,26 @@ TRANSFORMS = {
 }
 
 
+class _NoHiddenReads(TorchDispatchMode):
+    """Raises where a CUDA device's kernel reads a value on the host, which fake tensors allow."""
+
+    READ = (torch.ops.aten.masked_fill_.Tensor, torch.ops.aten.masked_fill.Tensor)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func in self.READ:
+            raise DataDependentOutputException(func)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def fake_tensors() -> Iterator[None]:
+    """Tensors without data, of which no value can be read."""
+    with FakeTensorMode(allow_non_fake_inputs=True), _NoHiddenReads():
+        yield
+
+
 def made(
     family: str,
     path: str,
@@ -73,7 +96,7 @@ def batches(steps: int) -> Tensor:
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
 def test_no_step_waits_or_mixes_devices(way: tuple[str, str], arm: str) -> None:
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with fake_tensors():
         trainer = made(*way, arm, device=DEVICE)
         untrained = Untrained(trainer.sae, trainer.clock.fired, silence=3, steps=9)
         x = torch.randn(BATCH, WIDTH, device=DEVICE)
@@ -91,7 +114,7 @@ def test_no_step_waits_or_mixes_devices(way: tuple[str, str], arm: str) -> None:
 @pytest.mark.parametrize("arm", ["raw", *ON_THE_DEAD])
 @pytest.mark.parametrize("path", ["sparse", "dense"])
 def test_no_bank_waits(path: str, arm: str) -> None:
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with fake_tensors():
         bank = Bank([made("topk", path, arm, device=DEVICE) for _ in range(3)])
         for _ in range(4):
             losses = bank.step([torch.randn(BATCH, WIDTH, device=DEVICE) for _ in range(3)])
@@ -118,7 +141,7 @@ class _Rows:
 
 
 def test_shuffling_does_not_wait() -> None:
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with fake_tensors():
         buffer = {3: torch.empty(256, WIDTH, device=DEVICE)}
         shuffled = Shuffled(_Rows(), buffer, BATCH, seed=0)
         for _ in range(10):
