@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool1d
 
+from bench.compute.kernels import usable
 from bench.compute.profiling import marked
 
 # Rows this long numpy sorts in registers (float32, AVX-512: 0.7 us for 512 elements); a row twice
@@ -26,13 +27,25 @@ _LEAST_COLUMNS, _LEAST_PER_KEPT = 512, 24
 
 
 @marked("selection")
-def exact_topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def exact_topk(
+    pre: Tensor, k: int, *, bias: Tensor | None = None, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The k largest values of each row and their columns, in no particular order.
 
-    pre: [rows, n], any float dtype. Returns (values [rows, k], indices int64 [rows, k]); as a set
-    of values it equals `torch.topk`. Among equal values at the k-th place, which columns are taken
-    is fixed for a given input and device, and otherwise unspecified.
+    pre: [rows, n], any float dtype. bias: [m, n], of which the i-th row is added to the i-th of m
+    equal parts of the rows; it may be added in place. mask: bool [n]; what is outside of it is
+    -inf. Returns (values [rows, k], indices int64 [rows, k]); as a set of values it equals
+    `torch.topk`. Among equal values at the k-th place, which columns are taken is fixed for a given
+    input and device, and otherwise unspecified.
     """
+    if _has_kernel(pre, k):
+        from bench.compute.kernels import select
+
+        return select.largest(pre, k, bias=bias, mask=mask)
+    if bias is not None:
+        pre.view(len(bias), -1, pre.shape[1]).add_(bias.unsqueeze(1))
+    if mask is not None:
+        pre = torch.where(mask, pre, -torch.inf)
     group = sorted_group(pre, k)
     found = None if group is None else _sorted_topk(pre.detach().contiguous(), k, group)
     if found is not None:
@@ -49,6 +62,14 @@ def kth_largest(pre: Tensor, k: int) -> Tensor:
     if sorted_group(pre, k) == 1:
         return torch.from_numpy(np.sort(pre.detach().numpy(), axis=1)[:, -k].copy())
     return exact_topk(pre, k)[0].amin(1)
+
+
+def _has_kernel(pre: Tensor, k: int) -> bool:
+    if pre.dtype != torch.float32 or not usable("select", pre.device):
+        return False
+    from bench.compute.kernels import select
+
+    return k <= min(select.MOST, pre.shape[1])
 
 
 def sorted_group(pre: Tensor, k: int) -> int | None:

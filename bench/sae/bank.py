@@ -24,7 +24,7 @@ from bench.compute.ahead import host_runs_ahead
 from bench.compute.graphs import StepGraph
 from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
-from bench.compute.precision import affine, product_precision
+from bench.compute.precision import affine, product, product_precision
 from bench.compute.profiling import mark, marked
 from bench.compute.topk import exact_topk
 from bench.death.firings import FiringClock
@@ -124,11 +124,7 @@ class Bank:
         passes = [t.dead_loss_pass(self._step) for t in self.trainers]
         parts = []
         for rows in row_slices(tokens, m * n, y.device):
-            pre = self._pre_activations(centered[:, rows])
-            parts.append(_selected(pre, k))
-            for dead_loss, of_one in zip(passes, pre, strict=True):
-                if dead_loss is not None:
-                    dead_loss(of_one)
+            parts.append(self._selected(centered[:, rows], k, passes))
         values, indices = (torch.cat(found, 1) for found in zip(*parts, strict=True))
         values = values.clamp_(min=0)
         if self.trainers[0].path == "dense":
@@ -139,6 +135,21 @@ class Bank:
         kind = KernelPairs if self.trainers[0].path == "kernels" else SparsePairs
         pairs = kind(codes, m * n)
         return self._sparse(pairs, centered, passes)
+
+    def _selected(
+        self, centered: Tensor, k: int, passes: Sequence[DeadLossPass | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Of some rows of each, centered [m, rows, d], the k largest pre-activations and their
+        features: [m, rows, k] each. The passes look at all of them."""
+        if host_runs_ahead(centered) and passes.count(None) == len(passes):
+            with mark("product"):
+                pre = product(centered, self._weights.W_enc.mT)
+            return _largest(pre, k, self._weights.b_enc)
+        pre = self._pre_activations(centered)
+        for dead_loss, of_one in zip(passes, pre, strict=True):
+            if dead_loss is not None:
+                dead_loss(of_one)
+        return _largest(pre, k)
 
     @marked("product")
     def _pre_activations(self, centered: Tensor) -> Tensor:
@@ -199,10 +210,13 @@ class Bank:
         return found
 
 
-def _selected(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row of pre [m, rows, n], and their columns: [m, rows, k] each."""
+def _largest(pre: Tensor, k: int, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k largest of each row of pre [m, rows, n], and their columns: [m, rows, k] each.
+
+    bias: [m, n], added first, on a device.
+    """
     if host_runs_ahead(pre):
-        values, indices = exact_topk(pre.flatten(0, 1), k)
+        values, indices = exact_topk(pre.flatten(0, 1), k, bias=bias)
         shape = (*pre.shape[:2], k)
         return values.view(shape), indices.view(shape)
     # By itself, as ties in one must not change the order of another's codes.

@@ -322,7 +322,9 @@ def _silence_sparse_csr() -> None:
     nothing = torch.zeros(1, dtype=torch.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        torch.sparse_csr_tensor(nothing, nothing[1:], torch.zeros(0), (0, 1), check_invariants=False)
+        torch.sparse_csr_tensor(
+            nothing, nothing[1:], torch.zeros(0), (0, 1), check_invariants=False
+        )
 
 
 def _row_sums(tokens: Tensor, offsets: Tensor, rows: Tensor, weights: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 from bench.compute.ahead import host_runs_ahead
 from bench.compute.heap import keep_heap
@@ -23,7 +22,7 @@ from bench.compute.kernels import why_not
 from bench.compute.matmul import fast_matmul
 from bench.compute.precision import product_precision
 from bench.compute.profiling import marked
-from bench.compute.row_shards import anywhere, every_feature, norm, row_shard
+from bench.compute.row_shards import anywhere, every_feature, row_shard
 from bench.death.firings import FiringClock
 from bench.sae import schedule
 from bench.sae.arms import Arm
@@ -35,6 +34,7 @@ from bench.sae.dead_features.pre_activation import PreActivation
 from bench.sae.dead_features.resample import resample, resampling_steps
 from bench.sae.gradients import Backward
 from bench.sae.model import SAE
+from bench.sae.optimizer import Optimizer
 from bench.sae.recipe import Recipe
 from bench.sae.step_path import faster_path, paths_on
 from zoo.errors import TrainingFailed
@@ -107,10 +107,7 @@ class Trainer:
         device = sae.W_enc.device
         self.clock = clock or FiringClock(sae.n, device=device)
         trained = {name: sae.family_tensors[name] for name in sae.family.trained}
-        self._trained: dict[str, Tensor] = {**sae.weights._asdict(), **trained}
-        self._first_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
-        self._second_moments = {name: torch.zeros_like(w) for name, w in self._trained.items()}
-        self._updates = {name: torch.zeros((), device=device) for name in self._trained}
+        self._optimizer = Optimizer({**sae.weights._asdict(), **trained}, recipe)
         self._unchecked: list[Tensor] = []
         self._looks_every = CHECK_EVERY if host_runs_ahead(sae.b) else 1
 
@@ -128,7 +125,7 @@ class Trainer:
     def dead_loss_pass(self, step: int | Tensor) -> DeadLossPass | None:
         """For the step of that number, an int or int64 []; None where the loss is off."""
         assert self.path != "auto"
-        return begin(self._dead_loss(step), path=self.path)
+        return begin(self._dead_loss(step))
 
     @torch.no_grad()
     def step(self, x: Tensor) -> StepResult:
@@ -219,7 +216,7 @@ class Trainer:
             TrainingFailed: something is not finite; names the step.
         """
         self.check_finite()
-        tensors = [*self._trained.values(), *self.sae.family_tensors.values()]
+        tensors = [*self._optimizer.trained.values(), *self.sae.family_tensors.values()]
         finite = torch.stack([w.isfinite().all() for w in tensors]).all()
         with row_shard(self.sae.shard):
             broken = bool(anywhere(~finite))
@@ -232,12 +229,9 @@ class Trainer:
         """Everything a resumed run needs to equal the uninterrupted one; copies, unless told."""
         self.check_finite()
         tensors = {
-            "updates": self._updates["b"],
+            "updates": self._optimizer.updates["b"],
             **self.clock.tensors(),
-            **_named("weights", self.sae.weights._asdict()),
-            **_named("family", self.sae.family_tensors),
-            **_named("first_moments", self._first_moments),
-            **_named("second_moments", self._second_moments),
+            **self._groups(),
         }
         return {
             "tensors": {name: t.clone() if copy else t for name, t in tensors.items()},
@@ -250,16 +244,10 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()` of a trainer of the same SAE and recipe."""
         tensors = state["tensors"]
-        for prefix, group in (
-            ("weights", self.sae.weights._asdict()),
-            ("family", self.sae.family_tensors),
-            ("first_moments", self._first_moments),
-            ("second_moments", self._second_moments),
-        ):
-            for name, tensor in _named(prefix, group).items():
-                tensor.copy_(tensors[name])
+        for name, tensor in self._groups().items():
+            tensor.copy_(tensors[name])
         self.clock.load(tensors)
-        for updates in self._updates.values():
+        for updates in self._optimizer.updates.values():
             updates.copy_(tensors["updates"])
         self.step_number = state["step_number"]
         self.batch = state["batch"]
@@ -267,6 +255,16 @@ class Trainer:
         self._unchecked.clear()
 
     # ---------------------------------------------------------------------------------- private
+
+    def _groups(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the SAE and of Adam, by name, not copied."""
+        moments = self._optimizer.moments.items()
+        return {
+            **_named("weights", self.sae.weights._asdict()),
+            **_named("family", self.sae.family_tensors),
+            **_named("first_moments", {name: both.first for name, both in moments}),
+            **_named("second_moments", {name: both.second for name, both in moments}),
+        }
 
     def _dead_loss(self, step: int | Tensor) -> DeadLoss | None:
         """The arm's loss on the dead, if it is on; step: the number of this one."""
@@ -292,10 +290,7 @@ class Trainer:
         every = min(self._resampled_after)
         silent = self.step_number - 1 - self.clock.last_fired
         error = self.sae.decode(self.sae.encode_transformed(y)) - y
-        moments = {
-            name: (self._first_moments[name], self._second_moments[name])
-            for name in self.sae.weights._fields
-        }
+        moments = {name: self._optimizer.moments[name] for name in self.sae.weights._fields}
         dead = silent >= max(1, every // 2)
         with row_shard(self.sae.shard):
             resample(
@@ -315,44 +310,16 @@ class Trainer:
         A part of `step`, which a bank calls; it uses the gradients up.
         """
         recipe = self.recipe
-        weights = self.sae.weights
-        result.gradients.W_dec.addcmul_(result.radial.unsqueeze(1), weights.W_dec, value=-1)
         if recipe.bias == "frozen":
             result.gradients.b.zero_()
-        family_tensors = (result.family_gradients[name] for name in self.sae.family.trained)
-        gradients = dict(zip(self._trained, [*result.gradients, *family_tensors], strict=True))
-        size = _global_norm(gradients)
-        clip = (size / recipe.clip).clamp(min=1.0).float()
+        own = (result.family_gradients[name] for name in self.sae.family.trained)
+        gradients = dict(zip(self._optimizer.trained, [*result.gradients, *own], strict=True))
         rate = schedule.learning_rate(recipe, self.arm, self.step_number)
-        if self.arm.bias == "b-fast":
-            self._adam({"b": gradients.pop("b")}, clip, rate * recipe.bias_rate)
-        self._adam(gradients, clip, rate)
-        weights.W_dec.div_(torch.linalg.vector_norm(weights.W_dec, dim=1, keepdim=True))
+        bias_rate = rate * recipe.bias_rate if self.arm.bias == "b-fast" else None
+        size = self._optimizer.update(gradients, result.radial, rate, bias_rate=bias_rate)
         for name, value in result.family_values.items():
             self.sae.family_tensors[name].copy_(value)
         return size
-
-    def _adam(self, gradients: Mapping[str, Tensor], clip: Tensor, rate: float) -> None:
-        """One update of the tensors named, of gradients that are divided by `clip`."""
-        recipe = self.recipe
-        adam(
-            [self._trained[name] for name in gradients],
-            list(gradients.values()),
-            [self._first_moments[name] for name in gradients],
-            [self._second_moments[name] for name in gradients],
-            [],
-            [self._updates[name] for name in gradients],
-            fused=True,
-            grad_scale=clip,
-            found_inf=None,
-            amsgrad=False,
-            beta1=recipe.beta1,
-            beta2=recipe.beta2,
-            lr=rate,
-            weight_decay=0.0,
-            eps=recipe.eps,
-            maximize=False,
-        )
 
     def _check_kernels(self) -> None:
         device = self.sae.b.device
@@ -365,15 +332,6 @@ class Trainer:
         size = (sae.n, sae.k, sae.width, self.batch or 1)
         kinds = (sae.W_enc.dtype, sae.W_enc.device, sae.family, self.recipe.precision)
         return faster_path(*size, *kinds, self.sae.shard)
-
-
-def _global_norm(gradients: Mapping[str, Tensor]) -> Tensor:
-    """Of all at once; the decoder bias's is whole in every shard."""
-    norms = [
-        torch.linalg.vector_norm(gradient) if name == "b" else norm(gradient)
-        for name, gradient in gradients.items()
-    ]
-    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def _named(prefix: str, group: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import torch
 
-Kernel = Literal["decode", "gradients", "encoder", "masked"]
+Kernel = Literal["decode", "gradients", "encoder", "select", "update"]
 
 
 def usable(kernel: Kernel, device: torch.device) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bench.compute.kernels import Kernel, encode, masked, sparse
+from bench.compute.kernels import Kernel, encode, select, sparse, update
 
 # Relative to the largest element: float32 sums of some hundred terms in any order.
 _TOLERANCE = 1e-4
@@ -35,7 +35,8 @@ def _problem(device: torch.device) -> dict[str, Tensor]:
     indices = torch.multinomial(chances.expand(_TOKENS, _N), _K, generator=generator).to(device)
     values = normal(_TOKENS, _K).clamp(min=0)
     rows = {"error": normal(_TOKENS, _D), "centered": normal(_TOKENS, _D)}
-    return {"indices": indices, "values": values, "W": normal(_N, _D), "b": normal(_N)} | rows
+    matrices = {"W": normal(_N, _D), "b": normal(_N), "G": normal(_N, _D)}
+    return {"indices": indices, "values": values} | matrices | rows
 
 
 def _array(p: Mapping[str, Tensor], values: Tensor) -> Tensor:
@@ -80,21 +81,43 @@ def _encoder(device: torch.device) -> str | None:
     return _disagreement([pre, values.sort(dim=1, descending=True).values], [exact, largest])
 
 
-def _masked(device: torch.device) -> str | None:
+def _select(device: torch.device) -> str | None:
     p = _problem(device)
     pre = p["centered"] @ p["W"].T
+    pre[0] = pre[0].round()  # with ties
     mask = torch.arange(_N, device=device) % 3 == 0
-    values, columns = masked.masked_topk(pre, mask, _K)
-    if not (torch.equal(values, pre.gather(1, columns)) and bool(mask[columns].all())):
+    values, columns = select.largest(pre.clone(), _K, bias=p["b"].unsqueeze(0), mask=mask)
+    whole = torch.where(mask, pre + p["b"], -torch.inf)
+    if not torch.equal(values, whole.gather(1, columns)):
         return "it selects other columns than it says"
-    exact = torch.where(mask, pre, -torch.inf).topk(_K, dim=1).values
     ordered = values.sort(dim=1, descending=True).values
+    exact = whole.topk(_K, dim=1).values
     return None if torch.equal(ordered, exact) else "it does not select the largest"
+
+
+def _update(device: torch.device) -> str | None:
+    p = _problem(device)
+    weight, gradient = torch.nn.functional.normalize(p["W"], dim=1), p["G"]
+    first, second = gradient * 0.3, gradient.square() * 0.2
+    radial = (weight * gradient).sum(1)
+    clip, updates = torch.tensor(2.0, device=device), torch.tensor(7.0, device=device)
+    g = gradient.double() - radial.double().unsqueeze(1) * weight.double()
+    squares = g.square().sum(1)
+    m = 0.9 * first.double() + 0.1 * g / 2
+    v = 0.99 * second.double() + 0.01 * (g / 2).square()
+    rate, eps = 0.05, 1e-8
+    step = rate * (m / (1 - 0.9**7)) / ((v / (1 - 0.99**7)).sqrt() + eps)
+    exact = torch.nn.functional.normalize(weight.double() - step, dim=1)
+    found = update.row_squares(gradient, weight, radial)
+    rates = update.AdamRate(rate, 0.9, 0.99, eps)
+    update.adam_rows(weight, gradient, first, second, radial, clip, updates, rates)
+    return _disagreement([found, weight, first, second], [squares, exact, m, v])
 
 
 PROOFS: dict[Kernel, Callable[[torch.device], str | None]] = {
     "decode": _decode,
     "gradients": _gradients,
     "encoder": _encoder,
-    "masked": _masked,
+    "select": _select,
+    "update": _update,
 }

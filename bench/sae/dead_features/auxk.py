@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.compute.kernels import usable
 from bench.compute.row_shards import among_largest, current_shard, summed
 from bench.compute.topk import exact_topk
 from bench.sae.codes import PAIRS, Codes, FeatureGradients, StepMethod
@@ -54,11 +53,8 @@ class _AuxKPass(DeadLossPass):
 
     def _largest(self, pre: Tensor) -> tuple[Tensor, Tensor]:
         """The k largest of each row among the dead, and which of the dead they are."""
-        if self.mask is not None and self.kernels and usable("masked", pre.device):
-            from bench.compute.kernels import masked
-
-            if masked.masked_pays(pre.shape[1], self._k, pre.device):
-                return masked.masked_topk(pre, self.mask, self._k)
+        if self.mask is not None:
+            return exact_topk(pre, self._k, mask=self.mask)
         return exact_topk(self.of_dead(pre), self._k)
 
     def gradients(

@@ -39,12 +39,10 @@ class DeadLossPass(ABC):
         by_threshold: [m], the loss's gradient by the features' thresholds, if it has one; set by
             `gradients`.
         filler: stands for the pre-activations of the living, under a mask.
-        kernels: whether to use those of a CUDA device where it has them.
     """
 
     by_threshold: Tensor | None = None
     filler = -math.inf
-    kernels = False
 
     def __init__(self, dead: Tensor) -> None:
         self.mask = dead if dead.dtype == torch.bool else None
@@ -92,18 +90,12 @@ class DeadLossPass(ABC):
         """
 
 
-def begin(
-    loss: DeadLoss | None, thresholds: Tensor | None = None, *, path: StepMethod = "sparse"
-) -> DeadLossPass | None:
+def begin(loss: DeadLoss | None, thresholds: Tensor | None = None) -> DeadLossPass | None:
     """A pass over one batch; None where there is no such loss, or nothing is dead.
 
-    thresholds: [n], of families that have them. path: of the step.
+    thresholds: [n], of families that have them.
     """
-    if loss is None or not len(loss.dead):
-        return None
-    found = loss.pass_of(thresholds)
-    found.kernels = path == "kernels"
-    return found
+    return None if loss is None or not len(loss.dead) else loss.pass_of(thresholds)
 
 
 class DeadPreActivations(DeadLossPass):

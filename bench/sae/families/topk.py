@@ -13,8 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bench.compute.ahead import host_runs_ahead
 from bench.compute.kernels import usable
-from bench.compute.precision import current_precision
+from bench.compute.precision import current_precision, product
+from bench.compute.profiling import mark
 from bench.compute.row_shards import among_largest, current_shard
 from bench.compute.topk import exact_topk
 from bench.death.census import Census, census
@@ -48,7 +50,7 @@ class TopK(Family):
         aux: DeadLoss | None = None,
     ) -> Backward:
         centered = y - weights.b
-        dead_loss = begin(aux, path=path)
+        dead_loss = begin(aux)
         codes = topk_codes(centered, weights, k, also=dead_loss, kernels=path == "kernels")
         pairs = PAIRS[path](codes, len(weights.W_enc))
         return backward(pairs, weights, centered, path, dead_loss)
@@ -84,15 +86,25 @@ def topk_codes(
     if kernels and _encoder_pays(weights, own):
         encoder, slices = _encoder_kernel, _kernel_slices
     for rows in slices(len(centered), len(weights.W_enc), centered.device):
-        pre, values, indices = encoder(centered[rows], weights, own)
+        if also is None and encoder is _encoder and host_runs_ahead(centered):
+            values, indices = _selected_unbiased(centered[rows], weights, own)
+        else:
+            pre, values, indices = encoder(centered[rows], weights, own)
+            if also is not None:
+                also(pre)
         parts.append(Codes(values.clamp_(min=0), indices))
-        if also is not None:
-            also(pre)
     codes = Codes.joined(parts)
     if current_shard() is None:
         return codes
     # Of the own k largest those that are among the k largest of all shards.
     return codes._replace(values=codes.values * among_largest(codes.values, k))
+
+
+def _selected_unbiased(centered: Tensor, weights: Weights, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each token and their features; a selection adds the bias where it reads."""
+    with mark("product"):
+        pre = product(centered, weights.W_enc.T)
+    return exact_topk(pre, k, bias=weights.b_enc.unsqueeze(0))
 
 
 def _encoder(centered: Tensor, weights: Weights, k: int) -> tuple[Tensor, Tensor, Tensor]:

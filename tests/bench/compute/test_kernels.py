@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from bench.compute import kernels
+from bench.compute import topk as topk_module
 from bench.compute.ahead import pretend_device
 from bench.compute.precision import rounded
 from bench.death.census import census
 from bench.sae import codes as codes_module
+from bench.sae import optimizer
 from bench.sae.arms import parse_arm
-from bench.sae.dead_features import auxk
 from bench.sae.families import topk
 from bench.sae.model import SAE
 from bench.sae.recipe import Recipe
@@ -58,17 +59,26 @@ def encode(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def masked(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    found = kernel("masked")
+def select(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    found = kernel("select")
+    poison(monkeypatch)
+    return found
+
+
+@pytest.fixture
+def update(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    found = kernel("update")
     poison(monkeypatch)
     return found
 
 
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has fresh memory hold NaN: what a kernel does not write shows."""
+    """Has fresh memory hold NaN, or no index: what a kernel does not write shows."""
 
     def poisoned(*shape: int, **kinds: object) -> Tensor:
-        return torch.full(shape[0] if isinstance(shape[0], tuple) else shape, torch.nan, **kinds)  # type: ignore[call-overload, no-any-return]
+        size = shape[0] if isinstance(shape[0], tuple) else shape
+        nothing = torch.nan if kinds["dtype"] == torch.float32 else -(2**40)
+        return torch.full(size, nothing, **kinds)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(torch, "empty", poisoned)
 
@@ -184,21 +194,70 @@ def test_the_encoder_selects_exactly_what_it_multiplied(
     assert all(len(set(row)) == K for row in columns.tolist())
 
 
-@pytest.mark.parametrize("kind", ["random", "ties", "few", "none"])
-@pytest.mark.parametrize("n", [33, 200, 600])
-def test_the_largest_under_a_mask_are_selected(masked: ModuleType, n: int, kind: str) -> None:
-    pre = torch.randn(TOKENS, n, generator=torch.Generator().manual_seed(n)).to(DEVICE)
-    pre = pre.round() if kind == "ties" else pre
-    every = {"few": n // 2, "none": n + 1}.get(kind, 3)
-    mask = torch.arange(1, n + 1, device=DEVICE) % every == 0
-    values, columns = masked.masked_topk(pre, mask, K)
-    exact = torch.where(mask, pre, -torch.inf).topk(K, dim=1).values
-    assert torch.equal(values.sort(dim=1, descending=True).values, exact)
-    assert int(columns.max()) < n
-    there = values > -torch.inf
-    assert torch.equal(values[there], pre.gather(1, columns)[there])
-    assert mask[columns[there]].all()
-    assert int(there.sum(1).min()) == min(K, int(mask.sum()))
+@pytest.mark.parametrize("kind", ["random", "ties", "equal", "infinite"])
+@pytest.mark.parametrize(("n", "k"), [(7, 7), (33, 1), (200, 64), (600, 200), (1031, 5)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_largest_of_each_row_are_selected(
+    select: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int, k: int, kind: str, masked: bool
+) -> None:
+    if k == 5:
+        monkeypatch.setattr(select, "PIECE", 64)  # in pieces, and of those once more
+    generator = torch.Generator().manual_seed(n)
+    pre, bias = torch.randn(6, n, generator=generator), torch.randn(2, n, generator=generator)
+    if kind in ("ties", "equal"):
+        pre, bias = (x.round() if kind == "ties" else x.mul(0) for x in (pre, bias))
+    if kind == "infinite":
+        pre[:, ::3], pre[:, 1::3] = torch.inf, -torch.inf
+    # Fewer than k where k is more than a third of n.
+    mask = torch.arange(1, n + 1) % 3 == 0 if masked else None
+    whole = pre + bias.repeat_interleave(3, 0)
+    whole = whole if mask is None else torch.where(mask, whole, -torch.inf)
+    given = [None if x is None else x.to(DEVICE) for x in (bias, mask)]
+    values, columns = select.largest(pre.to(DEVICE), k, bias=given[0], mask=given[1])
+    values, columns = values.cpu(), columns.cpu()
+    assert torch.equal(values.sort(dim=1, descending=True).values, whole.topk(k, dim=1).values)
+    assert torch.equal(values, whole.gather(1, columns))
+    assert all(len(set(row)) == k for row in columns.tolist())
+    again = select.largest(pre.to(DEVICE), k, bias=given[0], mask=given[1])
+    assert torch.equal(again[0].cpu(), values)
+    assert torch.equal(again[1].cpu(), columns)
+
+
+@pytest.mark.parametrize(("n", "d"), [(5, 3), (37, 70), (3, 2500)])
+@pytest.mark.parametrize("beta1", [0.9, 0.0])
+@pytest.mark.parametrize("decoder", [False, True])
+def test_updates_equal_float64_adam(
+    update: ModuleType, n: int, d: int, beta1: float, decoder: bool
+) -> None:
+    generator = torch.Generator().manual_seed(n)
+    weight = torch.nn.functional.normalize(torch.randn(n, d, generator=generator), dim=1)
+    exact = weight.double().requires_grad_()
+    adam = torch.optim.Adam([exact], lr=1e-2, betas=(beta1, 0.999))
+    weight = weight.to(DEVICE)
+    moments = torch.zeros(2, n, d, device=DEVICE)
+    updates = torch.zeros((), device=DEVICE)
+    for step in range(3):
+        gradient = torch.randn(n, d, generator=generator)
+        true = gradient.double()
+        radial = (true * exact.detach()).sum(1)
+        if decoder:
+            true = true - radial.unsqueeze(1) * exact.detach()
+        along = radial.float().to(DEVICE) if decoder else None
+        found = update.row_squares(gradient.to(DEVICE), weight, along)
+        assert close(found.cpu(), true.square().sum(1))
+        exact.grad = true / (step + 1)
+        adam.step()
+        if decoder:
+            exact.data = torch.nn.functional.normalize(exact.data, dim=1)
+        updates += 1
+        clip = torch.tensor(step + 1.0, device=DEVICE)
+        rates = update.AdamRate(1e-2, beta1, 0.999, 1e-8)
+        given = (weight, gradient.to(DEVICE), *moments, along, clip, updates, rates)
+        update.adam_rows(*given)
+        assert close(weight.cpu(), exact.detach(), tolerance=2e-6)
+    state = adam.state[exact]
+    assert close(moments[0].cpu(), state["exp_avg"])
+    assert close(moments[1].cpu(), state["exp_avg_sq"])
 
 
 @pytest.mark.parametrize("kind", ["random", "ties"])
@@ -238,7 +297,8 @@ def test_a_census_by_the_encoders_kernel_is_the_same(
 def test_a_trainer_with_kernels_trains_as_one_without(
     sparse: ModuleType,
     encode: ModuleType,
-    masked: ModuleType,
+    select: ModuleType,
+    update: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     arm: str,
 ) -> None:
@@ -247,17 +307,25 @@ def test_a_trainer_with_kernels_trains_as_one_without(
         sae = SAE.init(D, N, K, seed=0, device=DEVICE)
         return Trainer(sae, recipe, arm=parse_arm(arm))
 
-    for module in (codes_module, topk, auxk):
-        monkeypatch.setattr(module, "usable", lambda kernel, device: True)
-    selections: list[int] = []
-    select = masked.masked_topk
+    selections: list[bool] = []
+    largest, updated, adam_rows = select.largest, [], update.adam_rows
 
-    def spied(pre: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        selections.append(k)
-        return select(pre, mask, k)  # type: ignore[no-any-return]
+    def spied(pre: Tensor, k: int, *, bias: Tensor | None, mask: Tensor | None) -> Any:
+        selections.append(mask is not None)
+        return largest(pre, k, bias=bias, mask=mask)
 
-    monkeypatch.setattr(masked, "masked_topk", spied)
-    monkeypatch.setattr(masked, "masked_pays", lambda *size: True)
+    def spied_update(*arguments: Any) -> None:
+        updated.append(arguments[4] is not None)
+        adam_rows(*arguments)
+
+    monkeypatch.setattr(select, "largest", spied)
+    monkeypatch.setattr(update, "adam_rows", spied_update)
+    modules = [codes_module, topk, topk_module, optimizer]
+
+    def use(kernels: bool) -> None:
+        for module in modules:
+            monkeypatch.setattr(module, "usable", lambda kernel, device: kernels)
+
     monkeypatch.setattr("bench.sae.step_path.usable", lambda kernel, device: True)
     monkeypatch.setattr(encode, "pays", lambda *size: True)
     plain, ours = made("sparse"), made("kernels")
@@ -265,9 +333,13 @@ def test_a_trainer_with_kernels_trains_as_one_without(
     for _ in range(4):
         x = (torch.randn(TOKENS, D, generator=generator) + 1).to(DEVICE)
         with pretend_device():  # who is dead is a mask there
-            found, expected = ours.step(x), plain.step(x)
+            use(False)
+            expected = plain.step(x)
+            use(True)
+            found = ours.step(x)
         assert close(found.loss, expected.loss.double())
-    assert bool(selections) == (arm == "raw+auxk")
+    assert (True in selections) == (arm == "raw+auxk")
+    assert updated == [False, True] * 4
     for name, tensor in plain.state_dict()["tensors"].items():
         assert torch.allclose(ours.state_dict()["tensors"][name], tensor, atol=1e-5), name
 
@@ -284,9 +356,8 @@ def test_a_kernel_that_does_not_agree_or_compile_is_left_out(
         "decode": fails,
         "gradients": lambda device: "it is off by 2.0e-02 on a small problem",
     }
-    monkeypatch.setattr(
-        proof, "PROOFS", proofs | {"encoder": lambda device: None, "masked": lambda device: None}
-    )
+    fine = dict.fromkeys(("encoder", "select", "update"), lambda device: None)
+    monkeypatch.setattr(proof, "PROOFS", proofs | fine)
     kernels.why_not.cache_clear()
     try:
         assert kernels.kernels_left_out(torch.device("cuda:7")) == [
@@ -301,7 +372,7 @@ def test_the_proofs_pass_and_notice(monkeypatch: pytest.MonkeyPatch, sparse: Mod
     proof = kernel("proof")
     for name, size in {"_TOKENS": 20, "_N": 30, "_D": 9, "_K": 3}.items():
         monkeypatch.setattr(proof, name, size)
-    assert [prove(DEVICE) for prove in proof.PROOFS.values()] == [None] * 4
+    assert [prove(DEVICE) for prove in proof.PROOFS.values()] == [None] * 5
     decode = sparse.decode
     monkeypatch.setattr(sparse, "decode", lambda *given: decode(*given) * 1.001)
     assert "off by 1.0e-03" in proof.PROOFS["decode"](DEVICE)

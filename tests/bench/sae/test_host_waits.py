@@ -52,9 +52,7 @@ class _NoHiddenReads(TorchDispatchMode):
 
     READ = (torch.ops.aten.masked_fill_.Tensor, torch.ops.aten.masked_fill.Tensor)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in self.READ:
             raise DataDependentOutputException(func)
         return func(*args, **(kwargs or {}))

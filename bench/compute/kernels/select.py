@@ -1,0 +1,167 @@
+"""A Triton kernel for the selection: the k largest of each row, in one read of the row.
+
+A program holds a piece of a row in registers. The k-th largest of the maxima of its groups bounds
+the k-th largest element from below (as in `bench.compute.topk`), and is found by bisection, as is
+the element from there on. Of rows in several pieces the k largest of each piece are selected from
+once more. Equal values are taken by their place, so that the same bits come run to run.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Elements of a piece, at most, and those of a group.
+PIECE = 8192
+MEMBERS = 8
+
+# Values kept of a row, at most: so many a piece has in any case.
+MOST = PIECE // 8
+
+
+_LEAST = tl.constexpr(-(2**31))
+
+
+@triton.jit(do_not_specialize=["rows_per_bias", "k"])
+def _largest(
+    source,
+    source_columns,
+    bias,
+    mask,
+    out,
+    out_columns,
+    n,
+    length,
+    rows_per_bias,
+    k,
+    HAS_COLUMNS: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    MEMBERS: tl.constexpr,
+    GROUPS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    within = tl.arange(0, MEMBERS)[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
+    column = tl.program_id(1) * length + within
+    inside = (within < length) & (column < n)
+    value = tl.load(source + row * n + column, mask=inside, other=float("-inf"))
+    if HAS_BIAS:
+        value += tl.load(bias + (row // rows_per_bias) * n + column, mask=inside, other=0.0)
+    if HAS_MASK:
+        chosen = tl.load(mask + column, mask=inside, other=0) != 0
+        value = tl.where(chosen, value, float("-inf"))
+    # Integers in the order of the floats; what is outside is less than any of them.
+    bits = value.to(tl.int32, bitcast=True)
+    key = tl.where(inside, bits ^ ((bits >> 31) & 0x7FFFFFFF), _LEAST)
+
+    # k keys or more reach `low`, fewer reach `high`.
+    tops = tl.max(key, axis=0)
+    low = tl.full([], _LEAST, tl.int64)
+    high = tl.max(tops, axis=0).to(tl.int64) + 1
+    if BOUNDED:
+        low = tl.min(tops, axis=0).to(tl.int64)
+        reached = k + 1
+        while (high - low > 1) & (reached != k):
+            middle = low + (high - low) // 2
+            count = tl.sum((tops >= middle.to(tl.int32)).to(tl.int32), axis=0)
+            low = tl.where(count >= k, middle, low)
+            high = tl.where(count >= k, high, middle)
+            reached = tl.where(count >= k, count, reached)
+        high = tl.max(tops, axis=0).to(tl.int64) + 1
+    reached = tl.sum(tl.sum((key >= low.to(tl.int32)).to(tl.int32), axis=0), axis=0)
+    while (high - low > 1) & (reached != k):
+        middle = low + (high - low) // 2
+        count = tl.sum(tl.sum((key >= middle.to(tl.int32)).to(tl.int32), axis=0), axis=0)
+        low = tl.where(count >= k, middle, low)
+        high = tl.where(count >= k, high, middle)
+        reached = tl.where(count >= k, count, reached)
+
+    selected = key >= low.to(tl.int32)
+    if reached > k:
+        # Equal at the k-th place: of those the first ones.
+        tie = (key == low.to(tl.int32)).to(tl.int32)
+        places = k - (reached - tl.sum(tl.sum(tie, axis=0), axis=0))
+        selected = selected & ((tie == 0) | (_before(tie) < places))
+    place = _before(selected.to(tl.int32))
+    target = (row * tl.num_programs(1) + tl.program_id(1)) * k + place
+    value = (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+    tl.store(out + target, value, mask=selected)
+    if HAS_COLUMNS:
+        found = tl.load(source_columns + row * n + column, mask=selected, other=0)
+    else:
+        found = column.to(tl.int64)
+    tl.store(out_columns + target, found, mask=selected)
+
+
+@triton.jit
+def _before(ones):
+    """Of [members, groups]: how many ones stand before each, in the order of groups."""
+    of_group = tl.sum(ones, axis=0)
+    groups_before = tl.cumsum(of_group, axis=0) - of_group
+    return groups_before[None, :] + tl.cumsum(ones, axis=0) - ones
+
+
+def largest(
+    pre: Tensor, k: int, *, bias: Tensor | None = None, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The k largest of each row of pre, float32 [rows, n], and their columns, int64: [rows, k].
+
+    In no particular order. k: at most `MOST` and n. bias: [m, n], of which the i-th row is added to
+    the i-th of m equal parts of the rows. mask: bool [n]; features outside of it are -inf.
+    """
+    rows = len(pre)
+    pre = pre.contiguous()
+    if bias is not None:
+        bias = bias.contiguous()
+    chosen = None if mask is None else mask.to(torch.uint8)
+    columns: Tensor | None = None
+    while True:
+        width = pre.shape[1]
+        length, pieces = pieces_of(width, k)
+        shape = (rows, pieces * k)
+        values = torch.empty(shape, dtype=torch.float32, device=pre.device)
+        found = torch.empty(shape, dtype=torch.int64, device=pre.device)
+        _launch(pre, columns, bias, chosen, (values, found), length, k)
+        if pieces == 1:
+            return values, found
+        pre, columns, bias, chosen = values, found, None, None
+
+
+def _launch(
+    pre: Tensor,
+    columns: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    out: tuple[Tensor, Tensor],
+    length: int,
+    k: int,
+) -> None:
+    rows, n = pre.shape
+    if not rows:
+        return
+    groups = max(16, triton.next_power_of_2(triton.cdiv(length, MEMBERS)))
+    per_bias = 1 if bias is None else rows // len(bias)
+    _largest[(rows, triton.cdiv(n, length))](
+        *(pre, columns, bias, mask, *out, n, length, per_bias, k),
+        HAS_COLUMNS=columns is not None,
+        HAS_BIAS=bias is not None,
+        HAS_MASK=mask is not None,
+        BOUNDED=k <= groups,
+        MEMBERS=MEMBERS,
+        GROUPS=groups,
+        num_warps=4 if groups >= 256 else 1,
+    )
+
+
+def pieces_of(n: int, k: int) -> tuple[int, int]:
+    """Elements of a piece of a row of n, and pieces; each piece has k elements at least."""
+    pieces = -(-n // PIECE)
+    length = -(-n // pieces)
+    # Rows of a piece that begin at a whole number of cache lines are read faster.
+    aligned = -(-length // 128) * 128
+    if pieces > 1 and n - (pieces - 1) * aligned >= k:
+        length = aligned
+    return length, pieces
