@@ -253,7 +253,8 @@ def measure_block(bench: Bench, sizes: Sizes) -> None:
     rotary = {"position_embedding_type": "rotary", "intermediate_size": wide}
     config = EsmConfig(**shape, **sizes.model, **rotary)
     dtype = torch.bfloat16 if bench.device.type == "cuda" else torch.float32
-    model = EsmModel(config, add_pooling_layer=False).to(bench.device, dtype).eval()
+    with bench.device:
+        model = EsmModel(config, add_pooling_layer=False).to(dtype).eval()
     ids = torch.randint(4, 24, sizes.windows, device=bench.device)
     layers = sizes.model["num_hidden_layers"]
     case = Case(**asdict(sizes.block) | {"bank": 2 * layers})
@@ -277,8 +278,8 @@ def measure_block(bench: Bench, sizes: Sizes) -> None:
         forward()
         steps()
 
-    passes, trained = bench.time(forward, warm_up=1), bench.time(steps)
-    together = bench.time(whole)
+    passes, trained = bench.time(forward, warm_up=1), bench.time(steps, warm_up=1)
+    together = bench.time(whole, warm_up=1)
     idle = _idle_share(bench, whole)
     share = trained / (passes + trained)
     seconds = {"forward": passes, "steps": trained, "together": together}

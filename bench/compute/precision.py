@@ -46,8 +46,14 @@ def current_precision() -> Precision:
     return _current
 
 
+def factor(x: Tensor) -> Tensor:
+    """A tensor that is multiplied more than once, as `product` then reads it."""
+    in_bf16 = _current == "bf16" and x.dtype == torch.float32 and x.device.type == "cuda"
+    return x.bfloat16() if in_bf16 else x
+
+
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right of two matrices, or of two stacks of matrices, in their dtype."""
+    """left @ right of two matrices, or of two stacks of matrices, in the dtype of `left`."""
     if _current == "float32" or left.dtype != torch.float32:
         return left @ right
     if left.device.type != "cuda":

@@ -24,7 +24,7 @@ from bench.compute.ahead import host_runs_ahead
 from bench.compute.graphs import StepGraph
 from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
-from bench.compute.precision import affine, product, product_precision
+from bench.compute.precision import affine, factor, product, product_precision
 from bench.compute.profiling import mark, marked
 from bench.compute.topk import exact_topk
 from bench.death.firings import FiringClock
@@ -123,8 +123,9 @@ class Bank:
         centered = y - self._weights.b.unsqueeze(1)
         passes = [t.dead_loss_pass(self._step) for t in self.trainers]
         parts = []
+        directions = factor(self._weights.W_enc)
         for rows in row_slices(tokens, m * n, y.device):
-            parts.append(self._selected(centered[:, rows], k, passes))
+            parts.append(self._selected(centered[:, rows], directions, k, passes))
         values, indices = (torch.cat(found, 1) for found in zip(*parts, strict=True))
         values = values.clamp_(min=0)
         if self.trainers[0].path == "dense":
@@ -137,27 +138,32 @@ class Bank:
         return self._sparse(pairs, centered, passes)
 
     def _selected(
-        self, centered: Tensor, k: int, passes: Sequence[DeadLossPass | None]
+        self,
+        centered: Tensor,
+        directions: Tensor,
+        k: int,
+        passes: Sequence[DeadLossPass | None],
     ) -> tuple[Tensor, Tensor]:
         """Of some rows of each, centered [m, rows, d], the k largest pre-activations and their
-        features: [m, rows, k] each. The passes look at all of them."""
+        features: [m, rows, k] each. directions: W_enc. The passes look at all of them."""
         if host_runs_ahead(centered) and passes.count(None) == len(passes):
             with mark("product"):
-                pre = product(centered, self._weights.W_enc.mT)
+                pre = product(centered, directions.mT)
+            # The selection adds the bias where it reads.
             return _largest(pre, k, self._weights.b_enc)
-        pre = self._pre_activations(centered)
+        pre = self._pre_activations(centered, directions)
         for dead_loss, of_one in zip(passes, pre, strict=True):
             if dead_loss is not None:
                 dead_loss(of_one)
         return _largest(pre, k)
 
     @marked("product")
-    def _pre_activations(self, centered: Tensor) -> Tensor:
-        """[m, rows, n] of centered [m, rows, d]."""
-        W_enc, b_enc, _, _ = self._weights
+    def _pre_activations(self, centered: Tensor, directions: Tensor) -> Tensor:
+        """[m, rows, n] of centered [m, rows, d]. directions: W_enc."""
+        b_enc = self._weights.b_enc
         if host_runs_ahead(centered):
-            return affine(b_enc.unsqueeze(1), centered, W_enc.mT)
-        each = zip(b_enc, centered, W_enc, strict=True)
+            return affine(b_enc.unsqueeze(1), centered, directions.mT)
+        each = zip(b_enc, centered, directions, strict=True)
         return torch.stack([affine(bias, x, W.T) for bias, x, W in each])
 
     def _dense(

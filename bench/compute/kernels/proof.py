@@ -15,6 +15,9 @@ _TOLERANCE = 1e-4
 # No multiple of any tile; features without a pair, and with more pairs than a piece has.
 _TOKENS, _N, _D, _K = 333, 517, 83, 5
 
+# Columns to select from: more than one piece of a row has.
+_WIDE = 9500
+
 
 def _disagreement(found: Sequence[Tensor], exact: Sequence[Tensor]) -> str | None:
     for ours, theirs in zip(found, exact, strict=True):
@@ -82,16 +85,16 @@ def _encoder(device: torch.device) -> str | None:
 
 
 def _select(device: torch.device) -> str | None:
-    p = _problem(device)
-    pre = p["centered"] @ p["W"].T
-    pre[0] = pre[0].round()  # with ties
-    mask = torch.arange(_N, device=device) % 3 == 0
-    values, columns = select.largest(pre.clone(), _K, bias=p["b"].unsqueeze(0), mask=mask)
-    whole = torch.where(mask, pre + p["b"], -torch.inf)
+    generator = torch.Generator().manual_seed(0)
+    pre, bias = (torch.randn(rows, _WIDE, generator=generator).to(device) for rows in (_TOKENS, 1))
+    pre[::2] = (pre[::2] * 4).round()  # ties
+    mask = torch.arange(_WIDE, device=device) % 7 > 2
+    values, columns = select.largest(pre, _WIDE // 100, bias=bias.round(), mask=mask)
+    whole = torch.where(mask, pre + bias.round(), -torch.inf)
     if not torch.equal(values, whole.gather(1, columns)):
         return "it selects other columns than it says"
     ordered = values.sort(dim=1, descending=True).values
-    exact = whole.topk(_K, dim=1).values
+    exact = whole.topk(_WIDE // 100, dim=1).values
     return None if torch.equal(ordered, exact) else "it does not select the largest"
 
 

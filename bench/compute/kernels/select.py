@@ -21,7 +21,10 @@ MEMBERS = 8
 MOST = PIECE // 8
 
 
+# Keys: less than any float's, of -inf, and so many as are in 1 / 256 of a float's size.
 _LEAST = tl.constexpr(-(2**31))
+_MINUS_INFINITY = tl.constexpr(-(2**31) + 2**23 - 1)
+_ROUGHLY = tl.constexpr(2**15)
 
 
 @triton.jit(do_not_specialize=["rows_per_bias", "k"])
@@ -57,24 +60,32 @@ def _largest(
     bits = value.to(tl.int32, bitcast=True)
     key = tl.where(inside, bits ^ ((bits >> 31) & 0x7FFFFFFF), _LEAST)
 
-    # k keys or more reach `low`, fewer reach `high`.
+    # k keys or more reach `low`, fewer reach `high`. First by the maxima of groups, roughly.
     tops = tl.max(key, axis=0)
+    top = tl.max(tops, axis=0)
     low = tl.full([], _LEAST, tl.int64)
-    high = tl.max(tops, axis=0).to(tl.int64) + 1
+    high = top.to(tl.int64) + 1
     if BOUNDED:
-        low = tl.min(tops, axis=0).to(tl.int64)
+        finite = tl.where(tops > _MINUS_INFINITY, tops, top)
+        lowest = tl.min(finite, axis=0)
+        if tl.sum((tops >= lowest).to(tl.int32), axis=0) >= k:
+            low = lowest.to(tl.int64)
         reached = k + 1
-        while (high - low > 1) & (reached != k):
+        while (high - low > _ROUGHLY) & (reached != k):
             middle = low + (high - low) // 2
             count = tl.sum((tops >= middle.to(tl.int32)).to(tl.int32), axis=0)
             low = tl.where(count >= k, middle, low)
             high = tl.where(count >= k, high, middle)
             reached = tl.where(count >= k, count, reached)
-        high = tl.max(tops, axis=0).to(tl.int64) + 1
-    reached = tl.sum(tl.sum((key >= low.to(tl.int32)).to(tl.int32), axis=0), axis=0)
+        # A few of the largest share a group, so the k-th largest key is a little above.
+        above = tl.minimum(high + 4 * _ROUGHLY, top.to(tl.int64))
+        count = _reaching(key, above)
+        low = tl.where(count >= k, above, low)
+        high = tl.where(count >= k, top.to(tl.int64) + 1, above)
+    reached = _reaching(key, low)
     while (high - low > 1) & (reached != k):
         middle = low + (high - low) // 2
-        count = tl.sum(tl.sum((key >= middle.to(tl.int32)).to(tl.int32), axis=0), axis=0)
+        count = _reaching(key, middle)
         low = tl.where(count >= k, middle, low)
         high = tl.where(count >= k, high, middle)
         reached = tl.where(count >= k, count, reached)
@@ -94,6 +105,12 @@ def _largest(
     else:
         found = column.to(tl.int64)
     tl.store(out_columns + target, found, mask=selected)
+
+
+@triton.jit
+def _reaching(key, least):
+    """How many keys are `least` or more."""
+    return tl.sum(tl.sum((key >= least.to(tl.int32)).to(tl.int32), axis=0), axis=0)
 
 
 @triton.jit
@@ -152,7 +169,7 @@ def _launch(
         BOUNDED=k <= groups,
         MEMBERS=MEMBERS,
         GROUPS=groups,
-        num_warps=4 if groups >= 256 else 1,
+        num_warps=8 if groups >= 512 else 4 if groups >= 128 else 1,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.compute.ahead import host_runs_ahead
 from bench.compute.kernels import usable
-from bench.compute.precision import current_precision, product
+from bench.compute.precision import current_precision, factor, product
 from bench.compute.profiling import mark
 from bench.compute.row_shards import among_largest, current_shard
 from bench.compute.topk import exact_topk
@@ -85,9 +85,13 @@ def topk_codes(
     encoder, slices = _encoder, row_slices
     if kernels and _encoder_pays(weights, own):
         encoder, slices = _encoder_kernel, _kernel_slices
+    directions = factor(weights.W_enc)
     for rows in slices(len(centered), len(weights.W_enc), centered.device):
         if also is None and encoder is _encoder and host_runs_ahead(centered):
-            values, indices = _selected_unbiased(centered[rows], weights, own)
+            # The selection adds the bias where it reads.
+            with mark("product"):
+                pre = product(centered[rows], directions.T)
+            values, indices = exact_topk(pre, own, bias=weights.b_enc.unsqueeze(0))
         else:
             pre, values, indices = encoder(centered[rows], weights, own)
             if also is not None:
@@ -98,13 +102,6 @@ def topk_codes(
         return codes
     # Of the own k largest those that are among the k largest of all shards.
     return codes._replace(values=codes.values * among_largest(codes.values, k))
-
-
-def _selected_unbiased(centered: Tensor, weights: Weights, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each token and their features; a selection adds the bias where it reads."""
-    with mark("product"):
-        pre = product(centered, weights.W_enc.T)
-    return exact_topk(pre, k, bias=weights.b_enc.unsqueeze(0))
 
 
 def _encoder(centered: Tensor, weights: Weights, k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -370,7 +370,7 @@ def test_a_kernel_that_does_not_agree_or_compile_is_left_out(
 
 def test_the_proofs_pass_and_notice(monkeypatch: pytest.MonkeyPatch, sparse: ModuleType) -> None:
     proof = kernel("proof")
-    for name, size in {"_TOKENS": 20, "_N": 30, "_D": 9, "_K": 3}.items():
+    for name, size in {"_TOKENS": 20, "_N": 30, "_D": 9, "_K": 3, "_WIDE": 300}.items():
         monkeypatch.setattr(proof, name, size)
     assert [prove(DEVICE) for prove in proof.PROOFS.values()] == [None] * 5
     decode = sparse.decode
