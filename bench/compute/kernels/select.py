@@ -17,6 +17,9 @@ from torch import Tensor
 PIECE = 8192
 MEMBERS = 8
 
+# Elements that are read at once when what was selected is written; fewer than 2 ** 15.
+_CHUNK = 1024
+
 # Values kept of a row, at most: so many a piece has in any case.
 MOST = PIECE // 8
 
@@ -45,21 +48,47 @@ def _largest(
     BOUNDED: tl.constexpr,
     MEMBERS: tl.constexpr,
     GROUPS: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    within = tl.arange(0, MEMBERS)[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
-    column = tl.program_id(1) * length + within
-    inside = (within < length) & (column < n)
-    value = tl.load(source + row * n + column, mask=inside, other=float("-inf"))
+    first = tl.program_id(1) * length
+    end = tl.minimum(first + length, n)
+    biases = bias
     if HAS_BIAS:
-        value += tl.load(bias + (row // rows_per_bias) * n + column, mask=inside, other=0.0)
-    if HAS_MASK:
-        chosen = tl.load(mask + column, mask=inside, other=0) != 0
-        value = tl.where(chosen, value, float("-inf"))
-    # Integers in the order of the floats; what is outside is less than any of them.
-    bits = value.to(tl.int32, bitcast=True)
-    key = tl.where(inside, bits ^ ((bits >> 31) & 0x7FFFFFFF), _LEAST)
+        biases = bias + (row // rows_per_bias) * n
+    within = tl.arange(0, MEMBERS)[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
+    piece = _keys(source + row * n, biases, mask, first + within, end, HAS_BIAS, HAS_MASK)
+    least = _kth_largest(piece, k, BOUNDED)
+    missing = k - tl.sum(tl.sum((piece > least).to(tl.int32), axis=0), axis=0)
 
+    # Read again, from the cache, so that the piece need not stay in registers meanwhile. What is
+    # above the k-th is kept, and of what equals it so many as are missing, the first ones.
+    target = (row * tl.num_programs(1) + tl.program_id(1)) * k
+    above_before = 0
+    equal_before = 0
+    for start in range(first, end, CHUNK):
+        column = start + tl.arange(0, CHUNK)
+        key = _keys(source + row * n, biases, mask, column, end, HAS_BIAS, HAS_MASK)
+        is_above, is_equal = key > least, (key == least) & (column < end)
+        # Both counts in one scan: those above in the upper half of a number.
+        ones = is_above.to(tl.int32) * 65536 + is_equal.to(tl.int32)
+        before = tl.cumsum(ones, axis=0) - ones
+        above, equal = above_before + (before >> 16), equal_before + (before & 0xFFFF)
+        selected = is_above | (is_equal & (equal < missing))
+        place = target + above + tl.minimum(equal, missing)
+        tl.store(out + place, _values(key), mask=selected)
+        found = column.to(tl.int64)
+        if HAS_COLUMNS:
+            found = tl.load(source_columns + row * n + column, mask=selected, other=0)
+        tl.store(out_columns + place, found, mask=selected)
+        counted = tl.sum(ones, axis=0)
+        above_before += counted >> 16
+        equal_before += counted & 0xFFFF
+
+
+@triton.jit
+def _kth_largest(key, k, BOUNDED: tl.constexpr):
+    """The k-th largest of the keys [members, groups]; with BOUNDED there are k groups at least."""
     # k keys or more reach `low`, fewer reach `high`. First by the maxima of groups, roughly.
     tops = tl.max(key, axis=0)
     top = tl.max(tops, axis=0)
@@ -89,22 +118,12 @@ def _largest(
         low = tl.where(count >= k, middle, low)
         high = tl.where(count >= k, high, middle)
         reached = tl.where(count >= k, count, reached)
-
-    selected = key >= low.to(tl.int32)
-    if reached > k:
-        # Equal at the k-th place: of those the first ones.
-        tie = (key == low.to(tl.int32)).to(tl.int32)
-        places = k - (reached - tl.sum(tl.sum(tie, axis=0), axis=0))
-        selected = selected & ((tie == 0) | (_before(tie) < places))
-    place = _before(selected.to(tl.int32))
-    target = (row * tl.num_programs(1) + tl.program_id(1)) * k + place
-    value = (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
-    tl.store(out + target, value, mask=selected)
-    if HAS_COLUMNS:
-        found = tl.load(source_columns + row * n + column, mask=selected, other=0)
-    else:
-        found = column.to(tl.int64)
-    tl.store(out_columns + target, found, mask=selected)
+    if reached == k:
+        # It is the smallest that reaches `low`.
+        low = tl.min(tl.min(tl.where(key >= low.to(tl.int32), key, top), axis=0), axis=0).to(
+            tl.int64
+        )
+    return low.to(tl.int32)
 
 
 @triton.jit
@@ -114,11 +133,23 @@ def _reaching(key, least):
 
 
 @triton.jit
-def _before(ones):
-    """Of [members, groups]: how many ones stand before each, in the order of groups."""
-    of_group = tl.sum(ones, axis=0)
-    groups_before = tl.cumsum(of_group, axis=0) - of_group
-    return groups_before[None, :] + tl.cumsum(ones, axis=0) - ones
+def _keys(source, bias, mask, column, end, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr):
+    """Integers in the order of a row's values; what is outside is less than any of them."""
+    inside = column < end
+    value = tl.load(source + column, mask=inside, other=float("-inf"))
+    if HAS_BIAS:
+        value += tl.load(bias + column, mask=inside, other=0.0)
+    if HAS_MASK:
+        chosen = tl.load(mask + column, mask=inside, other=0) != 0
+        value = tl.where(chosen, value, float("-inf"))
+    bits = value.to(tl.int32, bitcast=True)
+    return tl.where(inside, bits ^ ((bits >> 31) & 0x7FFFFFFF), _LEAST)
+
+
+@triton.jit
+def _values(key):
+    """The values that `_keys` are of."""
+    return (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
 
 
 def largest(
@@ -169,7 +200,8 @@ def _launch(
         BOUNDED=k <= groups,
         MEMBERS=MEMBERS,
         GROUPS=groups,
-        num_warps=8 if groups >= 512 else 4 if groups >= 128 else 1,
+        CHUNK=min(_CHUNK, groups * MEMBERS),
+        num_warps=4 if groups >= 128 else 1,
     )
 
 
