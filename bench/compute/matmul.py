@@ -45,10 +45,10 @@ def fast_matmul(device: torch.device | str = "cpu") -> Iterator[MatmulChoice]:
     """Run float32 products on their fastest accurate path; the former setting comes back after.
 
     Yields what was chosen. Off the CPU nothing is chosen for speed: there the faster settings
-    mean TF32 or bfloat16, so full precision is set.
+    mean TF32 or bfloat16, so full precision is set, for convolutions too.
     """
     choice = _choose(torch.device(device).type)
-    with _precision(choice.precision):
+    with _precision(choice.precision), _exact_convolutions():
         yield choice
 
 
@@ -71,3 +71,14 @@ def _precision(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """No TF32 in cuDNN, where torch allows it unless told otherwise."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

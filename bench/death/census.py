@@ -42,7 +42,10 @@ _ALWAYS_ON = 0.99
 
 # Float32 elements of a chunk's pre-activations: within a processor's cache; large on a GPU.
 _CPU_CHUNK_ELEMENTS = 1 << 22
-_GPU_CHUNK_ELEMENTS = 1 << 26
+_GPU_CHUNK_ELEMENTS = 1 << 28
+
+# Float64 elements at once of the pairs that are evaluated again.
+_PAIR_ELEMENTS = 1 << 26
 
 # Values kept below the k-th largest, so that most rows' open pairs are found among the largest.
 _SPARE = 8
@@ -159,8 +162,9 @@ class Products:
         self._largest_bias = 0.0 if self.bias is None else float(maximum(self.bias.abs().max()))
         if not self.widest < float("inf"):
             raise ValueError("the dictionary holds NaN or inf")
-        elements = _CPU_CHUNK_ELEMENTS if x.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
-        self.chunk = chunk or max(1, elements // most_rows(n))
+        on_cpu = x.device.type == "cpu"
+        self.elements = _CPU_CHUNK_ELEMENTS if on_cpu else _GPU_CHUNK_ELEMENTS
+        self.chunk = chunk or max(1, self.elements // most_rows(n))
         self.unit = torch.finfo(self.dtype).eps / 2
         # One buffer for all chunks: fresh pages would cost as much as the top-k.
         self._buffer = self.x.new_empty((min(self.chunk, len(x)), n), dtype=self.dtype)
@@ -205,7 +209,7 @@ class Products:
 
     def exact(self, x: Tensor, row: Tensor, feature: Tensor) -> Tensor:
         """Float64 pre-activations of the pairs (x[row[i]], feature[i]), [pairs]."""
-        step = max(1, _CPU_CHUNK_ELEMENTS // self.d)
+        step = max(1, min(self.elements, _PAIR_ELEMENTS) // self.d)
         values = torch.empty(len(row), dtype=torch.float64, device=x.device)
         for i in range(0, len(row), step):
             pairs = slice(i, i + step)

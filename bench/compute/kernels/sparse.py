@@ -84,7 +84,7 @@ def _piece_sums(
         decoder = tl.zeros([WIDTH], dtype=tl.float32)
         bias = 0.0
         total = 0.0
-        for pair in range(begin, end):
+        for pair in tl.range(begin, end, loop_unroll_factor=2):
             token = tl.load(tokens + pair).to(tl.int64)
             value = tl.load(values + pair)
             missed = tl.load(error + token * d + columns, mask=inside, other=0.0)
@@ -180,15 +180,13 @@ def feature_gradients(
         for shape in ((slots, d), (slots,), (slots, d), (slots,))
     ]
     width = triton.next_power_of_2(d)
-    warps = 8 if width >= 2048 else 4
     W_dec, error, centered = W_dec.contiguous(), error.contiguous(), centered.contiguous()
     _piece_sums[(most_pieces,)](
         *(piece_feature, last - pieces, pieces, first_slot),
         *(offsets, tokens, values, gates, W_dec, error, centered, *out, *parts, n, d),
         PIECE=_PIECE,
         WIDTH=width,
-        num_warps=warps,
     )
-    _join_pieces[(n,)](*(pieces, first_slot, W_dec, *out, *parts, d), WIDTH=width, num_warps=warps)
+    _join_pieces[(n,)](*(pieces, first_slot, W_dec, *out, *parts, d), WIDTH=width)
     by_encoder, by_bias, by_decoder, radial, activity = out
     return by_encoder, by_bias, by_decoder, radial, activity

@@ -69,3 +69,14 @@ def test_off_the_cpu_full_precision_is_set():
     with fast_matmul("cuda") as choice:
         assert choice.precision == "highest"
         assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_convolutions_are_in_full_precision_and_the_setting_comes_back():
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        with fast_matmul("cuda"):
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
