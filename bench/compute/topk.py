@@ -69,7 +69,7 @@ def _has_kernel(pre: Tensor, k: int) -> bool:
         return False
     from bench.compute.kernels import select
 
-    return k <= min(select.MOST, pre.shape[1])
+    return k <= min(select.MOST_KEPT, pre.shape[1])
 
 
 def sorted_group(pre: Tensor, k: int) -> int | None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.compute.kernels import usable
+from bench.compute.encoder_way import encoder_kernel_pays
 from bench.compute.matmul import fast_matmul
 from bench.compute.profiling import marked
 from bench.compute.row_shards import (
@@ -183,12 +183,12 @@ class Products:
     def with_maxima(self, x: Tensor, kept: int) -> tuple[Tensor, Tensor] | None:
         """Pre-activations [c, n] and the maxima of groups of features, by a kernel; None where it
         is not the faster way to the `kept` largest."""
-        if self.dtype != torch.float32 or not usable("encoder", x.device):
+        if self.dtype != torch.float32:
+            return None
+        if not encoder_kernel_pays(self.n, self.d, kept, "float32", x.device):
             return None
         from bench.compute.kernels import encode
 
-        if not encode.pays(self.n, self.d, kept, "float32", x.device):
-            return None
         bias = self.W.new_zeros(self.n) if self.bias is None else self.bias.to(self.dtype)
         return encode.product_and_maxima(x, self.W, bias, "float32")
 

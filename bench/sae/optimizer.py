@@ -21,7 +21,7 @@ from bench.sae.recipe import Recipe
 _MATRICES = ("W_enc", "W_dec")
 
 
-class Moments(NamedTuple):
+class AdamMoments(NamedTuple):
     """Adam's running means of a tensor's gradient and of its square, in its shape."""
 
     first: Tensor
@@ -40,7 +40,7 @@ class Optimizer:
     def __init__(self, trained: Mapping[str, Tensor], recipe: Recipe) -> None:
         self.trained = dict(trained)
         self.moments = {
-            name: Moments(torch.zeros_like(w), torch.zeros_like(w))
+            name: AdamMoments(torch.zeros_like(w), torch.zeros_like(w))
             for name, w in self.trained.items()
         }
         device = self.trained["b"].device
@@ -87,7 +87,7 @@ class Optimizer:
             return False
         from bench.compute.kernels import update
 
-        return W.shape[1] <= update.MOST
+        return W.shape[1] <= update.WIDEST
 
     def _global_norm(self, gradients: Mapping[str, Tensor], radial: Tensor | None) -> Tensor:
         """Of all at once, without what W_dec's gradient has along its rows, if `radial` says how

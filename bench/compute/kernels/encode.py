@@ -7,16 +7,12 @@ in slices whose pre-activations stay in the device's cache.
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from bench.compute.precision import Precision, affine, product_precision
-from bench.compute.timing import fastest
-from bench.compute.topk import exact_topk
+from bench.compute.precision import Precision
 
 GROUP = 32
 _ROWS, _FEATURES, _INNER = 64, 128, 32
@@ -125,22 +121,6 @@ def select_in_groups(
     values, places = found.topk(k, dim=1, sorted=False)
     # Where fewer than k are there, what fills up may lie outside: any column will do.
     return values, columns.gather(1, places).clamp_(max=n - 1)
-
-
-@cache
-def pays(n: int, d: int, k: int, precision: Precision, device: torch.device) -> bool:
-    """Whether it is faster at this size than torch's product and selection: tried once."""
-    x, W = torch.randn(rows_at_once(n), d, device=device), torch.randn(n, d, device=device)
-    bias = torch.zeros(n, device=device)
-
-    def plain() -> object:
-        with product_precision(precision, device):
-            return exact_topk(affine(bias, x, W.T), k)
-
-    def ours() -> object:
-        return select_in_groups(*product_and_maxima(x, W, bias, precision), k)
-
-    return fastest({False: plain, True: ours}, device)
 
 
 def rows_at_once(n: int) -> int:

@@ -14,14 +14,14 @@ import triton.language as tl
 from torch import Tensor
 
 # Elements of a piece, at most, and those of a group.
-PIECE = 8192
+ROW_PIECE = 8192
 MEMBERS = 8
 
 # Elements that are read at once when what was selected is written; fewer than 2 ** 15.
 _CHUNK = 1024
 
 # Values kept of a row, at most: so many a piece has in any case.
-MOST = PIECE // 8
+MOST_KEPT = ROW_PIECE // 8
 
 
 # Keys: less than any float's, of -inf, and so many as are in 1 / 256 of a float's size.
@@ -157,8 +157,8 @@ def largest(
 ) -> tuple[Tensor, Tensor]:
     """The k largest of each row of pre, float32 [rows, n], and their columns, int64: [rows, k].
 
-    In no particular order. k: at most `MOST` and n. bias: [m, n], of which the i-th row is added to
-    the i-th of m equal parts of the rows. mask: bool [n]; features outside of it are -inf.
+    In no particular order. k: at most `MOST_KEPT` and n. bias: [m, n], of which the i-th row is
+    added to the i-th of m equal parts of the rows. mask: bool [n]; features outside of it are -inf.
     """
     rows = len(pre)
     pre = pre.contiguous()
@@ -207,7 +207,7 @@ def _launch(
 
 def pieces_of(n: int, k: int) -> tuple[int, int]:
     """Elements of a piece of a row of n, and pieces; each piece has k elements at least."""
-    pieces = -(-n // PIECE)
+    pieces = -(-n // ROW_PIECE)
     length = -(-n // pieces)
     # Rows of a piece that begin at a whole number of cache lines are read faster.
     aligned = -(-length // 128) * 128

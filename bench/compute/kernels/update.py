@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 # Widths of a row: it is held in registers.
-MOST = 8192
+WIDEST = 8192
 
 # Elements of the rows that a program takes.
 _ELEMENTS = 2048

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.compute.ahead import host_runs_ahead
-from bench.compute.kernels import usable
+from bench.compute.encoder_way import encoder_kernel_pays
 from bench.compute.precision import current_precision, factor, product
 from bench.compute.profiling import mark
 from bench.compute.row_shards import among_largest, current_shard
@@ -83,7 +83,8 @@ def topk_codes(
     parts = []
     own = min(k, len(weights.W_enc))  # fewer in a small shard
     encoder, slices = _encoder, row_slices
-    if kernels and _encoder_pays(weights, own):
+    size, device = weights.W_enc.shape, weights.W_enc.device
+    if kernels and encoder_kernel_pays(*size, own, current_precision(), device):
         encoder, slices = _encoder_kernel, _kernel_slices
     directions = factor(weights.W_enc)
     for rows in slices(len(centered), len(weights.W_enc), centered.device):
@@ -124,13 +125,3 @@ def _kernel_slices(tokens: int, n: int, device: torch.device) -> list[slice]:
 
     rows = encode.rows_at_once(n)
     return [slice(start, start + rows) for start in range(0, tokens, rows)]
-
-
-def _encoder_pays(weights: Weights, k: int) -> bool:
-    """Whether the device has the kernel and it is the faster way."""
-    if not usable("encoder", weights.W_enc.device):
-        return False
-    from bench.compute.kernels import encode
-
-    n, d = weights.W_enc.shape
-    return encode.pays(n, d, k, current_precision(), weights.W_enc.device)

@@ -201,7 +201,7 @@ def test_the_largest_of_each_row_are_selected(
     select: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int, k: int, kind: str, masked: bool
 ) -> None:
     if k == 5:
-        monkeypatch.setattr(select, "PIECE", 64)  # in pieces, and of those once more
+        monkeypatch.setattr(select, "ROW_PIECE", 64)  # in pieces, and of those once more
     generator = torch.Generator().manual_seed(n)
     pre, bias = torch.randn(6, n, generator=generator), torch.randn(2, n, generator=generator)
     if kind in ("ties", "equal"):
@@ -280,8 +280,7 @@ def test_a_census_by_the_encoders_kernel_is_the_same(
         used.append(len(arguments[0]))
         return product(*arguments)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr("bench.death.census.usable", lambda kernel, device: True)
-    monkeypatch.setattr(encode, "pays", lambda *size: True)
+    monkeypatch.setattr("bench.death.census.encoder_kernel_pays", lambda *size: True)
     monkeypatch.setattr(encode, "product_and_maxima", spied)
     ours = census(given[0], given[1], k=K, b_enc=given[2], counts=True, chunk=40)  # type: ignore[arg-type]
     assert used == [40, 40, 10]
@@ -320,14 +319,14 @@ def test_a_trainer_with_kernels_trains_as_one_without(
 
     monkeypatch.setattr(select, "largest", spied)
     monkeypatch.setattr(update, "adam_rows", spied_update)
-    modules = [codes_module, topk, topk_module, optimizer]
+    modules = [codes_module, topk_module, optimizer]
 
     def use(kernels: bool) -> None:
         for module in modules:
             monkeypatch.setattr(module, "usable", lambda kernel, device: kernels)
 
     monkeypatch.setattr("bench.sae.step_path.usable", lambda kernel, device: True)
-    monkeypatch.setattr(encode, "pays", lambda *size: True)
+    monkeypatch.setattr(topk, "encoder_kernel_pays", lambda *size: True)
     plain, ours = made("sparse"), made("kernels")
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
