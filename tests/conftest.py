@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -29,6 +30,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A protocol that takes well under a second per cell.
 TINY = ("n=64", "k=4", "N=512", "steps=12", "batch=64", "buffer=256", "forward_tokens=512")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: to look for garbage in it, as transformers does at
+    each load of a model, takes a tenth of a second."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
