@@ -52,7 +52,7 @@ def command(
 
     Says first what is fetched and how large it is. What is there already is not fetched again, and
     a download that broke off is resumed. Afterwards HF_HUB_OFFLINE=1 needs no network. Exit code 1
-    where a checkpoint is unavailable; the others are fetched.
+    where something is unavailable; the others are fetched. Exit code 2 where all of it is.
 
     \b
     Examples:
@@ -71,7 +71,7 @@ def command(
     if (asked or asked_saes) and not (suite or models or domains):
         if as_json:
             click.echo(json.dumps(fetched, indent=1))
-        return 1 if any(row["error"] for row in fetched) else 0
+        return _code(fetched)
     chosen = choose(registry, suite, models, domains)
     rows = [_row(card) for card in chosen]
     if not as_json:
@@ -92,7 +92,13 @@ def command(
             click.echo(f"bench: {row['error']}", err=True)
         if todo:
             click.echo(f"{len(todo) - sum(bool(row['error']) for row in todo)} fetched")
-    return 1 if failed or any(row["error"] for row in fetched) else 0
+    return _code([*fetched, *rows])
+
+
+def _code(rows: Sequence[dict[str, Any]]) -> int:
+    """As of a run: 1 where some of what was asked for is not there, 2 where none of it is."""
+    failed = sum(row["error"] is not None for row in rows)
+    return 0 if not failed else 2 if failed == len(rows) else 1
 
 
 def _tell(rows: Sequence[dict[str, Any]]) -> None:

@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class _FolderHere(click.Path):
-    """A folder of this machine; a URL would become a folder of that name."""
+class _PathHere(click.Path):
+    """A path of this machine; a URL would become a file or folder of that name."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and "://" in value:
-            self.fail(f"{value} is a URL: give a folder of this machine.", param, ctx)
+            kind = "file or folder" if self.file_okay else "folder"
+            self.fail(f"{value} is a URL: give a {kind} of this machine.", param, ctx)
         return super().convert(value, param, ctx)
 
 
-FOLDER_PATH = _FolderHere(file_okay=False, path_type=Path)
-ANY_PATH = click.Path(path_type=Path)
+FOLDER_PATH = _PathHere(file_okay=False, path_type=Path)
+ANY_PATH = _PathHere(path_type=Path)
 
 
 class BadRecords(list[BadRecord]):

@@ -7,6 +7,11 @@ from typing import Any
 
 import click
 
+from zoo.errors import UsageError
+
+# Stores that fsspec knows and that live in the memory of this process.
+LOST_WITH_THE_PROCESS = ("memory://",)
+
 
 class OutputPlace(click.ParamType):
     """An output folder of this machine, or one at a URL, of which it gives a working folder.
@@ -20,9 +25,19 @@ class OutputPlace(click.ParamType):
         self._path = click.Path(file_okay=files, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The folder. Raises `OutputError` where a URL cannot be read."""
+        """The folder.
+
+        Raises:
+            OutputError: a URL cannot be read.
+            UsageError: nothing that is written there lasts.
+        """
         from bench.records.mirror import open_output
 
         if isinstance(value, Path) or "://" not in value:
             return self._path.convert(value, param, ctx)
+        if value.startswith(LOST_WITH_THE_PROCESS):
+            raise UsageError(
+                f"--output {value}: what is written there is lost when this command ends",
+                "Give a folder, or a URL of a bucket such as s3://BUCKET/FOLDER.",
+            )
         return open_output(value)

@@ -1,7 +1,7 @@
 """The progress of a run, block by block: what is shown of it, and how long is left.
 
-A terminal shows a live table; a notebook a bar (`bench.runner.notebook`); a log a line per block
-per minute.
+A terminal shows a live table; a notebook a bar (`bench.runner.notebook`); a log a line before the
+first model is loaded, a line per block per minute, and what was found when a block is done.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from bench.plan.blocks import Block
-from bench.plan.costs import BlockSeconds, parts_of
-from bench.plan.devices import device_like, named_device
+from bench.plan.costs import BlockSeconds, block_seconds, parts_of
+from bench.plan.devices import Device, device_like, named_device
 from bench.records.schema import Record
 from bench.runner.notebook import in_notebook, notebook_bar
 from bench.runner.settings import Phase
@@ -51,6 +52,7 @@ class BlockProgress:
     told_at: float = 0.0
     done: int = 0
     failed: int = 0
+    born_dead: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def all_steps(self) -> int:
@@ -138,7 +140,7 @@ class RunProgress:
     """All blocks of a run, what came of them, and how long the rest will take."""
 
     def __init__(self, tell: Any = None) -> None:
-        self._tell = tell or (lambda text: print(f"bench: {text}", file=sys.stderr))
+        self._tell = tell or (lambda text: print(f"bench: {text}", file=sys.stderr, flush=True))
         self.blocks: list[BlockProgress] = []
         self.cells = self.done_before = 0
         self.doing = "reading the cards"
@@ -177,13 +179,17 @@ class RunProgress:
         """Something a user should know."""
         self._tell(text)
 
-    def record(self, record: Record) -> None:
-        """A cell is done, or has failed."""
+    def record(self, record: Record) -> BlockProgress | None:
+        """A cell is done, or has failed. Its block, if that is known."""
         row = self._by_hash.get(record.hash)
         if row is not None:
             row.failed += record.failure is not None
             row.done += record.failure is None
             row.ended_at = time.monotonic() if row.ended else None
+            if record.result is not None:
+                share = record.result.death_init.dead / record.spec.protocol["n"]
+                row.born_dead.setdefault(record.spec.arm, []).append(share)
+        return row
 
     def seconds_left(self) -> float | None:
         """The time that is left, as one would say it: it runs down, and bends slowly where the
@@ -238,6 +244,8 @@ class RunProgress:
         parts = [f"{self.done_before + done} of {self.cells} cells done"]
         if failed:
             parts.append(f"{failed} failed")
+        if self.blocks and all(row.ended for row in self.blocks):
+            return ", ".join(parts)
         left = self.seconds_left()
         parts.append("time left: measuring" if left is None else f"{in_words(left)} left")
         return ", ".join(parts)
@@ -341,7 +349,7 @@ def rows_shown(blocks: Sequence[BlockProgress]) -> list[BlockProgress]:
 
 @contextmanager
 def _log_lines() -> Iterator[RunProgress]:
-    progress, over = RunProgress(), threading.Event()
+    progress, over = LogProgress(), threading.Event()
 
     def speak() -> None:
         while not over.wait(1.0):
@@ -353,6 +361,50 @@ def _log_lines() -> Iterator[RunProgress]:
         yield progress
     finally:
         over.set()
+
+
+class LogProgress(RunProgress):
+    """Says at once what is going to be measured, and of each block that is done what was found."""
+
+    _announced = False
+
+    def plan(
+        self, blocks: Sequence[Block], *, cells: int, done_before: int, device: str = "cpu"
+    ) -> None:
+        super().plan(blocks, cells=cells, done_before=done_before, device=device)
+        if blocks and not self._announced:
+            self._announced = True
+            self.note(planned_line(blocks, named_device("cpu")))
+
+    def record(self, record: Record) -> BlockProgress | None:
+        row = super().record(record)
+        if row is not None and row.ended and row.done:  # why all failed is told elsewhere
+            self.note(done_line(row, self.summary))
+        return row
+
+
+def planned_line(blocks: Sequence[Block], device: Device) -> str:
+    """What is going to be measured, and how long that takes on a device by the plan."""
+    cells = sum(len(block.specs) for block in blocks)
+    models = list(dict.fromkeys(block.card.id for block in blocks))
+    named = ", ".join(models[:6]) + (" ..." if len(models) > 6 else "")
+    took = in_words(sum(block_seconds(block, device) for block in blocks))
+    return (
+        f"measures {cells:,} cell{'s' * (cells > 1)} of {len(models)} model"
+        f"{'s' * (len(models) > 1)} ({named}); about {took} by the plan of {device.name}"
+    )
+
+
+def done_line(row: BlockProgress, summary: str) -> str:
+    """A block that is done: what was found, means over its cells, and how far the run is."""
+    found = ", ".join(f"{100 * fmean(some):.1f} % {arm}" for arm, some in row.born_dead.items())
+    took = (
+        ""
+        if not (row.began_at and row.ended_at)
+        else f" in {in_words(row.ended_at - row.began_at)}"
+    )
+    failed = f", {row.failed} cells failed" if row.failed else ""
+    return f"{row.title}: done{took}{failed}; born dead {found}; {summary}"
 
 
 def due_lines(progress: RunProgress, now: float) -> list[str]:

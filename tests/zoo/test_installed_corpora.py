@@ -131,7 +131,7 @@ def test_a_run_names_the_command_once(bench: Bench, tmp_path: Path) -> None:
         (cards / f"{name}.yaml").write_text(yaml.safe_dump(card))
     code, _, err = bench("fetch", "--corpus", "reads", "--cards", str(cards))
     assert (code, err) == (
-        1,
+        2,
         "bench: corpus 'reads' is not installed. Say pip install --no-deps some-reads==1.0.\n",
     )
     code, out, err = bench("plan", "a", "b", "--cards", str(cards))

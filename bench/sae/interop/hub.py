@@ -34,8 +34,20 @@ class PublishedPlace:
     identity: str
 
 
+def check_address(address: str) -> None:
+    """Raises `UsageError` for what is no address: nothing, or a URL."""
+    if not address.strip():
+        raise UsageError("--sae: no SAE is named", "Give a name of `bench list saes`, or a folder.")
+    if "://" in address:
+        raise UsageError(
+            f"--sae: {address} is a URL, and SAEs are read from this machine or from the hub",
+            "Copy it here and give its folder, or write hub:OWNER/NAME[/FOLDER][@REVISION].",
+        )
+
+
 def sae_path(address: str) -> Path:
     """The folder or file that an address names; see `sae_place`."""
+    check_address(address)
     return user_path(address) if not address.startswith(PREFIX) else sae_place(address).path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -98,12 +99,27 @@ def test_verbosity_may_stand_before_or_after_the_command(bench: Bench) -> None:
         assert logging.getLogger().level == logging.WARNING
 
 
-def test_without_a_terminal_there_is_no_progress_bar(
+def test_without_a_terminal_progress_is_a_line_at_once_and_one_per_block(
     bench: Bench,
     arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
+    seen: list[str] = []
+
+    def device(name: str) -> str:
+        seen.append(capsys.readouterr().err)
+        return "cpu"
+
+    # Before torch is asked for a device, and so before any model is loaded.
+    monkeypatch.setattr("bench.cli.run.pick_device", device)
     _, _, err = bench("run", *arguments)
-    assert err == ""
+    assert seen[0].startswith("bench: measures 6 cells of 1 model (made); about ")
+    done = err.splitlines()
+    assert len(done) == 1
+    assert re.match(r"bench: made, 3 layers: done in \d+ s; born dead [\d.]+ % raw, ", done[0])
+    assert "6 of 6 cells done" in done[0]
+    assert bench("run", *arguments)[2] == ""  # nothing is left to do
 
 
 def test_on_a_terminal_progress_is_on_stderr_and_results_on_stdout(

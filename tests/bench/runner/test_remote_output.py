@@ -127,8 +127,10 @@ def test_what_only_looks_like_an_output_is_no_folder_of_that_name(place: str, wh
 
 
 def test_tables_of_an_output_at_a_url_go_into_a_folder_that_stays(
-    bench: Bench, url: str, tmp_path: Path
+    bench: Bench, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The store of this process is as good as another here.
+    monkeypatch.setattr("bench.cli.output.LOST_WITH_THE_PROCESS", ())
     write_records(tmp_path / "made", make_grid(layers=[0]))
     Mirror(url, tmp_path / "made").push(tmp_path / "made" / "records")
     code, _, err = bench("export", "--output", url)
@@ -341,6 +343,14 @@ def test_credentials_are_asked_for(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("bench: s3://bucket/runs cannot be read (")
     assert "Name credentials that have access (AWS_ACCESS_KEY_ID" in err
+
+
+@pytest.mark.parametrize("command", [["run", "tiny-gpt2"], ["report"], ["status"]])
+def test_results_are_not_lost_with_the_process(command: list[str], bench: Bench) -> None:
+    code, out, err = bench(*command, "--output", "memory://runs")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("bench: --output memory://runs: what is written there is lost when")
+    assert "s3://BUCKET/FOLDER" in err
 
 
 @pytest.fixture

@@ -223,5 +223,22 @@ def test_what_all_layers_lack_is_said_once_and_of_an_sae(
     code, out, err = bench("run", "--cards", "cards", "--sae", "sparsify")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "sparsify layers 0-1 not measured: SAE 'hub:me/sparsify': no repository" in err
-    err = bench("fetch", "--cards", "cards", "--sae", "sparsify")[2]
-    assert err.count("no repository") == 1
+    code, _, err = bench("fetch", "--cards", "cards", "--sae", "sparsify")
+    assert (code, err.count("no repository")) == (2, 1)
+
+
+@pytest.mark.parametrize("command", [["run"], ["diagnose", "x.npy"]])
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("", "--sae: no SAE is named. Give a name of"),
+        ("s3://bucket/x", "--sae: s3://bucket/x is a URL"),
+        ("file:///a/b", "--sae: file:///a/b is a URL"),
+    ],
+)
+def test_what_is_no_address_is_refused_by_what_it_is(
+    bench: Bench, command: list[str], address: str, said: str
+) -> None:
+    code, out, err = bench(*command, "--sae", address)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"bench: {said}")
