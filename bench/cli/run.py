@@ -184,10 +184,12 @@ def _measure(
 
     failures = FailureReport(progress.note)
     failures.leave_out(item.block.only(item.pending) for item in work if item.pending)
-    announce(progress, pending_blocks(work), work)
     pending = [item.block for item in work if item.can_run]
     if pending:
         check_writable(cells.store())
+    if how.engine == "local" and how.device in ("auto", "cpu"):
+        # Nothing can be refused any more; else the run tells of its blocks, once all is looked at.
+        announce(progress, pending_blocks(work), work)
     settings = how.settings(_device(pending, how, progress), cells.output)
     workers = how.workers or auto_workers(pending, settings.device)
     where = make_engine(how.engine, workers=workers, divide_rows=how.divide_rows)
