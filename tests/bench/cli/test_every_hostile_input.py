@@ -104,7 +104,7 @@ def run_corpus(watch: Watch, wrong: str, number: int, model: str, path: Path) ->
     options = ["--model", model, "--corpus", path, "--layer", 0, "--arm", "raw", *SMALL]
     watch.run(wrong, "plan", *options, lines=2)
     if number % 12 == 0:
-        watch.run(wrong, "run", *options, "--output", "runs", codes=(0, 1, 2), lines=2)
+        watch.run(wrong, "run", *options, "--output", "runs", codes=(0, 1, 2), lines=4)
     elif number % 3 == 0:
         watch.run(wrong, "check", model, "--corpus", path, codes=(0, 1, 2))
 
@@ -129,7 +129,7 @@ def test_regions(watch: Watch, tmp_path: Path) -> None:
 def test_names(watch: Watch) -> None:
     for name in watch.some(words.NAMES):
         watch.run("name", "plan", "--model", name)
-        watch.run("name", "run", "--model", name, codes=(0, 1, 2))
+        watch.run("name", "run", "--model", name, codes=(0, 1, 2), lines=3)
         watch.run("name", "check", name)
         watch.run("name", "card", name)
         watch.run("name", "fetch", "--model", name, "--sizes", codes=(0, 1, 2))
@@ -179,7 +179,7 @@ def test_checkpoints(watch: Watch, tmp_path: Path) -> None:
         watch.run(wrong, "card", f"hf-causal:{folder}", codes=(0, 1, 2))
         if number % 25 == 0:
             options = ["--weights", folder, "--layer", 0, "--arm", "raw", *SMALL]
-            watch.run(wrong, "run", "--model", "tiny-gpt2", *options, codes=(0, 1, 2))
+            watch.run(wrong, "run", "--model", "tiny-gpt2", *options, codes=(0, 1, 2), lines=3)
 
 
 def test_outputs(watch: Watch, tmp_path: Path) -> None:

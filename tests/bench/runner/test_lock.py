@@ -61,7 +61,7 @@ def test_second_run_on_one_output_is_refused_in_words_and_the_first_goes_on(
         wait_for(lambda: saved_states(tmp_path / "out" / "state"))
         code, _, err = bench("run", *CELL, *tiny)
         assert code == 2
-        note, error = err.strip().splitlines()
+        _, note, error = err.strip().splitlines()
         assert "waits to see" in note
         assert error.startswith("bench: out is in use by another run (process ")
         assert f"process {first.pid} on " in error
