@@ -16,7 +16,7 @@ from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.protocol import Protocol
 from bench.records.published_saes import SAMPLE_KEYS, PublishedSpec
 from bench.sae.interop import read_sae
-from bench.sae.interop.hub import PREFIX, check_address, sae_place
+from bench.sae.interop.hub import PREFIX, refuse_no_address, sae_place
 from bench.sae.origin import Origin, layer_of_hook, takes_stream
 from zoo.cards import Card
 from zoo.errors import BadWeights, ModelError, UsageError
@@ -153,7 +153,7 @@ def _named(
 ) -> Iterator[tuple[str, SaeCard | None, int]]:
     """What is asked for: an address each, and of a card's name each of its layers."""
     for address in dict.fromkeys(addresses):
-        check_address(address)
+        refuse_no_address(address)
         card = None if user_path(address).exists() else registry.saes.get(address)
         if card is None:
             yield _known(address, registry), None, 0

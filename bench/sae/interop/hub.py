@@ -34,7 +34,7 @@ class PublishedPlace:
     identity: str
 
 
-def check_address(address: str) -> None:
+def refuse_no_address(address: str) -> None:
     """Raises `UsageError` for what is no address: nothing, or a URL."""
     if not address.strip():
         raise UsageError("--sae: no SAE is named", "Give a name of `bench list saes`, or a folder.")
@@ -47,7 +47,7 @@ def check_address(address: str) -> None:
 
 def sae_path(address: str) -> Path:
     """The folder or file that an address names; see `sae_place`."""
-    check_address(address)
+    refuse_no_address(address)
     return user_path(address) if not address.startswith(PREFIX) else sae_place(address).path
 
 
