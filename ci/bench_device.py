@@ -183,10 +183,16 @@ def limit(bench: Bench, case: Case) -> float:
     return float(case.bank * each)
 
 
+@functools.lru_cache(maxsize=1)
+def drawn(case: Case, device: torch.device) -> SAE:
+    """An SAE of the size; a dictionary takes a CPU's generator seconds to draw."""
+    return SAE.init(case.d, case.n, case.k, seed=0, device=device)
+
+
 def trainers(bench: Bench, case: Case, path: StepMethod) -> list[Trainer]:
+    """Of SAEs of the same weights."""
     recipe = Recipe(n=case.n, k=case.k, batch=case.batch, path=path, precision=bench.precision)
-    # Of the same weights: a dictionary of this size takes a CPU's generator seconds to draw.
-    sae = SAE.init(case.d, case.n, case.k, seed=0, device=bench.device)
+    sae = drawn(case, bench.device)
     return [Trainer(copy.deepcopy(sae), recipe) for _ in range(case.bank)]
 
 
@@ -204,7 +210,7 @@ def measure_step(bench: Bench, case: Case, *, first: bool) -> None:
         ms[path] = 1e3 * bench.time(functools.partial(bank_step, bank, x))
         if bank.note is not None:
             bench.notes.append(bank.note)
-        del bank
+        del bank  # before the next is made
     least = 1e3 * limit(bench, case)
     best = min(ms, key=lambda path: ms[path])
     found: dict[str, Any] = {"case": asdict(case), "limit_ms": least, "ms": ms, "best": best}
