@@ -7,7 +7,8 @@ machine is measured as `bench plan --on this` does it, but before the block, eve
 it trains, and after it, and the median of each rate counts: what slows the block down slows these
 too. Times are the processor's, not the clock's on the wall, for the same reason; those of the
 measurements are taken off. `--check` exits 1 where a time is off by more than the share.
-`ci/bench_memory.py` measures what SAEs on stored activations take; of models nothing does.
+`ci/bench_memory.py` measures the memory of SAEs on stored activations, `ci/bench_memory_models.py`
+that of models.
 """
 
 from __future__ import annotations

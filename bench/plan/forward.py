@@ -10,13 +10,15 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from bench.plan.blocks import Block
 from zoo.cards import KIND_OF_DOMAIN, Card
 from zoo.corpora import EndlessCorpus
 from zoo.corpus import Corpus
 from zoo.finite import FiniteCorpus
+
+if TYPE_CHECKING:
+    from bench.plan.blocks import Block
 
 # A transformer block holds 12 width^2 parameters (attention 4, a feed-forward of four times the
 # width 8). A gated one of another width, as in Llama's successors, holds up to a half more; those
@@ -50,6 +52,13 @@ _STEMS = {"enformer": _Stem(1 / 2, 2), "borzoi": _Stem(1 / 3, 0)}
 # its norm, its activation and the sum after it; measured 70 for SpliceAI and Enformer's stem.
 _BETWEEN, _BETWEEN_FUSED, _BETWEEN_CONVOLUTIONS = 400, 200, 70
 _FUSED = ("hf-masked", "hf-vit", "hf-video", "timm-vit")
+
+# Arrays [positions, width] that a block holds at once: its stream, queries, keys and values, four
+# of its feed-forward and, where an activation is made of several operations or positions are
+# rotated, as many again for each. Measured in a pass: 28 for a GPT-2 512 wide, of which 3 are its
+# streams; ESM-2's attention adds its scores, which depend on how long its proteins are. Of a stem:
+# 194 of Enformer's, whose longest is 64.
+_HELD, _HELD_FUSED, _HELD_OF_STEM = 25, 10, 3
 
 # Letters of a token. Measured: 3.5 and 3.6 for all-minilm-l6-v2 on two corpora, 2.8 for the small
 # vocabulary of tiny-gpt2.
@@ -170,6 +179,17 @@ def _stem(card: Card) -> list[tuple[int, float, float]]:
         found.append((2 ** (halvings - number), channels, operations))
         before = channels
     return found
+
+
+def arrays_inside(card: Card) -> float:
+    """What the model holds at once within a pass, in arrays of a float for each position and
+    dimension of its width. Of a stem, whose first convolutions are over single bases, that is its
+    longest array with what is made of it."""
+    if not card.parameters:
+        return 0.0
+    stem = max((length * channels for length, channels, _ in _stem(card)), default=0.0)
+    inside = _HELD_FUSED if card.adapter in (*_FUSED, *_CONVOLUTIONS) else _HELD
+    return max(inside, _HELD_OF_STEM * stem / card.tap.width)
 
 
 def _patch_parameters(card: Card) -> float:

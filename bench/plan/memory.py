@@ -7,6 +7,7 @@ processes of their own by `ci/bench_memory.py`. Bytes throughout; no torch.
 
 from __future__ import annotations
 
+from bench.plan.forward import arrays_inside
 from bench.plan.protocol import Protocol
 from bench.sae.arms import Arm, parse_arm
 from bench.sae.families import FAMILIES
@@ -24,7 +25,7 @@ _KEPT = 16 * _MIB
 # Freed memory in pieces that the next phase of a step does not fit in.
 _FRAGMENTS = 64 * _MIB
 
-# Pre-activations worked on at once, in a step as in a census, and what selects among them.
+# A chunk of pre-activations (`_CHUNK`) that a census works on, and what selects among them.
 _SELECTION = 96 * _MIB
 
 # Arrays [batch, width] that a step holds at once: inputs, centered ones, errors; and two more that
@@ -50,9 +51,8 @@ _AUX_DENSE_BELOW = 10
 _CHUNK, _FEWEST_ROWS = 2**22, 64
 _SELECTING = 2
 
-# Streams inside a model during a forward pass, in copies of one layer's.
+# Streams that are kept of a forward pass, in copies of one layer's.
 _FORWARD_COPIES = 3
-_INSIDE_COPIES = 10
 
 
 def block_memory(
@@ -133,13 +133,15 @@ def transform_memory(width: int, arm: Arm) -> int:
 def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
     """The largest of what comes and goes: in a forward pass, a step, a census, the statistics."""
     row = 4 * card.tap.width
-    copies = _FORWARD_COPIES + (_INSIDE_COPIES if card.parameters else 0)
-    forward = copies * row * protocol.forward_tokens
+    passed = max(protocol.forward_tokens, card.context)
+    forward = int((_FORWARD_COPIES + arrays_inside(card)) * row * passed)
     arms = [parse_arm(name) for name in protocol.arms]
     step = max(step_memory(protocol, card.tap.width, arm) for arm in arms)
     census = 2 * row * max(tokens, fitted_tokens(protocol, tokens))
     statistics = _SQUARES * 8 * card.tap.width**2
-    return max(step + _FRAGMENTS, _KEPT + _SELECTION + max(forward, census, statistics))
+    looked_at = max(tokens, fitted_tokens(protocol, tokens)) * protocol.n
+    selection = int(_SELECTION * min(1.0, looked_at / _CHUNK))
+    return max(step + _FRAGMENTS, _KEPT + selection + max(forward, census, statistics))
 
 
 def step_memory(recipe: Recipe, width: int, arm: Arm) -> int:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.plan import memory
+from adapters import open_adapter
+from bench.plan import forward, memory
 from bench.plan.memory import sae_memory, step_memory, training_memory, transform_memory
 from bench.sae import gradients
 from bench.sae.arms import one_word_arms, parse_arm
@@ -19,6 +20,7 @@ from bench.sae.model import SAE
 from bench.sae.recipe import Recipe
 from bench.sae.trainer import Trainer
 from bench.sae.transform import Transform
+from zoo.registry import Registry
 
 # Of k below 8 codes are selected by torch, whose allocations are counted here; numpy's are not.
 N, WIDTH, BATCH, K, AUX_K = 256, 64, 256, 4, 12
@@ -108,3 +110,26 @@ def test_an_sae_holds_what_the_plan_says() -> None:
 def test_numbers_that_are_kept_twice_are_the_same() -> None:
     kept = (memory._CHUNK, memory._AUX_DENSE_BELOW)
     assert kept == (gradients._CPU_ELEMENTS, auxk._DENSE_BELOW)
+
+
+def test_a_stems_longest_array_is_that_of_the_model(registry: Registry) -> None:
+    adapter = open_adapter(registry.card("tiny-enformer"), depth=1)
+    card, inputs = adapter.card, adapter.inputs(["ACGT" * 384])
+    longest = 0
+
+    def look(module: object, given: object, found: object) -> None:
+        nonlocal longest
+        if isinstance(found, torch.Tensor):
+            longest = max(longest, found.numel())
+
+    for module in adapter.model.modules():
+        module.register_forward_hook(look)
+    adapter.run([0], inputs, torch.tensor([0]), torch.tensor([0]))
+    counted = max(length * channels for length, channels, _ in forward._stem(card))
+    assert counted * inputs.valid.numel() == longest
+
+
+def test_what_a_model_holds_follows_its_kind(registry: Registry) -> None:
+    held = {name: forward.arrays_inside(registry.card(name)) for name in ("enformer", "gpt2")}
+    assert held["enformer"] == 3 * 64  # half the channels at each of 128 bases of a bin
+    assert 0 == forward.arrays_inside(registry.card("synthetic-gamma4")) < held["gpt2"] < 64
