@@ -1,6 +1,7 @@
 """What a block computes: floating-point operations and bytes, counted from its sizes. No torch.
 
-What a model reads and computes is counted in `bench.plan.forward`; here, what is done with it.
+What a model reads is counted in `bench.plan.reading`, what it computes in `bench.plan.forward`;
+here, what is done with it.
 
 A product of [a, b] and [b, c] takes 2abc operations, as torch's `FlopCounterMode` counts. Where a
 number follows from the data (how many features are dead), it is assumed here, with the reason.
@@ -13,8 +14,9 @@ from typing import Literal
 
 from bench.death.theory import predicted_dead, predicted_relu
 from bench.plan.blocks import Block
-from bench.plan.forward import Reading, between_bytes, forward_flops, reading
+from bench.plan.forward import between_bytes, forward_flops
 from bench.plan.protocol import Protocol
+from bench.plan.reading import Reading, reading
 from bench.sae.arms import PRESETS, Arm, parse_arm
 from bench.sae.families import FAMILIES
 from zoo.cards import Card

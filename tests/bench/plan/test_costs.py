@@ -21,6 +21,7 @@ from bench.plan.budget import fit_budget
 from bench.plan.costs import block_seconds, cost_of, path_on, total
 from bench.plan.devices import DEVICE_NAMES, Device, named_device, this_device
 from bench.plan.protocol import load_protocol
+from bench.plan.reading import Reading, reading
 from bench.runner import stepping
 from bench.runner.block import measure_block
 from bench.sae import untrained
@@ -134,10 +135,10 @@ def test_padding_is_counted_from_the_lengths_of_the_corpus(registry: Registry) -
     card = registry.card("all-minilm-l6-v2")
     protocol = load_protocol("quick", settings=["forward_tokens=1024"])  # four windows of a batch
 
-    def read(*passages: str, tokens: int = 4000) -> forward.Reading:
+    def read(*passages: str, tokens: int = 4000) -> Reading:
         corpus = FiniteCorpus("lines", "text", lambda: list(passages))
         block = Block(card, corpus, protocol, (), None, None)
-        return forward.reading(block, tokens)
+        return reading(block, tokens)
 
     short = read(*["x" * 36] * 8)  # ten tokens, and one at either end
     assert (short.windows, short.positions) == (400, 400 * 12)
