@@ -8,7 +8,7 @@ is downloaded. It prints a table, and writes it with all figures to OUTPUT/devic
                and the pairs' rows (W_dec, error, centered) once, at the bandwidth that a large copy
                was measured at here
     step       a bank of SAEs (`bench.sae.bank`), by each path that the device has; the best counts
-    separate   the same SAEs one by one
+    separate   the same SAEs one by one, each a bank of its own
     census     of a fresh dictionary on Gaussian activations, over the product alone
     block      a random model of ESM-2 650M's shape in bfloat16, and two SAEs for each layer
     peers      one SAE at the first size by other libraries' own loops, at their fastest setting:
@@ -218,11 +218,12 @@ def measure_step(bench: Bench, case: Case, *, first: bool) -> None:
     figure = f"{ms[best]:.2f} ms ({best}), limit {least:.2f} ms, ratio {ms[best] / least:.2f}"
     bench.row(f"step, {case.name}", figure, "under 2.0")
     if first and case.bank > 1:
-        alone = trainers(bench, case, best)  # type: ignore[arg-type]
+        # As a run steps a single one: by itself it is captured too.
+        alone = [Bank([trainer]) for trainer in trainers(bench, case, best)]  # type: ignore[arg-type]
 
         def separate() -> None:
-            for trainer, own in zip(alone, x, strict=True):
-                trainer.step(own)
+            for one, own in zip(alone, x, strict=True):
+                bank_step(one, [own])
 
         found["separate_ms"] = 1e3 * bench.time(separate)
         bench.row("separate over bank", f"{found['separate_ms'] / ms[best]:.2f}")
@@ -264,7 +265,8 @@ def measure_block(bench: Bench, sizes: Sizes) -> None:
     ids = torch.randint(4, 24, sizes.windows, device=bench.device)
     layers = sizes.model["num_hidden_layers"]
     case = Case(**asdict(sizes.block) | {"bank": 2 * layers})
-    bank = Bank(trainers(bench, case, "sparse"))
+    path = "kernels" if "kernels" in paths_on(TopK(), torch.float32, bench.device) else "sparse"
+    bank = Bank(trainers(bench, case, path))  # type: ignore[arg-type]
     tokens = ids.numel()
     order = torch.randperm(tokens, device=bench.device).split(case.batch)
 
