@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from bench.plan.blocks import Block
 from zoo.cards import KIND_OF_DOMAIN
 from zoo.corpora import EndlessCorpus
 from zoo.corpus import Corpus
+from zoo.errors import BenchError
 from zoo.finite import FiniteCorpus
 
 # Letters of a token. Measured: 3.5 and 3.6 for all-minilm-l6-v2 on two corpora, 2.8 for the small
@@ -78,17 +80,22 @@ def lengths_of(block: Block) -> Lengths:
     looked_at = isinstance(block.corpus, FiniteCorpus | EndlessCorpus)
     if kind not in _LETTERS:
         return Lengths(card.context, card.context)
-    if block.corpus is None or not looked_at:
-        return Lengths(card.context / _PADDED[kind], card.context)
-    framed = 2 if card.adapter in _FRAMED else 0
-    return _looked_at(block.corpus, kind, card.context, framed, windows)
+    found = None
+    if block.corpus is not None and looked_at:
+        framed = 2 if card.adapter in _FRAMED else 0
+        with suppress(BenchError):  # what cannot be read, a run says
+            found = _looked_at(block.corpus, kind, card.context, framed, windows)
+    return found or Lengths(card.context / _PADDED[kind], card.context)
 
 
 @functools.lru_cache(maxsize=16)
-def _looked_at(corpus: Corpus, kind: str, context: int, framed: int, batch: int) -> Lengths:
+def _looked_at(corpus: Corpus, kind: str, context: int, framed: int, batch: int) -> Lengths | None:
+    """None of a corpus without a window."""
     wanted = max(_WINDOWS, _BATCHES * batch)
     examples = (len(str(example)) / _LETTERS[kind] for example in corpus.examples(0))
     found = list(itertools.islice(_windows(examples, context - framed), wanted))
+    if not found:
+        return None
     batches = [found[start : start + batch] for start in range(0, len(found), batch)]
     positions = sum(len(each) * (max(each) + framed) for each in batches)
     return Lengths(sum(found) / len(found), positions / len(found))

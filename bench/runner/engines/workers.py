@@ -130,8 +130,13 @@ class WorkersEngine:
     def records(
         self, blocks: Sequence[Block], settings: Settings, progress: BlockListener
     ) -> Generator[Record, None, None]:
-        """The records as they come, of several blocks at once; the longest begin first."""
+        """The records as they come, of several blocks at once.
+
+        The longest begin first, but for the shortest one: its records show early what comes.
+        """
         waiting = longest_first(blocks, settings.device)
+        waiting[:0] = waiting[-1:]
+        del waiting[-1:]
         free = list(range(self.workers))
         idle: list[_Worker] = []
         running: dict[Connection, _Worker] = {}
