@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"f250c43927b9347a","cells.parquet":"f250c43927b9347a"};
+const GAMMABENCH_FILES = {"models.parquet":"95561636e0339e65","cells.parquet":"95561636e0339e65"};
