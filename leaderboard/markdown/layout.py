@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from bench.sae.recipe import Recipe
 from leaderboard.columns.kinds import Column
 from leaderboard.groups import Group, Setting, arms_of, data_words, differing, sizes_as_run
 from leaderboard.page_names import model_page
@@ -103,9 +104,17 @@ def setting_differences(first: dict[Setting, Group]) -> dict[Setting, str]:
     }
     keys = differing(list(contents.values()))
     return {
-        setting: ", ".join(f"{escape(key)} = {shown_value(content.get(key))}" for key in keys)
+        setting: ", ".join(
+            f"{escape(key)} = {shown_value(content.get(key, _default(key)))}" for key in keys
+        )
         for setting, content in contents.items()
     }
+
+
+def _default(key: str) -> Any:
+    """What a training does of which a protocol does not name the key; None of another key."""
+    field = Recipe.model_fields.get(key)
+    return None if field is None else field.default
 
 
 def shown_value(value: Any) -> str:
