@@ -285,6 +285,7 @@ def _profile(setting: Setting, group: Group) -> Picture | None:
     }
     if not gammas["gamma"]:
         return None
+    (group,), chosen = _few_arms([group])
     data = {
         "gammas": gammas,
         "predicted": _row(group.by_layer(PREDICTED.value)),
@@ -295,7 +296,7 @@ def _profile(setting: Setting, group: Group) -> Picture | None:
     title = titles.profile_title(plain(group.label, 60), data)
     stem = model_page(group.model).removesuffix(".md")
     name = f"{_stem(setting)}-{stem}-{group.key[:6]}"
-    caption = "Means over seeds. " + _sizes([group])
+    caption = f"{chosen}Means over seeds. {_sizes([group])}"
     return Picture(name, "profile", title, caption, setting, group.key, data)
 
 
@@ -355,7 +356,8 @@ def _few_arms(groups: Sequence[Group]) -> tuple[Sequence[Group], str]:
     for arm in every:
         of_models = (END.of_model(group, arm) for group in groups)
         ends[arm] = [share for share in of_models if share is not None]
-    known = sorted((arm for arm in every if ends[arm]), key=lambda arm: fmean(ends[arm]))
+    trained = [arm for arm in every if ends[arm]]
+    known = sorted(trained, key=lambda arm: fmean(ends[arm])) or every
     first = [arm for arm in (RAW, CENTERED) if arm in known]
     others = [arm for arm in known if arm not in first][: MOST_LINES - len(first)]
     kept = {*first, *others}
@@ -367,7 +369,7 @@ def _few_arms(groups: Sequence[Group]) -> tuple[Sequence[Group], str]:
         if kept & set(group.arms)
     ]
     named = f"{' and '.join(first)} and " if first else ""
-    fewest = f"the {len(others)} that end with fewest dead"
+    fewest = f"the {len(others)} that end with fewest dead" if trained else f"{len(others)} more"
     return fewer, f"Of {len(every)} arms {named}{fewest}. "
 
 

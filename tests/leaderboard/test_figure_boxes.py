@@ -36,7 +36,7 @@ def every_picture() -> dict[str, Picture]:
 def pictures_of_many_arms() -> dict[str, Picture]:
     """Those that draw lines by arm, of more arms than they have colours for."""
     records = make_grid(models=MODELS, layers=[0, 1], arms=MANY_ARMS)
-    kinds = ("death_training", "fates", "revival")
+    kinds = ("death_training", "fates", "revival", "profile")
     found = [each for each in pictures(group_records(records)) if each.kind in kinds]
     return {f"{picture.kind} of many arms": picture for picture in reversed(found)}
 
@@ -98,6 +98,19 @@ def test_every_text_is_on_the_canvas(figure: Any) -> None:
         assert page.containsx(box.x1), text
         assert page.containsy(box.y0), text
         assert page.containsy(box.y1), text
+
+
+def test_legends_are_on_the_canvas_and_on_no_title(figure: Any) -> None:
+    written = boxes([axes.title for axes in figure.axes])
+    if figure._suptitle is not None:
+        written += boxes([figure._suptitle])
+    for legend in [*figure.legends, *(axes.get_legend() for axes in figure.axes)]:
+        if legend is None:
+            continue
+        box = legend.get_window_extent()
+        assert figure.bbox.padded(1).contains(box.x0, box.y0)
+        assert figure.bbox.padded(1).contains(box.x1, box.y1)
+        assert [text for text, title in written if title.overlaps(box)] == []
 
 
 def test_lines_lie_within_their_axes(figure: Any) -> None:
