@@ -61,7 +61,7 @@ _ARM_COLOURS = {
     CENTERED: BLUE,
     WHITENED: GREEN,
 }
-_OTHER_ARMS = (PURPLE, SKY, BLACK, GREY)
+_OTHER_ARMS = (PURPLE, SKY, BLACK, GREY, ORANGE, GREEN)
 
 # A gamma below it is none, on a logarithmic axis.
 _LEAST = 1e-9

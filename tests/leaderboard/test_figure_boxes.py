@@ -9,7 +9,7 @@ import pytest
 
 from bench.sae.arms import one_word_arms
 from leaderboard.columns.death import DUE_TO_MEAN, INIT_RAW
-from leaderboard.figures.pictures import Picture, pictures
+from leaderboard.figures.pictures import MOST_LINES, Picture, pictures
 from leaderboard.figures.why import MOST_BARS, why_data, why_title
 from leaderboard.groups import group_records
 from tests.records import make_grid
@@ -111,6 +111,14 @@ def test_legends_are_on_the_canvas_and_on_no_title(figure: Any) -> None:
         assert figure.bbox.padded(1).contains(box.x0, box.y0)
         assert figure.bbox.padded(1).contains(box.x1, box.y1)
         assert [text for text, title in written if title.overlaps(box)] == []
+
+
+def test_arms_of_one_figure_have_colours_of_their_own() -> None:
+    from leaderboard.figures.drawing import _arm_colours
+
+    arms = [arm for arm in MANY_ARMS if arm not in ("raw+auxk", "raw+auxk-relu", "whitened")]
+    for chosen in (MANY_ARMS[:MOST_LINES], arms[:MOST_LINES]):
+        assert len({*_arm_colours(chosen).values()}) == MOST_LINES
 
 
 def test_lines_lie_within_their_axes(figure: Any) -> None:
