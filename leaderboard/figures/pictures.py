@@ -45,7 +45,7 @@ from zoo.cards import DOMAINS
 from zoo.files import content_hash
 
 # To be raised whenever the same data would be drawn in another way.
-DRAWING_VERSION = 6
+DRAWING_VERSION = 7
 
 FigureKind = Literal[
     "gamma_death", "why", "death_training", "fates", "revival", "bias", "heat", "when",
