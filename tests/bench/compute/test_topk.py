@@ -119,3 +119,16 @@ def test_the_input_is_left_as_it_was():
     before = pre.clone()
     exact_topk(pre, 64)
     assert torch.equal(pre, before)
+
+
+@pytest.mark.parametrize("n", [40, 512])
+def test_a_bias_and_a_mask_come_before_the_selection(n):
+    generator = torch.Generator().manual_seed(n)
+    pre, bias = torch.randn(6, n, generator=generator), torch.randn(3, n, generator=generator)
+    mask = torch.rand(n, generator=generator) < 0.5
+    whole = torch.where(mask, pre + bias.repeat_interleave(2, 0), -torch.inf)
+    values, columns = exact_topk(pre.clone(), 5, bias=bias, mask=mask)
+    assert torch.equal(values.sort(dim=1, descending=True).values, whole.topk(5, dim=1).values)
+    assert torch.equal(whole.gather(1, columns), values)
+    again, _ = exact_topk(pre.clone(), 5, mask=mask)
+    assert torch.equal(again.amax(1), torch.where(mask, pre, -torch.inf).amax(1))
