@@ -13,7 +13,7 @@ from bench.intervals import Estimate
 from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_SPECTRUM, END, INIT, INIT_RAW
 from leaderboard.columns.kinds import Metric
 from leaderboard.columns.revival import BORN_DEAD
-from leaderboard.groups import CENTERED, RAW, Group
+from leaderboard.groups import CENTERED, RAW, Group, idle_arms
 from leaderboard.metric_intervals import mean_interval, share_interval
 from leaderboard.text import count, escape, percent, plain
 from zoo.cards import DATA_KINDS
@@ -114,7 +114,9 @@ def _cured(group: Group, write: Callable[[str], str]) -> list[str]:
     centered = INIT.of_model(group, CENTERED)
     if centered is not None:
         found.append(f"Centered: {percent(centered)} %.")
-    ends = {arm: end for arm in group.arms if (end := END.of_model(group, arm)) is not None}
+    idle = idle_arms(group)
+    acted = [arm for arm in group.arms if arm not in idle]
+    ends = {arm: end for arm in acted if (end := END.of_model(group, arm)) is not None}
     steps = _steps_taken(group)
     if RAW not in ends or not steps:
         return found
@@ -127,7 +129,11 @@ def _cured(group: Group, write: Callable[[str], str]) -> list[str]:
         text += f"; raw, {percent(durable.mean)} % of those born dead came alive for good"
     found.append(text + ".")
     if len(ends) > 1 and _surely_many_are_dead(group, best):
-        found.append(f"No arm here leaves fewer than {percent(LITTLE)} % dead.")
+        tried = [write(arm) for arm in ends]
+        none = " nor ".join(["Neither " + tried[0], tried[1]])
+        if len(tried) > 2:
+            none = f"None of {_listed(tried) if len(tried) < 4 else f'{len(tried)} arms'}"
+        found.append(f"{none} leaves fewer than {percent(LITTLE)} % dead.")
     return found
 
 

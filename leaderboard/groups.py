@@ -245,6 +245,32 @@ def arm_order(name: str) -> tuple[int, str, bool, str]:
     return rank, base, bool(aux), name
 
 
+def idle_arms(group: Group) -> list[str]:
+    """The arms whose loss on dead features had not begun when the training ended: `dead_after`
+    tokens have to pass before (`bench.sae.trainer`)."""
+    protocol = group.spec.protocol
+    begins, batch = protocol.get("dead_after"), protocol.get("batch")
+    if begins is None or batch is None:
+        return []
+    steps: dict[str, int] = {}
+    for record in group.records:
+        if record.result and (training := record.result.training):
+            arm = record.spec.arm
+            steps[arm] = max(steps.get(arm, 0), training.steps)
+    return [
+        arm
+        for arm in group.arms
+        if arm in steps and _waits_for_dead(arm) and (steps[arm] - 1) * batch < begins
+    ]
+
+
+def _waits_for_dead(arm: str) -> bool:
+    try:
+        return parse_arm(arm).aux not in ("none", "resample")
+    except UnknownName:
+        return False
+
+
 def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
     """The keys in which some mappings differ, sorted."""
     keys = {key for setting in settings for key in setting}

@@ -46,7 +46,7 @@ def command(
     """What a run would do, what is done, what it costs, and what is missing.
 
     Costs are of what is still to be measured, counted from its sizes. A graphics card's rates are
-    its published peaks times a stated share; nothing was measured on one.
+    its published peaks times a stated share, not checked against runs on one.
 
     \b
     Examples:

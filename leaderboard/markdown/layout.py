@@ -7,7 +7,15 @@ from typing import Any
 
 from bench.sae.recipe import Recipe
 from leaderboard.columns.kinds import Column
-from leaderboard.groups import Group, Setting, arms_of, data_words, differing, sizes_as_run
+from leaderboard.groups import (
+    Group,
+    Setting,
+    arms_of,
+    data_words,
+    differing,
+    idle_arms,
+    sizes_as_run,
+)
 from leaderboard.page_names import model_page
 from leaderboard.text import NOTHING, Notes, count, escape, link
 
@@ -134,11 +142,19 @@ def counts(groups: Sequence[Group]) -> str:
     layers = sum(len(group.layers) for group in groups)
     seeds = {seed for group in groups for seed in group.seeds}
     arms = ", ".join(escape(arm) for arm in arms_of(groups))
+    idle = {arm: None for group in groups for arm in idle_arms(group)}
+    note = ""
+    if idle:
+        after = f"{groups[0].spec.protocol['dead_after']:,}"
+        note = (
+            f" A loss on dead features begins after {after} tokens, more than these trainings had: "
+            f"{' and '.join(map(escape, idle))} did not act."
+        )
     return (
         f"{count(len(groups), 'model')} on {data_words(groups)}, {count(layers, 'layer')}, "
         f"arms {arms}, "
         f"{count(len(seeds), 'seed')}: {count(cells, 'cell')}, of which "
-        f"{cells - failed - missing:,} measured, {failed:,} failed, {missing:,} missing."
+        f"{cells - failed - missing:,} measured, {failed:,} failed, {missing:,} missing.{note}"
     )
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from statistics import fmean
 
 import pytest
 
 from bench.records.schema import Record
+from bench.records.store import RecordStore
 from leaderboard import summary
 from leaderboard.findings import MOST_TOLD, plain_sentences, sentences
-from leaderboard.groups import group_records
+from leaderboard.groups import Group, group_records, idle_arms
+from leaderboard.markdown.layout import counts
 from tests.records import make_grid, make_record, make_result, make_spec
+
+ROOT = Path(__file__).parents[2]
 
 
 def made(
@@ -45,12 +50,12 @@ def test_a_death_by_the_mean_is_told_with_its_cure() -> None:
     assert "79.0 points because of the mean, 1.0 points because of the spectrum." in text
     assert "Centered: 1.0 %." in text
     assert "70.0 % raw and 0.3 % centered" in text
-    assert "No arm here leaves fewer than 1.0 % dead" not in text
+    assert "leaves fewer than 1.0 % dead" not in text
 
 
 def test_a_death_that_no_arm_cures_is_told_as_such() -> None:
     (text,) = told(made("a"), made("a", arm="centered", end=300))
-    assert text.endswith("No arm here leaves fewer than 1.0 % dead.")
+    assert text.endswith(". Neither raw nor centered leaves fewer than 1.0 % dead.")
 
 
 def test_a_rate_that_may_be_little_is_not_told_as_uncured() -> None:
@@ -134,3 +139,36 @@ def test_a_limited_run_is_told_by_the_steps_that_it_took() -> None:
     training = record.result.training.model_copy(update={"steps": 2})
     short = make_record(record.spec, record.result.model_copy(update={"training": training}))
     assert "Dead after 2 steps: " in told(short)[0]
+
+
+def test_an_arm_that_had_not_begun_to_act_is_named_and_is_no_remedy() -> None:
+    """A loss on dead features waits for tokens; a training of fewer is that of the raw arm."""
+
+    def groups(dead_after: int) -> list[Group]:
+        arms = ("raw", "raw+auxk-relu", "raw+resample")
+        protocol = {"n": 1000, "dead_after": dead_after}
+        return group_records(make_record(make_spec(arm=arm, protocol=protocol)) for arm in arms)
+
+    (acting,), (waiting,) = groups(1), groups(10**9)
+    assert idle_arms(acting) == []
+    assert "did not act" not in counts([acting])
+    assert idle_arms(waiting) == ["raw+auxk-relu"]
+    assert "after 1,000,000,000 tokens" in counts([waiting])
+    assert counts([waiting]).endswith(": raw+auxk-relu did not act.")
+    assert "raw+auxk-relu" not in "".join(sentences([waiting]))
+
+
+@pytest.mark.skipif(not (ROOT / "results" / "records").is_dir(), reason="no committed results")
+def test_what_the_faq_says_of_the_error_is_true_of_the_results() -> None:
+    ends: dict[tuple[str, str, int], dict[str, list[float]]] = {}
+    for record in RecordStore(ROOT / "results"):
+        spec = record.spec
+        if spec.protocol["steps"] != 300 or record.result is None:
+            continue
+        assert record.result.training is not None
+        place = ends.setdefault((spec.model, str(spec.corpus), spec.layer), {})
+        place.setdefault(spec.arm, []).append(record.result.training.fvu)
+    layers = {place: (fmean(arms["raw"]), fmean(arms["centered"])) for place, arms in ends.items()}
+    larger = [place for place, (raw, centered) in layers.items() if centered > raw]
+    text = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8").replace("\n", " ")
+    assert f"larger on {len(larger)} of {len(layers)} layers" in text

@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"95561636e0339e65","cells.parquet":"95561636e0339e65"};
+const GAMMABENCH_FILES = {"models.parquet":"61c3177698aa8164","cells.parquet":"61c3177698aa8164"};

@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"88ebd89dd799003d","cells.parquet":"88ebd89dd799003d"};
+const GAMMABENCH_FILES = {"models.parquet":"c8721bfd0d32b600","cells.parquet":"c8721bfd0d32b600"};
