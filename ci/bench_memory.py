@@ -23,6 +23,10 @@ import tempfile
 import threading
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.plan.blocks import Block
 
 DEFAULT_SIZES = (
     "768,8192,8192,16384,1,2",
@@ -131,7 +135,6 @@ def inside(size: Size, way: str, scratch: Path, remedy: str | None = None) -> Fo
 
     from bench.plan.blocks import Request, make_plan
     from bench.plan.protocol import load_protocol
-    from bench.runner.block import measure_block
     from zoo.cards import Card
     from zoo.registry import load_registry
 
@@ -169,6 +172,13 @@ def inside(size: Size, way: str, scratch: Path, remedy: str | None = None) -> Fo
     protocol = load_protocol("quick", settings=settings, arms=arms)
     (block,) = make_plan(Request([card], protocol, memory=1 << 50), load_registry())
     import torch  # noqa: F401  # so that its own pages count as the process's
+
+    return measured(block)
+
+
+def measured(block: Block) -> Found:
+    """A block that runs now, in this process. Raises RuntimeError where a cell fails."""
+    from bench.runner.block import measure_block
 
     watch = Watch()
     for record in measure_block(block):

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench_memory import Found, Watch
+from bench_memory import Found, measured
 
 if TYPE_CHECKING:
     from zoo.cards import Card
@@ -144,7 +144,6 @@ def inside(case: Case, scratch: Path) -> Found:
     from adapters import open_adapter
     from bench.plan.blocks import Request, make_plan
     from bench.plan.protocol import load_protocol
-    from bench.runner.block import measure_block
     from zoo.registry import load_registry
 
     card = card_of(case, scratch)
@@ -154,11 +153,7 @@ def inside(case: Case, scratch: Path) -> Found:
     if block.error is not None:
         raise RuntimeError(str(block.error))
     open_adapter(card, depth=1)  # so that what it imports counts as the process's
-    watch = Watch()
-    for record in measure_block(block):
-        if record.failure is not None:
-            raise RuntimeError(str(record.failure))
-    return Found(block.memory, watch.stop())
+    return measured(block)
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ from zoo.ahead import mapped
 from zoo.downloads import cache_folder
 from zoo.errors import BadCorpus, OutputError
 from zoo.files import content_hash, read_json, write_atomically
-from zoo.tally import Tally
+from zoo.tally import Tally, problem_of
 
 if TYPE_CHECKING:
     from zoo.streams.storage import StoredFile
@@ -60,13 +60,7 @@ def sound_pictures(
     known = _Known(place)
 
     def problem(item: _Item) -> tuple[_Item, BadCorpus | None]:
-        if known.has(item):
-            return item, None
-        try:
-            read(item)
-        except BadCorpus as error:
-            return item, error
-        return item, None
+        return item, None if known.has(item) else problem_of(item, read)
 
     found = []
     looked_at = mapped(problem, items, workers=_READERS, room=_ROOM, size=lambda each: 1)

@@ -55,6 +55,15 @@ def _tally(counts: dict[str, int], skip_bad: int, first: BadCorpus | None) -> Ta
     return found
 
 
+def problem_of(item: Item, read: Callable[[Item], object]) -> BadCorpus | None:
+    """What is wrong with an item that cannot be read; None of one that can."""
+    try:
+        read(item)
+    except BadCorpus as error:
+        return error
+    return None
+
+
 def without_broken(items: Iterable[Item], read: Callable[[Item], object], did: Tally) -> list[Item]:
     """The items that can be read. Each is read for it, several at once, if any may be left out.
 
@@ -64,16 +73,9 @@ def without_broken(items: Iterable[Item], read: Callable[[Item], object], did: T
     if not did.skip_bad:
         return list(items)
 
-    def problem(item: Item) -> tuple[Item, BadCorpus | None]:
-        try:
-            read(item)
-        except BadCorpus as error:
-            return item, error
-        return item, None
-
     found = []
     with ThreadPoolExecutor(_READERS) as pool:
-        for item, error in pool.map(problem, items):
+        for item, error in pool.map(lambda item: (item, problem_of(item, read)), items):
             if error is None:
                 found.append(item)
             else:

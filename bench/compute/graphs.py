@@ -92,7 +92,7 @@ def _first_cause(error: BaseException) -> str:
     """The first line of what went wrong first: ending the capture fails too, and says less."""
     while error.__context__ is not None:
         error = error.__context__
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _forget_capture(device: torch.device) -> None:

@@ -44,32 +44,19 @@ def kernel(name: str) -> ModuleType:
     return importlib.import_module(f"bench.compute.kernels.{name}")
 
 
-@pytest.fixture
-def sparse(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    found = kernel("sparse")
-    poison(monkeypatch)
+def fixture_of(name: str) -> Any:
+    """The kernel's module, in memory that holds nothing of use."""
+
+    @pytest.fixture(name=name)
+    def found(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        module = kernel(name)
+        poison(monkeypatch)
+        return module
+
     return found
 
 
-@pytest.fixture
-def encode(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    found = kernel("encode")
-    poison(monkeypatch)
-    return found
-
-
-@pytest.fixture
-def select(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    found = kernel("select")
-    poison(monkeypatch)
-    return found
-
-
-@pytest.fixture
-def update(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    found = kernel("update")
-    poison(monkeypatch)
-    return found
+sparse, encode, select, update = map(fixture_of, ("sparse", "encode", "select", "update"))
 
 
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 
@@ -48,7 +49,7 @@ def test_a_switch_that_is_named_is_there(switch: tuple[str, ...]) -> None:
     keys = inspect.signature(getattr(module, name)).parameters
     assert key in keys
     if "is its default" in said:
-        assert keys[key].default == eval(value)
+        assert keys[key].default == ast.literal_eval(value)
     elif "by default" in said:
         (default,) = re.findall(r"by default ([\d.]+)", said)
         assert keys[key].default == float(default)
