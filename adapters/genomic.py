@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
 from adapters.sequence import SequenceModel
 from adapters.tokens import consecutive
-from zoo.errors import BadCard, BadCorpus, BadWeights
+from zoo.errors import BadCard, BadCorpus, BadWeights, UsageError
 from zoo.letters import DNA_LETTERS, check_letters
 
 
@@ -259,6 +260,55 @@ class BorzoiTrunk(DnaTrunk):
 
     def load(self) -> nn.Module:
         return checkpoints.pretrained(self.loader, self.card, self.folder, dtype=self.dtype)
+
+
+class AlphaGenomeTrunk(DnaTrunk):
+    """AlphaGenome (Avsec et al. 2026), through its port alphagenome-pt: bins of 128 bases.
+
+    The transformer's blocks over bins, told that the DNA is human. Attention between them is biased
+    by pairs of 16 bins, so a window is a multiple of those. The heads are not loaded.
+    `options.architecture` changes the package's own configuration where a checkpoint does.
+    """
+
+    bin = 128
+    known_options = ("architecture",)
+    _PAIRED: ClassVar[int] = 16
+
+    def load(self) -> nn.Module:
+        from alphagenome_pt import AlphaGenome, AlphaGenomeConfig, deepmind_config
+        from safetensors.torch import load_file
+
+        if self.dtype not in (torch.float32, torch.bfloat16):
+            raise UsageError(
+                f"model {self.card.id!r} computes in float32 or bfloat16, not {self.dtype}",
+                "Run it with dtype float32.",
+            )
+        path = checkpoints.check_weight_files(self.card, self.folder)[0]
+        with checkpoints.loading_errors(self.card, path):
+            # Outputs that its heads have are no part of the trunk; organisms are by number.
+            outputs = {"organisms": ["human", "mouse"], "heads": {}}
+            policy = str(self.dtype).removeprefix("torch.")
+            settings = deepmind_config(outputs, dtype_policy=policy).to_dict()
+            changes = self.card.options.get("architecture", {})
+            model = AlphaGenome(AlphaGenomeConfig(**{**settings, **changes}))
+            stored = load_file(path)
+            model.load_state_dict(
+                {name: value for name, value in stored.items() if not name.startswith("_heads.")}
+            )
+        return model
+
+    @functools.cached_property
+    def bases(self) -> int:
+        if self.card.context % self._PAIRED:
+            raise BadCard(
+                f"card {self.card.id!r}: context is {self.card.context} bins, which is no multiple "
+                f"of {self._PAIRED}"
+            )
+        return super().bases
+
+    def inputs(self, items: list[str]) -> Inputs:
+        found = super().inputs(items)
+        return replace(found, arguments={"data": found.arguments["x"]})
 
 
 class Evo2(Adapter):

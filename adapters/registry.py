@@ -59,6 +59,7 @@ _OWN = {
         "adapters.genomic:EnformerTrunk", ("transformers", "enformer_pytorch")
     ),
     "borzoi": AdapterEntry("adapters.genomic:BorzoiTrunk", ("transformers", "borzoi_pytorch")),
+    "alphagenome": AdapterEntry("adapters.genomic:AlphaGenomeTrunk", ("alphagenome_pt",)),
     "spliceai": AdapterEntry("adapters.splicing:KerasSpliceAI", ("h5py",)),
     "openspliceai": AdapterEntry("adapters.splicing:OpenSpliceAI", ("openspliceai",)),
     "dna-lm": AdapterEntry("adapters.genomic:DnaLanguage", ("transformers",)),

@@ -12,9 +12,11 @@ from zoo.cards import Card
 
 # A transformer block holds 12 width^2 parameters (attention 4, a feed-forward of four times the
 # width 8). A gated one of another width, as in Llama's successors, holds up to a half more; those
-# of Enformer and Borzoi have a feed-forward of twice the width and narrow queries and keys.
+# of Enformer and Borzoi have a feed-forward of twice the width and narrow queries and keys;
+# AlphaGenome's keys and values are of one head. What it does with pairs of bins is not counted:
+# they are pairs of 16 bins each.
 _TRANSFORMER = 12
-_TRANSFORMERS = {"enformer": 7, "borzoi": 7}
+_TRANSFORMERS = {"enformer": 7, "borzoi": 7, "alphagenome": 6}
 
 # Adapters of stacks of convolutions: their blocks hold all that the model does, and no attention.
 _CONVOLUTIONS = ("spliceai", "openspliceai")
@@ -25,14 +27,14 @@ class _Stem(NamedTuple):
     again: one of 15 bases, then at each length one of five positions.
 
     first: channels of the first, as a share of the width. pointwise: convolutions of one position
-    beside each.
+    beside each, or what else multiplies so much.
     """
 
     first: float
     pointwise: int
 
 
-_STEMS = {"enformer": _Stem(1 / 2, 2), "borzoi": _Stem(1 / 3, 0)}
+_STEMS = {"enformer": _Stem(1 / 2, 2), "borzoi": _Stem(1 / 3, 0), "alphagenome": _Stem(1 / 2, 5)}
 
 # Bytes that the operations between a block's products read and write, for each position and
 # dimension of its width in float32. Norms, biases, residual sums and an activation in one operation

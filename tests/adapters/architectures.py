@@ -364,6 +364,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         packages=("borzoi_pytorch",),
         options={"bases": 2048},
     ),
+    "alphagenome": Architecture(
+        tiny_packages.alphagenome,
+        lambda: random_dna(2, 2048),
+        ("alphagenome",),
+        packages=("alphagenome_pt",),
+        options={"bases": 2048, "architecture": tiny_packages.ALPHAGENOME},
+    ),
     "spliceai": Architecture(
         tiny_packages.spliceai,
         lambda: random_dna(2, 200),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adapters import Adapter, check, compat, open_adapter
-from adapters.genomic import SixMers
+from adapters.genomic import SixMers, one_hot
+from tests.adapters import tiny_packages
 from tests.adapters.architectures import ARCHITECTURES
 from tests.adapters.tiny import random_dna
-from zoo.errors import BadCard, BadCorpus, BadWeights, ModelUnavailable
+from zoo.errors import BadCard, BadCorpus, BadWeights, ModelUnavailable, UsageError
 from zoo.registry import load_registry
 
 CARDS = load_registry().cards
@@ -189,6 +191,61 @@ def test_a_model_that_keeps_its_own_dtype_says_so(
     assert stubborn.notes == [
         "the model keeps weights in bfloat16, whatever is asked for (float32)"
     ]
+
+
+SHALLOW = {"architecture": tiny_packages.ALPHAGENOME | {"transformer_layers": 2}}
+
+
+@pytest.fixture(scope="module")
+def alphagenome(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Adapter]:
+    """The tiny AlphaGenome, with some of the card's keys changed."""
+    pytest.importorskip("alphagenome_pt")
+    entry, folder = ARCHITECTURES["alphagenome"], tmp_path_factory.mktemp("alphagenome")
+    entry.save(folder)
+
+    def make(dtype: torch.dtype = torch.float32, **changes: Any) -> Adapter:
+        card = entry.card(CARDS["alphagenome"])
+        card = type(card).model_validate(card.model_dump(exclude_none=True) | changes)
+        return open_adapter(card, weights=folder / card.checkpoint.subfolder, dtype=dtype)
+
+    return make
+
+
+def test_alphagenomes_stream_is_its_towers_on_human_dna(
+    alphagenome: Callable[..., Adapter],
+) -> None:
+    adapter = alphagenome()
+    [sequence] = random_dna(1, 2048)
+    [batch] = adapter.activations([1, 2], [sequence], batch_size=1)
+    model: Any = adapter.model
+    precision = importlib.import_module("alphagenome_pt.precision")
+    with torch.no_grad(), precision.dtype_policy_context(model.dtype_policy, "cpu"):
+        encoded, _ = model.sequence_encoder(one_hot(sequence.upper()).mT[None])
+        x, pairs = (encoded + model.org_embedder.weight[0][:, None]).mT, None
+        for number, block in enumerate(model.transformer_tower.blocks):
+            x, pairs = block(x, pairs)
+            if number in batch.by_layer:
+                assert torch.equal(batch.by_layer[number], x[0])
+    assert not model._heads
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"context": 24}, BadCard, "context is 24 bins, which is no multiple of 16"),
+        ({"options": {"bases": 1}}, BadCard, "options.bases is 1, but 16 bins are 2048 bases"),
+        ({"dtype": torch.float16}, UsageError, "in float32 or bfloat16, not torch.float16"),
+        ({"options": SHALLOW}, BadWeights, r"Unexpected key.*transformer_tower\.blocks\.2"),
+    ],
+)
+def test_what_alphagenome_cannot_run_is_refused(
+    changes: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    alphagenome: Callable[..., Adapter],
+) -> None:
+    with pytest.raises(error, match=message):
+        list(alphagenome(**changes).activations([0], random_dna(1, 2048), batch_size=1))
 
 
 def test_carbon_reads_six_bases_at_a_time_after_a_tag(tiny: Callable[..., Adapter]) -> None:

@@ -40,8 +40,8 @@ def test_every_own_adapter_is_an_adapter() -> None:
 
 def test_unknown_adapter_gets_a_suggestion() -> None:
     with pytest.raises(UnknownName) as failure:
-        open_adapter(make_card(adapter="enfromer"))
-    assert str(failure.value) == "unknown adapter 'enfromer'. Did you mean enformer?"
+        open_adapter(make_card(adapter="openfolb3"))
+    assert str(failure.value) == "unknown adapter 'openfolb3'. Did you mean openfold3?"
 
 
 def test_missing_package_gives_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,25 @@ def borzoi(folder: Path) -> None:
     Borzoi.from_hparams(**config).save_pretrained(folder)
 
 
+# 24 channels and 4 more at each of six halvings: WIDTH in the tower.
+ALPHAGENOME = {
+    **{"max_seq_len": 2048, "num_channels": 24, "channel_increment": 4, "transformer_layers": 3},
+    **{"num_q_heads": 2, "qk_head_dim": 8, "v_head_dim": 8, "pair_channels": 8, "pair_heads": 2},
+    "pos_channels": 8,
+}
+
+
+def alphagenome(folder: Path) -> None:
+    from alphagenome_pt import AlphaGenome, AlphaGenomeConfig, synthetic_metadata
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    outputs = synthetic_metadata(num_organisms=2, num_tracks=2)
+    model = AlphaGenome(AlphaGenomeConfig(**ALPHAGENOME, metadata=outputs))
+    (folder / "v1.0.0").mkdir()
+    save_file(model.state_dict(), folder / "v1.0.0" / "alphagenome_all_folds.safetensors")
+
+
 def spliceai(folder: Path) -> None:
     from openspliceai.train_base.openspliceai import SpliceAI
 
