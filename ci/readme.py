@@ -18,17 +18,17 @@ from leaderboard.columns.kinds import Column
 from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.cures import compared
 from leaderboard.figures.pictures import pictures
-from leaderboard.findings import LITTLE, sentences
+from leaderboard.findings import LITTLE, headline, sentences, worst_first
 from leaderboard.groups import CENTERED, RAW, Group, by_setting, group_records, sizes_as_run
 from leaderboard.markdown.cures import enough_sentences
 from leaderboard.markdown.layout import setting_line
 from leaderboard.markdown.rule_of_thumb import rule_words
 from leaderboard.settled import settled_sentence
-from leaderboard.text import NOTHING, escape, number, percent, table
+from leaderboard.text import NOTHING, count, escape, number, percent, table
 
 ROOT = Path(__file__).parents[1]
 FIRST_LINE, LAST_LINE = "<!-- results:begin -->", "<!-- results:end -->"
-MOST_SENTENCES, MOST_ROWS = 2, 8
+MOST_SENTENCES, MOST_ROWS = 3, 8
 
 # A title, the number and of which arm, and how it is written.
 COLUMNS: tuple[tuple[str, Column, str | None, Callable[[float], str]], ...] = (
@@ -73,15 +73,15 @@ def block(results: Path) -> str:
 
 
 def told(groups: Sequence[Group], *, first: bool) -> list[str]:
-    """Of one setting: a row for each model with many dead, and its sizes; of the first, the one of
-    most models, its findings too."""
+    """Of one setting: its sizes, its worst models in a sentence each, and a row for each model with
+    many dead; of the first, the setting of most models, those with few too."""
     sizes = f"**{escape(groups[0].setting.name)}**: {setting_line(groups[0])}"
-    if not first:
-        return [sizes, results_table(groups), settled_sentence(groups)]
-    findings = sentences(groups)
-    worst = "\n".join(f"- {text}" for text in findings[:MOST_SENTENCES])
-    few = [text for text in findings[MOST_SENTENCES:] if text.startswith("In ")]
-    return [worst, sizes, results_table(groups), *few, settled_sentence(groups)]
+    many = [headline(group) for group in worst_first(groups)[: MOST_SENTENCES if first else 1]]
+    worst = "\n".join(f"- {text}" for text in many)
+    parts = [sizes, worst, results_table(groups)]
+    if first:
+        parts += [text for text in sentences(groups) if text.startswith("In ")]
+    return [*parts, settled_sentence(groups, explained=first)]
 
 
 def results_table(groups: Sequence[Group]) -> str:
@@ -125,13 +125,23 @@ def cures_block(output: Path) -> str:
 
 
 def _measured_on(groups: Sequence[Group]) -> str:
-    """On what, and at which sizes, remedies were compared."""
+    """On what, and at which sizes, remedies were compared: which layers are of models."""
     sizes = sizes_as_run(groups[0].spec)
     layers = sum(len(group.layers) for group in groups)
-    made = sum(len(group.layers) for group in groups if group.domain == "synthetic")
+    made = sum(len(group.layers) for group in groups if group.data == "made")
+    drawn = sum(len(group.layers) for group in groups if group.domain == "synthetic")
+    models = [
+        f"{escape(group.label)} layer {', '.join(map(str, group.layers))}"
+        + (f" ({group.data} data)" if made < layers else "")
+        for group in groups
+        if group.domain != "synthetic"
+    ]
+    kinds = [*([f"{drawn} are synthetic activations"] if drawn else [])]
+    kinds += [f"{layers - drawn} are of models: {', '.join(models)}"] if models else []
     return (
-        f"On {layers} layers, {made} of them of synthetic activations; n = {sizes['n']:,}, k = "
-        f"{sizes['k']:,}, {sizes['steps']:,} steps."
+        f"Measured on {count(layers, 'layer')}, {'all' if made == layers else made} of made data: "
+        f"{'; '.join(kinds)}. There n = {sizes['n']:,}, k = {sizes['k']:,}, "
+        f"{sizes['steps']:,} steps."
     )
 
 

@@ -32,6 +32,12 @@ def time_over_raw(groups: Sequence[Group], arm: str) -> float | None:
     return _median(found)
 
 
+def step_over_raw(group: Group, layers: Sequence[int], arm: str) -> float | None:
+    """The time of a step over raw's, of steps that were measured by themselves; else None."""
+    found = (_measured_step_over_raw(group, layer, _stepping_as(arm)) for layer in layers)
+    return _median(ratio for ratio in found if ratio is not None)
+
+
 def memory_over_raw(groups: Sequence[Group], arm: str) -> float | None:
     """The memory of an SAE in training over raw's, as it is counted; None of an unknown arm."""
     found = [_memory_of(group, arm) for group in groups]
@@ -46,9 +52,9 @@ def measured_alone(groups: Iterable[Group]) -> bool:
 def _step_over_raw(group: Group, layer: int, arm: str) -> float | None:
     """The time of a step over raw's; of a run, that of the pair of seeds with the fastest raw."""
     arm = _stepping_as(arm)
-    alone = [group.prices.get((layer, name)) for name in (RAW, arm)]
-    if alone[0] and alone[1]:
-        return alone[1] / alone[0]
+    alone = _measured_step_over_raw(group, layer, arm)
+    if alone is not None:
+        return alone
     pairs = [
         (plain.step_seconds, record.step_seconds)
         for plain, record in zip(group.at(layer, RAW), group.at(layer, arm), strict=False)
@@ -59,6 +65,11 @@ def _step_over_raw(group: Group, layer: int, arm: str) -> float | None:
         return None
     plain_seconds, seconds = min(pairs)
     return seconds / plain_seconds
+
+
+def _measured_step_over_raw(group: Group, layer: int, arm: str) -> float | None:
+    raw, ours = (group.prices.get((layer, name)) for name in (RAW, arm))
+    return ours / raw if raw and ours else None
 
 
 def _stepping_as(arm: str) -> str:

@@ -137,6 +137,10 @@ class Group:
     def missing(self) -> list[CellKey]:
         return [place for place, record in self.cells.items() if record is None]
 
+    def records_of(self, arm: str) -> list[Record]:
+        """The records of an arm, of all layers and seeds."""
+        return [record for record in self.records if record.spec.arm == arm]
+
     def at(self, layer: int, arm: str | None = None) -> list[Record | None]:
         """The cells of a layer (and arm), one for each seed."""
         arms = self.arms if arm is None else [arm] if arm in self.arms else []

@@ -8,7 +8,7 @@ ends cannot be seen by any rule, so this says no more than what the curve did.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bench.records.schema import Record
 from leaderboard.groups import Group
@@ -20,6 +20,9 @@ JUDGED_BY = (
     "their share of dead features stayed within 1 point of its end over the last quarter of a "
     f"training on at least {SAMPLES} N tokens"
 )
+
+
+NOT_SETTLED = "not settled"
 
 
 def late_change(record: Record) -> float | None:
@@ -47,15 +50,27 @@ def has_settled(record: Record) -> bool | None:
     return long_enough and change < MOST_CHANGE
 
 
-def settled_sentence(groups: Sequence[Group]) -> str:
-    """In how many of the cells of one setting death had settled; empty where none can be judged."""
-    judged = [
-        settled
-        for group in groups
-        for record in group.cells.values()
-        if record is not None and (settled := has_settled(record)) is not None
-    ]
+def settled_of(records: Iterable[Record]) -> tuple[int, int]:
+    """In how many records death had settled, and of how many that can be judged."""
+    judged = [settled for each in records if (settled := has_settled(each)) is not None]
+    return sum(judged), len(judged)
+
+
+def settled_words(records: Iterable[Record]) -> str:
+    """`not settled` or `settled in 5 of 8 cells`; empty where all had, or none can be judged."""
+    settled, judged = settled_of(records)
+    if settled == judged:
+        return ""
+    return f"settled in {settled:,} of {count(judged, 'cell')}" if settled else NOT_SETTLED
+
+
+def settled_sentence(groups: Sequence[Group], *, explained: bool = True) -> str:
+    """In how many of the cells of one setting death had settled; empty where none can be judged.
+
+    explained: with what it is judged by.
+    """
+    settled, judged = settled_of(record for group in groups for record in group.records)
     if not judged:
         return ""
-    which = f"{sum(judged):,} of {count(len(judged), 'cell')}"
-    return f"Death at the end had settled in {which}: {JUDGED_BY}."
+    text = f"Death at the end had settled in {settled:,} of {count(judged, 'cell')}"
+    return f"{text}: {JUDGED_BY}." if explained else f"{text}."

@@ -8,6 +8,7 @@ from leaderboard.columns.kinds import (
     Table,
     by_row,
     each_arm,
+    every_arm,
     in_raw,
     metric,
     rate,
@@ -139,7 +140,8 @@ INIT = DEATH_COLUMNS.add(
         "features dead at initialisation, by either path",
         at_init(lambda death: death.dead),
         in_raw(Table.BY_DEATH)
-        | raw_and_centered(Table.BY_SAVING, Table.WEB_MODELS)
+        | raw_and_centered(Table.BY_SAVING)
+        | every_arm(Table.WEB_MODELS)
         | each_arm(Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.TERMINAL)
         | by_row(Table.MODEL_DEATH, Table.WEB_CELLS, Table.COMPARISON),
         short=("dead %", "at init"),
@@ -220,7 +222,8 @@ END = DEATH_COLUMNS.add(
         "Dead at end %",
         "features dead at the end of training, by either path",
         at_end(lambda death: death.dead),
-        raw_and_centered(Table.BY_SAVING, Table.WEB_MODELS)
+        raw_and_centered(Table.BY_SAVING)
+        | every_arm(Table.WEB_MODELS)
         | each_arm(Table.DOMAIN_TRAINED, Table.MODEL_LAYERS, Table.TERMINAL)
         | by_row(Table.MODEL_DEATH, Table.WEB_CELLS, Table.COMPARISON),
         short=("dead %", "at end"),

@@ -75,6 +75,18 @@ def raw_and_centered(*tables: Table) -> Tables:
     return dict.fromkeys(tables, lambda arms: (RAW, CENTERED))
 
 
+def every_arm(*tables: Table) -> Tables:
+    """A column for raw and one for centered, whether they were run or not, and for each other."""
+    return dict.fromkeys(
+        tables, lambda arms: (RAW, CENTERED, *(a for a in arms if a not in (RAW, CENTERED)))
+    )
+
+
+def beside_raw(*tables: Table) -> Tables:
+    """A column for each arm of the table but raw, which it is compared with."""
+    return dict.fromkeys(tables, lambda arms: [arm for arm in arms if arm != RAW])
+
+
 def each_arm(*tables: Table) -> Tables:
     """A column for each arm of the table."""
     return dict.fromkeys(tables, lambda arms: arms)
@@ -115,6 +127,10 @@ class Column:
         """The number of a model: the mean over layers of the means over seeds."""
         spread = group.over_layers(self.value, arm)
         return None if spread is None else spread.mean
+
+    def is_known(self, groups: Sequence[Group]) -> bool:
+        """Whether any cell of the groups has the number."""
+        return any(self.value(record) is not None for group in groups for record in group.records)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -264,6 +280,28 @@ class Saving(Column):
         """The mean over layers of the mean over pairs of one seed."""
         spread = group.saved(self.rate.value)
         return None if spread is None else spread.mean
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Price(Column):
+    """What an arm costs over what raw costs: a ratio of layers, not a number of a cell."""
+
+    ratio: Callable[[Group, Sequence[int], str], float | None]
+
+    def of_model(self, group: Group, arm: str | None = None) -> float | None:
+        """Of the median layer."""
+        if arm is None or arm not in group.arms:
+            return None
+        return self.ratio(group, group.layers, arm)
+
+    def is_known(self, groups: Sequence[Group]) -> bool:
+        """Whether any arm but raw has it."""
+        return any(
+            self.of_model(group, arm) is not None
+            for group in groups
+            for arm in group.arms
+            if arm != RAW
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,6 +13,7 @@ from leaderboard.columns.kinds import (
     Table,
     Tables,
     by_row,
+    each_arm,
     event_step,
     first_arm,
     in_raw,
@@ -199,7 +200,7 @@ def _of_either(name: str) -> Tables:
     if name in ("durable", "relapsed", "never"):
         tables |= by_row(Table.COMPARISON)
     if name == "durable":
-        tables |= first_arm(Table.TERMINAL) | in_raw(Table.WEB_MODELS)
+        tables |= first_arm(Table.TERMINAL) | each_arm(Table.WEB_MODELS)
     return tables
 
 

@@ -18,7 +18,7 @@ from leaderboard.columns.death import (
 )
 from leaderboard.columns.kinds import Column, ColumnList, Table
 from leaderboard.columns.revival import BORN_DEAD
-from leaderboard.columns.training import FVU, SAVED_END, SAVED_INIT
+from leaderboard.columns.training import FVU, MEMORY, SAVED_END, SAVED_INIT, STEP_TIME
 from leaderboard.groups import RAW, Group, arms_of
 
 COLUMNS = ColumnList(
@@ -44,10 +44,11 @@ _FIRST: dict[Table, tuple[Column, ...]] = {
 }
 
 # In these tables a row tells a story: how far the mean dominates, who is born dead, why, what
-# centering leaves, who is dead at the end, who revived, and at which error. Other columns follow.
+# centering leaves, who is dead at the end, who revived, at which error and at which price. Other
+# columns follow.
 _STORY_TABLES = (Table.DOMAIN_INIT, Table.MODEL_LAYERS, Table.WEB_MODELS)
 _BORN = (GAMMA, EFFECTIVE_RANK, INIT, DUE_TO_MEAN, DUE_TO_SPECTRUM, DUE_TO_NEITHER)
-_LATER = (END, BORN_DEAD.durable, FVU)
+_LATER = (END, BORN_DEAD.durable, FVU, STEP_TIME, MEMORY)
 
 
 def _place_in_story(each: ArmColumn) -> int:
@@ -74,12 +75,7 @@ def columns_of(table: Table, groups: Sequence[Group] | None = None) -> list[Colu
     found.sort(key=lambda each: first.index(each) if each in first else len(first))
     if groups is None:
         return found
-    records = [record for group in groups for record in group.records]
-    return [
-        each
-        for each in found
-        if not each.optional or any(each.value(record) is not None for record in records)
-    ]
+    return [each for each in found if not each.optional or each.is_known(groups)]
 
 
 def arm_columns(

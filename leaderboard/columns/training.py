@@ -6,13 +6,15 @@ from bench.records.schema import Training
 from leaderboard.columns.death import END, INIT
 from leaderboard.columns.kinds import (
     ColumnList,
+    Price,
     Saving,
     Table,
+    beside_raw,
     by_row,
     each_arm,
+    every_arm,
     in_raw,
     metric,
-    raw_and_centered,
 )
 from leaderboard.columns.readers import (
     bias_progress,
@@ -20,6 +22,7 @@ from leaderboard.columns.readers import (
     of_training,
     share,
 )
+from leaderboard.cost import memory_over_raw, step_over_raw
 from leaderboard.settled import late_change
 from leaderboard.text import MANY_EPOCHS, epochs, integer, percent
 
@@ -46,7 +49,7 @@ FVU = TRAINING_COLUMNS.add(
         "than the mean",
         of_training(lambda training: training.fvu),
         each_arm(Table.DOMAIN_TRAINED, Table.TERMINAL)
-        | raw_and_centered(Table.WEB_MODELS)
+        | every_arm(Table.WEB_MODELS)
         | by_row(Table.MODEL_TRAINING, Table.WEB_CELLS, Table.COMPARISON),
     )
 )
@@ -156,6 +159,29 @@ RECOVERY = TRAINING_COLUMNS.add(
         "features are known",
         of_training(lambda training: training.recovery),
         by_row(Table.MODEL_TRAINING, Table.COMPARISON),
+        optional=True,
+    )
+)
+
+# ------------------------------------------------------------------------------------------ price
+
+STEP_TIME = TRAINING_COLUMNS.add(
+    Price(
+        title="Step cost",
+        meaning="time of a training step, raw's is 1, of the median layer; known only where "
+        "steps were measured by themselves, as in one run arms of one shape step together",
+        ratio=lambda group, layers, arm: step_over_raw(group, layers, arm),
+        tables=beside_raw(Table.DOMAIN_TRAINED, Table.WEB_MODELS),
+        optional=True,
+    )
+)
+MEMORY = TRAINING_COLUMNS.add(
+    Price(
+        title="Memory cost",
+        meaning="memory of the SAE in training, raw's is 1, as bench plan counts it with nearly "
+        "all features dead",
+        ratio=lambda group, layers, arm: memory_over_raw([group], arm),
+        tables=beside_raw(Table.DOMAIN_TRAINED, Table.WEB_MODELS),
         optional=True,
     )
 )

@@ -14,6 +14,7 @@ from leaderboard.columns.kinds import (
     EventStep,
     LargestLayer,
     Metric,
+    Price,
     Saving,
 )
 from leaderboard.groups import CENTERED, RAW, Group, Spread
@@ -82,6 +83,13 @@ def _saving(column: Saving, page: Page, row: BoardRow, arm: str | None) -> str:
         pairs = [row.group.pairs(rate.value, layer) for layer in row.layers]
         return spread_text(spread, column.show, saved_interval(pairs, rate.counted))
     return absence(page, [*row.cells(RAW), *row.cells(CENTERED)])
+
+
+@cell_text.register
+def _price(column: Price, page: Page, row: BoardRow, arm: str | None) -> str:
+    known = arm is not None and arm in row.group.arms
+    ratio = column.ratio(row.group, row.layers, arm) if known and arm is not None else None
+    return NOTHING if ratio is None else column.show(ratio)
 
 
 @cell_text.register

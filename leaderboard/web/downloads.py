@@ -70,9 +70,17 @@ def _models(shown: dict[str, Any]) -> _Table:
     columns = shown["modelColumns"]
     titles = [column["title"] for column in columns]
     rows = [
-        [*_about(shown, model), *_as_titled(model["values"], columns)] for model in shown["models"]
+        [*_about(shown, model), _settled(model), *_as_titled(model["values"], columns)]
+        for model in shown["models"]
     ]
-    return _Table(["model", "domain", "data", "protocol", *titles], rows)
+    return _Table(["model", "domain", "data", "protocol", "settled", *titles], rows)
+
+
+def _settled(model: dict[str, Any]) -> str | None:
+    """In how many cells death at the end had settled, of those that can be judged."""
+    judged = sum(each for _, each in model["settled"].values())
+    settled = sum(each for each, _ in model["settled"].values())
+    return f"{settled} of {judged} cells" if judged else None
 
 
 def _cells(shown: dict[str, Any]) -> _Table:
@@ -88,11 +96,12 @@ def _cells(shown: dict[str, Any]) -> _Table:
             state,
             record,
             reason,
+            settled,
             *_as_titled(numbers or [None] * len(titles), columns),
         ]
-        for index, layer, arm, seed, state, record, numbers, reason, _ in shown["cells"]
+        for index, layer, arm, seed, state, record, numbers, reason, _, settled in shown["cells"]
     ]
-    where = ["layer", "arm", "seed", "state", "record", "reason"]
+    where = ["layer", "arm", "seed", "state", "record", "reason", "settled"]
     return _Table(["model", "domain", "data", "protocol", *where, *titles], rows)
 
 
@@ -129,4 +138,6 @@ def _type(values: list[Any]) -> Any:
     there = {type(value) for value in values if value is not None}
     if there == {str}:
         return pyarrow.string()
+    if there == {bool}:
+        return pyarrow.bool_()
     return pyarrow.int64() if there == {int} else pyarrow.float64()

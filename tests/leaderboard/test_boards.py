@@ -14,6 +14,7 @@ from bench.records.schema import Record
 from bench.records.store import RecordStore
 from leaderboard import check_boards, render
 from leaderboard.boards import BEGIN_MARKER, BOARDS_FOLDER, END_MARKER
+from leaderboard.web.page import STATIC
 from tests.records import make_grid, make_record, write_records
 from zoo.errors import BadCorpus, BadRecord, OutputError, UsageError
 
@@ -62,7 +63,8 @@ def test_pages_are_written_with_the_overview_first(output: Path) -> None:
         "language.md",
         "vision.md",
         *(f"models/tiny-{letter}.md" for letter in "abcd"),
-        *(f"page/{name}" for name in ("charts.js", "index.html", "page.css", "page.js", "data.js")),
+        *(f"page/{path.name}" for path in sorted(STATIC.iterdir())),
+        "page/data.js",
         "page/downloads.js",
         "feed.xml",
         "page/models.parquet",

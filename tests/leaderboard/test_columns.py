@@ -94,10 +94,9 @@ def test_an_entry_gives_a_header_its_cells_and_a_line_of_the_legend(
 def test_an_entry_gives_the_web_page_its_column_with_numbers(records: list[Record]) -> None:
     text = render(records)["page/data.js"]
     data = json.loads(text.removeprefix("const GAMMABENCH = ").removesuffix(";\n"))
-    entry = {"meaning": "a number of this test", "show": "integer"}
+    entry = {"name": "Trial", "meaning": "a number of this test", "show": "integer"}
     assert data["modelColumns"][-2:] == [
-        {"title": "Trial raw"} | entry,
-        {"title": "Trial centered"} | entry,
+        {"title": f"Trial {arm}", "arm": arm, "usual": True} | entry for arm in ("raw", "centered")
     ]
     assert data["models"][0]["values"][-2:] == [5, 6]
     assert data["cellColumns"][-1] == {"title": "Trial"} | entry

@@ -16,6 +16,7 @@ from leaderboard import write_boards
 from leaderboard.cures import cures, needs, regimes
 from leaderboard.groups import group_records
 from leaderboard.markdown.cures import cures_page
+from leaderboard.web.page import page_data
 from tests.leaderboard.tables import table
 from tests.records import make_grid, make_record, make_result, make_spec, write_records
 
@@ -81,7 +82,7 @@ def test_time_is_of_steps_measured_by_themselves_where_there_are_any(
     )
     write_records(tmp_path, records)
     write_prices(tmp_path, prices)
-    groups = group_records(records, prices)
+    groups, bare = group_records(records, prices), group_records(records)
     times = {each.arm: each.time for each in cures(groups)}
     assert times["raw+auxk"] == 2.5
     # Not measured by itself: of the run.
@@ -89,11 +90,23 @@ def test_time_is_of_steps_measured_by_themselves_where_there_are_any(
     page = cures_page(groups)
     assert page is not None
     assert "each SAE stepping by itself" in page
-    assert "each SAE stepping by itself" not in (cures_page(group_records(records)) or "")
+    assert "each SAE stepping by itself" not in (cures_page(bare) or "")
     write_boards(tmp_path, figures=False)
     written = (tmp_path / "leaderboards" / "cures.md").read_text(encoding="utf-8")
     row = table(written, "Remedies, by what is dead at the end").row(Remedy="raw+auxk")
     assert row["Time"] == "2.50"
+    # The price ends the columns of models: of steps measured by themselves alone, and of no raw.
+    written = (tmp_path / "leaderboards" / f"{groups[0].domain}.md").read_text(encoding="utf-8")
+    after = table(written, "Models after training")
+    price = {head: after.rows[0][place] for place, head in enumerate(after.headers)}
+    assert price["Step cost raw+auxk"] == "2.50"
+    assert price["Step cost raw+b-mean"] == "\N{EM DASH}"
+    assert "Step cost raw" not in price
+    assert float(price["Memory cost raw+auxk"]) > 1 == float(price["Memory cost centered"])
+    (model,) = page_data(groups)["models"]
+    titles = [column["title"] for column in page_data(groups)["modelColumns"]]
+    assert model["values"][titles.index("Step cost raw+auxk")] == 2.5
+    assert not any("Step cost" in each["title"] for each in page_data(bare)["modelColumns"])
 
 
 def test_memory_is_what_the_plan_counts_over_raws(records: list[Record]) -> None:

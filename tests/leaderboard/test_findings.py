@@ -11,9 +11,10 @@ import pytest
 from bench.records.schema import Record
 from bench.records.store import RecordStore
 from leaderboard import summary
-from leaderboard.findings import MOST_TOLD, plain_sentences, sentences
+from leaderboard.findings import MOST_TOLD, headline, plain_sentences, sentences
 from leaderboard.groups import Group, group_records, idle_arms
 from leaderboard.markdown.layout import counts
+from leaderboard.settled import has_settled
 from tests.records import make_grid, make_record, make_result, make_spec
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +117,57 @@ def test_every_number_is_that_of_the_records() -> None:
             cells = [r for r in records if (r.spec.model, r.spec.arm) == (model, arm)]
             ends = [r.result.death_end.dead / r.spec.protocol["n"] for r in cells if r.result]
             assert float(stated) == pytest.approx(100 * fmean(ends), abs=0.05)
+
+
+def test_a_headline_is_one_sentence_of_the_records_numbers() -> None:
+    records = make_grid(models={"tiny-a": "language"}, seeds=[0, 1])
+    (group,) = group_records(records)
+    text = headline(group)
+    assert text.count(". ") == 0
+    born, by_mean = (
+        float(re.findall(pattern, text)[0])
+        for pattern in (r": ([0-9.]+) % of the features are born dead", r", ([0-9.]+) points")
+    )
+    assert born == pytest.approx(100 * _mean_born(records, "tiny-a", "raw"), abs=0.05)
+    causes = [r.result.attribution for r in records if r.result and r.result.attribution]
+    n = records[0].spec.protocol["n"]
+    due = fmean((each["raw"] - each["centered"]) / n for each in causes)
+    assert by_mean == pytest.approx(100 * due, abs=0.05)
+    for arm in ("raw", "centered"):
+        cells = [r for r in records if r.spec.arm == arm and r.result]
+        end = fmean(r.result.death_end.dead / n for r in cells if r.result)
+        settled = [has_settled(record) for record in cells]
+        assert 0 < settled.count(True) < len(settled)
+        judged = f"(settled in {settled.count(True)} of {len(settled)} cells)"
+        assert f"{100 * end:.1f} % {arm} {judged}" in text
+
+
+@pytest.mark.parametrize(
+    ("moved", "told"),
+    [
+        ({"raw": 0, "centered": 0}, "70.0 % raw and 30.0 % centered"),
+        ({"raw": 100, "centered": 0}, "70.0 % raw (not settled) and 30.0 % centered"),
+        ({"raw": 100, "centered": 100}, "70.0 % raw and 30.0 % centered (neither settled)"),
+    ],
+)
+def test_what_had_not_settled_is_told_of_each_arm(moved: dict[str, int], told: str) -> None:
+    """moved: by how many of 1,000 features death changed over the last quarter."""
+    ends = {"raw": 700, "centered": 300}
+    (group,) = group_records(
+        _with_late_change(made("a", arm=arm, end=end), moved[arm]) for arm, end in ends.items()
+    )
+    text = headline(group, markdown=False)
+    assert text.endswith(f": {told}; no arm leaves fewer than 1.0 % dead.")
+
+
+def _with_late_change(record: Record, features: int) -> Record:
+    assert record.result is not None
+    assert record.result.training is not None
+    last = record.result.training.checkpoints[-1]
+    before = last.model_copy(update={"step": 1, "dead_topk": last.dead_topk + features})
+    changes = {"checkpoints": (before, last), "tokens": 10**9}
+    training = record.result.training.model_copy(update=changes)
+    return make_record(record.spec, record.result.model_copy(update={"training": training}))
 
 
 def _mean_born(records: list[Record], model: str, arm: str) -> float:

@@ -16,7 +16,9 @@ import pytest
 from bench.records.store import RecordStore
 from leaderboard import write_boards
 from leaderboard.boards import BOARDS_FOLDER
+from leaderboard.findings import headline, paragraph, sentences
 from leaderboard.groups import group_records
+from leaderboard.settled import has_settled, settled_sentence, settled_words
 from leaderboard.text import number, percent
 from leaderboard.web.page import page_files
 from tests.leaderboard.page_browser import Browser
@@ -113,12 +115,80 @@ def test_filters_narrow_both_tables(browser: Browser) -> None:
     browser.set("arm", "raw")
     assert set(browser.column("cells", "Arm")) == {"raw"}
     browser.click("#reset", "Reset")
-    for data, shown in {"made": set(), "real": {"real"}}.items():
-        browser.set("data", data)
-        assert set(browser.column("models", "Data")) == shown
+    browser.set("data", "made")
+    assert browser.run("return document.querySelectorAll('#models tbody th').length") == 0
+    browser.set("data", "real")
+    assert set(browser.column("models", "Data")) == {"real"}
     browser.set("state", "failed")
-    assert browser.column("cells", "Model") == ["tiny-d"]
-    assert "4 of 5 models, 1 of 21 cells" in browser.run("return document.body.innerText")
+    assert browser.column("models", "Model") == browser.column("cells", "Model") == ["tiny-d"]
+    # A model of two protocols is one model.
+    assert "1 of 4 models, 1 of 21 cells" in browser.run("return document.body.innerText")
+
+
+@browser_only
+def test_the_findings_follow_the_filters_and_an_empty_result_says_so(browser: Browser) -> None:
+    items = "return [...document.querySelectorAll('#findings li')].map(it => it.textContent)"
+    every = [group for group in group_records(make_records()) if not group.setting.limited]
+    for domain in ("language", "vision"):
+        browser.set("domain", domain)
+        members = [group for group in every if group.domain == domain]
+        assert browser.run(items) == sentences(members, markdown=False, tell=headline) != []
+    browser.set("query", "tiny-a")
+    said = (
+        "No model matches \N{LEFT DOUBLE QUOTATION MARK}tiny-a\N{RIGHT DOUBLE QUOTATION MARK}, "
+        "domain vision. Clear filters"
+    )
+    assert browser.run(items) == [said]
+    for table in ("models", "cells"):
+        assert browser.run(f"return document.querySelector('#{table} tbody').textContent") == said
+    browser.click("#models tbody button", "Clear filters")
+    assert len(browser.column("models", "Model")) == 4
+    assert browser.run(items) == sentences(every, markdown=False, tell=headline)
+    # What another protocol has is not lost from sight.
+    browser.set(
+        "setting", browser.run("return document.querySelectorAll('#setting option')[1].value")
+    )
+    browser.set("query", "tiny-b")
+    assert "under this protocol; under another one 1 does" in browser.run(items)[0]
+
+
+@browser_only
+def test_an_arm_shows_its_own_columns_models_and_points_alone(browser: Browser) -> None:
+    heads = "return [...document.querySelectorAll('#models thead th')].map(th => th.textContent)"
+    browser.set("arm", "centered")
+    named = [head for head in browser.run(heads) if head.endswith((" raw", " centered"))]
+    assert named
+    assert all(head.endswith(" centered") for head in named)
+    assert "Why dead" not in browser.run(heads)  # of the raw arm
+    assert "gamma" in browser.run(heads)
+    assert browser.run("return document.querySelector('#chart .expected')") is None
+    assert "centered" in browser.run("return document.getElementById('chart-title').textContent")
+    assert set(browser.column("cells", "Arm")) == {"centered"}
+    # The model that was run raw alone has nothing to say of another arm.
+    assert "tiny-d" not in browser.column("models", "Model")
+
+
+@browser_only
+def test_a_death_that_had_not_settled_is_marked_with_words(browser: Browser) -> None:
+    browser.click("#cells thead button", "Model")
+    every = [group for group in group_records(make_records()) if not group.setting.limited]
+    for arm in ("raw", "centered"):
+        expected = {group.label: settled_words(group.records_of(arm)) for group in every}
+        found = browser.run(
+            "const place = [...document.querySelectorAll('#models thead th')]"
+            ".findIndex(th => th.textContent === arguments[0]);"
+            "const mark = row => row.children[place].querySelector('[role=img]')?.ariaLabel || '';"
+            "return Object.fromEntries([...document.querySelectorAll('#models tbody tr')].map("
+            "row => [row.querySelector('th').textContent, mark(row).replace(/:$/, '')]))",
+            f"Dead at end % {arm}",
+        )
+        assert found == expected
+    assert any(expected.values())
+    marks = "return document.querySelectorAll('#cells [role=img]').length"
+    cells = [record for group in every for record in group.records]
+    assert browser.run(marks) == [has_settled(record) for record in cells].count(False) > 0
+    said = settled_sentence(every).replace(": ", " of these models: ")
+    assert browser.run("return document.getElementById('settled').textContent").startswith(said)
 
 
 @browser_only
@@ -138,15 +208,14 @@ def test_the_first_screen_says_what_was_found_and_its_points_open_models(browser
     found = browser.run(
         "return [...document.querySelectorAll('#findings li')].map(i => i.textContent)"
     )
-    data = json.loads(_data_of(browser.page))
-    assert found == data["settings"][0]["findings"] != []
+    assert found
     points = "return [...document.querySelectorAll('#chart a')].map(a => a.ariaLabel)"
     assert {text.split(",")[0] for text in browser.run(points)} == {"tiny-a", "tiny-b", "tiny-c"}
     assert (
         browser.run("return document.getElementById('chart').getBoundingClientRect().bottom") < 1000
     )
     browser.run("document.querySelector('#chart a').dispatchEvent(new Event('click'))")
-    assert not browser.run("return document.getElementById('profile').hidden")
+    assert browser.run("return document.activeElement.id") == "profile-title"
 
 
 def _data_of(page: Path) -> str:
@@ -179,8 +248,14 @@ def test_columns_are_put_away_and_models_compared_and_a_link_keeps_both(browser:
     browser.click("#choices label", "gamma")
     assert "gamma" not in browser.run(heads)
     boxes = "document.querySelectorAll('#models tbody input')"
-    for place in (0, 1):
-        browser.run(f"{boxes}[{place}].click()")
+    # They are in sight, whatever the table's width.
+    right = f"return {boxes}[0].getBoundingClientRect().right"
+    assert browser.run(right) < 100
+    browser.run(f"{boxes}[0].click()")
+    assert "tick another" in browser.run("return document.getElementById('ticked').textContent")
+    browser.run(f"{boxes}[1].click()")
+    browser.click("#to-comparison", "See the comparison of 2 models")
+    assert browser.run("return document.activeElement.id") == "comparison-title"
     table = "return document.querySelector('#comparison table')?.rows[0].cells.length"
     assert browser.run(table) == 3
     fragment = browser.fragment
@@ -207,6 +282,10 @@ def test_cells_are_folded_and_a_phone_shows_death_first(browser: Browser) -> Non
     assert browser.run(right) <= 390
     name = "return document.querySelector('#models tbody th').getBoundingClientRect().left"
     left = browser.run(name)
+    # Names are whole.
+    whole = "it => it.scrollWidth <= it.clientWidth"
+    names = "[...document.querySelectorAll('#models tbody th')]"
+    assert browser.run(f"return {names}.every({whole})")
     browser.run("document.getElementById('models-region').scrollLeft = 300")
     assert browser.run(name) == left
     assert browser.run("return document.getElementById('chart').scrollWidth") <= 390
@@ -232,6 +311,17 @@ def test_the_curves_of_a_layer_are_those_of_its_records(browser: Browser) -> Non
 @browser_only
 def test_a_model_opens_its_layers_and_every_point_leads_to_a_record(browser: Browser) -> None:
     browser.click("#models tbody button", "tiny-a")
+    # It opens below the table, so the reader is led there.
+    assert browser.run("return document.activeElement.id") == "profile-title"
+    top = "return document.getElementById('profile').getBoundingClientRect().top"
+    assert -1 <= browser.run(top) < 800
+    (group,) = (
+        group
+        for group in group_records(make_records())
+        if group.label == "tiny-a" and not group.setting.limited
+    )
+    told = browser.run("return document.getElementById('profile').textContent")
+    assert paragraph(group, markdown=False) in told
     assert "Layers of tiny-a" in browser.run("return document.getElementById('profile').innerText")
     links = browser.run(
         "return [...document.querySelectorAll('#profile svg a')].map(a => a.href.baseVal)"
@@ -369,8 +459,7 @@ def test_the_focus_stays_with_what_was_used(browser: Browser) -> None:
     browser.run("document.querySelector('#models tbody button').focus()")
     name = browser.run(focus)
     browser.press(Keys.ENTER)
-    assert browser.run("return document.activeElement.ariaExpanded") == "true"
-    assert browser.run(focus) == name
+    assert browser.run(focus).startswith(f"Layers of {name}")
     browser.run("document.getElementById('close').focus()")
     browser.press(Keys.ENTER)
     assert browser.run(focus) == name

@@ -85,7 +85,7 @@ function showProfile(chosen) {
   section.replaceChildren();
   if (chosen === null) return;
   const model = DATA.models[chosen];
-  const cells = DATA.cells.filter((cell) => cell[0] === chosen);
+  const cells = DATA.cells.filter((cell) => cell[0] === chosen && cellFits(cell[2], cell[4]));
   const layers = [...new Set(cells.map((cell) => cell[1]))].sort((a, b) => a - b);
   const place = (title) => DATA.cellColumns.findIndex((column) => column.title === title);
   const gammas = byLayer(cells, place("gamma"));
@@ -126,14 +126,14 @@ function showProfile(chosen) {
   picture.append(upper.group, lower.group, ...names,
     drawn("text", { x: WIDTH / 2, y: 475, "text-anchor": "middle" }, "layer"));
   section.append(
-    element("h2", { id: "profile-title" }, `Layers of ${model.label}, ${model.data} data`),
+    element("h2", { id: "profile-title", tabindex: "-1" }, `Layers of ${model.label}, ${model.data} data`),
     element("p", { class: "hint" }, DATA.settings[model.setting].name,
       ". A point leads to its record; the cells below hold the same numbers. ",
       element("button", { type: "button", id: "close", onclick: () => {
         choose({ model: "" });
         focusOn("model " + model.key);
       } }, "Close")),
-    legend, element("div", { class: "wide" }, picture));
+    element("p", {}, model.details || ""), legend, element("div", { class: "wide" }, picture));
   section.append(...curves(cells, layers));
 }
 
@@ -184,7 +184,8 @@ function mark(domain, x, y, hollow) {
     transform: `translate(${x} ${y})` });
 }
 
-// models: those shown; narrow: for a phone; open: what a point does with its model.
+// models: those shown; place: of gamma and of what is dead among a model's values; narrow: for a
+// phone; open: what a point does with its model.
 function gammaChart(models, expected, place, narrow, open) {
   const gamma = (model) => model.values[place.gamma];
   const dead = (model) => model.values[place.dead];
@@ -231,7 +232,7 @@ function gammaChart(models, expected, place, narrow, open) {
     ...[...new Set(there.map((model) => model.domain))].sort().map((name) => element("li", {},
       drawn("svg", { viewBox: "-7 -7 14 14", class: markOf(name)[0], "aria-hidden": "true" },
         mark(name, 0, 0, false)), name)));
-  if (path) legend.append(element("li", {}, element("span", { class: "soft dashed" }), "expected from gamma"));
+  if (path) legend.append(element("li", {}, element("span", { class: "soft dashed" }), "raw, expected from gamma"));
   return [picture, legend];
 }
 

@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"61c3177698aa8164","cells.parquet":"61c3177698aa8164"};
+const GAMMABENCH_FILES = {"models.parquet":"61ca750c0edd777e","cells.parquet":"61ca750c0edd777e"};

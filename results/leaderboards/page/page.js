@@ -4,9 +4,10 @@
 
 const DATA = GAMMABENCH;
 const PAGE = 100;
+const NO_FILTER = { domain: "", data: "", query: "", arm: "", state: "", model: "" };
 const DEFAULTS = {
   setting: DATA.settings.length ? DATA.settings[0].key : "",
-  domain: "", data: "", query: "", arm: "", state: "", model: "",
+  ...NO_FILTER,
   // The bar of a row says what the first three do; the others are for who looks closer.
   hidden: "Due to mean %,Due to spectrum %,Due to neither %,Prediction %,Pred. error,Saved at end",
   compare: "", layer: "",
@@ -84,11 +85,29 @@ function focusOn(name) {
   if (found) found.focus();
 }
 
-function modelFits(model) {
-  return DATA.settings[model.setting].key === view.setting
-    && (!view.domain || model.domain === view.domain)
+// The arms and states of each model's cells: filters of cells leave the models that have such cells.
+const CELLS_OF = new Map(DATA.models.map((model) => [model, []]));
+for (const [index, , arm, , state] of DATA.cells) CELLS_OF.get(DATA.models[index]).push([arm, state]);
+
+function cellFits(arm, state) {
+  return (!view.arm || DATA.arms[arm] === view.arm) && (!view.state || state === view.state);
+}
+
+function fitsFilters(model) {
+  return (!view.domain || model.domain === view.domain)
     && (!view.data || model.data === view.data)
-    && (!view.query || model.label.toLowerCase().includes(view.query.toLowerCase()));
+    && (!view.query || model.label.toLowerCase().includes(view.query.toLowerCase()))
+    && CELLS_OF.get(model).some(([arm, state]) => cellFits(arm, state));
+}
+
+function modelFits(model) {
+  return DATA.settings[model.setting].key === view.setting && fitsFilters(model);
+}
+
+// Of a column's arm, where it has one: the chosen arm's columns are shown, else those of raw and centered.
+function armFits(column) {
+  if (!column.arm) return true;
+  return view.arm ? column.arm === view.arm : column.usual !== false;
 }
 
 // --------------------------------------------------------------------------------------- tables
@@ -100,48 +119,39 @@ const PLACE = {
   parts: ["mean", "spectrum", "neither"].map((part) => columnNamed(`Due to ${part} %`)),
 };
 const SMALL = matchMedia("(max-width: 40rem)");
-const MOST_COMPARED = 4;
-const compared = () => (view.compare ? view.compare.split(",") : []);
-
-// Chosen by a tick in its row; a fifth one takes the place of the first.
-function turnCompared(key) {
-  const keys = compared().filter((each) => each !== key);
-  if (!compared().includes(key)) keys.push(key);
-  choose({ compare: keys.slice(-MOST_COMPARED).join(",") });
-}
-
 // A column knows its title, the value to sort by, and how to make its cell.
 const MODEL_COLUMNS = [
-  { title: "Model", word: true, sort: (model) => model.label, cell: (model) =>
-    element("button", { type: "button", "data-name": "model " + model.key,
-      "aria-controls": "profile", "aria-expanded": String(view.model === model.key),
-      onclick: () => choose({ model: view.model === model.key ? "" : model.key }) },
-    model.label) },
+  { title: "Model", word: true, sort: (model) => model.label, cell: (model) => {
+    const box = element("input", { type: "checkbox", "data-name": "compare " + model.key, title: "compare",
+      "aria-label": "compare " + model.label, onclick: () => turnCompared(model.key) });
+    box.checked = compared().includes(model.key);
+    return element("div", { class: "name" }, box,
+      element("button", { type: "button", "data-name": "model " + model.key,
+        "aria-controls": "profile", "aria-expanded": String(view.model === model.key),
+        onclick: () => (view.model === model.key ? choose({ model: "" }) : openModel(model)) },
+      model.label));
+  } },
   { title: "Domain", word: true, sort: (model) => model.domain, cell: (model) => model.domain },
   { title: "Data", word: true, meaning: "real data, or data that a program made", sort: (model) => model.data,
     cell: (model) => model.data },
   ...DATA.modelColumns.map((column, index) => ({
-    title: column.title,
-    meaning: column.meaning,
+    ...column,
     sort: (model) => model.values[index],
-    cell: (model) => written(model.values[index], column),
+    cell: (model) => {
+      const text = written(model.values[index], column);
+      return column.settles ? markedEnd(text, settledWords(model, column.arm)) : text;
+    },
   })),
-  { title: "Why dead", word: true, meaning: "features born dead: due to the mean, to the spectrum, the rest",
+  { title: "Why dead", word: true, arm: "raw", meaning: "features born dead: due to the mean, to the spectrum, the rest",
     sort: (model) => model.values[PLACE.dead], cell: (model) => whyBar(model.values[PLACE.dead],
       PLACE.parts.map((place) => model.values[place])) },
-  { title: "By layer", word: true, meaning: "features born dead from the first layer to the last, 0 to 100 %",
+  { title: "By layer", word: true, arm: "raw", meaning: "features born dead from the first layer to the last, 0 to 100 %",
     sort: null, cell: profileLine },
   { title: "Layers", sort: (model) => parseInt(model.layers, 10), cell: (model) => model.layers },
   { title: "Failed", sort: (model) => model.failed, cell: (model) => lost(model.failed) },
   { title: "Missing", sort: (model) => model.missing, cell: (model) => lost(model.missing) },
   { title: "Page", word: true, sort: null, cell: (model) =>
     element("a", { href: model.page, "aria-label": "markdown page of " + model.label }, "page") },
-  { title: "Compare", word: true, sort: null, cell: (model) => {
-    const box = element("input", { type: "checkbox", "data-name": "compare " + model.key,
-      "aria-label": "compare " + model.label, onclick: () => turnCompared(model.key) });
-    box.checked = compared().includes(model.key);
-    return box;
-  } },
 ];
 
 // What a phone shows before one scrolls sideways, and what follows at once.
@@ -152,8 +162,8 @@ const PHONE_FIRST = ["Born dead % raw", "Why dead", "Dead at end % raw", "Dead a
 // last; columns that are empty, or that were put away, are left out.
 function shownColumns(columns, rows, hidden) {
   const places = columns.map((_, place) => place).filter((place) => {
-    const { sort, title, word } = columns[place];
-    if (hidden.has(title)) return false;
+    const { sort, title, name, word } = columns[place];
+    if (hidden.has(name || title) || !armFits(columns[place])) return false;
     if (!sort || word || !rows.length) return true;
     const values = rows.map(sort);
     if (title === "Failed" || title === "Missing") return values.some((value) => value > 0);
@@ -186,7 +196,10 @@ const CELL_COLUMNS = [
     title: column.title,
     meaning: column.meaning,
     sort: (cell) => (cell[6] ? cell[6][index] : null),
-    cell: (cell) => (cell[6] ? written(cell[6][index], column) : "\u2014"),
+    cell: (cell) => {
+      const text = cell[6] ? written(cell[6][index], column) : "\u2014";
+      return column.settles ? markedEnd(text, cell[9] === false ? "not settled" : "") : text;
+    },
   })),
   { title: "Reason", word: true, sort: null,
     cell: (cell) => (cell[7] ? element("span", { title: cell[7] }, cell[7]) : "") },
@@ -274,7 +287,10 @@ function fill(table, caption, columns, rows, prefix, chosen, hidden = new Set())
     }, column.title));
     return head;
   });
-  const body = element("tbody", {}, ...rows.map((row) =>
+  // Where nothing is left the table says so too.
+  const none = rows.length || !DATA.models.length ? [] : [element("tr", {},
+    element("td", { class: "word none", colspan: String(places.length) }, ...noMatch()))];
+  const body = element("tbody", {}, ...none, ...rows.map((row) =>
     element("tr", { class: chosen && chosen(row) ? "chosen" : null }, ...places.map((place) =>
       element(place ? "td" : "th", { class: columns[place].word ? "word" : null,
         scope: place ? null : "row" }, columns[place].cell(row))))));
@@ -290,10 +306,9 @@ function show() {
   for (const box of document.querySelectorAll("#choices input")) box.checked = !away.has(box.value);
   const models = DATA.models.filter(modelFits);
   const fits = new Set(models.map((model) => DATA.models.indexOf(model)));
-  const arm = DATA.arms.indexOf(view.arm);
   const chosen = DATA.models.findIndex((model) => model.key === view.model);
   const cells = DATA.cells.filter((cell) => fits.has(cell[0])
-    && (!view.arm || cell[2] === arm) && (!view.state || cell[4] === view.state)
+    && cellFits(cell[2], cell[4])
     && (chosen < 0 || cell[0] === chosen));
   fill(byId("models"), "Models", MODEL_COLUMNS,
     sorted(models, MODEL_COLUMNS, Number(view.modelSort), view.modelDown === "1"), "model",
@@ -307,69 +322,37 @@ function show() {
   const left = order.length - shown;
   byId("more").hidden = left <= 0;
   byId("more").textContent = `Show ${Math.min(left, PAGE)} more of ${left}`;
-  byId("count").textContent =
-    `${models.length} of ${DATA.models.length} models, ${cells.length} of ${DATA.cells.length} cells`;
+  byId("count").textContent = `${namesOf(models).size} of ${namesOf(DATA.models).size} models, `
+    + `${cells.length} of ${DATA.cells.length} cells`;
+  byId("causes").hidden = Boolean(view.arm) && view.arm !== "raw"; // the bars are of the raw arm
+  byId("settled").textContent = settledSentence(models);
   showProfile(chosen < 0 ? null : chosen);
 }
 
 const hiddenColumns = () => new Set(view.hidden ? view.hidden.split(",") : []);
 
-// What the records of the chosen protocol say, and the chart of the models that are shown.
+// What the records say of the models that are shown, and their chart.
 function showFindings(models) {
+  const said = !DATA.models.length ? [["There are no records yet."]]
+    : models.length ? findings(models).map((text) => [text]) : [noMatch()];
+  byId("findings").replaceChildren(...said.map((parts) => element("li", {}, ...parts)));
   const setting = DATA.settings.find((each) => each.key === view.setting);
-  byId("findings").replaceChildren(...(setting ? setting.findings : ["There are no records yet."])
-    .map((text) => element("li", {}, text)));
-  byId("chart").replaceChildren(...gammaChart(models, setting ? setting.expected : [],
-    PLACE, SMALL.matches, (model) => {
-      choose({ model: model.key });
-      byId("profile").scrollIntoView({ block: "nearest" });
-      focusOn("model " + model.key);
-    }));
+  const arm = view.arm || "raw";
+  byId("chart-title").textContent = `Features born dead${arm === "raw" ? "" : `, ${arm}`}, by the length of the average`;
+  // The formula is that of the raw arm.
+  byId("chart").replaceChildren(...gammaChart(models, setting && arm === "raw" ? setting.expected : [],
+    { gamma: PLACE.gamma, dead: columnNamed(`Born dead % ${arm}`) }, SMALL.matches, openModel));
 }
 
-function showComparison() {
-  const section = byId("comparison");
-  const models = compared().map((key) => DATA.models.find((model) => model.key === key)).filter(Boolean);
-  section.hidden = models.length < 2;
-  section.replaceChildren();
-  if (section.hidden) return;
-  const rows = DATA.modelColumns.map((column, index) => [column, models.map((model) => model.values[index])])
-    .filter(([, values]) => values.some((value) => value !== null));
-  section.append(
-    element("h2", { id: "comparison-title" }, "Compared"),
-    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Comparison of models" },
-      element("table", {}, element("caption", { class: "skip" }, "Models beside each other"),
-        element("thead", {}, element("tr", {}, element("th", { scope: "col", class: "word" }, "Number"),
-          ...models.map((model) => element("th", { scope: "col" }, model.label)))),
-        element("tbody", {}, element("tr", {}, element("th", { scope: "row", class: "word" }, "Data"),
-          ...models.map((model) => element("td", {}, model.data))), ...rows.map(([column, values]) =>
-          element("tr", {}, element("th", { scope: "row", class: "word", title: column.meaning }, column.title),
-            ...values.map((value) => element("td", {}, written(value, column)))))))),
-    element("button", { type: "button", onclick: () => choose({ compare: "" }) }, "End comparison"));
+// Opens a model's layers, and leads there: they stand below the table.
+function openModel(model) {
+  choose({ model: model.key });
+  leadTo("profile");
 }
 
-// The models that are shown, as a table or as objects, in a file that the browser makes.
-function download(kind) {
-  const models = DATA.models.filter(modelFits);
-  const titles = ["model", "domain", "data", "protocol", ...DATA.modelColumns.map((column) => column.title)];
-  // Shares in percent, as their columns' titles say.
-  const titled = (value, index) =>
-    value !== null && DATA.modelColumns[index].show === "percent" ? 100 * value : value;
-  const rows = models.map((model) =>
-    [model.label, model.domain, model.data, DATA.settings[model.setting].name, ...model.values.map(titled)]);
-  const quoted = (value) => {
-    if (value === null) return "";
-    // A spreadsheet would run what begins so.
-    const text = typeof value === "string" ? value.replace(/^[=+\-@]/, "'$&") : String(value);
-    return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  const text = kind === "csv"
-    ? [titles, ...rows].map((row) => row.map(quoted).join(",")).join("\r\n") + "\r\n"
-    : JSON.stringify(rows.map((row) => Object.fromEntries(row.map((value, i) => [titles[i], value]))), null, 1);
-  const type = kind === "csv" ? "text/csv" : "application/json";
-  const address = URL.createObjectURL(new Blob([text], { type }));
-  element("a", { href: address, download: `gammabench-models.${kind}` }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
+function leadTo(id) {
+  byId(id).scrollIntoView({ block: "start" });
+  byId(id + "-title").focus({ preventScroll: true });
 }
 
 // ---------------------------------------------------------------------------------------- start
@@ -378,11 +361,11 @@ function start() {
   const { versions, newest } = DATA.about;
   const version = versions.length ? `version ${versions.join(", ")}` : "version unknown";
   byId("meta").textContent = `${version}; newest record of ${newest || "no day"}; `
-    + `${DATA.models.length} models, ${DATA.cells.length} cells`;
+    + `${namesOf(DATA.models).size} models, ${DATA.cells.length} cells`;
   byId("cite").textContent = `gammabench, ${version}, results of ${newest || "no day"}.\n`
     + "Simon, Adams, Zou (2026): On the Relationship Between Activation Outliers and Feature Death\n"
     + "in Sparse Autoencoders. arXiv:2605.31518.";
-  for (const { title } of DATA.modelColumns) {
+  for (const title of new Set(DATA.modelColumns.map((column) => column.name))) {
     const box = element("input", { type: "checkbox", value: title });
     box.addEventListener("change", () => {
       const hidden = hiddenColumns();
@@ -392,6 +375,7 @@ function start() {
     });
     byId("choices").append(element("label", {}, box, title));
   }
+  byId("to-comparison").addEventListener("click", () => leadTo("comparison"));
   byId("csv").addEventListener("click", () => download("csv"));
   byId("json").addEventListener("click", () => download("json"));
   const files = typeof GAMMABENCH_FILES === "undefined" ? {} : GAMMABENCH_FILES;
@@ -408,7 +392,7 @@ function start() {
   for (const domain of DATA.domains) byId("domain").append(element("option", { value: domain }, domain));
   for (const arm of DATA.arms) byId("arm").append(element("option", { value: arm }, arm));
   const explained = new Map([...DATA.modelColumns, ...DATA.cellColumns, ...SAES.columns]
-    .map((column) => [column.title, column.meaning]));
+    .map((column) => [column.name || column.title, column.meaning]));
   for (const [title, meaning] of explained) {
     byId("columns").append(element("dt", {}, title), element("dd", {}, meaning));
   }

@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"c8721bfd0d32b600","cells.parquet":"c8721bfd0d32b600"};
+const GAMMABENCH_FILES = {"models.parquet":"4c6b9775b53f807b","cells.parquet":"4c6b9775b53f807b"};
