@@ -69,11 +69,15 @@ def sentences(
     many = worst_first(groups)
     found = [tell(group, markdown=markdown) for group in many[:MOST_TOLD]]
     if rest := many[MOST_TOLD:]:
-        others = [f"{_label(each, markdown)} ({percent(born_dead(each) or 0)} %)" for each in rest]
+        others = [
+            f"{_label(each, markdown)} ({percent(share_born_dead(each) or 0.0)} %)" for each in rest
+        ]
         found.append(
             f"{count(len(rest), 'further model')} with features born dead: {_listed(others)}."
         )
-    few = [group for group in groups if (born := born_dead(group)) is not None and born < LITTLE]
+    few = [
+        group for group in groups if (born := share_born_dead(group)) is not None and born < LITTLE
+    ]
     for data in DATA_KINDS:
         if names := [_label(group, markdown) for group in few if group.data == data]:
             found.append(
@@ -93,12 +97,12 @@ def plain_sentences(groups: Sequence[Group], width: int, tell: Tell = headline) 
 
 def worst_first(groups: Sequence[Group]) -> list[Group]:
     """Those in which many are born dead, the worst first and made activations last."""
-    many = [(group, born) for group in groups if (born := born_dead(group) or 0.0) >= LITTLE]
+    many = [(group, born) for group in groups if (born := share_born_dead(group) or 0.0) >= LITTLE]
     many.sort(key=lambda pair: (pair[0].domain == "synthetic", -pair[1], pair[0].label))
     return [group for group, _ in many]
 
 
-def born_dead(group: Group) -> float | None:
+def share_born_dead(group: Group) -> float | None:
     """Share born dead in the raw arm, whether it was run or not."""
     counted = INIT.of_model(group, RAW)
     return INIT_RAW.of_model(group) if counted is None else counted
@@ -115,7 +119,7 @@ def _opening(group: Group, markdown: bool) -> str:
     domain = escape(group.domain) if markdown else plain(group.domain)
     return (
         f"{_label(group, markdown)}, {domain}, {group.data} data: "
-        f"{percent(born_dead(group) or 0.0)} % of the features are born dead"
+        f"{percent(share_born_dead(group) or 0.0)} % of the features are born dead"
     )
 
 

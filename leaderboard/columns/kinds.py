@@ -283,7 +283,7 @@ class Saving(Column):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Price(Column):
+class ArmCost(Column):
     """What an arm costs over what raw costs: a ratio of layers, not a number of a cell."""
 
     ratio: Callable[[Group, Sequence[int], str], float | None]

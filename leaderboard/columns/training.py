@@ -5,8 +5,8 @@ from __future__ import annotations
 from bench.records.schema import Training
 from leaderboard.columns.death import END, INIT
 from leaderboard.columns.kinds import (
+    ArmCost,
     ColumnList,
-    Price,
     Saving,
     Table,
     beside_raw,
@@ -166,7 +166,7 @@ RECOVERY = TRAINING_COLUMNS.add(
 # ------------------------------------------------------------------------------------------ price
 
 STEP_TIME = TRAINING_COLUMNS.add(
-    Price(
+    ArmCost(
         title="Step cost",
         meaning="time of a training step, raw's is 1, of the median layer; known only where "
         "steps were measured by themselves, as in one run arms of one shape step together",
@@ -176,7 +176,7 @@ STEP_TIME = TRAINING_COLUMNS.add(
     )
 )
 MEMORY = TRAINING_COLUMNS.add(
-    Price(
+    ArmCost(
         title="Memory cost",
         meaning="memory of the SAE in training, raw's is 1, as bench plan counts it with nearly "
         "all features dead",

@@ -9,12 +9,12 @@ from functools import singledispatch
 from bench.intervals import Estimate
 from bench.records.schema import Record, TimeToEvent
 from leaderboard.columns.kinds import (
+    ArmCost,
     Column,
     Dimensions,
     EventStep,
     LargestLayer,
     Metric,
-    Price,
     Saving,
 )
 from leaderboard.groups import CENTERED, RAW, Group, Spread
@@ -86,7 +86,7 @@ def _saving(column: Saving, page: Page, row: BoardRow, arm: str | None) -> str:
 
 
 @cell_text.register
-def _price(column: Price, page: Page, row: BoardRow, arm: str | None) -> str:
+def _price(column: ArmCost, page: Page, row: BoardRow, arm: str | None) -> str:
     known = arm is not None and arm in row.group.arms
     ratio = column.ratio(row.group, row.layers, arm) if known and arm is not None else None
     return NOTHING if ratio is None else column.show(ratio)

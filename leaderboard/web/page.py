@@ -18,7 +18,14 @@ from bench.sae.families import is_dense
 from leaderboard.columns.death import END, INIT
 from leaderboard.columns.kinds import Column, Table
 from leaderboard.columns.tables import ArmColumn, arm_columns
-from leaderboard.findings import LITTLE, MOST_TOLD, born_dead, headline, paragraph, worst_first
+from leaderboard.findings import (
+    LITTLE,
+    MOST_TOLD,
+    headline,
+    paragraph,
+    share_born_dead,
+    worst_first,
+)
 from leaderboard.groups import (
     CENTERED,
     RAW,
@@ -155,7 +162,7 @@ def _model(
         "key": f"{group.setting.key[:8]}-{group.key[:8]}",
         "label": plain(group.label, 120),
         "name": plain(group.model, 120),
-        "born": _short(born_dead(group)),
+        "born": _short(share_born_dead(group)),
         "settled": {
             str(arms.index(arm)): list(found)
             for arm in group.arms

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+browser_only = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER and importlib.util.find_spec("selenium")),
+    reason="chromium, chromedriver or the package selenium is not installed",
+)
 
 
 class Browser:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,66 +12,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from bench.records.store import RecordStore
-from leaderboard import write_boards
-from leaderboard.boards import BOARDS_FOLDER
-from leaderboard.findings import headline, paragraph, sentences
+from leaderboard.findings import paragraph
 from leaderboard.groups import group_records
-from leaderboard.settled import has_settled, settled_sentence, settled_words
 from leaderboard.text import number, percent
 from leaderboard.web.page import page_files
-from tests.leaderboard.page_browser import Browser
+from tests.leaderboard.page_browser import Browser, browser_only
 from tests.leaderboard.page_records import make_records
-from tests.records import make_grid, write_records
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-browser_only = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER and importlib.util.find_spec("selenium")),
-    reason="chromium, chromedriver or the package selenium is not installed",
-)
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument("--window-size=1400,1600")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("output with space")
-    write_records(output, make_records())
-    write_boards(output, figures=False)
-    return output
-
-
-@pytest.fixture
-def browser(driver: Any, output: Path) -> Iterator[Browser]:
-    """The page, freshly opened; afterwards, nothing may have been complained about or fetched."""
-    browser = Browser(driver, output / BOARDS_FOLDER / "page" / "index.html")
-    driver.get_log("performance")
-    browser.emulate("light", 1400)
-    browser.open()
-    yield browser
-    assert driver.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    urls = [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
-    assert len(urls) >= 4
-    assert {urlsplit(url).scheme for url in urls} <= {"file", "data", "about"}
+from tests.records import make_grid
 
 
 @browser_only
@@ -103,103 +48,6 @@ def test_the_page_writes_numbers_as_the_boards_do(browser: Browser) -> None:
         shown = browser.run(f"return arguments[0].map({function})", values)
         normal = [re.sub(r"e([+-])0?(\d)$", r"e\g<1>\2", expected(value)) for value in values]
         assert shown == normal
-
-
-@browser_only
-def test_filters_narrow_both_tables(browser: Browser) -> None:
-    browser.set("domain", "language")
-    assert set(browser.column("models", "Domain")) == {"language"}
-    assert set(browser.column("cells", "Model")) == {"tiny-a", "tiny-c"}
-    browser.set("query", "NY-A")
-    assert browser.column("models", "Model") == ["tiny-a"]
-    browser.set("arm", "raw")
-    assert set(browser.column("cells", "Arm")) == {"raw"}
-    browser.click("#reset", "Reset")
-    browser.set("data", "made")
-    assert browser.run("return document.querySelectorAll('#models tbody th').length") == 0
-    browser.set("data", "real")
-    assert set(browser.column("models", "Data")) == {"real"}
-    browser.set("state", "failed")
-    assert browser.column("models", "Model") == browser.column("cells", "Model") == ["tiny-d"]
-    # A model of two protocols is one model.
-    assert "1 of 4 models, 1 of 21 cells" in browser.run("return document.body.innerText")
-
-
-@browser_only
-def test_the_findings_follow_the_filters_and_an_empty_result_says_so(browser: Browser) -> None:
-    items = "return [...document.querySelectorAll('#findings li')].map(it => it.textContent)"
-    every = [group for group in group_records(make_records()) if not group.setting.limited]
-    for domain in ("language", "vision"):
-        browser.set("domain", domain)
-        members = [group for group in every if group.domain == domain]
-        assert browser.run(items) == sentences(members, markdown=False, tell=headline) != []
-    browser.set("query", "tiny-a")
-    said = (
-        "No model matches \N{LEFT DOUBLE QUOTATION MARK}tiny-a\N{RIGHT DOUBLE QUOTATION MARK}, "
-        "domain vision. Clear filters"
-    )
-    assert browser.run(items) == [said]
-    for table in ("models", "cells"):
-        assert browser.run(f"return document.querySelector('#{table} tbody').textContent") == said
-    browser.click("#models tbody button", "Clear filters")
-    assert len(browser.column("models", "Model")) == 4
-    assert browser.run(items) == sentences(every, markdown=False, tell=headline)
-    # What another protocol has is not lost from sight.
-    browser.set(
-        "setting", browser.run("return document.querySelectorAll('#setting option')[1].value")
-    )
-    browser.set("query", "tiny-b")
-    assert "under this protocol; under another one 1 does" in browser.run(items)[0]
-
-
-@browser_only
-def test_an_arm_shows_its_own_columns_models_and_points_alone(browser: Browser) -> None:
-    heads = "return [...document.querySelectorAll('#models thead th')].map(th => th.textContent)"
-    browser.set("arm", "centered")
-    named = [head for head in browser.run(heads) if head.endswith((" raw", " centered"))]
-    assert named
-    assert all(head.endswith(" centered") for head in named)
-    assert "Why dead" not in browser.run(heads)  # of the raw arm
-    assert "gamma" in browser.run(heads)
-    assert browser.run("return document.querySelector('#chart .expected')") is None
-    assert "centered" in browser.run("return document.getElementById('chart-title').textContent")
-    assert set(browser.column("cells", "Arm")) == {"centered"}
-    # The model that was run raw alone has nothing to say of another arm.
-    assert "tiny-d" not in browser.column("models", "Model")
-
-
-@browser_only
-def test_a_death_that_had_not_settled_is_marked_with_words(browser: Browser) -> None:
-    browser.click("#cells thead button", "Model")
-    every = [group for group in group_records(make_records()) if not group.setting.limited]
-    for arm in ("raw", "centered"):
-        expected = {group.label: settled_words(group.records_of(arm)) for group in every}
-        found = browser.run(
-            "const place = [...document.querySelectorAll('#models thead th')]"
-            ".findIndex(th => th.textContent === arguments[0]);"
-            "const mark = row => row.children[place].querySelector('[role=img]')?.ariaLabel || '';"
-            "return Object.fromEntries([...document.querySelectorAll('#models tbody tr')].map("
-            "row => [row.querySelector('th').textContent, mark(row).replace(/:$/, '')]))",
-            f"Dead at end % {arm}",
-        )
-        assert found == expected
-    assert any(expected.values())
-    marks = "return document.querySelectorAll('#cells [role=img]').length"
-    cells = [record for group in every for record in group.records]
-    assert browser.run(marks) == [has_settled(record) for record in cells].count(False) > 0
-    said = settled_sentence(every).replace(": ", " of these models: ")
-    assert browser.run("return document.getElementById('settled').textContent").startswith(said)
-
-
-@browser_only
-def test_protocols_are_apart(browser: Browser) -> None:
-    names = browser.run("return [...document.querySelectorAll('#setting option')].map(o => o.text)")
-    assert len(names) == 2
-    assert "LIMITED to 100 tokens" in names[1]
-    key = browser.run("return document.querySelectorAll('#setting option')[1].value")
-    browser.set("setting", key)
-    assert browser.column("models", "Model") == ["tiny-a"]
-    assert len(browser.column("cells", "Model")) == 2
 
 
 @browser_only
@@ -238,33 +86,6 @@ def test_the_bar_of_a_row_has_the_three_parts_of_its_death(browser: Browser) -> 
         parts = [model["values"][place] for place in places]
         if model["label"] in shown and model["setting"] == 0:
             assert shown[model["label"]] == pytest.approx([100 * max(0, each) for each in parts])
-
-
-@browser_only
-def test_columns_are_put_away_and_models_compared_and_a_link_keeps_both(browser: Browser) -> None:
-    heads = "return [...document.querySelectorAll('#models thead th')].map(th => th.textContent)"
-    assert "gamma" in browser.run(heads)
-    assert "Missing" in browser.run(heads)
-    browser.click("#choices label", "gamma")
-    assert "gamma" not in browser.run(heads)
-    boxes = "document.querySelectorAll('#models tbody input')"
-    # They are in sight, whatever the table's width.
-    right = f"return {boxes}[0].getBoundingClientRect().right"
-    assert browser.run(right) < 100
-    browser.run(f"{boxes}[0].click()")
-    assert "tick another" in browser.run("return document.getElementById('ticked').textContent")
-    browser.run(f"{boxes}[1].click()")
-    browser.click("#to-comparison", "See the comparison of 2 models")
-    assert browser.run("return document.activeElement.id") == "comparison-title"
-    table = "return document.querySelector('#comparison table')?.rows[0].cells.length"
-    assert browser.run(table) == 3
-    fragment = browser.fragment
-    browser.open("#" + fragment)
-    assert browser.run(table) == 3
-    assert "gamma" not in browser.run(heads)
-    for place in (2, 3):
-        browser.run(f"{boxes}[{place}].click()")
-    assert browser.run(table) == 5
 
 
 @browser_only
@@ -337,9 +158,9 @@ def test_a_model_opens_its_layers_and_every_point_leads_to_a_record(browser: Bro
 
 
 @browser_only
-def test_every_row_leads_to_its_record(browser: Browser, output: Path) -> None:
+def test_every_row_leads_to_its_record(browser: Browser, page_output: Path) -> None:
     links = browser.run("return [...document.querySelectorAll('#cells a')].map(a => a.href)")
-    records = {path.resolve() for path in RecordStore(output).paths()}
+    records = {path.resolve() for path in RecordStore(page_output).paths()}
     found = {Path(unquote(urlsplit(link).path)).resolve() for link in links}
     assert found <= records
     assert len(found) == 18
