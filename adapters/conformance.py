@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def check(
 
     Args:
         adapter: a card, or a function that makes a fresh adapter each time.
-        examples: `count` are taken; strings are also cut to different lengths.
+        examples: `count` are taken; strings and lists are also cut to different lengths.
         tolerance: largest relative error per token where the batch's shape differs (kernels may
             then sum in another order). By default 1e-4 in float32 on the CPU, 5e-3 on a GPU, whose
             convolutions round to TF32, and 0.05 in half precision.
@@ -125,12 +126,12 @@ class _Subject:
 
 
 def _shortened(adapter: Adapter, example: Any, number: int) -> Any:
-    """A string cut to a few windows, every second one to a part of a window.
+    """A string or list cut to a few windows, every second one to a part of a window.
 
     So that checking is quick and there is padding to check; left as it is where the adapter does
     not take it so short.
     """
-    if not isinstance(example, str):
+    if not isinstance(example, str | list | array):
         return example
     for length in [adapter.card.context // 2] * (number % 2) + [4 * adapter.card.context]:
         try:

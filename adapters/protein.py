@@ -35,7 +35,7 @@ class ProteinModel(SequenceModel):
     known_options = ("unknown", "spaced")
 
     @property
-    def probe(self) -> str:  # type: ignore[override]
+    def probe(self) -> str:
         return self.written("ACD")
 
     def sequence(self, example: Any) -> str:

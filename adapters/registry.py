@@ -64,6 +64,7 @@ _OWN = {
     "openspliceai": AdapterEntry("adapters.splicing:OpenSpliceAI", ("openspliceai",)),
     "dna-lm": AdapterEntry("adapters.genomic:DnaLanguage", ("transformers",)),
     "carbon": AdapterEntry("adapters.genomic:Carbon", ("transformers",)),
+    "geneformer": AdapterEntry("adapters.cells:Geneformer", ("transformers",)),
     "openfold3": AdapterEntry("adapters.folding:OpenFold3", ("openfold3",)),
     "boltz2": AdapterEntry("adapters.folding:Boltz2", ("boltz", "omegaconf", "rdkit")),
     "evo2": AdapterEntry("adapters.genomic:Evo2", ("evo2",)),

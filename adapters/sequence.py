@@ -36,7 +36,7 @@ class SequenceModel(Adapter):
 
     # What an example is called in messages, and one that every tokenizer of the family encodes.
     kind: ClassVar[str] = "text"
-    probe: ClassVar[str] = "the"
+    probe: ClassVar[Any] = "the"
     # Letters that stand for something unknown.
     filler_letters: ClassVar[str] = ""
     # Tokens that are special although the tokenizer does not say so.
@@ -179,7 +179,7 @@ class SequenceModel(Adapter):
                     raise
                 raise ValueError("its vocabulary is of no tokenizer that is known") from None
 
-    def sequence(self, example: Any) -> str:
+    def sequence(self, example: Any) -> Any:
         """The string that is tokenised. Raises `BadCorpus` where the example is not one."""
         if not isinstance(example, str):
             raise BadCorpus(f"{self.kind} is needed, not {type(example).__name__}")
@@ -213,7 +213,7 @@ class SequenceModel(Adapter):
         """What the model's forward pass takes by name."""
         return frozenset(inspect.signature(self.model.forward).parameters)
 
-    def _encode(self, sequence: str, *, special: bool) -> list[int]:
+    def _encode(self, sequence: Any, *, special: bool) -> list[int]:
         ids: list[int] = self.tokenizer(
             sequence,
             add_special_tokens=special,

@@ -13,13 +13,14 @@ from zoo.errors import BadCard
 from zoo.files import read_bounded
 from zoo.plain_yaml import MAX_BYTES, NotPlain, parse
 
-CorpusKind = Literal["text", "image", "protein", "dna", "synthetic"]
+CorpusKind = Literal["text", "image", "protein", "dna", "cell", "synthetic"]
 DataKind = Literal["real", "made"]
 DATA_KINDS: tuple[DataKind, ...] = get_args(DataKind)
 Domain = Literal["language", "vision", "protein", "genomic", "synthetic"]
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
 
-# Of what kind the examples of a domain's models are (`CorpusCard.kind`). A new domain is a name in
+# Of what kind the examples of a domain's models are (`CorpusCard.kind`), where a card does not name
+# another (`Card.reads`). A new domain is a name in
 # `Domain`, its kind here, and a colour in `leaderboard/figures/drawing.py`.
 KIND_OF_DOMAIN: dict[Domain, CorpusKind] = {
     "language": "text",
@@ -45,7 +46,9 @@ HUB_ID = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,95}$
 HubId = Annotated[str, Field(pattern=HUB_ID)]
 
 # What may make examples. A name from outside is looked up here, never imported as it is.
-Generator = Literal["genomes:genomes", "images:dead_leaves", "proteins:families", "text:topics"]
+Generator = Literal[
+    "cells:cells", "genomes:genomes", "images:dead_leaves", "proteins:families", "text:topics"
+]
 
 
 # Sources of a corpus that make what they give.
@@ -205,6 +208,9 @@ class Card(Strict):
     real_corpus: Identifier | None = Field(
         default=None, description="read instead of `corpus` where its package is installed"
     )
+    reads: CorpusKind | None = Field(
+        default=None, description="what an example is, where not as in the card's domain"
+    )
     context: int = Field(
         ge=1, le=10**9, description="longest example, in tokens (bins for DNA trunks)"
     )
@@ -233,6 +239,11 @@ class Card(Strict):
     _folder: Path | None = pydantic.PrivateAttr(default=None)
 
     @property
+    def kind(self) -> CorpusKind:
+        """Of what kind the model's examples are."""
+        return self.reads or KIND_OF_DOMAIN[self.domain]
+
+    @property
     def layers(self) -> Sequence[int]:
         """The layers there are, by number."""
         return self.tap.numbers or range(self.tap.layers)
@@ -246,12 +257,13 @@ class Card(Strict):
 class CorpusCard(Strict):
     """One named input. `kind` is what an example is, `source` where examples come from.
 
-    text: str. image: uint8 array (height, width, 3). protein, dna: str of letters.
+    text: str. image: uint8 array (height, width, 3). protein, dna: str of letters. cell: array of
+    token ids.
 
     A `file` is read relative to the card; `hub` is a dataset at a pinned revision, of which `path`
     is a glob of files; `url` is one file, which `bench fetch --corpus` downloads, and which must
-    have the digest `sha256` where the card says one. `column` names the examples within .jsonl and
-    .parquet files, and `regions` is a BED file beside a genome.
+    have the digest `sha256` where the card says one. `column` names the examples within tables
+    (.jsonl, .parquet, ...), and `regions` is a BED file beside a genome.
 
     What is `installed` came with another package, which `install` is the command for: `path` is a
     glob below the folder of the module `module`, or below `folder`. `translate` says that FASTA

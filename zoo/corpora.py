@@ -1,13 +1,15 @@
 """Corpora: named streams of examples, the raw input of models. No torch.
 
-An example is a `str` for text, protein and dna, a uint8 array (height, width, 3) for images, and
-a draw number for synthetic activations. A corpus is read twice in a measurement: `examples` gives
-the evaluation sample first, `training` goes on after it and never gives an evaluation example.
+An example is a `str` for text, protein and dna, a uint8 array (height, width, 3) for images, an
+array of token ids for cells, and a draw number for synthetic activations. A corpus is read twice in
+a measurement: `examples` gives the evaluation sample first, `training` goes on after it and never
+gives an evaluation example.
 
 Files, or folders of these; all but `.parquet` may be packed as `.gz` or `.zst`:
     text           `.txt` (passages, as `zoo.texts` says), `.jsonl`, `.parquet`, `.csv`, `.tsv`,
                    or a `.tar` of `.txt` or `.json`
     protein, dna   FASTA, or a column of a table (`.jsonl`, ...); `zoo.sequences` states the rules
+    cell           a column of lists in `.arrow`, `.parquet` or `.jsonl`, as `zoo.cells` says
     image          pictures, a `.tar` of them, or a column of `.parquet`, as `zoo.pictures` says
 """
 

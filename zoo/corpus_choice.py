@@ -10,7 +10,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.cards import KIND_OF_DOMAIN, MAKES_DATA, Card, CorpusCard, CorpusKind
+from zoo.cards import MAKES_DATA, Card, CorpusCard, CorpusKind
 from zoo.corpora import file_corpus, open_corpus
 from zoo.corpus import Corpus
 from zoo.corpus_address import Address, parse_address
@@ -61,7 +61,7 @@ class CorpusChoice:
                 "none",
                 "Leave --corpus out.",
             )
-        kind = KIND_OF_DOMAIN[model.domain]
+        kind = model.kind
         corpus = self._opened(model, kind, registry)
         corpus.name = column_name(corpus.name, kind, self.column)
         return corpus

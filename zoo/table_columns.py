@@ -1,7 +1,7 @@
 """Which column of a table holds the examples. No torch.
 
-The one that is named (`--column`); else `text` for text, `image` for pictures, and `sequence` for
-proteins and DNA.
+The one that is named (`--column`); else `text` for text, `image` for pictures, `input_ids` for
+cells, and `sequence` for proteins and DNA.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from zoo.errors import BadCorpus
 # Columns that an error names.
 _MOST_NAMED = 12
 
+_USUAL = {"text": "text", "image": "image", "cell": "input_ids"}
+
+# What a column holds, in messages.
+_WHAT = {"image": "pictures", "cell": "lists of token ids"}
+
 
 def key_of(kind: str, column: str | None) -> str:
     """The key or column of the examples."""
-    return column or {"text": "text", "image": "image"}.get(kind, "sequence")
+    return column or _USUAL.get(kind, "sequence")
 
 
 def column_name(name: str, kind: str, column: str | None) -> str:
@@ -26,8 +31,8 @@ def column_name(name: str, kind: str, column: str | None) -> str:
 
 
 def check_column(schema: Any, column: str, kind: str, file: str) -> None:
-    """Refuses a parquet file whose schema has no such column of texts (of pictures: bytes, or a
-    struct with `bytes`, as the `datasets` library writes them).
+    """Refuses a file whose schema has no such column of texts (of pictures: bytes, or a struct with
+    `bytes`, as the `datasets` library writes them; of cells: lists of whole numbers).
 
     Raises:
         BadCorpus: naming the columns that hold some.
@@ -35,7 +40,7 @@ def check_column(schema: Any, column: str, kind: str, file: str) -> None:
     good = [name for name in schema.names if _holds(schema.field(name).type, kind)]
     if column in good:
         return
-    what = "pictures" if kind == "image" else "text"
+    what = _WHAT.get(kind, "text")
     if column not in schema.names:
         raise BadCorpus(f"{file} has no column {column!r}", name_one(good, what))
     found = schema.field(column).type
@@ -57,6 +62,9 @@ def _holds(found: Any, kind: str) -> bool:
     import pyarrow as pa
 
     values = found.value_type if pa.types.is_dictionary(found) else found
+    if kind == "cell":
+        lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+        return any(is_one(values) for is_one in lists) and pa.types.is_integer(values.value_type)
     if kind != "image":
         return bool(pa.types.is_string(values) or pa.types.is_large_string(values))
     if pa.types.is_struct(values) and values.get_field_index("bytes") >= 0:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Protocol, TypeVar
 
+from zoo.cells import CELL_SUFFIXES
 from zoo.contigs import CONTIG_COLUMNS, contig_row, is_contigs
 from zoo.delimited import SEPARATORS, delimited_rows
 from zoo.errors import BadCorpus, MissingExtra, UsageError
@@ -35,6 +36,7 @@ CORPUS_SUFFIXES = {
     "text": (*_TABLES, ".txt"),
     "protein": (*FASTA_SUFFIXES, *_TABLES),
     "dna": (*FASTA_SUFFIXES, *_TABLES),
+    "cell": CELL_SUFFIXES,
     "image": (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
 }
 

@@ -25,7 +25,6 @@ from bench.plan.work import (
     work_of,
 )
 from bench.sae.families import FAMILIES
-from zoo.cards import KIND_OF_DOMAIN
 
 # Bytes a second that stored activations are written and read at: a plain SSD over NVMe.
 DISK = 1e9
@@ -122,7 +121,7 @@ def _of_one(block: Block, device: Device) -> Cost:
 
 def seconds(work: Work, block: Block, device: Device) -> float:
     """How long some work of a block takes."""
-    products, kind = device.products, KIND_OF_DOMAIN[block.card.domain]
+    products, kind = device.products, block.card.kind
     model = products["float32" if block.protocol.dtype == "float32" else "bf16"]
     return (
         work.forward / model

@@ -8,10 +8,9 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.plan.blocks import Block
-from zoo.cards import KIND_OF_DOMAIN
 from zoo.corpora import EndlessCorpus
 from zoo.corpus import Corpus
 from zoo.errors import BenchError
@@ -23,11 +22,12 @@ _LETTERS = {"text": 3.6, "protein": 1.0}
 
 # Positions that a model passes for each token where the corpus is not looked at: that is streamed,
 # or not there. Measured on the embedded corpora: 1.17 for tiny-gpt2, 1.42 for all-minilm-l6-v2, of
-# which this is the mean, and 1.75 for tiny-esm2.
-_PADDED = {"text": 1.3, "protein": 1.75}
+# which this is the mean, and 1.75 for tiny-esm2. Of cells: Genecorpus-104M is said to have 150
+# billion tokens in 104 million cells; a window has 4,096.
+_PADDED = {"text": 1.3, "protein": 1.75, "cell": 2.8}
 
 # Models whose windows begin and end with a token of their own.
-_FRAMED = ("hf-masked", "esm2", "esm-package", "antiberty")
+_FRAMED = ("hf-masked", "esm2", "esm-package", "antiberty", "geneformer")
 
 # Batches whose lengths are looked at, and the fewest windows.
 _BATCHES, _WINDOWS = 8, 256
@@ -75,10 +75,10 @@ def reading(block: Block, tokens: int, *, skips: bool = True) -> Reading:
 
 def lengths_of(block: Block) -> Lengths:
     """Of the windows of a block's corpus: of examples in it, where looking takes no time."""
-    card, kind = block.card, KIND_OF_DOMAIN[block.card.domain]
+    card, kind = block.card, block.card.kind
     windows = max(1, block.protocol.forward_tokens // card.context)
     looked_at = isinstance(block.corpus, FiniteCorpus | EndlessCorpus)
-    if kind not in _LETTERS:
+    if kind not in _PADDED:
         return Lengths(card.context, card.context)
     found = None
     if block.corpus is not None and looked_at:
@@ -92,13 +92,19 @@ def lengths_of(block: Block) -> Lengths:
 def _looked_at(corpus: Corpus, kind: str, context: int, framed: int, batch: int) -> Lengths | None:
     """None of a corpus without a window."""
     wanted = max(_WINDOWS, _BATCHES * batch)
-    examples = (len(str(example)) / _LETTERS[kind] for example in corpus.examples(0))
-    found = list(itertools.islice(_windows(examples, context - framed), wanted))
+    room = context - framed
+    examples = (_tokens(example, kind, room) for example in corpus.examples(0))
+    found = list(itertools.islice(_windows(examples, room), wanted))
     if not found:
         return None
     batches = [found[start : start + batch] for start in range(0, len(found), batch)]
     positions = sum(len(each) * (max(each) + framed) for each in batches)
     return Lengths(sum(found) / len(found), positions / len(found))
+
+
+def _tokens(example: Any, kind: str, room: int) -> float:
+    """Of an example. A cell is tokens already, and what of it has no room is left out."""
+    return min(len(example), room) if kind == "cell" else len(str(example)) / _LETTERS[kind]
 
 
 def _windows(examples: Iterable[float], room: int) -> Iterator[float]:

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from zoo.errors import BadCorpus
-from zoo.generators import TRAINING_SEEDS, genomes, images, proteins, text
+from zoo.generators import TRAINING_SEEDS, cells, genomes, images, proteins, text
 from zoo.letters import AMINO_ACIDS
 
 HELD_OUT = TRAINING_SEEDS.stop
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 MADE: dict[str, Callable[..., Iterator[Any]]] = {
+    "cells": lambda count, seed, **world: cells.cells(count, seed, genes=500, types=3, **world),
     "images": lambda count, seed, **world: images.dead_leaves(32, count, seed, **world),
     "proteins": lambda count, seed, **world: proteins.families(count, seed, **world),
     "genomes": lambda count, seed, **world: genomes.genomes(600, count, seed, **world),
@@ -72,8 +73,13 @@ def test_seeds_and_worlds_give_other_draws(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("module", "expected"),
-    [(images, "d9a97344ca682ddc"), (proteins, "28db55d81d24e8cf"), (genomes, "15d285b0cb695712")],
-    ids=["images", "proteins", "genomes"],
+    [
+        (images, "d9a97344ca682ddc"),
+        (proteins, "28db55d81d24e8cf"),
+        (genomes, "15d285b0cb695712"),
+        (cells, "9c76fa0a7d9d03ea"),
+    ],
+    ids=["images", "proteins", "genomes", "cells"],
 )
 def test_the_first_examples_are_those_of_version_1(module: Any, expected: str) -> None:
     """Changed output: raise the module's VERSION, train its checkpoint anew, pin the new digest."""
@@ -84,10 +90,47 @@ def test_the_first_examples_are_those_of_version_1(module: Any, expected: str) -
 def test_importing_the_generators_does_not_import_numpy() -> None:
     code = (
         "import sys, zoo.generators.text, zoo.generators.images, zoo.generators.proteins,"
-        " zoo.generators.genomes; sys.exit('numpy' in sys.modules)"
+        " zoo.generators.genomes, zoo.generators.cells; sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert subprocess.run([sys.executable, "-c", f"import numpy; {code}"]).returncode == 1
+
+
+# Cells
+
+
+def test_a_cell_has_each_gene_once_and_no_other_ids() -> None:
+    for cell in cells.cells(20, HELD_OUT, genes=300, first=7, types=2):
+        assert len(set(cell)) == len(cell) > 100
+        assert min(cell) >= 7
+        assert max(cell) < 307
+
+
+def _spread_of_ranks(types: int) -> float:
+    """The share of the variance of ranks that lies along one direction, of cells of some types."""
+    ranks = np.full((60, 2000), 2000.0)
+    for row, cell in zip(ranks, cells.cells(60, HELD_OUT, genes=2000, types=types), strict=True):
+        row[np.array(cell) - 4] = np.arange(len(cell))
+    # What depends on the depth of a cell alone, that all of its genes stand later, is taken out.
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    variances = np.linalg.svd(ranks - ranks.mean(axis=0), compute_uv=False) ** 2
+    return float(variances[0] / variances.sum())
+
+
+def test_cells_of_a_type_rank_their_genes_otherwise_than_those_of_another() -> None:
+    assert _spread_of_ranks(types=2) > 1.5 * _spread_of_ranks(types=1)
+
+
+def test_a_gene_that_is_high_for_it_stands_before_one_that_is_always_high() -> None:
+    """Ranks are by counts over what is usual of a gene, not by the counts alone."""
+    drawn = list(cells.cells(300, HELD_OUT, genes=400, types=4))
+    shares, usual = cells._types(400, 4, 0)
+    assert np.all(usual > shares.mean(axis=0))
+    place = np.zeros(400)
+    for cell in drawn:
+        place[np.array(cell) - 4] += np.linspace(0, 1, len(cell)) / len(drawn)
+    always = np.argsort(usual)[-40:]
+    assert abs(place[always].mean() - 0.5) < 0.15
 
 
 # Text

@@ -5,7 +5,7 @@
               .txt likewise, after a blank line where there is one near by
     records   .csv, .tsv: records in a row, from the byte of one on; whether the end of a line ends
               a record depends on the quotes before it, so they are one chain
-    rows      .parquet: a row group, or a part of one that is large
+    rows      .parquet: a row group, or a part of one that is large; .arrow: a record batch
     members   .tar: members in a row, from the place of a member on
     packed    .gz, .zst, .tar.gz: what is inside is cut alike, but reading begins at the
               beginning of that file, and only unpacks what is before the chunk

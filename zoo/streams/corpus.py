@@ -47,7 +47,10 @@ DRAW_CHUNKS = 8
 # Files whose footers are read at once.
 _FOOTERS = 8
 
-_READ = ".txt, .jsonl, .parquet, .csv, .tsv, FASTA, a .tar or pictures, also packed as .gz or .zst"
+_READ = (
+    ".txt, .jsonl, .parquet, .arrow, .csv, .tsv, FASTA, a .tar or pictures, also packed as .gz or "
+    ".zst"
+)
 
 # Raised where the order of the examples changes: part of the fingerprint.
 VERSION = 1

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from zoo.cells import CellRow, cell_lines, read_cells
 from zoo.contigs import contig_row
 from zoo.delimited import SEPARATORS
 from zoo.errors import BadCorpus
@@ -14,6 +15,7 @@ from zoo.fasta import FASTA_SUFFIXES, SequenceRow
 from zoo.pictures import PackedPicture, read_image
 from zoo.sequences import read_rows
 from zoo.streams import chunks
+from zoo.streams.arrow import batch_units
 from zoo.streams.chunks import Chunk, Unit
 from zoo.streams.records import record_units
 from zoo.streams.storage import StoredFile
@@ -28,7 +30,7 @@ class Reader(NamedTuple):
     """How one file's chunks become examples."""
 
     units: list[Unit]
-    rows: Callable[[StoredFile, Chunk], Iterator[SequenceRow | PackedPicture]]
+    rows: Callable[[StoredFile, Chunk], Iterator[SequenceRow | PackedPicture | CellRow]]
 
 
 def is_streamed(file: StoredFile, kind: str) -> bool:
@@ -36,12 +38,14 @@ def is_streamed(file: StoredFile, kind: str) -> bool:
     suffix = suffix_of(file.name)
     if kind == "image":
         return suffix in (*_TARS, ".parquet")
+    if suffix == ".arrow" and file.name.rpartition("/")[2].startswith("cache-"):
+        return False  # beside a dataset the datasets library keeps what was made of it
     return suffix in CORPUS_SUFFIXES[kind] or (kind == "text" and suffix in _TARS)
 
 
 def is_only_streamed(file: StoredFile, kind: str) -> bool:
     """Whether small files of this name are read here too, and nowhere else."""
-    return kind == "image" or suffix_of(file.name) in _TARS
+    return kind in ("image", "cell") or suffix_of(file.name) in _TARS
 
 
 def is_picture(file: StoredFile) -> bool:
@@ -66,15 +70,18 @@ def reader_of(file: StoredFile, kind: str, column: str | None) -> Reader:
         members = CORPUS_SUFFIXES["image"] if kind == "image" else (".txt", ".json")
         unit = chunks.Members(file, members)
         return Reader([unit], _pictures if kind == "image" else _Documents(key))
+    if suffix == ".arrow":
+        return Reader(batch_units(file, key, kind), _lists)
     if suffix == ".parquet":
-        return Reader(chunks.row_units(file, key, kind), _pictures if kind == "image" else _cells)
+        return Reader(chunks.row_units(file, key, kind), _ROWS.get(kind, _strings))
     if suffix in FASTA_SUFFIXES:
         rule = chunks.LETTERS if kind == "dna" else chunks.RECORDS
         return Reader(chunks.line_units(file, rule), _fasta)
     if suffix in SEPARATORS:
         return Reader(record_units(file, SEPARATORS[suffix], key), _records)
     if suffix == ".jsonl":
-        return Reader(chunks.line_units(file, chunks.LINES), _Lines(key))
+        lines = _ListLines(key) if kind == "cell" else _Lines(key)
+        return Reader(chunks.line_units(file, chunks.LINES), lines)
     return Reader(chunks.line_units(file, chunks.PASSAGES), _passages)
 
 
@@ -84,6 +91,8 @@ def examples(rows: Iterator[Any], kind: str, did: Tally) -> list[Any]:
         return without_broken(_with_data(rows, did), read_image, did)
     if kind == "text":
         return read_texts(rows, did)
+    if kind == "cell":
+        return read_cells(rows, did)
     return read_rows(rows, kind, did)
 
 
@@ -120,6 +129,17 @@ class _Lines:
         return jsonl_rows(_text(file, chunk), where, self._key)
 
 
+class _ListLines:
+    """Cells in JSON lines."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, file: StoredFile, chunk: Chunk) -> Iterator[CellRow]:
+        where = f"{file}, from byte {chunk.offset}"
+        return cell_lines(_text(file, chunk), where, self._key)
+
+
 class _Documents:
     """Texts out of a tar: a `.txt` as a whole, a `.json` at its key."""
 
@@ -143,7 +163,12 @@ def _parsed(where: str, data: bytes) -> Any:
         raise BadCorpus(f"{where} is not JSON") from None
 
 
-def _cells(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
+def _lists(file: StoredFile, chunk: Chunk) -> Iterator[CellRow]:
+    for where, value in chunk.content:
+        yield CellRow(where, value)
+
+
+def _strings(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
     for where, value in chunk.content:
         is_contig = isinstance(value, dict)
         yield contig_row(value, where) if is_contig else SequenceRow(where, value or "")
@@ -157,6 +182,12 @@ def _pictures(file: StoredFile, chunk: Chunk) -> Iterator[PackedPicture]:
     for where, value in chunk.content:
         data = value.get("bytes") if isinstance(value, dict) else value
         yield PackedPicture(where, data or b"")
+
+
+_ROWS: dict[str, Callable[[StoredFile, Chunk], Iterator[Any]]] = {
+    "image": _pictures,
+    "cell": _lists,
+}
 
 
 def _fasta(file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
