@@ -8,7 +8,6 @@ repository's id, its commit and subfolders) stays as the card has it.
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 
 from adapters import compat
-from tests.adapters import tiny, tiny_folding, tiny_packages, tiny_remote
+from tests.adapters import tiny, tiny_cells, tiny_folding, tiny_packages, tiny_remote
 from tests.adapters.tiny import PROTEINS, SENTENCES, WIDTH, random_dna, random_images
 from zoo.cards import Card
 
@@ -174,29 +173,6 @@ def _qwen35(folder: Path) -> None:
     with compat.quiet():
         transformers.Qwen3_5ForConditionalGeneration(config).save_pretrained(folder)
     tiny.byte_tokenizer(folder, framed=False)
-
-
-def _geneformer(*names: str) -> Callable[[Path], None]:
-    """As it is published: in folders of a repository that holds other models and pickles too."""
-
-    def save(folder: Path) -> None:
-        config = {
-            "vocab_size": 40, "hidden_size": WIDTH, "num_hidden_layers": 3, "hidden_act": "relu",
-            "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64,
-            "pad_token_id": 0,
-        }  # fmt: skip
-        for name in names:
-            _save("BertModel", config, folder / name)
-            (folder / name / "training_args.bin").write_bytes(b"a pickle")
-        (folder / "geneformer").mkdir()
-        (folder / "geneformer" / "token_dictionary_gc104M.pkl").write_bytes(b"a pickle")
-        (folder / "model.safetensors").write_bytes(b"large")
-
-    return save
-
-
-def _cells() -> list[Any]:
-    return [array("i", range(39, 9, -1)), [2, 7, 30, 5, 3], array("i", range(4, 20))]
 
 
 def _t5(folder: Path) -> None:
@@ -453,10 +429,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("carbon-3b",),
         options={"words": 37},
     ),
-    "geneformer-v1": Architecture(_geneformer("Geneformer-V1-10M"), _cells, ("geneformer-v1-10m",)),
+    "geneformer-v1": Architecture(
+        tiny_cells.geneformer("Geneformer-V1-10M"), tiny_cells.cells, ("geneformer-v1-10m",)
+    ),
     "geneformer-v2": Architecture(
-        _geneformer("Geneformer-V2-104M", "Geneformer-V2-316M"),
-        _cells,
+        tiny_cells.geneformer("Geneformer-V2-104M", "Geneformer-V2-316M"),
+        tiny_cells.cells,
         ("geneformer-v2-104m", "geneformer-v2-316m"),
     ),
     "caduceus": Architecture(
