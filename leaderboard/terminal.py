@@ -35,7 +35,7 @@ def _two_arms(groups: list[Group]) -> tuple[str, str]:
 def summary(records: Iterable[Record], *, told: bool = True) -> str:
     """A row per model, a table per setting; at most 100 columns and free of control characters.
 
-    told: with what the records say, in sentences (`leaderboard.findings`).
+    told: what the records say, in sentences, comes first (`leaderboard.findings`).
 
     Raises:
         BadRecord: two records claim to be the same cell and differ.
@@ -65,10 +65,10 @@ def _section(groups: list[Group], told: bool) -> str:
     )
     first, second, *body = (line.rstrip() for line in text.splitlines())
     rule = "-" * max(len(line) for line in (first, second, *body))
-    lines = [table_title(groups[0]), first, second, rule, *body]
+    found = plain_sentences(groups, _WIDTH) if told else []
+    lines = [*found, *([""] if found else []), table_title(groups[0]), first, second, rule, *body]
     if more := [arm for arm in arms_of(groups) if arm not in arms]:
         lines.append(f"not shown here: {', '.join(plain(arm, 20) for arm in more)}")
-    lines += plain_sentences(groups, _WIDTH) if told else []
     return "\n".join(line[:_WIDTH] for line in lines)
 
 

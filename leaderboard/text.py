@@ -17,6 +17,11 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 # A cell that went over its tokens more often than this is marked, here and in the page's script.
 MANY_EPOCHS = 5
 
+# A number of effective tokens above this is written as such: no run reads as many, an error of 1 %
+# in the reach is one of some 40 % in them, and where Gaussian tokens of no number reach so far a
+# record has 1e15 (`bench.death.prediction.MOST_TOKENS`).
+MOST_REACHING = 1e9
+
 # Characters that markdown (with GitHub's tables, strike-through and formulas) reads as markup.
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
@@ -83,6 +88,12 @@ def number(value: float) -> str:
 def epochs(passes: float) -> str:
     """As `number`; marked where there were many."""
     return f"{number(passes)} !" if passes > MANY_EPOCHS else number(passes)
+
+
+def reaching(tokens: float) -> str:
+    """A number of Gaussian tokens that reach as far as some real ones do; bounded, as it says ever
+    less: the reach grows as the root of the number's logarithm."""
+    return f">{MOST_REACHING:.0e}".replace("e+0", "e") if tokens > MOST_REACHING else number(tokens)
 
 
 def percent(share: float) -> str:

@@ -78,6 +78,7 @@ def command(
     centering would have saved. n and k are then the SAE's.
 
     \b
+    Examples:
       bench diagnose activations.npy -n 1k -k 16 -N 4k
       bench diagnose activations.npy --sae sae
     """

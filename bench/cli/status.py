@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -20,13 +21,24 @@ if TYPE_CHECKING:
     from bench.runner.checkpoints import Saved
 
 
-# Seconds between two looks of `--watch`.
-_WATCH_EVERY = 2.0
+# Seconds between two looks of `--watch`, and in a log between two lines where nothing changes.
+_WATCH_EVERY, _SAY_EVERY = 2.0, 60.0
+
+
+class _Row(NamedTuple):
+    """What is counted together: a model's cells, those of a limited run apart."""
+
+    model: str
+    limit: int | None
 
 
 @click.command("status")
 @output_option
-@click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Again every two seconds, until Ctrl-C; in a log where it changed, or each minute.",
+)
 @json_option
 def command(output: Path, watch: bool, as_json: bool) -> int:
     """How many cells of each model are done and failed, why they failed, and what is half done.
@@ -34,6 +46,7 @@ def command(output: Path, watch: bool, as_json: bool) -> int:
     \b
     Examples:
       bench status
+      bench status --watch
       bench status --json
     """
     if watch and as_json:
@@ -47,22 +60,48 @@ def command(output: Path, watch: bool, as_json: bool) -> int:
 
 def _watch(output: Path) -> None:
     """Shows the table until somebody interrupts; a folder may still be empty."""
+    with suppress(KeyboardInterrupt):
+        if sys.stdout.isatty():
+            _watch_live(output)
+        else:
+            _watch_in_a_log(output)
+
+
+def _watch_live(output: Path) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    with Live(auto_refresh=False) as live, suppress(KeyboardInterrupt):
+    with Live(auto_refresh=False) as live:
         while True:
-            try:
-                shown = _table(_status(output, again=True)[0])
-            except UsageError as error:
-                shown = str(error)
             # Its own words, not the markup of rich.
-            live.update(Text(f"{shown}\n{time.strftime('%H:%M:%S')}"), refresh=True)
+            live.update(Text(f"{_look(output)}\n{time.strftime('%H:%M:%S')}"), refresh=True)
             time.sleep(_WATCH_EVERY)
 
 
+def _watch_in_a_log(output: Path) -> None:
+    """Nothing can be drawn over there: the table where it changed, else a line now and then."""
+    before, said = "", time.monotonic()
+    while True:
+        shown, now = _look(output), time.monotonic()
+        if shown != before:
+            click.echo(f"{time.strftime('%H:%M:%S')}\n{shown}\n")
+        elif now - said >= _SAY_EVERY:
+            click.echo(f"{time.strftime('%H:%M:%S')} as before")
+        if shown != before or now - said >= _SAY_EVERY:
+            before, said = shown, now
+            sys.stdout.flush()
+        time.sleep(_WATCH_EVERY)
+
+
+def _look(output: Path) -> str:
+    try:
+        return _table(_status(output, again=True)[0])
+    except UsageError as error:
+        return str(error)
+
+
 def _status(output: Path, *, again: bool = False) -> tuple[list[dict[str, Any]], int]:
-    """A row per model, and the exit code; `again` looks at a URL once more."""
+    """A row per model and limit, and the exit code; `again` looks at a URL once more."""
     from bench.records.mirror import mirror_of
     from bench.records.published_saes import PublishedStore
     from bench.records.store import RecordStore
@@ -72,12 +111,14 @@ def _status(output: Path, *, again: bool = False) -> tuple[list[dict[str, Any]],
     if again and mirror is not None:
         mirror.pull()
     store, published = RecordStore(output), PublishedStore(output)
-    started = {saved.model: saved for saved in reversed(saved_states(output / "state"))}
+    started = {
+        _Row(saved.model, saved.limit): saved for saved in reversed(saved_states(output / "state"))
+    }
     if not (store.folder.is_dir() or published.folder.is_dir() or started):
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
-    done: Counter[str] = Counter()
-    failed: Counter[str] = Counter()
-    reasons: dict[str, set[str]] = {}
+    done: Counter[_Row] = Counter()
+    failed: Counter[_Row] = Counter()
+    reasons: dict[_Row, set[str]] = {}
     bad = BadRecords()
     found: list[tuple[str, Record | PublishedRecord]] = [
         *((record.spec.model, record) for record in store.read(bad.append)),
@@ -85,18 +126,20 @@ def _status(output: Path, *, again: bool = False) -> tuple[list[dict[str, Any]],
     ]
     for model, record in found:
         counter = done if record.status == "ok" else failed
-        counter[model] += 1
+        row = _Row(model, record.spec.limit)
+        counter[row] += 1
         if record.failure is not None:
-            reasons.setdefault(model, set()).add(str(record.failure))
+            reasons.setdefault(row, set()).add(str(record.failure))
     rows: list[dict[str, Any]] = [
         {
-            "model": model,
-            "done": done[model],
-            "failed": failed[model],
-            "why": sorted(reasons.get(model, ())),
-            "started": None if model not in started else _started(started[model]),
+            "model": row.model,
+            "limit": row.limit,
+            "done": done[row],
+            "failed": failed[row],
+            "why": sorted(reasons.get(row, ())),
+            "started": None if row not in started else _started(started[row]),
         }
-        for model in sorted({*done, *failed, *started})
+        for row in sorted({*done, *failed, *started}, key=lambda row: (row.model, row.limit or 0))
     ]
     return rows, bad.code(1 if failed else 0)
 
@@ -105,10 +148,16 @@ def _table(rows: list[dict[str, Any]]) -> str:
     from tabulate import tabulate
 
     shown = [
-        [row["model"], row["done"], row["failed"], row["started"] or "", "; ".join(row["why"])]
+        [_named(row), row["done"], row["failed"], row["started"] or "", "; ".join(row["why"])]
         for row in rows
     ]
     return tabulate(shown, headers=["model", "done", "failed", "started", "why"])
+
+
+def _named(row: dict[str, Any]) -> str:
+    """A limited run is a trial, which is not to be taken for the results of the whole."""
+    limit = row["limit"]
+    return row["model"] if limit is None else f"{row['model']}, LIMITED to {limit:,} tokens"
 
 
 def _started(saved: Saved) -> str:

@@ -62,6 +62,11 @@ def _statistics(found: DiagnosisNumbers) -> str:
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
+def _reaching(tokens: float) -> str:
+    """Bounded: above a billion it only says that Gaussian tokens do not reach as far."""
+    return "more than a billion" if tokens > 1e9 else f"{tokens:,.0f}"
+
+
 def _death(found: DiagnosisNumbers) -> str:
     prediction, others = found.prediction, found.without_massive
     headers = ["dead features", "prediction, raw", *(arm.arm for arm in found.arms)]
@@ -78,7 +83,7 @@ def _death(found: DiagnosisNumbers) -> str:
         f"n {found.n}, k {found.k}; predicted and measured on {found.measured_tokens:,} tokens "
         "(95 % intervals over features)",
         f"predicted from mean, covariance and a reach of {prediction.reach:.3g}, which is that of "
-        f"{prediction.effective_tokens:,.0f} Gaussian tokens; from the moments alone "
+        f"{_reaching(prediction.effective_tokens)} Gaussian tokens; from the moments alone "
         f"{prediction.moments_dead:.2%}",
         f"closed form for {found.tokens:,} tokens: {found.predicted_relu:.2%} by ReLU, "
         f"{found.predicted_dead:.2%} either",

@@ -41,7 +41,7 @@ _LARGEST_SHARE = 0.05
 @dataclass(frozen=True)
 class Saved:
     """A checkpoint on disk: `step` of `steps` of the cells (hashes) of one model's block, in so
-    many `parts`."""
+    many `parts`; `limit` as in their Specs."""
 
     folder: Path
     model: str
@@ -50,6 +50,7 @@ class Saved:
     steps: int
     made_with: dict[str, str]
     parts: int = 1
+    limit: int | None = None
 
     @property
     def is_stale(self) -> bool:
@@ -239,6 +240,7 @@ class CheckpointWriter:
             steps=self.block.steps,
             made_with=made_with(),
             parts=self._parts,
+            limit=self.block.specs[0].limit,
         )
         data = {key: value for key, value in asdict(summary).items() if key != "folder"}
         write_atomically(folder / SUMMARY, json.dumps(data, indent=1) + "\n")

@@ -77,6 +77,13 @@ class BlockProgress:
         share = min(1.0, self.steps / max(1, self.all_steps))
         return self.work - share * self.expected.training
 
+    def before_left(self, now: float, *, pace: float = 1.0) -> float:
+        """Seconds of what comes before training, `pace` times as long as expected, still to go."""
+        if self.training_since is not None or self.ended:
+            return 0.0
+        since = now - self.began_at if self.began_at else 0.0
+        return max(0.0, pace * self.expected.before - since)
+
     @property
     def tokens_per_second(self) -> float | None:
         """Training tokens of the block's stream; None before the first steps here."""
@@ -206,6 +213,11 @@ class RunProgress:
         self._left = (now, shown)
         return shown
 
+    def planned_left(self) -> float:
+        """Seconds by the plan's cost model alone: all that is known before any work was done."""
+        now = time.monotonic()
+        return sum(row.work_left + row.before_left(now) for row in self.blocks)
+
     def _estimate(self) -> float | None:
         """Seconds: the work that is left by the plan's cost model, times what the work done so far
         took over what it should have; and for each block that does not train yet the same of what
@@ -220,10 +232,7 @@ class RunProgress:
         begun = [row for row in trained if row.began_at and row.training_since]
         took = sum(float(row.training_since or 0) - float(row.began_at or 0) for row in begun)
         before, now = took / sum(row.expected.before for row in begun), time.monotonic()
-        for row in self.blocks:
-            if row.training_since is None and not row.ended:
-                since = now - row.began_at if row.began_at else 0.0
-                left += max(0.0, before * row.expected.before - since)
+        left += sum(row.before_left(now, pace=before) for row in self.blocks)
         at_work = sum(row.phase_name is not None and not row.ended for row in self.blocks)
         return left / max(1, at_work)
 
@@ -247,7 +256,10 @@ class RunProgress:
         if self.blocks and all(row.ended for row in self.blocks):
             return ", ".join(parts)
         left = self.seconds_left()
-        parts.append("time left: measuring" if left is None else f"{in_words(left)} left")
+        if left is None:
+            parts.append(f"about {in_words(self.planned_left())} left by the plan")
+        else:
+            parts.append(f"{in_words(left)} left")
         return ", ".join(parts)
 
 

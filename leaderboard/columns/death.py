@@ -25,7 +25,7 @@ from leaderboard.columns.readers import (
     prediction_error,
 )
 from leaderboard.groups import CENTERED, RAW, WHITENED
-from leaderboard.text import number, percent
+from leaderboard.text import percent, reaching
 
 DEATH_COLUMNS = ColumnList()
 
@@ -81,10 +81,11 @@ EFFECTIVE_TOKENS = DEATH_COLUMNS.add(
     metric(
         "Eff. tokens",
         "independent Gaussian tokens that reach as far as the layer's do: fewer than there are "
-        "where tokens repeat, more where their distribution has a heavy tail",
+        "where tokens repeat, more where their distribution has a heavy tail; above 1e9 no number "
+        "of them would in practice",
         of_prediction(lambda prediction: prediction.effective_tokens),
         by_row(Table.MODEL_LAYERS),
-        show=number,
+        show=reaching,
         optional=True,
     )
 )

@@ -21,6 +21,7 @@ def command(output: Path, check: bool, opened: bool) -> int:
     \b
     Examples:
       bench report
+      bench report --open
       bench report --check
     """
     from bench.records.mirror import as_shown

@@ -121,6 +121,7 @@ def _results_text(group: Group) -> str:
 
     from leaderboard.columns.kinds import Table
     from leaderboard.columns.tables import arm_columns
+    from leaderboard.findings import paragraph, plain_sentences
     from leaderboard.terminal import table_headers, table_title
     from leaderboard.text import plain
 
@@ -143,4 +144,14 @@ def _results_text(group: Group) -> str:
     reasons = sorted({str(record.failure) for record in group.failed})
     title = table_title(group).replace("means over layers", "means over seeds")
     read = f"{group.data} data: {plain(group.spec.corpus)}"
-    return "\n".join([title, read, text, *(f"failed: {reason}" for reason in reasons)])
+    told = plain_sentences([group], 100, paragraph)
+    return "\n".join(
+        [
+            *told,
+            *([""] if told else []),
+            title,
+            read,
+            text,
+            *(f"failed: {reason}" for reason in reasons),
+        ]
+    )

@@ -199,6 +199,7 @@ def _revival(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     steps = log_steps(max(training_steps(each) for group in groups for each in group.records))
     curves: list[dict[str, Any]] = [
         {"path": path, "domain": domain, "arm": arm, "cells": len(members)}
+        | {"features": sum(each.born for each in members)}
         | survival_quartiles([each.curve for each in members], steps)
         | {"chance": median(awake_by_chance(each) / each.born for each in members)}
         for path, by_arm in found.items()

@@ -1,7 +1,8 @@
 """Titles of figures: what each finds, in a sentence made from the numbers that it draws.
 
-Shares are over n, or, of revival, over the features born dead. Where several arms are drawn, a
-title speaks of raw and centered ones, or of the first where neither is.
+Shares are over n, or, of revival, over the features born dead: those may be few, and then a title
+counts them. Where several arms are drawn, a title speaks of raw and centered ones, or of the first
+where neither is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from typing import Any
 
 from leaderboard.groups import CENTERED, RAW
 from leaderboard.text import count, number, percent
+
+# Of fewer features than this a title states no share, but counts them: the 95 % interval (Wilson)
+# of a share of a hundred reaches ten points to either side, and of fewer farther.
+FEWEST_FOR_SHARE = 100
 
 
 def gamma_death_title(data: Mapping[str, Any]) -> str:
@@ -35,19 +40,25 @@ def fates_title(data: Mapping[str, Any]) -> str:
     for curve in data["curves"]:
         born[curve["arm"]] += curve["features"]
         durable[curve["arm"]] += curve["features"] * curve["durable"][-1]
-    shares = _of_arms((arm, durable[arm] / born[arm]) for arm in born)
+    shares = ", ".join(
+        f"{share_or_count(durable[arm], born[arm])} {arm}" for arm in _told_arms(born)
+    )
     return f"Of those born dead by {data['path']}, alive for good at the end: {shares}"
 
 
 def revival_title(data: Mapping[str, Any]) -> str:
-    """In how many domains the median cell's raw features revive by half."""
+    """In how many domains the median cell's raw features revive by half, of those with enough."""
     first = data["curves"][0]
     arm = RAW if any(curve["arm"] == RAW for curve in data["curves"]) else first["arm"]
     of_arm = [curve for curve in data["curves"] if curve["arm"] == arm]
     path = of_arm[0]["path"]
-    curves = [curve for curve in of_arm if curve["path"] == path]
-    half = sum(curve["median"][-1] <= 0.5 for curve in curves)
     name = {"relu": "ReLU", "topk": "TopK"}[path]
+    of_path = [curve for curve in of_arm if curve["path"] == path]
+    curves = [curve for curve in of_path if curve["features"] >= FEWEST_FOR_SHARE]
+    if not curves:
+        few = sum(curve["features"] for curve in of_path)
+        return f"{_capital(arm)}, only {count(few, 'feature')} of all cells are born dead by {name}"
+    half = sum(curve["median"][-1] <= 0.5 for curve in curves)
     less = "" if half else "less than "
     where = f" in {half} of {count(len(curves), 'domain')}" if 0 < half < len(curves) else ""
     return (
@@ -114,6 +125,13 @@ def profile_title(label: str, data: Mapping[str, Any]) -> str:
     return f"Layers of {label}" + (f": at most {shares} born dead" if shares else "")
 
 
+def share_or_count(features: float, of: int) -> str:
+    """`25.2 %`, or `2 of 6` where there are too few for a share."""
+    if of >= FEWEST_FOR_SHARE:
+        return f"{percent(features / of)} %"
+    return f"{round(features):,} of {of:,}"
+
+
 # ------------------------------------------------------------------------------------- internals
 
 
@@ -122,8 +140,12 @@ def _of_arms(pairs: Iterable[tuple[str, float]]) -> str:
     values: dict[str, list[float]] = defaultdict(list)
     for arm, value in pairs:
         values[arm].append(value)
-    shown = [arm for arm in (RAW, CENTERED) if arm in values] or list(values)[:1]
-    return ", ".join(f"{percent(fmean(values[arm]))} % {arm}" for arm in shown)
+    return ", ".join(f"{percent(fmean(values[arm]))} % {arm}" for arm in _told_arms(values))
+
+
+def _told_arms(arms: Iterable[str]) -> list[str]:
+    there = list(arms)
+    return [arm for arm in (RAW, CENTERED) if arm in there] or there[:1]
 
 
 def _dead(point: Mapping[str, Any]) -> str:

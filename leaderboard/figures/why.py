@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from leaderboard.columns.activations import GAMMA
 from leaderboard.columns.death import DUE_TO_MEAN, DUE_TO_NEITHER, DUE_TO_SPECTRUM, END, INIT_RAW
 from leaderboard.figures.colours import BLUE, MEAN, NEITHER, RED, SPECTRUM
+from leaderboard.figures.titles import FEWEST_FOR_SHARE
 from leaderboard.groups import CENTERED, RAW, Group
 from leaderboard.text import number, percent, plain
 
@@ -36,6 +37,7 @@ def why_data(groups: Sequence[Group]) -> dict[str, Any] | None:
                 "data": group.data,
                 "gamma": None if gamma is None else number(gamma),
                 "born": born,
+                "features": _features(group),
                 **parts,
                 "raw": END.of_model(group, RAW),
                 "centered": END.of_model(group, CENTERED),
@@ -51,7 +53,20 @@ def why_title(data: dict[str, Any]) -> str:
     if not born:
         return "No features are born dead"
     mean = sum(row["mean"] for row in data["rows"]) / born
+    features = sum(row["features"] for row in data["rows"])
+    if features < FEWEST_FOR_SHARE:
+        return f"Of all features, {features:,} are born dead"
     return f"Of the features born dead, {percent(mean)} % are dead because of the mean"
+
+
+def _features(group: Group) -> int:
+    """Born dead in the raw arm, of all layers and seeds; a layer's cells all know the same."""
+    found = {
+        (record.spec.layer, record.spec.seed): counted[0]
+        for record in group.records
+        if (counted := INIT_RAW.counted(record)) is not None
+    }
+    return sum(found.values())
 
 
 def draw_why(figure: Figure, data: dict[str, Any]) -> None:

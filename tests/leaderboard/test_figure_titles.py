@@ -7,9 +7,11 @@ from statistics import fmean, median
 
 import pytest
 
+from bench.intervals import binomial_interval
 from bench.records.schema import Record
 from leaderboard.figures import titles
 from leaderboard.figures.pictures import Picture, pictures
+from leaderboard.figures.why import why_title
 from leaderboard.groups import group_records
 from tests.records import make_grid
 
@@ -69,10 +71,27 @@ def test_fates_are_pooled_over_domains_by_their_features() -> None:
     def curve(arm: str, features: int, durable: float) -> dict[str, object]:
         return {"arm": arm, "features": features, "durable": [0.0, durable]}
 
-    curves = [curve("raw", 300, 0.1), curve("raw", 100, 0.5), curve("centered", 7, 1.0)]
+    curves = [curve("raw", 300, 0.1), curve("raw", 100, 0.5), curve("centered", 6, 1 / 3)]
     title = titles.fates_title({"path": "TopK", "curves": curves})
-    assert shares(title) == {"raw": 20.0, "centered": 100.0}
-    assert "born dead by TopK" in title
+    assert title.endswith(
+        "born dead by TopK, alive for good at the end: 20.0 % raw, 2 of 6 centered"
+    )
+
+
+def test_few_features_are_counted_and_have_no_share() -> None:
+    few, enough = titles.FEWEST_FOR_SHARE - 1, titles.FEWEST_FOR_SHARE
+    assert titles.share_or_count(33, few) == "33 of 99"
+    assert titles.share_or_count(33, enough) == "33.0 %"
+    share = binomial_interval(enough // 2, enough)
+    assert share.low is not None
+    assert share.high is not None
+    assert (share.high - share.low) / 2 == pytest.approx(0.1, abs=0.005)
+    row = {"born": 0.001, "mean": 0.001, "features": few}
+    assert why_title({"rows": [row]}) == "Of all features, 99 are born dead"
+    assert "100 % are dead because of the mean" in why_title({"rows": [row | {"features": enough}]})
+    curve = {"arm": "raw", "path": "relu", "features": 6, "median": [1.0, 0.0]}
+    title = titles.revival_title({"curves": [curve], "steps": [0, 9]})
+    assert title == "Raw, only 6 features of all cells are born dead by ReLU"
 
 
 @pytest.mark.parametrize(
@@ -90,8 +109,10 @@ def test_fates_are_pooled_over_domains_by_their_features() -> None:
     ],
 )
 def test_revival_counts_the_domains_that_reach_a_half(ends: tuple[float, ...], said: str) -> None:
-    curves = [{"arm": "raw", "path": "relu", "median": [1.0, end]} for end in ends]
-    curves.append({"arm": "centered", "path": "relu", "median": [1.0, 0.0]})
+    curve = {"arm": "raw", "path": "relu", "features": 500}
+    curves = [curve | {"median": [1.0, end]} for end in ends]
+    curves.append(curve | {"features": 6, "median": [1.0, 0.0]})  # too few to be counted
+    curves.append(curve | {"arm": "centered", "median": [1.0, 0.0]})
     title = titles.revival_title({"curves": curves, "steps": [0, 9]})
     assert title.startswith(said)
     assert title.endswith("domains" if said.endswith("d") else "9 steps")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from leaderboard.text import Notes, between, escape, number, percent, plain, url_part
+from leaderboard.text import Notes, between, escape, number, percent, plain, reaching, url_part
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,13 @@ from leaderboard.text import Notes, between, escape, number, percent, plain, url
 )
 def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"), [(1e15, ">1e9"), (7.08e9, ">1e9"), (1e9, "1,000,000,000"), (812.4, "812")]
+)
+def test_tokens_that_no_run_reads_are_bounded(tokens: float, text: str) -> None:
+    assert reaching(tokens) == text
 
 
 @pytest.mark.parametrize(

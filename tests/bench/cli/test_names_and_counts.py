@@ -170,15 +170,31 @@ def test_status_is_shown_again_and_again_until_it_is_interrupted(
 
     def sleep(seconds: float) -> None:
         looks.append(seconds)
-        if len(looks) == 2:
+        if len(looks) == 5:
             raise KeyboardInterrupt
-        write_records(Path("runs"), make_grid(models={"a": "language"}, layers=[0]))
+        if len(looks) == 2:
+            write_records(Path("runs"), make_grid(models={"a": "language"}, layers=[0], limit=5000))
 
+    # Each look is half a minute after the one before it.
+    monkeypatch.setattr(time, "monotonic", lambda: 30.0 * len(looks))
     monkeypatch.setattr(time, "sleep", sleep)
     code, out, _ = bench("status", "--watch")
-    assert (code, looks) == (0, [status._WATCH_EVERY] * 2)
-    assert "a  " in out  # the last look stays
+    assert (code, looks) == (0, [status._WATCH_EVERY] * 5)
+    # Without a terminal: what is there when it changes, and a line each minute where it does not.
+    assert out.count("no records in runs") == 1
+    assert out.count("as before") == 1
+    # Then what the last look found; a limited run is not taken for a whole one.
+    assert out.count("a, LIMITED to 5,000 tokens") == 2
+    assert out.index("no records") < out.index("a, LIMITED") < out.index("as before")
+    (row,) = json.loads(bench("status", "--json")[1])
+    assert (row["model"], row["limit"], row["done"]) == ("a", 5000, 2)
     assert bench("status", "--watch", "--json")[0] == 2
+
+
+def test_the_help_of_every_command_has_examples(bench: Bench) -> None:
+    for name in cli.list_commands(click.Context(cli)):
+        text = bench(name, "--help")[1]
+        assert f"Examples:\n    bench {name}" in text, name
 
 
 def test_without_matplotlib_a_run_says_so_and_how_to_get_it(

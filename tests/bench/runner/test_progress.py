@@ -92,6 +92,22 @@ def test_the_time_left_runs_down_without_swinging(
         assert abs(later - (earlier - (now - before))) < 4
 
 
+def test_what_the_plan_expects_is_told_until_something_was_measured(
+    blocks: list[Block], watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "parts_of", lambda block, device: BlockSeconds(30, 300, 15))
+    progress = RunProgress()
+    progress.plan(blocks, cells=4, done_before=0)
+    assert progress.summary == "0 of 4 cells done, about 12 min left by the plan"  # 2 x 345 s
+    steps = train(progress, blocks[0], watch)
+    next(steps)  # ten seconds until it trains, which were expected to be 30
+    assert progress.seconds_left() is None
+    assert progress.planned_left() == pytest.approx(345 + 315 - 300 / 100)
+    for _ in range(10):
+        next(steps)
+    assert "by the plan" not in progress.summary
+
+
 def test_steps_of_a_checkpoint_are_progress_and_no_speed(blocks: list[Block], watch: Watch) -> None:
     progress = RunProgress()
     progress.plan(blocks, cells=4, done_before=0)
