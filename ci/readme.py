@@ -78,10 +78,11 @@ def told(groups: Sequence[Group], *, first: bool) -> list[str]:
     sizes = f"**{escape(groups[0].setting.name)}**: {setting_line(groups[0])}"
     many = [headline(group) for group in worst_first(groups)[: MOST_SENTENCES if first else 1]]
     worst = "\n".join(f"- {text}" for text in many)
-    parts = [sizes, worst, results_table(groups)]
-    if first:
-        parts += [text for text in sentences(groups) if text.startswith("In ")]
-    return [*parts, settled_sentence(groups, explained=first)]
+    settled = settled_sentence(groups, explained=first)
+    if not first:
+        return [sizes, worst, results_table(groups), settled]
+    few = [text for text in sentences(groups) if text.startswith("In ")]
+    return [worst, sizes, results_table(groups), *few, settled]
 
 
 def results_table(groups: Sequence[Group]) -> str:

@@ -48,7 +48,7 @@ def headline(group: Group, *, markdown: bool = True) -> str:
         steps = count(_steps_taken(group), "step")
         text += f"; dead after {steps}: {_ends_words(group, ends, write)}"
         if _none_is_enough(group, ends):
-            text += f"; no arm leaves fewer than {percent(LITTLE)} % dead"
+            text += f"; nothing tried leaves fewer than {percent(LITTLE)} % dead"
     return text + "."
 
 

@@ -7,6 +7,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +95,12 @@ def test_the_readme_begins_with_its_two_commands_and_ci_runs_both() -> None:
 @pytest.mark.parametrize("name", COMMAND_NAMES)
 def test_a_commands_help_has_two_or_three_examples(name: str) -> None:
     assert len(examples(name)) in (2, 3), help_of(name)
+    assert "Examples:" in help_of(name)
+
+
+def interrupt(seconds: float) -> None:
+    """A Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def prepare(name: str, options: list[str]) -> None:
@@ -116,11 +124,14 @@ def prepare(name: str, options: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_bench_command_of_the_docs_runs(
-    bench: Bench, tiny: list[str], command: tuple[str, ...]
+    bench: Bench, tiny: list[str], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a protocol of a second, on a layer of each model; the offline suite may lack its
-    packages, and must say so."""
+    packages, and must say so. No browser is opened, and a watch is interrupted."""
     name, *options = command
+    monkeypatch.setattr(webbrowser, "open", lambda address: True)
+    if "--watch" in options:
+        monkeypatch.setattr(time, "sleep", interrupt)
     prepare(name, options)
     if name == "report" and "--check" in options:
         assert bench("report")[0] == 0

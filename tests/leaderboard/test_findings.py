@@ -157,7 +157,7 @@ def test_what_had_not_settled_is_told_of_each_arm(moved: dict[str, int], told: s
         _with_late_change(made("a", arm=arm, end=end), moved[arm]) for arm, end in ends.items()
     )
     text = headline(group, markdown=False)
-    assert text.endswith(f": {told}; no arm leaves fewer than 1.0 % dead.")
+    assert text.endswith(f": {told}; nothing tried leaves fewer than 1.0 % dead.")
 
 
 def _with_late_change(record: Record, features: int) -> Record:

@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"61ca750c0edd777e","cells.parquet":"61ca750c0edd777e"};
+const GAMMABENCH_FILES = {"models.parquet":"b00c158ce36d6c83","cells.parquet":"b00c158ce36d6c83"};

@@ -355,6 +355,11 @@ function leadTo(id) {
   byId(id + "-title").focus({ preventScroll: true });
 }
 
+// Where the page is published; a file on somebody's disk has no address to cite.
+function address() {
+  return /^https?:$/.test(location.protocol) ? `\n${location.origin}${location.pathname}` : "";
+}
+
 // ---------------------------------------------------------------------------------------- start
 
 function start() {
@@ -364,7 +369,7 @@ function start() {
     + `${namesOf(DATA.models).size} models, ${DATA.cells.length} cells`;
   byId("cite").textContent = `gammabench, ${version}, results of ${newest || "no day"}.\n`
     + "Simon, Adams, Zou (2026): On the Relationship Between Activation Outliers and Feature Death\n"
-    + "in Sparse Autoencoders. arXiv:2605.31518.";
+    + "in Sparse Autoencoders. arXiv:2605.31518." + address();
   for (const title of new Set(DATA.modelColumns.map((column) => column.name))) {
     const box = element("input", { type: "checkbox", value: title });
     box.addEventListener("change", () => {

@@ -191,12 +191,6 @@ def test_status_is_shown_again_and_again_until_it_is_interrupted(
     assert bench("status", "--watch", "--json")[0] == 2
 
 
-def test_the_help_of_every_command_has_examples(bench: Bench) -> None:
-    for name in cli.list_commands(click.Context(cli)):
-        text = bench(name, "--help")[1]
-        assert f"Examples:\n    bench {name}" in text, name
-
-
 def test_without_matplotlib_a_run_says_so_and_how_to_get_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

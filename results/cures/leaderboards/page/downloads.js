@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"4c6b9775b53f807b","cells.parquet":"4c6b9775b53f807b"};
+const GAMMABENCH_FILES = {"models.parquet":"3a37ef8d22212918","cells.parquet":"3a37ef8d22212918"};
