@@ -69,9 +69,8 @@ def command(
 
     Formats: .npy .npz .safetensors .pt .parquet .arrow .h5, saev's shards, and AlphaFold 3's
     embeddings.npz. Of several arrays the only matrix of floats is meant, or sequences of one width
-    together; else --key says which. No model is needed. Prints gamma, the outlier dimensions, the
-    effective rank, the death of features that is predicted and that is measured on a fresh
-    dictionary, and what to do about it.
+    together; else --key says which. Prints gamma, the outlier dimensions, the effective rank, the
+    death of features predicted, and measured on a fresh dictionary, and what to do about it.
 
     With --sae: who is dead in a trained SAE (ours, or of SAELens, sparsify, dictionary_learning,
     saev, Gemma Scope, ...), by which path, how much of the mean its bias has learned, and what
