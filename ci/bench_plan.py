@@ -49,6 +49,13 @@ CASES: dict[str, tuple[str, ...]] = {
         *("synthetic-gamma40", "n=2k", "dead_after=1k"),
         *("arm=raw+auxk", "arm=raw+ghost", "arm=raw+pre-act"),
     ),
+    "auxk": (
+        *("synthetic-gamma40", "n=4k", "k=32", "batch=1k", "steps=80", "buffer=16k"),
+        *("aux_k=256", "dead_after=2k", "arm=raw+auxk"),
+    ),
+    "auxk-relu": ("synthetic-gamma40", "n=2k", "dead_after=1k", "arm=raw+auxk-relu"),
+    "auxk-gpt2": ("tiny-gpt2", "n=1k", "dead_after=2k", "arm=raw+auxk", "arm=centered+auxk"),
+    "auxk-esm2": ("tiny-esm2", "dead_after=2k", "arm=raw+auxk-relu", "arm=raw+ghost"),
     "spliceai": ("spliceai-1-skip", "layer=0", "layer=2"),
     "passages": ("all-minilm-l6-v2", "corpus=shakespeare", "layer=1", "steps=100", "N=1k"),
     "minilm": ("all-minilm-l6-v2", "layer=1", "steps=100", "N=1k"),

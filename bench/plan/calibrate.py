@@ -28,6 +28,7 @@ _LEAST_ROUNDS, _MOST_ROUNDS = 3, 50
 # Tokens, width and features of the product, as of a small SAE's step; larger on a device.
 _PRODUCT = {"cpu": (512, 768, 4096), "cuda": (8192, 2048, 16384)}
 _PAIRS_N, _PAIRS_K, _PAIRS_WIDTH, _PAIRS_TOKENS = 4096, 32, 384, 2048
+_UNEVEN = (256, 2047, 48)
 _BATCH = {"cpu": (256, 4096, 32), "cuda": (4096, 16384, 64)}
 _STREAM = 1 << 24  # elements: 64 MiB, more than a cache holds
 _FRESH = 1 << 21  # 8 MiB, as a layer's activations in a pass
@@ -46,6 +47,7 @@ class MeasuredRates:
     gathered: float
     searched: float
     row: float
+    uneven: float
     ranked: float
     start: float
     capacity: int | None
@@ -100,6 +102,7 @@ def measure_rates(
             gathered=_gather(device, best),
             searched=1 / element,
             row=row,
+            uneven=_uneven(device, best, row) if on_cpu else 1 / element,
             ranked=_ranked(device, best),
             start=_start(device, best),
             capacity=None if on_cpu else int(0.9 * torch.cuda.mem_get_info(device)[1]),
@@ -160,6 +163,15 @@ def _selection(device: str, best: _Best) -> tuple[float, float]:
     short, long = per_row
     element = max((long - short) / (sizes[1][1] - sizes[0][1]), 0.05 * long / sizes[1][1])
     return element, max(0.0, short - element * sizes[0][1])
+
+
+def _uneven(device: str, best: _Best, row: float) -> float:
+    """Elements a second that a top k is searched in, beside what a row takes, in rows that are not
+    sorted in groups."""
+    rows, n, k = _UNEVEN
+    pre = _randn(rows, n, device=device)
+    each = best(lambda: exact_topk(pre, k)) / rows
+    return n / max(each - row, each / 2)
 
 
 def _ranked(device: str, best: _Best) -> float:

@@ -130,7 +130,9 @@ def seconds(work: Work, block: Block, device: Device) -> float:
         + work.exact / products["float32"]
         + work.moved / device.memory
         + work.gathered / device.gathered
+        + work.pairs * device.pair
         + work.searched / device.searched
+        + work.uneven / device.uneven
         + work.rows * device.row
         + work.ranked / device.ranked
         + work.starts * device.start

@@ -23,8 +23,9 @@ class Device:
     """Rates per second, and seconds of what begins.
 
     products: operations by precision. memory: bytes streamed. between: bytes that elementwise
-    operations read and write on fresh memory. gathered: bytes of rows picked by index. searched:
-    elements that a top k is searched in; row: seconds of each such row. ranked: elements that the
+    operations read and write on fresh memory. gathered: bytes of rows picked by index; pair:
+    seconds of each such row. searched: elements that a top k is searched in; row: seconds of each
+    such row; uneven: the elements where rows have any length. ranked: elements that the
     largest of a whole batch are searched in. start: seconds of a
     training step beside its arithmetic. token, window: seconds of preparing one, by the kind of
     corpus. layer: of what is done once for a layer. block: to load a model.
@@ -38,8 +39,10 @@ class Device:
     memory: float
     between: float
     gathered: float
+    pair: float
     searched: float
     row: float
+    uneven: float
     ranked: float
     start: float
     layer: float
@@ -73,7 +76,7 @@ _CARDS = {
 # Shares of the peaks that products of these sizes and streams of bytes attain; rows that are picked
 # come in pieces of a few kilobytes; a top k reads its elements about six times, one of a whole
 # batch, which is a sort, as often again for each of its passes.
-_PRODUCTS, _STREAMED, _GATHERED, _SEARCHES, _RANKS = 0.6, 0.8, 0.5, 6, 36
+_PRODUCTS, _STREAMED, _GATHERED, _SEARCHES, _RANKS = 0.6, 0.8, 0.3, 6, 36
 # Of a card's memory, what the driver and the libraries leave.
 _FREE = 0.9
 
@@ -85,9 +88,11 @@ _CORE = {
     "gathered": 3.5e10,
     "searched": 8e8,
     "row": 3e-6,
+    "uneven": 1e8,
     "ranked": 6e7,
 }
 _START = 1.5e-3
+_PAIR = 4.5e-8
 _LAYER, _BLOCK = 0.25, 0.3
 
 # Seconds of a core for a token, and for a window whatever its length: read or made, decoded, cut
@@ -96,7 +101,7 @@ _TOKEN = {"text": 2e-6, "protein": 1e-5, "dna": 5e-7, "synthetic": 3e-6}
 _WINDOW = {"image": 3.5e-3, "protein": 2e-4, "dna": 2.5e-3, "cell": 2e-3}
 
 # Of blocks of the embedded suite and of single arms, measured on two cores.
-_ERROR_HERE = "in checked runs most within 25 %, at worst (losses on dead features) 33 % off"
+_ERROR_HERE = "in checked runs within 25 %"
 
 DEVICE_NAMES = (*_CARDS, "cpu", "this")
 
@@ -137,8 +142,10 @@ def _graphics_card(name: str, card: _Card) -> Device:
         memory=_STREAMED * bandwidth,
         between=_STREAMED * bandwidth,
         gathered=_GATHERED * bandwidth,
+        pair=0.0,
         searched=_STREAMED * bandwidth / (4 * _SEARCHES),
         row=0.0,
+        uneven=_STREAMED * bandwidth / (4 * _SEARCHES),
         ranked=_STREAMED * bandwidth / (4 * _RANKS),
         start=1.5e-4,  # a captured graph of some hundred kernels
         layer=_LAYER,
@@ -158,8 +165,10 @@ def _cpu(threads: int) -> Device:
         memory=_CORE["memory"] * threads,
         between=_CORE["between"] * threads,
         gathered=_CORE["gathered"] * threads,
+        pair=_PAIR,  # by one thread
         searched=_CORE["searched"] * threads,
         row=_CORE["row"] / threads,
+        uneven=_CORE["uneven"] * threads,
         ranked=_CORE["ranked"],  # by one thread
         start=_START,
         layer=_LAYER,
@@ -193,8 +202,10 @@ def this_device(device: str = "auto", **how: Any) -> Device:
         memory=rates.memory,
         between=rates.between,
         gathered=rates.gathered,
+        pair=_PAIR * slower if rates.on_cpu else 0.0,
         searched=rates.searched,
         row=rates.row,
+        uneven=rates.uneven,
         ranked=rates.ranked,
         start=rates.start,
         layer=_LAYER * slower,

@@ -30,9 +30,9 @@ _SPREAD = 4
 # its norm, its part along the decoder's rows, and their unit norm.
 _UPDATE = 48
 
-# Passes over the gathered rows of all pairs: decode, products of pairs (two rows each), and both
-# gradients.
-_GATHERS = 5
+# Passes over the gathered rows of all pairs: decode, products of pairs, and both gradients, of which
+# those of one token are at hand after the first. Measured on a CPU, beside what a pair takes.
+_GATHERS = 3
 
 # Passes over arrays [batch, width] in a step: of the transform, the error and the bias.
 _BATCH_PASSES = 8
@@ -98,8 +98,9 @@ class Work:
     forward: operations of the model's products; between: bytes read and written between them.
     products: operations of the SAEs' products in the protocol's precision; exact: those that are
     float32 in any case. moved: bytes of weights, moments and arrays read and written. gathered:
-    bytes of rows picked by index. searched: pre-activations that codes are selected among, in so
-    many rows; ranked: pre-activations that codes are selected among over a
+    bytes of rows picked by index, by so many pairs of a token and a feature. searched:
+    pre-activations that codes are selected among, in so many rows; uneven: the same in rows of any
+    length, as of the dead features; ranked: pre-activations that codes are selected among over a
     whole batch. starts: of a training step's operations. tokens, windows: read from the corpus.
     loaded: bytes of weights. layers, blocks: for what is done once for each.
     """
@@ -110,7 +111,9 @@ class Work:
     exact: float = 0.0
     moved: float = 0.0
     gathered: float = 0.0
+    pairs: float = 0.0
     searched: float = 0.0
+    uneven: float = 0.0
     rows: float = 0.0
     ranked: float = 0.0
     starts: float = 0.0
@@ -199,9 +202,14 @@ def step_work(protocol: Protocol, width: int, path: StepPath) -> Work:
     )
     if path == "sparse":
         picked = _PICKED * batch * n if _by_threshold(protocol) else 0
-        return common + Work(gathered=_GATHERS * 4 * batch * k * width, between=picked)
+        return common + _pairs_work(batch * k, width) + Work(between=picked)
     arrays = _PASSES.get(protocol.family, _PASSES_OF_OTHERS) * 8 * batch * n
     return common + Work(products=8 * batch * n * width, moved=arrays)
+
+
+def _pairs_work(pairs: float, width: int) -> Work:
+    """To decode pairs of a token and a feature, and the gradients that flow through them."""
+    return Work(gathered=_GATHERS * 4 * pairs * width, pairs=pairs)
 
 
 def _by_threshold(protocol: Protocol) -> bool:
@@ -269,10 +277,10 @@ def dead_work(
     if not arm.aux.startswith("auxk"):
         return taken + dense
     aux_k = min(protocol.aux_k, dead)
-    selected = Work(searched=batch * dead, rows=batch)
+    selected = Work(uneven=batch * dead, rows=batch)
     if path == "dense" or (not masked and dead < _AUX_DENSE_BELOW * aux_k):
         return taken + selected + dense
-    return taken + selected + Work(gathered=_GATHERS * 4 * batch * aux_k * width)
+    return taken + selected + _pairs_work(batch * aux_k, width)
 
 
 def census_work(

@@ -18,7 +18,7 @@ from bench.cli.sizes import read_duration
 from bench.plan import forward, work
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.budget import fit_budget
-from bench.plan.costs import block_seconds, cost_of, path_on, total
+from bench.plan.costs import block_seconds, cost_of, path_on, seconds, total
 from bench.plan.devices import DEVICE_NAMES, Device, named_device, this_device
 from bench.plan.protocol import load_protocol
 from bench.plan.reading import Reading, reading
@@ -160,6 +160,17 @@ def test_dead_features_are_counted_where_gamma_is_known(registry: Registry) -> N
     assert not work.dead_work(protocol, 64, raw, "sparse", 0.0).products
 
 
+def test_the_dead_are_selected_in_rows_of_any_length(registry: Registry) -> None:
+    protocol = load_protocol("quick", settings=["n=2048", "aux_k=48"])
+    raw, pairs = parse_arm("raw+auxk"), protocol.batch * 48
+    few, many = (work.dead_work(protocol, 64, raw, "sparse", share) for share in (0.1, 0.5))
+    assert few.uneven == protocol.batch * 0.1 * 2048
+    assert (few.pairs, many.pairs) == (0, pairs)  # few of them are multiplied as they are
+    cpu, sorted_in_groups = named_device("cpu", threads=1), work.Work(searched=many.uneven)
+    (block,) = plan(registry)
+    assert seconds(many, block, cpu) > 2 * seconds(sorted_in_groups, block, cpu)
+
+
 def test_a_loss_on_the_dead_costs_nothing_while_none_can_be_dead(registry: Registry) -> None:
     def steps(*settings: str, arm: str) -> float:
         (block,) = plan(registry, ("synthetic-gamma40",), *settings, arms=[arm])
@@ -249,7 +260,7 @@ def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(calibrate, name, value)
     found = this_device("cpu")
     rates = (*found.products.values(), found.memory, found.between, found.gathered, found.searched)
-    rates += (found.ranked,)
+    rates += (found.ranked, found.uneven)
     assert all(1e6 < rate < 1e15 for rate in rates)
     assert 1e-6 < found.start < 1
 
