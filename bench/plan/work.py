@@ -30,8 +30,8 @@ _SPREAD = 4
 # its norm, its part along the decoder's rows, and their unit norm.
 _UPDATE = 48
 
-# Passes over the gathered rows of all pairs: decode, products of pairs, and both gradients, of which
-# those of one token are at hand after the first. Measured on a CPU, beside what a pair takes.
+# Passes over the gathered rows of all pairs: decode, products of pairs, and both gradients, less
+# what is still in a cache. Measured on a CPU, beside what a pair takes.
 _GATHERS = 3
 
 # Passes over arrays [batch, width] in a step: of the transform, the error and the bias.
