@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from bench.compute.stacks import stacked
+
 NEVER = -1
 
 # Longer than any run: without a stated silence no feature is ever silent.
@@ -75,11 +77,7 @@ class FiringClock:
             raise ValueError("the clocks' silences differ")
         joined = cls(0, silence=clocks[0].silence)
         for name in joined.tensors():
-            rows = [getattr(clock, name) for clock in clocks]
-            stack = torch.stack(rows)
-            setattr(joined, name, stack)
-            for row, view in zip(rows, stack, strict=True):
-                row.set_(view)
+            setattr(joined, name, stacked([getattr(clock, name) for clock in clocks]))
         return joined
 
     def tick(self, fired: Tensor, step: int | Tensor) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.compute.ahead import host_runs_ahead
 from bench.compute.timing import compute_seconds
 from bench.death import revival
 from bench.death.census import Census
@@ -42,6 +43,7 @@ class BlockLayer:
     special: SpecialTokens | None = None
     first_pass: int = 0  # tokens read to train on that were not read before
     unknown_share: float | None = None
+    _masked_batch: tuple[Tensor, Tensor, Tensor] | None = None  # a batch, and `masked_by_arms` of it
 
     def kept(self, batch: Tensor) -> Tensor:
         """The training tokens [batch, d] with ordinary ones in the place of those left out."""
@@ -50,6 +52,15 @@ class BlockLayer:
         kept, masked = stand_in(batch, self.mask_norm * self.stats.median_norm)
         self.masked = masked + self.masked
         return kept
+
+    def masked_by_arms(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """`stand_in` of the training tokens as arms with `mask` do it: once for a batch."""
+        found = self._masked_batch
+        if found is None or found[0] is not batch:
+            assert self.stats.median_norm is not None
+            most = MASSIVE_RATIO * self.stats.median_norm
+            found = self._masked_batch = (batch, *stand_in(batch, most))
+        return found[1:]
 
 
 @dataclass
@@ -84,10 +95,9 @@ class Cell:
 
     def begin_step(self, batch: Tensor) -> Tensor:
         """The raw activations [batch, d] that the next step is to train on."""
-        median_norm = self.layer.stats.median_norm
-        if self.trainer.arm.tokens == "mask" and median_norm is not None:
+        if self.trainer.arm.tokens == "mask" and self.layer.stats.median_norm is not None:
             start = compute_seconds()
-            batch, masked = stand_in(batch, MASSIVE_RATIO * median_norm)
+            batch, masked = self.layer.masked_by_arms(batch)
             self.masked = masked + self.masked
             self.seconds += compute_seconds() - start
         if self.untrained is not None:
@@ -153,7 +163,7 @@ class Cell:
         ]
         self.was_topk.copy_(state["was_topk"])
         self.masked, self.seconds = state["masked"], state["seconds"]
-        self.bias.reached.copy_(state["bias_reached"])
+        self.bias.load(state["bias_reached"])
         if self.untrained is not None:
             self.untrained.load_state_dict(state["untrained"])
 
@@ -173,13 +183,27 @@ class BiasClock:
         self._target = bias_target(sae, fitted)
         self.reached = torch.full((len(self.SHARES),), -1, device=sae.b.device)
         self._shares = torch.tensor(self.SHARES, dtype=torch.float64, device=sae.b.device)
+        self._to_come = list(self.SHARES)
 
-    @torch.no_grad()
     def look(self, step: int) -> None:
         """Notes what was reached for the first time after `step` steps."""
-        if self._target is not None:
+        if self._target is None or not self._to_come:
+            return
+        with torch.no_grad():
             learned = self._b.double() @ self._target
+        if host_runs_ahead(learned):
             self.reached.masked_fill_((self.reached < 0) & (learned >= self._shares), step)
+            return
+        share = float(learned)
+        while self._to_come and share >= self._to_come[0]:
+            self.reached[-len(self._to_come)] = step
+            del self._to_come[0]
+
+    def load(self, reached: Tensor) -> None:
+        """Go on from what had been reached."""
+        self.reached.copy_(reached)
+        if not host_runs_ahead(self.reached):
+            self._to_come = list(self.SHARES[int((self.reached >= 0).sum()) :])
 
     def share(self) -> float | None:
         """The share learned now; None where there is no mean to learn."""

@@ -6,6 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from bench.compute.ahead import host_runs_ahead
 from bench.compute.timing import compute_seconds
 from bench.runner.cell import Cell
 from bench.sae.bank import Bank, shape_key
+from bench.sae.cpu_bank import make_bank
 from zoo.errors import ModelError
 
 Failures = dict[str, ModelError]
@@ -66,6 +68,14 @@ def _bank_step(
     return {cell.spec.hash: loss for cell, loss in zip(cells, losses, strict=True)}
 
 
+def _even_parts(cells: Sequence[Cell], most: int) -> list[Sequence[Cell]]:
+    """The cells in as few parts of at most so many as there can be, none larger than another by
+    more than one."""
+    parts = -(-len(cells) // most)
+    bounds = [len(cells) * i // parts for i in range(parts + 1)]
+    return [cells[start:stop] for start, stop in pairwise(bounds)]
+
+
 class Stepper:
     """Steps cells; which go together follows from who is still running.
 
@@ -106,12 +116,12 @@ class Stepper:
         for cell in running:
             groups[shape_key(cell.trainer)].append(cell)
         together = [
-            group[start : start + most]
+            part
             for key, group in groups.items()
             if self._may_bank and key is not None and (most := _most_together(group[0]))
-            for start in range(0, len(group), most)
+            for part in _even_parts(group, most)
         ]
-        self._banks = [(cells, Bank([cell.trainer for cell in cells])) for cells in together]
+        self._banks = [(cells, make_bank([cell.trainer for cell in cells])) for cells in together]
         taken = {cell.spec.hash for cells in together for cell in cells}
         self._alone = [cell for cell in running if cell.spec.hash not in taken]
 

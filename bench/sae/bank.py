@@ -7,9 +7,8 @@ The rest is done for each by its trainer's own code. On a CUDA device all of it 
 graph, so that the host starts a step by one call. Members share nothing but the time of a step:
 one that diverges does not show in the others' numbers, and the rest makes a bank of its own.
 
-On a CPU batched products and selections may have other bits and save nothing, so those are looped,
-and a bank equals separate trainers bit for bit. What is left to save is the start of each
-operation: much where SAEs are small, nothing where they are large (`bench.runner.stepping`).
+Here is a device's bank; batched products and selections may have other bits than separate ones.
+That of a CPU, which is equal to separate trainers, is `bench.sae.cpu_bank`.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from torch import Tensor
 
 from bench.compute.ahead import host_runs_ahead
 from bench.compute.graphs import StepGraph
-from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
 from bench.compute.precision import affine, factor, product, product_precision
 from bench.compute.profiling import mark, marked
+from bench.compute.stacks import stacked
 from bench.compute.topk import exact_topk
 from bench.death.firings import FiringClock
 from bench.sae import schedule
@@ -65,7 +64,7 @@ class Bank:
             raise ValueError("the trainers are not of one shape and recipe")
         self.trainers = list(trainers)
         self._weights = Weights(
-            *(_stacked(w) for w in zip(*(t.sae.weights for t in trainers), strict=True))
+            *(stacked(w) for w in zip(*(t.sae.weights for t in trainers), strict=True))
         )
         self._clock = FiringClock.stacked([t.clock for t in trainers])
         self._graph = StepGraph()
@@ -90,8 +89,6 @@ class Bank:
         """
         for trainer, x in zip(self.trainers, batches, strict=True):
             trainer.begin_step(x)
-        if not host_runs_ahead(batches[0]):
-            keep_heap(self._weights.W_enc.nbytes)
         first = self.trainers[0]
         # What a captured step cannot decide.
         kind = (first.path, first.helps_dead)
@@ -146,7 +143,7 @@ class Bank:
     ) -> tuple[Tensor, Tensor]:
         """Of some rows of each, centered [m, rows, d], the k largest pre-activations and their
         features: [m, rows, k] each. directions: W_enc. The passes look at all of them."""
-        if host_runs_ahead(centered) and passes.count(None) == len(passes):
+        if passes.count(None) == len(passes):
             with mark("product"):
                 pre = product(centered, directions.mT)
             # The selection adds the bias where it reads.
@@ -160,11 +157,7 @@ class Bank:
     @marked("product")
     def _pre_activations(self, centered: Tensor, directions: Tensor) -> Tensor:
         """[m, rows, n] of centered [m, rows, d]. directions: W_enc."""
-        b_enc = self._weights.b_enc
-        if host_runs_ahead(centered):
-            return affine(b_enc.unsqueeze(1), centered, directions.mT)
-        each = zip(b_enc, centered, directions, strict=True)
-        return torch.stack([affine(bias, x, W.T) for bias, x, W in each])
+        return affine(self._weights.b_enc.unsqueeze(1), centered, directions.mT)
 
     def _dense(
         self,
@@ -219,20 +212,8 @@ class Bank:
 def _largest(pre: Tensor, k: int, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k largest of each row of pre [m, rows, n], and their columns: [m, rows, k] each.
 
-    bias: [m, n], added first, on a device.
+    bias: [m, n], added first.
     """
-    if host_runs_ahead(pre):
-        values, indices = exact_topk(pre.flatten(0, 1), k, bias=bias)
-        shape = (*pre.shape[:2], k)
-        return values.view(shape), indices.view(shape)
-    # By itself, as ties in one must not change the order of another's codes.
-    found = [exact_topk(of_one, k) for of_one in pre]
-    return torch.stack([values for values, _ in found]), torch.stack([at for _, at in found])
-
-
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Of tensors of one shape a stack, whose rows they become."""
-    stack = torch.stack(list(tensors))
-    for tensor, row in zip(tensors, stack, strict=True):
-        tensor.set_(row)
-    return stack
+    values, indices = exact_topk(pre.flatten(0, 1), k, bias=bias)
+    shape = (*pre.shape[:2], k)
+    return values.view(shape), indices.view(shape)

@@ -7,6 +7,7 @@ share a product, but at a large mean the difference of two products holds few co
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from bench.compute.row_shards import Processes
@@ -51,7 +52,9 @@ class InitialSAEs:
         """A new SAE, as training would begin with it. Raises BadActivations if nothing varies."""
         inputs = Arm(arm.center, arm.norm)
         if inputs not in self._transforms:
-            self._transforms[inputs] = Transform.fit(inputs, self.fitted, self._median(inputs))
+            found = Transform.fit(inputs, self.fitted, self._median(inputs))
+            # As SAEs have it: those of one preparation share it.
+            self._transforms[inputs] = found.to(torch.float32, self.sample.device)
         sae = SAE.init(
             self.sample.shape[1],
             self.n,

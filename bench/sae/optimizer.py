@@ -28,6 +28,13 @@ class AdamMoments(NamedTuple):
     second: Tensor
 
 
+class Rates(NamedTuple):
+    """Learning rates of a step. bias: of b, where it has its own."""
+
+    rate: float
+    bias: float | None = None
+
+
 class Optimizer:
     """Adam's state, and its updates of the tensors by name, in place.
 
@@ -51,20 +58,18 @@ class Optimizer:
         self,
         gradients: dict[str, Tensor],
         radial: Tensor,
-        rate: float,
-        *,
-        bias_rate: float | None = None,
+        rates: Rates,
     ) -> Tensor:
         """One update; the global norm of the projected gradient. It uses the gradients up.
 
         radial: [n], the inner product of each row of W_dec's gradient with its row of W_dec.
-        bias_rate: of b, where it has its own.
         """
+        rate, bias_rate = rates
         by_kernels = self._by_kernels()
         if not by_kernels:
             gradients["W_dec"].addcmul_(radial.unsqueeze(1), self.trained["W_dec"], value=-1)
         size = self._global_norm(gradients, radial if by_kernels else None)
-        clip = (size / self._recipe.clip).clamp(min=1.0).float()
+        clip = self.clip_by(size)
         if by_kernels:
             for name in _MATRICES:
                 along = radial if name == "W_dec" else None
@@ -76,6 +81,42 @@ class Optimizer:
             W_dec = self.trained["W_dec"]
             W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True))
         return size
+
+    def clip_by(self, size: Tensor) -> Tensor:
+        """What gradients of such a global norm are divided by, float32 in the shape of `size`."""
+        return (size / self._recipe.clip).clamp(min=1.0).float()
+
+    def adam(
+        self,
+        trained: list[Tensor],
+        gradients: list[Tensor],
+        first: list[Tensor],
+        second: list[Tensor],
+        updates: list[Tensor],
+        *,
+        rate: float,
+        clip: Tensor | None = None,
+    ) -> None:
+        """One update of tensors, of gradients that are divided by `clip`; `updates` grow by 1."""
+        recipe = self._recipe
+        adam(
+            trained,
+            gradients,
+            first,
+            second,
+            [],
+            updates,
+            fused=True,
+            grad_scale=clip,
+            found_inf=None,
+            amsgrad=False,
+            beta1=recipe.beta1,
+            beta2=recipe.beta2,
+            lr=rate,
+            weight_decay=0.0,
+            eps=recipe.eps,
+            maximize=False,
+        )
 
     # ---------------------------------------------------------------------------------- private
 
@@ -120,22 +161,12 @@ class Optimizer:
 
     def _adam(self, gradients: Mapping[str, Tensor], clip: Tensor, rate: float) -> None:
         """One update of the tensors named, of gradients that are divided by `clip`."""
-        recipe = self._recipe
-        adam(
+        self.adam(
             [self.trained[name] for name in gradients],
             list(gradients.values()),
             [self.moments[name].first for name in gradients],
             [self.moments[name].second for name in gradients],
-            [],
             [self.updates[name] for name in gradients],
-            fused=True,
-            grad_scale=clip,
-            found_inf=None,
-            amsgrad=False,
-            beta1=recipe.beta1,
-            beta2=recipe.beta2,
-            lr=rate,
-            weight_decay=0.0,
-            eps=recipe.eps,
-            maximize=False,
+            rate=rate,
+            clip=clip,
         )

@@ -10,6 +10,7 @@ bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ from bench.sae.dead_features.pre_activation import PreActivation
 from bench.sae.dead_features.resample import resample, resampling_steps
 from bench.sae.gradients import Backward
 from bench.sae.model import SAE
-from bench.sae.optimizer import Optimizer
+from bench.sae.optimizer import Optimizer, Rates
 from bench.sae.recipe import Recipe
 from bench.sae.step_path import faster_path, paths_on
 from zoo.errors import TrainingFailed
@@ -107,7 +108,7 @@ class Trainer:
         device = sae.W_enc.device
         self.clock = clock or FiringClock(sae.n, device=device)
         trained = {name: sae.family_tensors[name] for name in sae.family.trained}
-        self._optimizer = Optimizer({**sae.weights._asdict(), **trained}, recipe)
+        self.optimizer = Optimizer({**sae.weights._asdict(), **trained}, recipe)
         self._unchecked: list[Tensor] = []
         self._looks_every = CHECK_EVERY if host_runs_ahead(sae.b) else 1
 
@@ -115,6 +116,12 @@ class Trainer:
     def tokens(self) -> int:
         """Tokens seen."""
         return self.step_number * (self.batch or 0)
+
+    @property
+    def rates(self) -> Rates:
+        """The learning rates of the next step."""
+        rate = schedule.learning_rate(self.recipe, self.arm, self.step_number)
+        return Rates(rate, rate * self.recipe.bias_rate if self.arm.bias == "b-fast" else None)
 
     @property
     def helps_dead(self) -> bool:
@@ -182,7 +189,6 @@ class Trainer:
         if len(self._unchecked) >= self._looks_every:
             self.check_finite()
 
-    @torch.no_grad()
     def resample_if_due(self, x: Tensor) -> None:
         """After a step on raw activations x [batch, d]: starts silent features again there, where
         the arm does so now."""
@@ -199,8 +205,11 @@ class Trainer:
         """
         if not self._unchecked:
             return
-        # One transfer, however many there are.
-        finite = torch.stack(self._unchecked).isfinite().tolist()
+        if self._looks_every == 1:
+            finite = [math.isfinite(loss) for loss in self._unchecked]
+        else:
+            # One transfer, however many there are.
+            finite = torch.stack(self._unchecked).isfinite().tolist()
         first = self.step_number - len(finite)
         self._unchecked.clear()
         if not all(finite):
@@ -216,7 +225,7 @@ class Trainer:
             TrainingFailed: something is not finite; names the step.
         """
         self.check_finite()
-        tensors = [*self._optimizer.trained.values(), *self.sae.family_tensors.values()]
+        tensors = [*self.optimizer.trained.values(), *self.sae.family_tensors.values()]
         finite = torch.stack([w.isfinite().all() for w in tensors]).all()
         with row_shard(self.sae.shard):
             broken = bool(anywhere(~finite))
@@ -229,7 +238,7 @@ class Trainer:
         """Everything a resumed run needs to equal the uninterrupted one; copies, unless told."""
         self.check_finite()
         tensors = {
-            "updates": self._optimizer.updates["b"],
+            "updates": self.optimizer.updates["b"],
             **self.clock.tensors(),
             **self._groups(),
         }
@@ -247,7 +256,7 @@ class Trainer:
         for name, tensor in self._groups().items():
             tensor.copy_(tensors[name])
         self.clock.load(tensors)
-        for updates in self._optimizer.updates.values():
+        for updates in self.optimizer.updates.values():
             updates.copy_(tensors["updates"])
         self.step_number = state["step_number"]
         self.batch = state["batch"]
@@ -258,7 +267,7 @@ class Trainer:
 
     def _groups(self) -> dict[str, Tensor]:
         """What a checkpoint holds of the SAE and of Adam, by name, not copied."""
-        moments = self._optimizer.moments.items()
+        moments = self.optimizer.moments.items()
         return {
             **_named("weights", self.sae.weights._asdict()),
             **_named("family", self.sae.family_tensors),
@@ -285,12 +294,13 @@ class Trainer:
             return PreActivation(dead, recipe.pre_act_weight)
         return AuxK(dead, recipe.aux_k, recipe.aux_alpha, kind == "auxk-relu")
 
+    @torch.no_grad()
     def _resample(self, y: Tensor) -> None:
         """Start again what was silent for half the steps between two resamplings."""
         every = min(self._resampled_after)
         silent = self.step_number - 1 - self.clock.last_fired
         error = self.sae.decode(self.sae.encode_transformed(y)) - y
-        moments = {name: self._optimizer.moments[name] for name in self.sae.weights._fields}
+        moments = {name: self.optimizer.moments[name] for name in self.sae.weights._fields}
         dead = silent >= max(1, every // 2)
         with row_shard(self.sae.shard):
             resample(
@@ -313,10 +323,8 @@ class Trainer:
         if recipe.bias == "frozen":
             result.gradients.b.zero_()
         own = (result.family_gradients[name] for name in self.sae.family.trained)
-        gradients = dict(zip(self._optimizer.trained, [*result.gradients, *own], strict=True))
-        rate = schedule.learning_rate(recipe, self.arm, self.step_number)
-        bias_rate = rate * recipe.bias_rate if self.arm.bias == "b-fast" else None
-        size = self._optimizer.update(gradients, result.radial, rate, bias_rate=bias_rate)
+        gradients = dict(zip(self.optimizer.trained, [*result.gradients, *own], strict=True))
+        size = self.optimizer.update(gradients, result.radial, self.rates)
         for name, value in result.family_values.items():
             self.sae.family_tensors[name].copy_(value)
         return size

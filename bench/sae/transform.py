@@ -94,12 +94,14 @@ class Transform:
         return cls(center, scale, matrix, inverse, norm)
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
-        """The same transform with its buffers in `dtype` on `device`."""
+        """The same transform with its buffers in `dtype` on `device`; itself if they are so."""
 
         def cast(buffer: Tensor | None) -> Tensor | None:
             return None if buffer is None else buffer.to(device=device, dtype=dtype)
 
         center = self.center.to(device=device, dtype=dtype)
+        if center is self.center:
+            return self
         return type(self)(center, self.scale, cast(self.matrix), cast(self.inverse), self.norm)
 
     def apply(self, x: Tensor) -> tuple[Tensor, PerToken | None]:

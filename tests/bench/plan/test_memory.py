@@ -13,7 +13,7 @@ from bench.plan import forward, memory
 from bench.plan.memory import sae_memory, step_memory, training_memory, transform_memory
 from bench.sae import gradients
 from bench.sae.arms import one_word_arms, parse_arm
-from bench.sae.bank import Bank
+from bench.sae.cpu_bank import make_bank
 from bench.sae.dead_features import auxk
 from bench.sae.families import FAMILIES, make_family
 from bench.sae.model import SAE
@@ -91,7 +91,7 @@ def test_a_remedy_takes_what_the_plan_says_in_every_family(
 
 def test_a_bank_takes_the_steps_of_its_saes() -> None:
     recipe = recipe_of("topk", "sparse")
-    bank = Bank([Trainer(SAE.init(WIDTH, N, K, seed=seed), recipe) for seed in range(4)])
+    bank = make_bank([Trainer(SAE.init(WIDTH, N, K, seed=seed), recipe) for seed in range(4)])
     batches = [torch.randn(BATCH, WIDTH) for _ in bank.trainers]
     bank.step(batches)
     taken = peak(lambda: bank.step(batches))

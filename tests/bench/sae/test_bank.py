@@ -10,6 +10,7 @@ from bench.compute.ahead import pretend_device
 from bench.death.firings import FiringClock
 from bench.sae.arms import parse_arm
 from bench.sae.bank import Bank, shape_key
+from bench.sae.cpu_bank import make_bank
 from bench.sae.families import make_family
 from bench.sae.model import SAE
 from bench.sae.recipe import Recipe
@@ -55,7 +56,6 @@ def tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("path", ["sparse", "dense"])
 @pytest.mark.parametrize(
     "arms",
     [
@@ -68,15 +68,15 @@ def tensors(trainer: Trainer) -> dict[str, Tensor]:
     ids="-".join,
 )
 def test_a_bank_equals_separate_trainers_bit_for_bit(
-    arms: tuple[str, ...], path: str, precision: str
+    arms: tuple[str, ...], precision: str
 ) -> None:
     # Short, so that k falls, the rate rises and, after step 2, rows start again.
     short = {"steps": 6, "anneal_share": 0.5, "lr_warmup": 0.5, "resample_share": 1 / 3}
     alone, together = (
-        [member(i, arm, path, precision=precision, **short) for i, arm in enumerate(arms)]
+        [member(i, arm, precision=precision, **short) for i, arm in enumerate(arms)]
         for _ in range(2)
     )
-    bank = Bank(together)
+    bank = make_bank(together)
     for step in range(6):
         x = batches(step)
         theirs = [trainer.step(own).loss for trainer, own in zip(alone, x, strict=True)]
@@ -92,7 +92,7 @@ def test_a_bank_equals_separate_trainers_bit_for_bit(
 def test_the_ways_of_a_device_give_the_same_within_rounding(arm: str, path: str) -> None:
     alone, together = members(arm, path), members(arm, path)
     with pretend_device():
-        bank = Bank(together)
+        bank = make_bank(together)
         for step in range(6):
             stepped(bank, batches(step))
     for step in range(6):
@@ -106,7 +106,7 @@ def test_the_ways_of_a_device_give_the_same_within_rounding(arm: str, path: str)
 
 def test_a_member_that_diverges_leaves_without_the_others_noticing() -> None:
     alone, together = members(), members()
-    bank = Bank(together)
+    bank = make_bank(together)
     for step in range(6):
         x = batches(step)
         for trainer, own in zip(alone, x, strict=True):
@@ -119,7 +119,7 @@ def test_a_member_that_diverges_leaves_without_the_others_noticing() -> None:
             with pytest.raises(TrainingFailed, match="not finite at step 2"):
                 together[1].took_step(losses[1])
             together[2].took_step(losses[2])
-            bank = Bank([together[0], together[2]])
+            bank = make_bank([together[0], together[2]])
         else:
             stepped(bank, x if step < 2 else [x[0], x[2]])
     for i in (0, 2):
@@ -131,12 +131,12 @@ def test_a_member_that_diverges_leaves_without_the_others_noticing() -> None:
 def test_members_are_trainers_as_before() -> None:
     """Their tensors are read, saved and restored without the bank."""
     together = members()
-    bank = Bank(together)
+    bank = make_bank(together)
     stepped(bank, batches(0))
     saved = [trainer.state_dict() for trainer in together]
     expected = [loss.clone() for loss in stepped(bank, batches(1))]
     fresh = members()
-    again = Bank(fresh)
+    again = make_bank(fresh)
     for trainer, state in zip(fresh, saved, strict=True):
         trainer.load_state_dict(state)
     assert torch.equal(torch.stack(stepped(again, batches(1))), torch.stack(expected))
@@ -155,6 +155,8 @@ def test_who_steps_alone() -> None:
     assert shape_key(Trainer(sae, Recipe(n=N, k=K, family="relu"))) is None
     assert shape_key(member(0)) == shape_key(member(1, "raw+b-fast"))
     with pytest.raises(ValueError, match="not of one shape"):
-        Bank([member(0), member(1, "raw+auxk")])
+        make_bank([member(0), member(1, "raw+auxk")])
+    with pytest.raises(ValueError, match="by the path sparse"):
+        make_bank([member(0, path="dense"), member(1, path="dense")])
     with pytest.raises(ValueError, match="not of one shape"):
-        Bank([member(0), member(1, lr=2e-3)])
+        make_bank([member(0), member(1, lr=2e-3)])
