@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Of tensors of one shape a stack, whose rows they become: what writes to one writes to both."""
+    """Of tensors of one shape a stack, whose rows they become."""
     stack = torch.stack(list(tensors))
     for tensor, row in zip(tensors, stack, strict=True):
         tensor.set_(row)

@@ -66,12 +66,13 @@ def exact_topk(
 def exact_topk_of_each(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`exact_topk` of each of pre [m, rows, n], on a CPU: [m, rows, k] each, to the bit.
 
-    All rows at once, unless one of them has to be looked at in another way: its neighbours in the
-    same [rows, n] then are too, and the others must not notice.
+    All rows at once, unless one has NaN or little else than ties: then those of its [rows, n] are
+    selected in another way, in which columns come in another order, and the others must not be.
     """
-    m, rows, n = pre.shape
-    group = sorted_group(pre.flatten(0, 1), k)
-    found = None if group is None else _sorted_topk(pre.detach().flatten(0, 1), k, group)
+    m, rows = pre.shape[:2]
+    together = pre.detach().flatten(0, 1)
+    group = sorted_group(together, k)
+    found = None if group is None else _sorted_topk(together, k, group)
     if found is not None:
         return found[0].view(m, rows, k), found[1].view(m, rows, k)
     each = [exact_topk(of_one, k) for of_one in pre]
@@ -141,8 +142,8 @@ def _sorted_topk(pre: Tensor, k: int, group: int) -> tuple[Tensor, Tensor] | Non
 class _Reaching(NamedTuple):
     """What is no smaller than the k-th largest of its row in an array [rows, n].
 
-    places: in the flattened array, ascending. starts: [rows + 1], where in `places` each row begins.
-    least: [rows], the k-th largest of each.
+    places: in the flattened array, ascending. starts: [rows + 1], where each row begins in
+    `places`. least: [rows], the k-th largest of each.
     """
 
     places: np.ndarray

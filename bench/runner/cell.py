@@ -43,7 +43,7 @@ class BlockLayer:
     special: SpecialTokens | None = None
     first_pass: int = 0  # tokens read to train on that were not read before
     unknown_share: float | None = None
-    _masked_batch: tuple[Tensor, Tensor, Tensor] | None = None  # a batch, and `masked_by_arms` of it
+    _masked_batch: tuple[Tensor, Tensor, Tensor] | None = None  # and `masked_by_arms` of it
 
     def kept(self, batch: Tensor) -> Tensor:
         """The training tokens [batch, d] with ordinary ones in the place of those left out."""

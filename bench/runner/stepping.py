@@ -42,8 +42,8 @@ def _most_together(cell: Cell) -> int:
     """How many cells of its shape a bank may hold; 0 where it is faster by itself.
 
     On a device any number, and a bank of one is captured too. On a CPU, where a bank changes no
-    bit, small sparse SAEs, whose single operations are too short: a quarter to a third less time
-    (width 96, n 512); and no more of them than the fast sort of features takes.
+    bit, small sparse SAEs, whose single operations are too short: less than half of the time
+    (width 64, n 256); and no more of them than the fast sort of features takes.
     """
     trainer = cell.trainer
     if host_runs_ahead(trainer.sae.b):

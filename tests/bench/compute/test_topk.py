@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.compute.topk import exact_topk, grouped_pays, kth_largest, sorted_group
+from bench.compute.topk import (
+    exact_topk,
+    exact_topk_of_each,
+    grouped_pays,
+    kth_largest,
+    sorted_group,
+)
 
 
 @pytest.fixture
@@ -132,3 +138,33 @@ def test_a_bias_and_a_mask_come_before_the_selection(n):
     assert torch.equal(whole.gather(1, columns), values)
     again, _ = exact_topk(pre.clone(), 5, mask=mask)
     assert torch.equal(again.amax(1), torch.where(mask, pre, -torch.inf).amax(1))
+
+
+@pytest.mark.parametrize("odd", ["none", "nan", "ties"])
+@pytest.mark.parametrize("n", [40, 256])
+def test_those_of_several_arrays_are_each_ones_own(n, odd, two_threads):
+    pre = torch.randn(3, 20, n, generator=torch.Generator().manual_seed(n))
+    # Another way is taken for the second, which orders its columns otherwise.
+    if odd != "none":
+        pre[1, 4] = torch.nan if odd == "nan" else 0.0
+    values, columns = exact_topk_of_each(pre, 8)
+    for i, own in enumerate(pre):
+        expected = exact_topk(own, 8)
+        assert torch.equal(values[i].nan_to_num(), expected[0].nan_to_num())
+        assert torch.equal(columns[i], expected[1])
+
+
+@pytest.mark.parametrize(("n", "k"), [(256, 8), (512, 8), (512, 16)])
+def test_columns_ascend_and_the_first_of_equals_are_taken(n, k, two_threads):
+    """However few maxima of a row are sorted in place of it."""
+    generator = torch.Generator().manual_seed(n + k)
+    pre = torch.randn(50, n, generator=generator)
+    pre[0, : k + 3] = 9.0
+    pre[1, : n // 2] = pre[1, 0]
+    pre[1, n // 2 : n // 2 + k - 1] = 9.0
+    pre[2, :: n // 4] = -torch.inf
+    values, columns = exact_topk(pre[[0, *range(2, 50)]], k)
+    assert columns[0].tolist() == list(range(k))
+    assert (columns.diff(dim=1) > 0).all()
+    assert torch.equal(values.sort(1).values, pre[[0, *range(2, 50)]].topk(k).values.flip(1))
+    assert torch.equal(kth_largest(pre, k), pre.topk(k).values[:, -1])

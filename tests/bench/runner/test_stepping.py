@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +79,13 @@ def test_on_a_cpu_a_bank_changes_no_bit(
     assert len(sizes) == 84
     for cell, record in alone.items():
         assert record.comparable() == together[cell].comparable() == by_two[cell].comparable()
+
+
+def test_cells_are_divided_into_banks_of_about_one_size() -> None:
+    cells: list[Any] = list(range(9))
+    assert stepping._even_parts(cells, 4) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert [len(part) for part in stepping._even_parts(cells, 8)] == [4, 5]
+    assert stepping._even_parts(cells, 9) == [cells]
 
 
 def test_a_cell_of_another_precision_is_a_valid_record_and_boards_say_so(

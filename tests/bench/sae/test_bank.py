@@ -67,9 +67,7 @@ def tensors(trainer: Trainer) -> dict[str, Tensor]:
     ],
     ids="-".join,
 )
-def test_a_bank_equals_separate_trainers_bit_for_bit(
-    arms: tuple[str, ...], precision: str
-) -> None:
+def test_a_bank_equals_separate_trainers_bit_for_bit(arms: tuple[str, ...], precision: str) -> None:
     # Short, so that k falls, the rate rises and, after step 2, rows start again.
     short = {"steps": 6, "anneal_share": 0.5, "lr_warmup": 0.5, "resample_share": 1 / 3}
     alone, together = (
