@@ -2,7 +2,7 @@
 
 python ci/cures.py                     all parts, seed 0, into results/cures
 python ci/cures.py --seed 0 --seed 1   of these seeds
-python ci/cures.py --part real         only a part: synthetic, families, real or prices
+python ci/cures.py --part real         only a part: synthetic, families, one-l0, real or prices
 python ci/cures.py --print             only say which commands these are
 
 What is done already is not done again, and a run that was stopped resumes, as with `bench run`; but
@@ -17,24 +17,30 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 
-from bench.sae.families import DEFAULT, FAMILIES
+from bench.plan.protocol import load_protocol
+from bench.sae.families import DEFAULT, FAMILIES, is_dense
 
 # Regimes and arms by which the families are told apart; topk is trained on them by `synthetic`.
 REGIMES = ("synthetic-gamma1", "synthetic-gamma40", "synthetic-lowrank1")
 ARMS = ("raw", "centered", "whitened", "raw+auxk-relu", "centered+auxk-relu")
+
+# What the families without a k need to come to topk's L0 in these steps: a price of being off it,
+# and thresholds that can be moved there (`bench/sae/families/jumprelu.py`).
+TO_ONE_L0 = {"jumprelu": ("l0=1", "threshold=0.1", "bandwidth=0.05")}
 
 # Real layers of the offline suite: of the highest gamma there, and of a low one; and their made
 # corpora: what was measured must not depend on which packages are installed.
 REAL = {"spliceai-1-skip": 4, "all-minilm-l6-v2": 2}
 CORPORA = {"spliceai-1-skip": "long-genomes", "all-minilm-l6-v2": "python-topics"}
 
-PARTS = ("synthetic", "families", "real", "prices")
+PARTS = ("synthetic", "families", "one-l0", "real", "prices")
 
 
 def commands(parts: Sequence[str], seeds: Sequence[int], output: str) -> list[list[str]]:
     """The commands that measure these parts, in order, as `python -m` takes them."""
     shared = [word for seed in seeds for word in ("--seed", str(seed))] + ["--output", output]
     run = ["bench", "run", "--protocol", "cures"]
+    l0 = load_protocol("cures").k
     regimes, arms = _each("--model", REGIMES), _each("--arm", ARMS)
     found = {
         "synthetic": [[*run, "--suite", "synthetic", *shared]],
@@ -42,6 +48,19 @@ def commands(parts: Sequence[str], seeds: Sequence[int], output: str) -> list[li
             [*run, "--set", f"family={family}", *regimes, *arms, *shared]
             for family in FAMILIES
             if family != DEFAULT
+        ],
+        "one-l0": [
+            [
+                *run,
+                *_each(
+                    "--set", (f"family={family}", f"target_l0={l0}", *TO_ONE_L0.get(family, ()))
+                ),
+                *regimes,
+                *arms,
+                *shared,
+            ]
+            for family in FAMILIES
+            if is_dense(family)
         ],
         "real": [
             [*run, "--model", model, "--layer", str(layer), "--corpus", CORPORA[model], *shared]

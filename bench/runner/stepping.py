@@ -68,12 +68,12 @@ def _bank_step(
     return {cell.spec.hash: loss for cell, loss in zip(cells, losses, strict=True)}
 
 
-def _even_parts(cells: Sequence[Cell], most: int) -> list[Sequence[Cell]]:
+def _even_parts(cells: Sequence[Cell], most: int) -> list[list[Cell]]:
     """The cells in as few parts of at most so many as there can be, none larger than another by
     more than one."""
     parts = -(-len(cells) // most)
     bounds = [len(cells) * i // parts for i in range(parts + 1)]
-    return [cells[start:stop] for start, stop in pairwise(bounds)]
+    return [list(cells[start:stop]) for start, stop in pairwise(bounds)]
 
 
 class Stepper:

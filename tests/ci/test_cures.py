@@ -14,16 +14,18 @@ from zoo.registry import load_registry
 
 def test_the_commands_would_run(bench, tmp_path) -> None:  # type: ignore[no-untyped-def]
     found = commands(PARTS, (0, 1), str(tmp_path / "out"))
-    assert len(found) == 1 + len(FAMILIES) - 1 + 2 + 1
+    assert len(found) == 1 + len(FAMILIES) - 1 + 2 + 2 + 1
     cells = []
-    for command in (found[1], found[-2]):
+    # Of a family, of one at a given L0, of a real layer.
+    for command in (found[1], found[-4], found[-2]):
         assert command[0] == "bench"
         code, out, err = bench(*command[1:], "--dry-run")
         assert code == 0, err
         (count,) = re.findall(r"layers?, ([\d,]+) cells", out)
         cells.append(int(count.replace(",", "")))
     # The arms that are named, or those of the protocol on one layer.
-    assert cells == [len(REGIMES) * len(ARMS) * 2, len(load_protocol("cures").arms) * 2]
+    of_family = len(REGIMES) * len(ARMS) * 2
+    assert cells == [of_family, of_family, len(load_protocol("cures").arms) * 2]
 
 
 def test_families_are_compared_with_topk_on_regimes_of_the_suite() -> None:
@@ -31,6 +33,13 @@ def test_families_are_compared_with_topk_on_regimes_of_the_suite() -> None:
     assert "--suite" in synthetic
     assert all("family=topk" not in command for command in others)
     assert commands(("real",), (3,), "out")[0][-4:] == ["--seed", "3", "--output", "out"]
+
+
+def test_families_without_a_k_are_led_to_that_of_topk() -> None:
+    found = commands(("one-l0",), (0, 1, 2), "out")
+    families = [word for command in found for word in command if word.startswith("family=")]
+    assert families == ["family=relu", "family=jumprelu"]
+    assert all(f"target_l0={load_protocol('cures').k}" in command for command in found)
 
 
 def test_prices_are_of_all_layers_of_the_page_in_one_go() -> None:
