@@ -28,7 +28,7 @@ class AdamMoments(NamedTuple):
     second: Tensor
 
 
-class Rates(NamedTuple):
+class LearningRates(NamedTuple):
     """Learning rates of a step. bias: of b, where it has its own."""
 
     rate: float
@@ -58,7 +58,7 @@ class Optimizer:
         self,
         gradients: dict[str, Tensor],
         radial: Tensor,
-        rates: Rates,
+        rates: LearningRates,
     ) -> Tensor:
         """One update; the global norm of the projected gradient. It uses the gradients up.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.compute.stacks import stacked
-from bench.sae.optimizer import AdamMoments, Optimizer, Rates
+from bench.sae.optimizer import AdamMoments, LearningRates, Optimizer
 
 # Elements of the longest vector there is. Adam's loop ends with what does not fill one, and rounds
 # it otherwise: an SAE's end must not become the middle of a stack.
@@ -41,7 +41,7 @@ class StackedOptimizer:
         }
 
     def update(
-        self, gradients: Mapping[str, Tensor], radial: Tensor, rates: Sequence[Rates]
+        self, gradients: Mapping[str, Tensor], radial: Tensor, rates: Sequence[LearningRates]
     ) -> None:
         """As `Optimizer.update` of each, of stacks of gradients; radial [m, n]."""
         W_dec = self._trained["W_dec"]
@@ -73,7 +73,7 @@ class StackedOptimizer:
         self._one.adam(*(list(row) for row in zip(*columns, strict=True)), rate=rate)
 
 
-def _runs(rates: Sequence[Rates]) -> Iterator[tuple[slice, Rates]]:
+def _runs(rates: Sequence[LearningRates]) -> Iterator[tuple[slice, LearningRates]]:
     """Neighbours of the same rates, and these."""
     start = 0
     for rate, run in groupby(rates):

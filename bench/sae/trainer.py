@@ -35,7 +35,7 @@ from bench.sae.dead_features.pre_activation import PreActivation
 from bench.sae.dead_features.resample import resample, resampling_steps
 from bench.sae.gradients import Backward
 from bench.sae.model import SAE
-from bench.sae.optimizer import Optimizer, Rates
+from bench.sae.optimizer import LearningRates, Optimizer
 from bench.sae.recipe import Recipe
 from bench.sae.step_path import faster_path, paths_on
 from zoo.errors import TrainingFailed
@@ -118,10 +118,12 @@ class Trainer:
         return self.step_number * (self.batch or 0)
 
     @property
-    def rates(self) -> Rates:
+    def rates(self) -> LearningRates:
         """The learning rates of the next step."""
         rate = schedule.learning_rate(self.recipe, self.arm, self.step_number)
-        return Rates(rate, rate * self.recipe.bias_rate if self.arm.bias == "b-fast" else None)
+        return LearningRates(
+            rate, rate * self.recipe.bias_rate if self.arm.bias == "b-fast" else None
+        )
 
     @property
     def helps_dead(self) -> bool:
