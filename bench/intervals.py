@@ -45,6 +45,7 @@ def binomial_interval(successes: int, trials: int, *, confidence: float = CONFID
     return Estimate(share, low, high, confidence, "wilson")
 
 
+@lru_cache(maxsize=10_000)  # As below: the same shares of the same dictionaries, on every page.
 def _wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
     # Written out: importing scipy.stats takes longer than a leaderboard.
     z = NormalDist().inv_cdf((1 + confidence) / 2)

@@ -153,7 +153,15 @@ class Group:
 
     def at_layer(self, value: Value, layer: int, arm: str | None = None) -> Spread | None:
         """Mean and range over the seeds; over the arms too where none is named."""
-        return Spread.of(self.values(value, layer, arm))
+        known, asked = self._spreads, (value, layer, arm)
+        if asked not in known:
+            known[asked] = Spread.of(self.values(value, layer, arm))
+        return known[asked]
+
+    @cached_property
+    def _spreads(self) -> dict[tuple[Value, int, str | None], Spread | None]:
+        """What `at_layer` found: several pages ask for the same."""
+        return {}
 
     def by_layer(self, value: Value, arm: str | None = None) -> dict[int, float]:
         """The mean over the seeds of each layer that has any."""
