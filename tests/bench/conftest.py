@@ -34,6 +34,7 @@ def _predictions_are_computed_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.runner.block.predict", predict_once)
+        patch.setattr("bench.diagnosis.diagnose.predict", predict_once)
         yield
 
 

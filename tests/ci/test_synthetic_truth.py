@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,45 +21,51 @@ ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "results" / "synthetic"
 
 
-def check(folder: Path) -> subprocess.CompletedProcess[str]:
-    script = ROOT / "ci" / "synthetic_truth.py"
-    command = [sys.executable, str(script), "--check", "--folder", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-
-
-def test_the_committed_table_is_what_its_records_give() -> None:
-    done = check(COMMITTED)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_table_that_was_changed_is_found(tmp_path: Path) -> None:
-    folder = tmp_path / "synthetic"
-    shutil.copytree(COMMITTED, folder)
-    readme = folder / "README.md"
-    readme.write_text(readme.read_text(encoding="utf-8").replace("0.99", "0.98"), encoding="utf-8")
-    done = check(folder)
-    assert done.returncode == 1
-    assert "README.md is not current" in done.stderr
-
-
-def test_a_missing_arm_is_found(tmp_path: Path) -> None:
-    folder = tmp_path / "synthetic"
-    shutil.copytree(COMMITTED, folder)
-    for path in (folder / "records" / "synthetic-gamma4").iterdir():
-        if '"arm": "centered"' in path.read_text(encoding="utf-8"):
-            path.unlink()
-    done = check(folder)
-    assert done.returncode == 1
-    assert "does not hold every arm with the same seeds" in done.stderr
-
-
-# ----------------------------------------------------------------------------------------- facts
+Check = Callable[[Path], str]
 
 
 @pytest.fixture
 def truth(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "ci"))
     return importlib.import_module("synthetic_truth")
+
+
+@pytest.fixture
+def check(truth: ModuleType) -> Check:
+    """What `--check` of a folder ends with: nothing, or what is wrong."""
+
+    def check(folder: Path) -> str:
+        try:
+            truth.main(["--check", "--folder", str(folder)])
+        except SystemExit as ended:
+            return str(ended.code)
+        return ""
+
+    return check
+
+
+def test_the_committed_table_is_what_its_records_give(check: Check) -> None:
+    assert check(COMMITTED) == ""
+
+
+def test_a_table_that_was_changed_is_found(check: Check, tmp_path: Path) -> None:
+    folder = tmp_path / "synthetic"
+    shutil.copytree(COMMITTED, folder)
+    readme = folder / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8").replace("0.99", "0.98"), encoding="utf-8")
+    assert "README.md is not current" in check(folder)
+
+
+def test_a_missing_arm_is_found(check: Check, tmp_path: Path) -> None:
+    folder = tmp_path / "synthetic"
+    shutil.copytree(COMMITTED, folder)
+    for path in (folder / "records" / "synthetic-gamma4").iterdir():
+        if '"arm": "centered"' in path.read_text(encoding="utf-8"):
+            path.unlink()
+    assert "does not hold every arm with the same seeds" in check(folder)
+
+
+# ----------------------------------------------------------------------------------------- facts
 
 
 @pytest.fixture
@@ -149,15 +154,13 @@ def test_records_that_do_not_know_who_revived_are_not_measured(truth: ModuleType
     assert "| - | - | - | - |" in truth.table(found)
 
 
-def test_records_of_two_runs_are_not_mixed(tmp_path: Path) -> None:
+def test_records_of_two_runs_are_not_mixed(check: Check, tmp_path: Path) -> None:
     folder = tmp_path / "synthetic"
     shutil.copytree(COMMITTED, folder)
     record = next(iter(RecordStore(folder)))
     spec = type(record.spec)(**record.spec.model_dump() | {"metric_version": 99})
     write_records(folder, [make_record(spec, record.result)])
-    done = check(folder)
-    assert done.returncode == 1
-    assert "holds records of several runs" in done.stderr
+    assert "holds records of several runs" in check(folder)
 
 
 # -------------------------------------------------------------------------------------- intervals

@@ -178,8 +178,12 @@ def folder(tmp_path: Path) -> Path:
     ids=lambda command: command[0],
 )
 def test_each_command_names_every_bad_record_and_goes_on(
-    folder: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    command: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("leaderboard.figures.store.available", lambda: False)
     code = run_cli([str(folder) if word == "DIR" else word for word in command])
     out, err = capsys.readouterr()
     assert code == 2
@@ -191,7 +195,10 @@ def test_each_command_names_every_bad_record_and_goes_on(
     assert out == f"{len(GOOD) + 1} good, 2 bad\n" if command[0] == "validate" else out
 
 
-def test_boards_of_a_folder_with_bad_records_are_those_of_the_others(folder: Path) -> None:
+def test_boards_of_a_folder_with_bad_records_are_those_of_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaderboard.figures.store.available", lambda: False)
     assert run_cli(["report", "--output", str(folder)]) == 2
     assert run_cli(["report", "--check", "--output", str(folder)]) == 2
     page = (folder / "leaderboards" / "README.md").read_text(encoding="utf-8")

@@ -14,6 +14,8 @@ from bench.sae.arms import parse_arm
 from bench.sae.recipe import Recipe
 from leaderboard import write_boards
 from leaderboard.cures import cures, needs, regimes
+from leaderboard.figures.drawing import draw
+from leaderboard.figures.pictures import pictures
 from leaderboard.groups import group_records
 from leaderboard.markdown.cures import cures_page
 from leaderboard.web.page import page_data
@@ -218,9 +220,12 @@ def test_layers_that_share_no_seed_or_no_remedy_are_not_compared(tmp_path: Path)
     ]
     for name, part in {"seeds": seeds, "remedies": remedies}.items():
         write_records(tmp_path / name, part)
-        write_boards(tmp_path / name)
+        write_boards(tmp_path / name, figures=False)
         page = (tmp_path / name / "leaderboards" / "cures.md").read_text(encoding="utf-8")
         assert "No remedy was trained on every layer here" in page
+        for picture in pictures(group_records(part)):
+            if picture.kind in ("cures", "when"):  # those of remedies and of times of revival
+                draw(picture)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from tests.hub import Hub, Repository
 Bench = Callable[..., tuple[int, str, str]]
 
 
-def test_a_runs_sae_goes_out_and_comes_back(bench: Bench) -> None:
-    options = ["--model", "tiny-gpt2", "--layer", "1", "--arm", "centered", "--limit", "2000"]
+def test_a_runs_sae_goes_out_and_comes_back(bench: Bench, tiny: list[str]) -> None:
+    options = ["--model", "tiny-gpt2", "--layer", "1", "--arm", "centered", *tiny]
     assert bench("run", *options, "--save-saes")[0] == 0
     (folder,) = Path("runs/saes").iterdir()
     code, out, err = bench("convert", str(folder), "out", "--to", "saelens")

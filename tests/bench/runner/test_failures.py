@@ -101,16 +101,13 @@ def test_a_model_that_turns_out_to_be_absent_is_loaded_once(
     assert not RecordStore(Path("runs")).paths()
 
 
-def test_a_record_that_something_was_not_there_is_no_result(
-    bench: Bench, arguments: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_that_something_was_not_there_is_no_result(bench: Bench, arguments: list) -> None:
     """Older versions wrote such records."""
-    absent_when_loaded(monkeypatch)
-    monkeypatch.setattr("bench.records.schema.Failure.unavailable", False)
-    assert bench("run", *arguments)[0] == 1
-    assert len(RecordStore(Path("runs")).paths()) == 6
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
+    with pytest.MonkeyPatch.context() as older:
+        absent_when_loaded(older)
+        older.setattr("bench.records.schema.Failure.unavailable", False)
+        assert bench("run", *arguments)[0] == 1
+        assert len(RecordStore(Path("runs")).paths()) == 6
     assert bench("run", *arguments)[0] == 0
 
 
