@@ -187,39 +187,38 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_what_is_drawn_lies_inside_its_axes(name: str) -> None:
+def test_what_is_drawn_lies_inside_its_panels_and_fills_their_width(name: str) -> None:
     kinds = set()
     for picture in pictures(group_records(DRAWN[name]())):
         kinds.add(picture.kind)
-        for axes, points in _drawn_points(compose(picture)):
-            for limits, values in (
-                (axes.get_xlim(), points[:, 0]),
-                (axes.get_ylim(), points[:, 1]),
-            ):
-                low, high = sorted(limits)
-                slack = 1e-9 * (high - low)
-                where = f"{picture.name}, {axes.get_title()}"
-                assert values.min() >= low - slack, where
-                assert values.max() <= high + slack, where
+        figure = compose(picture)  # once for both: to find a layout takes long
+        drawn = dict(_drawn_points(figure))
+        _lies_inside(drawn, picture.name)
+        if picture.kind != "why":  # its panels go from 0 to 100 % of n, to be compared
+            _fills_the_width(figure, drawn, picture.name)
     assert kinds == set(get_args(FigureKind)) - (set() if name == "remedies" else {"cures", "when"})
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_panels_are_as_wide_as_what_is_drawn_in_them(name: str) -> None:
+def _lies_inside(drawn: dict[Axes, np.ndarray], name: str) -> None:
+    for axes, points in drawn.items():
+        for limits, values in ((axes.get_xlim(), points[:, 0]), (axes.get_ylim(), points[:, 1])):
+            low, high = sorted(limits)
+            slack = 1e-9 * (high - low)
+            where = f"{name}, {axes.get_title()}"
+            assert values.min() >= low - slack, where
+            assert values.max() <= high + slack, where
+
+
+def _fills_the_width(figure: Figure, drawn: dict[Axes, np.ndarray], name: str) -> None:
     """Limits that panels share come from what is drawn, not from an empty one among them."""
-    for picture in pictures(group_records(DRAWN[name]())):
-        if picture.kind == "why":
-            continue  # its panels go from 0 to 100 % of n, to be compared
-        figure = compose(picture)
-        drawn = dict(_drawn_points(figure))
-        for axes in figure.axes:
-            shared = [each for each in axes.get_shared_x_axes().get_siblings(axes) if each in drawn]
-            if not shared or not axes.axison:
-                continue
-            x = np.concatenate([drawn[each][:, 0] for each in shared])
-            ends = axes.transData.transform([(x.min(), 1), (x.max(), 1)])[:, 0]
-            width = axes.bbox.width
-            assert (ends[1] - ends[0]) / width > 0.45 or x.min() == x.max(), picture.name
+    for axes in figure.axes:
+        shared = [each for each in axes.get_shared_x_axes().get_siblings(axes) if each in drawn]
+        if not shared or not axes.axison:
+            continue
+        x = np.concatenate([drawn[each][:, 0] for each in shared])
+        ends = axes.transData.transform([(x.min(), 1), (x.max(), 1)])[:, 0]
+        width = axes.bbox.width
+        assert (ends[1] - ends[0]) / width > 0.45 or x.min() == x.max(), name
 
 
 def _drawn_points(figure: Figure) -> Iterator[tuple[Axes, np.ndarray]]:
