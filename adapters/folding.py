@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import inspect
 import io
 import math
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from adapters import checkpoints, compat
 from adapters.base import Adapter, Inputs
 from adapters.tokens import consecutive
-from zoo.errors import BadCorpus, BadWeights, UsageError
+from zoo.errors import BadCorpus, BadWeights, ModelUnavailable, UsageError
 from zoo.letters import PROTEIN_LETTERS, check_letters
 
 # B, Z, U and O have no place of their own in the features: they are the unknown residue.
@@ -181,39 +182,42 @@ class _OpenFold3Trunk(_Trunk):
             self.model.run_trunk(batch, num_cycles=self.recycles + 1, inplace_safe=True)
 
 
-class Boltz2(Pairformer):
-    """Boltz-2, through the package boltz; the folder is the one that its program downloads to.
+class Boltz(Pairformer):
+    """Models of the package boltz; the folder is the one that its program downloads to.
 
-    `options.architecture` changes the program's own arguments where a checkpoint does. The program
-    runs in mixed precision; here all is float32.
+    `options.architecture` changes the program's own arguments where a checkpoint does. All is
+    float32.
     """
 
-    def load(self) -> nn.Module:
-        from boltz.main import Boltz2DiffusionParams, MSAModuleArgs, PairformerArgsV2
-        from boltz.model.models.boltz2 import Boltz2 as Package
+    # What the program downloads beside the checkpoint: the residues' conformers.
+    molecules: ClassVar[str]
+    # Parts of the model that are left out.
+    after_trunk: ClassVar[tuple[str, ...]]
 
+    @abstractmethod
+    def package(self) -> tuple[Any, dict[str, Any]]:
+        """The package's class, and the arguments that do not come from the checkpoint."""
+
+    @abstractmethod
+    def trunk(self, model: Any) -> nn.Module:
+        """The model as a module that runs its trunk."""
+
+    def load(self) -> nn.Module:
         if self.dtype != torch.float32:
             raise UsageError(
                 f"model {self.card.id!r} computes in float32 only, not {self.dtype}",
                 "Run it with dtype float32.",
             )
         path = checkpoints.check_weight_files(self.card, self.folder)[0]
-        checkpoints.part(self.card, self.folder, "mols")
+        self._check_molecules()
         content = self._checkpoint(path)
+        kind, program = self.package()
         with checkpoints.loading_errors(self.card, path):
-            known = inspect.signature(Package).parameters
+            known = inspect.signature(kind).parameters
             saved = {k: v for k, v in content["hyper_parameters"].items() if k in known}
-            # As the program does: these do not come from the checkpoint.
-            program = {
-                "pairformer_args": asdict(PairformerArgsV2()),
-                "msa_args": asdict(MSAModuleArgs()),
-                "diffusion_process_args": asdict(Boltz2DiffusionParams()),
-                "ema": False,
-                "use_kernels": False,
-            }
             changes = self.card.options.get("architecture", {})
-            model = Package(**{**saved, **program, **_TRUNK_ALONE, **changes})
-            for part in _BEHIND_TRUNK:
+            model = kind(**{**saved, **program, **changes})
+            for part in self.after_trunk:
                 delattr(model, part)
             parts = {name for name, _ in model.named_children()}
             model.load_state_dict(
@@ -223,7 +227,15 @@ class Boltz2(Pairformer):
                     if name.split(".")[0] in parts
                 }
             )
-        return _Boltz2Trunk(model, self.recycles)
+        return self.trunk(model)
+
+    def _check_molecules(self) -> None:
+        """Raises `ModelUnavailable` where the residues' conformers are not there."""
+        if not (self.folder / self.molecules).exists():
+            raise ModelUnavailable(
+                f"model {self.card.id!r}: no {self.molecules!r} in {self.folder}",
+                "Give the folder that `boltz predict` downloads to.",
+            )
 
     def _checkpoint(self, path: Path) -> dict[str, Any]:
         """A Lightning checkpoint, read without running what it may hold beside data."""
@@ -250,6 +262,30 @@ class Boltz2(Pairformer):
             "as plain dicts of numbers and text.",
         )
 
+
+class Boltz2(Boltz):
+    """Boltz-2. The package's program runs it in mixed precision."""
+
+    molecules = "mols"
+    after_trunk = ("structure_module", "diffusion_conditioning")
+
+    def package(self) -> tuple[Any, dict[str, Any]]:
+        from boltz.main import Boltz2DiffusionParams, MSAModuleArgs, PairformerArgsV2
+        from boltz.model.models.boltz2 import Boltz2 as Package
+
+        off = ("confidence_prediction", "affinity_prediction", "predict_bfactor")
+        compiled = ("compile_pairformer", "compile_msa", "compile_templates", "compile_structure")
+        return Package, {
+            "pairformer_args": asdict(PairformerArgsV2()),
+            "msa_args": asdict(MSAModuleArgs()),
+            "diffusion_process_args": asdict(Boltz2DiffusionParams()),
+            **dict.fromkeys(("ema", "use_kernels", "validate_structure", *off, *compiled), False),
+            "skip_run_structure": True,
+        }
+
+    def trunk(self, model: Any) -> nn.Module:
+        return _BoltzTrunk(model, self.recycles)
+
     def features(self, sequence: str) -> dict[str, Tensor]:
         from boltz.data import const
         from boltz.data.feature.featurizerv2 import Boltz2Featurizer
@@ -274,23 +310,64 @@ class Boltz2(Pairformer):
 
     def _molecule(self, name: str) -> Any:
         """The reference conformers of a residue."""
-        path = checkpoints.part(self.card, self.folder, "mols") / f"{name}.pkl"
+        path = self.folder / self.molecules / f"{name}.pkl"
         with checkpoints.loading_errors(self.card, path), path.open("rb") as file:
             return _MoleculeReader(file).load()
 
 
-# The parts that are left out, and switches that would compile the others.
-_TRUNK_ALONE: dict[str, Any] = {
-    **dict.fromkeys(("confidence_prediction", "affinity_prediction", "predict_bfactor"), False),
-    **dict.fromkeys(("compile_pairformer", "compile_msa", "compile_templates"), False),
-    **dict.fromkeys(("validate_structure", "compile_structure"), False),
-    "skip_run_structure": True,
-}
-_BEHIND_TRUNK = ("structure_module", "diffusion_conditioning")
+class Boltz1(Boltz):
+    """Boltz-1. The conformers of all components are one file, which is read once."""
+
+    molecules = "ccd.pkl"
+    after_trunk = ("structure_module",)
+
+    def package(self) -> tuple[Any, dict[str, Any]]:
+        from boltz.main import BoltzDiffusionParams, MSAModuleArgs, PairformerArgs
+        from boltz.model.models.boltz1 import Boltz1 as Package
+
+        compiled = ("compile_pairformer", "compile_structure", "compile_confidence")
+        return Package, {
+            "pairformer_args": asdict(PairformerArgs()),
+            "msa_args": asdict(MSAModuleArgs(use_paired_feature=False)),
+            "diffusion_process_args": asdict(BoltzDiffusionParams()),
+            **dict.fromkeys(("ema", "use_kernels", "confidence_prediction", *compiled), False),
+        }
+
+    def trunk(self, model: Any) -> nn.Module:
+        model.structure_module = _NoStructure()
+        return _BoltzTrunk(model, self.recycles)
+
+    def features(self, sequence: str) -> dict[str, Tensor]:
+        from boltz.data import const
+        from boltz.data.feature.featurizer import BoltzFeaturizer
+        from boltz.data.parse.schema import parse_boltz_schema
+        from boltz.data.tokenize.boltz import BoltzTokenizer
+        from boltz.data.types import Input
+
+        chain = {"protein": {"id": "A", "sequence": sequence, "msa": "empty"}}
+        schema = {"version": 1, "sequences": [chain]}
+        with redirect_stdout(io.StringIO()):  # a line on alignments for each protein
+            target = parse_boltz_schema("A", schema, self._residues)
+        features = BoltzFeaturizer().process(
+            BoltzTokenizer().tokenize(Input(target.structure, {})),
+            training=False,
+            max_seqs=const.max_msa_seqs,
+        )
+        return {name: value for name, value in features.items() if isinstance(value, Tensor)}
+
+    @functools.cached_property
+    def _residues(self) -> dict[str, Any]:
+        """The reference conformers of the residues; those of other components are let go."""
+        from boltz.data import const
+
+        path = self.folder / self.molecules
+        with checkpoints.loading_errors(self.card, path), path.open("rb") as file:
+            found = _MoleculeReader(file).load()
+            return {name: found[name] for name in sorted(set(const.prot_letter_to_token.values()))}
 
 
 class _MoleculeReader(pickle.Unpickler):
-    """Reads a pickled molecule of RDKit, and nothing that could run code."""
+    """Reads pickled molecules of RDKit, and nothing that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in {("rdkit.Chem.rdchem", "Mol"), ("rdkit.Chem.rdchem", "RWMol")}:
@@ -298,7 +375,14 @@ class _MoleculeReader(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-class _Boltz2Trunk(_Trunk):
+class _NoStructure(nn.Module):
+    """Stands where Boltz-1 goes on to draw structures."""
+
+    def sample(self, **_: Any) -> dict[str, Tensor]:
+        return {}
+
+
+class _BoltzTrunk(_Trunk):
     def forward(self, **batch: Tensor) -> None:
         with compat.quiet():
             self.model(batch, recycling_steps=self.recycles)

@@ -66,6 +66,7 @@ _OWN = {
     "carbon": AdapterEntry("adapters.genomic:Carbon", ("transformers",)),
     "geneformer": AdapterEntry("adapters.cells:Geneformer", ("transformers",)),
     "openfold3": AdapterEntry("adapters.folding:OpenFold3", ("openfold3",)),
+    "boltz1": AdapterEntry("adapters.folding:Boltz1", ("boltz", "omegaconf", "rdkit")),
     "boltz2": AdapterEntry("adapters.folding:Boltz2", ("boltz", "omegaconf", "rdkit")),
     "evo2": AdapterEntry("adapters.genomic:Evo2", ("evo2",)),
 }

@@ -206,6 +206,18 @@ def _sentences() -> list[str]:
     return SENTENCES
 
 
+def _pairformer(
+    name: str, package: str, save: Callable[[Path], None], architecture: dict[str, Any]
+) -> dict[str, Architecture]:
+    """A trunk's single stream and its pair stream, each of which has a card."""
+    shared: dict[str, Any] = {"packages": (package,), "options": {"architecture": architecture}}
+    pair = {"width": 16, "changes": {"context": 64}}
+    return {
+        name: Architecture(save, _proteins, (name,), **shared),
+        f"{name}-pair": Architecture(save, _proteins, (f"{name}-pair",), **shared, **pair),
+    }
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture(tiny.gpt2, _sentences, ("gpt2",)),
     "gpt-neox": Architecture(tiny.gpt_neox, _sentences, ("pythia-70m", "pythia-410m")),
@@ -317,38 +329,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "boltz2-saved-pair": Architecture(
         tiny_folding.boltz2_saved, lambda: [0, 1, 2], ("boltz2-saved-pair",), layers=1, width=8
     ),
-    "boltz2": Architecture(
-        tiny_folding.boltz2,
-        _proteins,
-        ("boltz2",),
-        packages=("boltz",),
-        options={"architecture": tiny_folding.BOLTZ2},
-    ),
-    "boltz2-pair": Architecture(
-        tiny_folding.boltz2,
-        _proteins,
-        ("boltz2-pair",),
-        packages=("boltz",),
-        width=16,
-        changes={"context": 64},
-        options={"architecture": tiny_folding.BOLTZ2},
-    ),
-    "openfold3": Architecture(
-        tiny_folding.openfold3,
-        _proteins,
-        ("openfold3",),
-        packages=("openfold3",),
-        options={"architecture": tiny_folding.OPENFOLD3},
-    ),
-    "openfold3-pair": Architecture(
-        tiny_folding.openfold3,
-        _proteins,
-        ("openfold3-pair",),
-        packages=("openfold3",),
-        width=16,
-        changes={"context": 64},
-        options={"architecture": tiny_folding.OPENFOLD3},
-    ),
+    **_pairformer("boltz1", "boltz", tiny_folding.boltz1, tiny_folding.BOLTZ1),
+    **_pairformer("boltz2", "boltz", tiny_folding.boltz2, tiny_folding.BOLTZ2),
+    **_pairformer("openfold3", "openfold3", tiny_folding.openfold3, tiny_folding.OPENFOLD3),
     "enformer": Architecture(
         tiny.enformer,
         lambda: random_dna(2, 300),

@@ -17,7 +17,11 @@ import torch
 from torch import Tensor, nn
 
 SINGLE, PAIR, LAYERS, RECYCLES = 24, 8, 3, 2
-CHECKPOINT = {"openfold3": "of3-ob-2025-06-30-174k.pt", "boltz2": "boltz2_conf.ckpt"}
+CHECKPOINT = {
+    "openfold3": "of3-ob-2025-06-30-174k.pt",
+    "boltz1": "boltz1_conf.ckpt",
+    "boltz2": "boltz2_conf.ckpt",
+}
 
 
 class Block(nn.Module):
@@ -78,6 +82,32 @@ class Settings:
         self.content = content
 
 
+class Boltz1(Streams):
+    """Boltz-1's model, which has no switch that ends it after the trunk."""
+
+    def __init__(
+        self,
+        training_args: Settings,
+        pairformer_args: dict[str, Any],
+        msa_args: dict[str, Any],
+        confidence_prediction: bool = True,
+        compile_pairformer: bool = True,
+        **others: Any,
+    ) -> None:
+        super().__init__()
+        assert training_args.content == {"max_lr": 0.1}
+        assert pairformer_args == {"num_blocks": LAYERS}
+        assert msa_args == {"msa_blocks": 4, "use_paired_feature": False}
+        assert not any([confidence_prediction, compile_pairformer, *others.values()])
+        self.pairformer_module = nn.Module()
+        self.pairformer_module.layers = nn.ModuleList(Block() for _ in range(LAYERS))
+        self.structure_module: Any = nn.Linear(2, 2)
+
+    def forward(self, feats: dict[str, Tensor], recycling_steps: int = 0) -> Any:
+        first, s, z = self.run(self.pairformer_module.layers, feats, recycling_steps + 1)
+        return {"s": s, **self.structure_module.sample(s_trunk=s, z_trunk=z, s_inputs=first)}
+
+
 class Boltz2(Streams):
     """Boltz-2's model, with what lies after the trunk unless it is switched off."""
 
@@ -93,7 +123,8 @@ class Boltz2(Streams):
     ) -> None:
         super().__init__()
         assert training_args.content == {"max_lr": 0.1}
-        assert (pairformer_args, msa_args) == ({"num_blocks": LAYERS}, {"msa_blocks": 4})
+        assert pairformer_args == {"num_blocks": LAYERS}
+        assert msa_args == {"msa_blocks": 4, "use_paired_feature": True}
         assert skip_run_structure
         assert not any([confidence_prediction, compile_pairformer, *others.values()])
         self.pairformer_module = nn.Module()
@@ -188,7 +219,12 @@ def openfold3(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def boltz(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """A stand-in for the package boltz, a checkpoint of its model, and molecules."""
+    """A stand-in for the package boltz, checkpoints of its models, and molecules."""
+
+    class OldFeaturizer:
+        def process(self, tokens: str, training: bool, max_seqs: int) -> Any:
+            assert (training, max_seqs) == (False, 16384)
+            return _features(tokens)
 
     class Featurizer:
         def process(self, tokens: str, molecules: dict[str, Any], **settings: Any) -> Any:
@@ -198,10 +234,18 @@ def boltz(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
             features = _features(tokens)
             return features | {"ref_pos": features["ref_pos"] + float(shift)}
 
-    def parsed(name: str, schema: dict[str, Any], molecules: Any, mols: Path, new: bool) -> Any:
+    def parsed(
+        name: str,
+        schema: dict[str, Any],
+        molecules: Any,
+        mols: Path | None = None,
+        new: bool = False,
+    ) -> Any:
         print("no alignment")
         [entry] = schema["sequences"]
-        assert (entry["protein"]["msa"], new) == ("empty", True)
+        assert entry["protein"]["msa"] == "empty"
+        assert new == (mols is not None)
+        assert set(entry["protein"]["sequence"]) <= set(molecules)
         return SimpleNamespace(structure=entry["protein"]["sequence"], record=None)
 
     class Tokenizer:
@@ -217,18 +261,27 @@ def boltz(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         {
             "boltz.main": {
                 "Boltz2DiffusionParams": make_dataclass("Diffusion", []),
-                "MSAModuleArgs": make_dataclass("MSA", [("msa_blocks", int, 4)]),
-                "PairformerArgsV2": make_dataclass("Blocks", [("num_blocks", int, LAYERS)]),
+                "BoltzDiffusionParams": make_dataclass("Diffusion", []),
+                "MSAModuleArgs": make_dataclass(
+                    "MSA", [("msa_blocks", int, 4), ("use_paired_feature", bool, True)]
+                ),
+                **dict.fromkeys(
+                    ("PairformerArgs", "PairformerArgsV2"),
+                    make_dataclass("Blocks", [("num_blocks", int, LAYERS)]),
+                ),
             },
+            "boltz.model.models.boltz1": {"Boltz1": Boltz1},
             "boltz.model.models.boltz2": {"Boltz2": Boltz2},
             "boltz.data.const": {
                 "prot_letter_to_token": {letter: letter for letter in string.ascii_uppercase},
                 "max_msa_seqs": 16384,
             },
+            "boltz.data.feature.featurizer": {"BoltzFeaturizer": OldFeaturizer},
             "boltz.data.feature.featurizerv2": {"Boltz2Featurizer": Featurizer},
             "boltz.data.parse.schema": {"parse_boltz_schema": parsed},
+            "boltz.data.tokenize.boltz": {"BoltzTokenizer": Tokenizer},
             "boltz.data.tokenize.boltz2": {"Boltz2Tokenizer": Tokenizer},
-            "boltz.data.types": {"Input": lambda structure, msa, record: structure},
+            "boltz.data.types": {"Input": lambda structure, msa, record=None: structure},
             "omegaconf": {"DictConfig": Settings, "ListConfig": container("ListConfig")},
             "omegaconf.base": {name: container(name) for name in ("ContainerMetadata", "Metadata")},
             "omegaconf.nodes": {"AnyNode": container("AnyNode")},
@@ -236,20 +289,28 @@ def boltz(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         },
     )
     settings = {"training_args": Settings({"max_lr": 0.1}), "validators": None}
-    model = Boltz2(
-        settings["training_args"],
-        {"num_blocks": LAYERS},
-        {"msa_blocks": 4},
-        skip_run_structure=True,
-        confidence_prediction=False,
-        compile_pairformer=False,
-    )
-    weights = {
-        name.replace("pairformer_module.", "pairformer_module._orig_mod."): value
-        for name, value in model.state_dict().items()
+    off = {"confidence_prediction": False, "compile_pairformer": False}
+    blocks, msa = {"num_blocks": LAYERS}, {"msa_blocks": 4}
+    models = {
+        "boltz1": Boltz1(
+            settings["training_args"], blocks, msa | {"use_paired_feature": False}, **off
+        ),
+        "boltz2": Boltz2(
+            *(settings["training_args"], blocks, msa | {"use_paired_feature": True}),
+            skip_run_structure=True,
+            **off,
+        ),
     }
-    weights["confidence_module.weight"] = torch.zeros(1)
-    torch.save({"state_dict": weights, "hyper_parameters": settings}, folder / CHECKPOINT["boltz2"])
+    for name, model in models.items():
+        weights = {
+            key.replace("pairformer_module.", "pairformer_module._orig_mod."): value
+            for key, value in model.state_dict().items()
+        }
+        weights["confidence_module.weight"] = torch.zeros(1)
+        content = {"state_dict": weights, "hyper_parameters": settings}
+        torch.save(content, folder / CHECKPOINT[name])
+    components = {letter: molecule() for letter in string.ascii_uppercase}
+    (folder / "ccd.pkl").write_bytes(pickle.dumps(components))
     (folder / "mols").mkdir()
     for letter in string.ascii_uppercase:
         (folder / "mols" / f"{letter}.pkl").write_bytes(pickle.dumps(molecule()))

@@ -44,6 +44,7 @@ def trunk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Adap
 
 
 FAMILIES = tuple(CHECKPOINT)
+BOLTZ = ("boltz1", "boltz2")
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *(f"{family}-pair" for family in FAMILIES)])
@@ -166,42 +167,46 @@ class Code:
         return os.mkdir, (self.path,)
 
 
+@pytest.mark.parametrize("family", BOLTZ)
 def test_code_in_a_checkpoint_is_refused_and_does_not_run(
-    trunk: Callable[..., Adapter], tmp_path: Path
+    family: str, trunk: Callable[..., Adapter], tmp_path: Path
 ) -> None:
-    path = tmp_path / CHECKPOINT["boltz2"]
+    path = tmp_path / CHECKPOINT[family]
     content = torch.load(path, weights_only=False)
     content["hyper_parameters"]["validators"] = Code(tmp_path / "made")
     torch.save(content, path)
     with pytest.raises(BadWeights, match=r"holds more than tensors and settings \(\w+\.mkdir\)"):
-        _ = trunk("boltz2").model
+        _ = trunk(family).model
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize(("family", "name"), [("boltz1", "ccd.pkl"), ("boltz2", "mols/M.pkl")])
 def test_code_in_a_molecule_is_refused_and_does_not_run(
-    trunk: Callable[..., Adapter], tmp_path: Path
+    family: str, name: str, trunk: Callable[..., Adapter], tmp_path: Path
 ) -> None:
-    (tmp_path / "mols" / "M.pkl").write_bytes(pickle.dumps(Code(tmp_path / "made")))
-    with pytest.raises(BadWeights, match=r"M\.pkl cannot be loaded \(\w+\.mkdir is not a molecule"):
-        trunk("boltz2").inputs(["MKV"])
+    (tmp_path / name).write_bytes(pickle.dumps({"M": Code(tmp_path / "made")}))
+    with pytest.raises(BadWeights, match=r"\.pkl cannot be loaded \(\w+\.mkdir is not a molecule"):
+        trunk(family).inputs(["MKV"])
     assert not (tmp_path / "made").exists()
 
 
-def test_boltz2_prints_nothing(
-    trunk: Callable[..., Adapter], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("family", BOLTZ)
+def test_boltz_prints_nothing(
+    family: str, trunk: Callable[..., Adapter], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trunk("boltz2").inputs(["MKV"])
+    trunk(family).inputs(["MKV"])
     assert capsys.readouterr().out == ""
 
 
-def test_boltz2_needs_its_molecules_and_float32(
-    trunk: Callable[..., Adapter], tmp_path: Path
+@pytest.mark.parametrize(("family", "name"), [("boltz1", "ccd.pkl"), ("boltz2", "mols")])
+def test_boltz_needs_its_molecules_and_float32(
+    family: str, name: str, trunk: Callable[..., Adapter], tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="computes in float32 only"):
-        _ = trunk("boltz2", dtype=torch.bfloat16).model
-    (tmp_path / "mols").rename(tmp_path / "elsewhere")
-    with pytest.raises(ModelUnavailable, match="no folder 'mols' beside"):
-        _ = trunk("boltz2").model
+        _ = trunk(family, dtype=torch.bfloat16).model
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    with pytest.raises(ModelUnavailable, match=f"no '{name}' in .*`boltz predict` downloads"):
+        _ = trunk(family).model
 
 
 def test_another_checkpoint_is_another_identity_of_the_weights(tmp_path: Path) -> None:

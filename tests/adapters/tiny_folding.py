@@ -141,14 +141,72 @@ def boltz2(folder: Path) -> None:
     _molecules(folder / "mols")
 
 
+# Boltz-1 has neither an argument for its blocks' heads of pairs nor templates.
+BOLTZ1: dict[str, Any] = {
+    "pairformer_args": {
+        name: BOLTZ2["pairformer_args"][name]
+        for name in (
+            *("num_blocks", "num_heads", "dropout", "pairwise_head_width", "pairwise_num_heads"),
+        )
+    },
+    "msa_args": BOLTZ2["msa_args"] | {"use_paired_feature": False},
+}
+
+
+def boltz1(folder: Path) -> None:
+    with compat.quiet():
+        from boltz.model.models.boltz1 import Boltz1
+        from omegaconf import OmegaConf
+
+        depths = {f"atom_{part}": 1 for part in ("encoder_depth", "encoder_heads")}
+        saved: dict[str, Any] = {
+            **{"atom_s": 16, "atom_z": 8, "token_s": WIDTH, "token_z": 16, "num_bins": 8},
+            "training_args": OmegaConf.create({"max_lr": 0.1, "steps": [1, 2]}),
+            "validation_args": OmegaConf.create({}),
+            "embedder_args": OmegaConf.create(depths),
+            "score_model_args": OmegaConf.create(
+                {
+                    **{**depths, "atom_decoder_depth": 1, "atom_decoder_heads": 1},
+                    **{"token_transformer_depth": 1, "token_transformer_heads": 2},
+                    **{"conditioning_transition_layers": 1, "dim_fourier": 8, "sigma_data": 16.0},
+                }
+            ),
+            **{"diffusion_process_args": {}, "diffusion_loss_args": {}},
+            **{"confidence_model_args": {}, "atom_feature_dim": 389},
+        }
+        torch.manual_seed(0)
+        model = Boltz1(**saved, **BOLTZ1)
+    _spread(model)
+    saved["confidence_prediction"] = True  # as published, with a part for it
+    weights = {**model.state_dict(), "confidence_module.weight": torch.zeros(1)}
+    torch.save({"state_dict": weights, "hyper_parameters": saved}, folder / "boltz1_conf.ckpt")
+    _pickle(_residues(), folder / "ccd.pkl")
+
+
 def _molecules(folder: Path) -> None:
-    """The residues' atoms by name, at random places."""
+    folder.mkdir()
+    for residue, molecule in _residues().items():
+        _pickle(molecule, folder / f"{residue}.pkl")
+
+
+def _pickle(content: Any, path: Path) -> None:
+    """With all properties of molecules, their atoms' names among them."""
     import pickle
 
+    from rdkit import Chem
+
+    before = Chem.GetDefaultPickleProperties()
+    Chem.SetDefaultPickleProperties(Chem.PropertyPickleOptions.AllProps)
+    path.write_bytes(pickle.dumps(content))
+    Chem.SetDefaultPickleProperties(before)
+
+
+def _residues() -> dict[str, Any]:
+    """The residues' atoms by name, at random places."""
     from boltz.data import const
     from rdkit import Chem
 
-    folder.mkdir()
+    found = {}
     random = np.random.default_rng(0)
     for residue in const.prot_letter_to_token.values():
         molecule = Chem.RWMol()
@@ -159,10 +217,8 @@ def _molecules(folder: Path) -> None:
             molecule.AddAtom(atom)
             conformer.SetAtomPosition(number, random.normal(size=3).tolist())
         molecule.AddConformer(conformer)
-        before = Chem.GetDefaultPickleProperties()
-        Chem.SetDefaultPickleProperties(Chem.PropertyPickleOptions.AllProps)
-        (folder / f"{residue}.pkl").write_bytes(pickle.dumps(molecule.GetMol()))
-        Chem.SetDefaultPickleProperties(before)
+        found[residue] = molecule.GetMol()
+    return found
 
 
 def _spread(model: torch.nn.Module) -> None:
