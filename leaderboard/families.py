@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from bench.sae.families import DEFAULT, FAMILIES
+from bench.sae.families import DEFAULT, FAMILIES, is_dense
 from bench.sae.recipe import FAMILY_KEYS
 from leaderboard.columns.death import (
     ALWAYS_ON,
@@ -37,6 +37,7 @@ class FamilyArm:
     """An arm of a family: means over the layers that all families were trained on.
 
     Shares of the dictionary, but for durable, of those born dead; None where nothing was measured.
+    aimed_l0: the L0 it is trained for, k or what its price aims at; None where it chooses its own.
     cured: on how many of the layers less than `ENOUGH_DEAD` of the features are dead at the end.
     """
 
@@ -49,6 +50,7 @@ class FamilyArm:
     durable: float | None
     fvu: float | None
     l0: float | None
+    aimed_l0: float | None
     always_on: float | None
     cured: int
 
@@ -66,6 +68,20 @@ class FamilyComparison:
     def families(self) -> list[str]:
         """In the order of their arms."""
         return list(dict.fromkeys(each.family for each in self.arms))
+
+    def at_one_l0(self) -> dict[str, list[FamilyArm]]:
+        """By arm, those of all families that are trained for the L0 k, by their error.
+
+        Empty where a family without a k is not among them: that is what is asked.
+        """
+        k = float(self.sizes.spec.protocol["k"])
+        led = [each for each in self.arms if each.aimed_l0 == k and each.fvu is not None]
+        if not any(is_dense(_name(each.family)) for each in led):
+            return {}
+        by_arm: dict[str, list[FamilyArm]] = {}
+        for each in sorted(led, key=lambda each: each.fvu or 0.0):
+            by_arm.setdefault(each.arm, []).append(each)
+        return {arm: by_arm[arm] for arm in dict.fromkeys(each.arm for each in self.arms)}
 
 
 def compared_families(groups: Sequence[Group]) -> Iterator[FamilyComparison]:
@@ -130,6 +146,7 @@ def _family_arm(family: str, arm: str, places: _Places) -> FamilyArm:
         durable=mean(BORN_DEAD.durable.value),
         fvu=mean(FVU.value),
         l0=mean(L0.value),
+        aimed_l0=_aimed_l0(places[0][0].spec.protocol),
         always_on=mean(ALWAYS_ON.value),
         cured=sum(end is not None and end.mean < ENOUGH_DEAD for end in ends),
     )
@@ -141,6 +158,17 @@ def _label(protocol: Mapping[str, Any]) -> str:
     return family if target is None else f"{family} at L0 {target:g}"
 
 
+def _name(label: str) -> str:
+    return label.split()[0]
+
+
+def _aimed_l0(protocol: Mapping[str, Any]) -> float | None:
+    target = protocol["k"]
+    if is_dense(protocol.get("family")):
+        target = protocol.get("target_l0")
+    return None if target is None else float(target)
+
+
 def _family_order(label: str) -> tuple[int, str]:
-    known, name = list(FAMILIES), label.split()[0]
+    known, name = list(FAMILIES), _name(label)
     return (known.index(name) if name in known else len(known)), label

@@ -30,7 +30,7 @@ def command(name: str, settings: Sequence[str], as_json: bool) -> None:
       bench protocol quick
       bench protocol paper --set family=jumprelu
     """
-    from bench.plan.protocol import load_protocol
+    from bench.plan.protocol import load_fitting
     from zoo.errors import UsageError
 
     if not name:
@@ -38,7 +38,12 @@ def command(name: str, settings: Sequence[str], as_json: bool) -> None:
             raise UsageError("--set changes a protocol", "Name one: bench protocol quick.")
         _show_all(as_json)
         return
-    rows = _rows(load_protocol(name, settings=settings))
+    protocol, left_out = load_fitting(name, settings=settings)
+    rows = _rows(protocol)
+    if left_out:
+        # On stderr, so that --json stays JSON.
+        text = f"{', '.join(left_out)} left out: the family {protocol.family} has no k to anneal"
+        click.echo(f"bench: {text}; name the others by --arm to run it", err=True)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

@@ -106,8 +106,8 @@ class Protocol(Recipe):
 
     @model_validator(mode="after")
     def _anneals_what_there_is(self) -> Self:
-        annealed = [arm for arm in self.arms if parse_arm(arm).schedule == "k-anneal"]
-        if annealed and is_dense(self.family):
+        annealed = [arm for arm in self.arms if not _goes_with(arm, self.family)]
+        if annealed:
             raise ValueError(f"{annealed[0]}: the family {self.family} has no k to anneal")
         return self
 
@@ -169,6 +169,31 @@ def load_protocol(
         BadCard: the file, or a value, does not validate; names the key and the reason.
         UsageError: a setting that is not KEY=VALUE.
     """
+    return validate(Protocol, _data(name, settings, arms, seeds), where=f"protocol {name}")
+
+
+def load_fitting(name: str, *, settings: Sequence[str] = ()) -> tuple[Protocol, list[str]]:
+    """As `load_protocol`, without the arms that do not go with its family; and these.
+
+    Arms that the settings name are taken as they are.
+    """
+    data = _data(name, settings)
+    preset, family, left_out = data["arms"], data["family"], []
+    if isinstance(preset, tuple) and isinstance(family, str):
+        left_out = [arm for arm in preset if not _goes_with(arm, family)]
+        data["arms"] = tuple(arm for arm in preset if arm not in left_out)
+    return validate(Protocol, data, where=f"protocol {name}"), left_out
+
+
+def _goes_with(arm: str, family: str) -> bool:
+    """Whether there is such an arm of the family: only a k can be annealed."""
+    return parse_arm(arm).schedule != "k-anneal" or not is_dense(family)
+
+
+def _data(
+    name: str, settings: Sequence[str], arms: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> dict[str, Any]:
+    """The keys of `load_protocol`, not validated."""
     path = PROTOCOLS / f"{name}.yaml"
     if not path.is_file():
         path = Path(name)
@@ -182,7 +207,7 @@ def load_protocol(
         data["arms"] = tuple(arms)
     if seeds:
         data["seeds"] = tuple(seeds)
-    return validate(Protocol, data, where=f"protocol {name}")
+    return data
 
 
 def _parse(setting: str) -> tuple[str, Any]:

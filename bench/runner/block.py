@@ -393,7 +393,15 @@ def _make_layer(
     return BlockLayer(
         sample,
         stats,
-        InitialSAEs(sample, protocol.n, protocol.k, family, fitted=fitted, processes=processes),
+        InitialSAEs(
+            sample,
+            protocol.n,
+            protocol.k,
+            family,
+            fitted=fitted,
+            active_variance=protocol.active_variance,
+            processes=processes,
+        ),
         predict(statistics, sample, protocol.k, protocol.n, dense=is_dense(protocol.family)),
         samples,
         protocol.mask_norm,

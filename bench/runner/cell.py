@@ -26,7 +26,7 @@ from bench.sae.model import SAE
 from bench.sae.quality import bias_target
 from bench.sae.trainer import Trainer
 from bench.sae.untrained import Untrained
-from bench.statistics.token_norms import MASSIVE_RATIO, stand_in
+from bench.statistics.token_norms import stand_in
 
 
 @dataclass
@@ -53,12 +53,13 @@ class BlockLayer:
         self.masked = masked + self.masked
         return kept
 
-    def masked_by_arms(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """`stand_in` of the training tokens as arms with `mask` do it: once for a batch."""
+    def masked_by_arms(self, batch: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+        """`stand_in` of the training tokens as arms with `mask` do it, all by one ratio: once for a
+        batch."""
         found = self._masked_batch
         if found is None or found[0] is not batch:
             assert self.stats.median_norm is not None
-            most = MASSIVE_RATIO * self.stats.median_norm
+            most = ratio * self.stats.median_norm
             found = self._masked_batch = (batch, *stand_in(batch, most))
         return found[1:]
 
@@ -97,7 +98,7 @@ class Cell:
         """The raw activations [batch, d] that the next step is to train on."""
         if self.trainer.arm.tokens == "mask" and self.layer.stats.median_norm is not None:
             start = compute_seconds()
-            batch, masked = self.layer.masked_by_arms(batch)
+            batch, masked = self.layer.masked_by_arms(batch, self.trainer.recipe.mask_ratio)
             self.masked = masked + self.masked
             self.seconds += compute_seconds() - start
         if self.untrained is not None:

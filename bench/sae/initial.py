@@ -27,6 +27,7 @@ class InitialSAEs:
 
     fitted: tokens [fitted, width] that center, scale and whitening are fitted on, and that start an
     arm which begins from tokens; the sample where none are given.
+    active_variance: of the arms that start in a subspace (`bench.sae.start`).
     processes: that hold the SAEs together, a part of the rows each.
     """
 
@@ -38,10 +39,12 @@ class InitialSAEs:
         family: Family | None = None,
         *,
         fitted: Tensor | None = None,
+        active_variance: float = 0.99,
         processes: Processes | None = None,
     ) -> None:
         self.sample, self.n, self.k, self.family = sample, n, k, family
         self._fitted: Tensor | None = sample if fitted is None else fitted
+        self._active_variance = active_variance
         self._shard = None if processes is None else processes.rows(n)
         self._transforms: dict[Arm, Transform] = {}
         self._medians: dict[PerTokenNorm | None, Tensor] = {}
@@ -65,7 +68,7 @@ class InitialSAEs:
             device=self.sample.device,
             shard=self._shard,
         )
-        return started(sae, arm, self.fitted, seed)
+        return started(sae, arm, self.fitted, seed, active_variance=self._active_variance)
 
     def forget_fitted(self) -> None:
         """Lets go of the tokens to fit on; arms that were not asked for cannot be any more."""

@@ -101,6 +101,20 @@ class Recipe(FamilyKeys):
         le=MOST,
         description="tokens without firing after which AuxK uses a feature",
     )
+    mask_ratio: Annotated[float, LATER_KEY] = Field(
+        default=10.0,
+        gt=1,
+        le=1e9,
+        description="of the mask arms: tokens of a norm above so many times the median norm are "
+        "left out of their training",
+    )
+    active_variance: Annotated[float, LATER_KEY] = Field(
+        default=0.99,
+        gt=0,
+        le=1,
+        description="of the subspace arms: share of the variance that the subspace of their "
+        "directions holds",
+    )
     bias_rate: Annotated[float, LATER_KEY] = Field(
         default=10.0,
         gt=0,

@@ -75,7 +75,7 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "mask": Remedy(
         "prepare",
-        "tokens over ten times the median norm are left out of the training",
+        "tokens over `mask_ratio` times the median norm are left out of the training",
         "this project's; such tokens: Sun et al. 2024 (arXiv 2402.17762)",
         ("median norm",),
     ),
@@ -105,7 +105,7 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "subspace": Remedy(
         "start",
-        "rows start at random in the subspace of 99 % of the variance",
+        "rows start at random in the subspace of `active_variance` of the variance",
         "Active Subspace Init (arXiv 2508.16929)",
         ("covariance",),
     ),

@@ -15,19 +15,17 @@ from bench.statistics.geometric_median import geometric_median
 from bench.statistics.moments import Moments
 from bench.statistics.spectrum import principal_axes
 
-# Of the variance that the subspace holds: what arXiv 2508.16929 calls active.
-ACTIVE = 0.99
-
 _CHUNK = 4096  # tokens
 
 
 @torch.no_grad()
-def started(sae: SAE, arm: Arm, sample: Tensor, seed: int) -> SAE:
+def started(sae: SAE, arm: Arm, sample: Tensor, seed: int, *, active_variance: float = 0.99) -> SAE:
     """`sae`, fresh, with the directions and then the biases that `arm` starts from.
 
-    sample: raw activations [tokens, d], from which they are found.
+    sample: raw activations [tokens, d], from which they are found. active_variance: share of the
+    variance that the subspace of a `subspace` arm holds; by default as in arXiv 2508.16929.
     """
-    rows = _rows(sae, arm, sample, seed)
+    rows = _rows(sae, arm, sample, seed, active_variance)
     if rows is not None:
         sae = replace(sae, W_enc=rows.clone(), W_dec=rows)
     if arm.bias == "b-mean":
@@ -40,7 +38,7 @@ def started(sae: SAE, arm: Arm, sample: Tensor, seed: int) -> SAE:
     return sae
 
 
-def _rows(sae: SAE, arm: Arm, sample: Tensor, seed: int) -> Tensor | None:
+def _rows(sae: SAE, arm: Arm, sample: Tensor, seed: int, active_variance: float) -> Tensor | None:
     """Unit directions [n, d]; None where they are the random ones."""
     if arm.start == "data":
         generator = torch.Generator().manual_seed(seed)
@@ -56,7 +54,7 @@ def _rows(sae: SAE, arm: Arm, sample: Tensor, seed: int) -> Tensor | None:
         moments = Moments(sae.width, covariance=True)
         for part in sample.split(_CHUNK):
             moments.update(sae.transform.apply(part)[0])
-        axes = principal_axes(moments.covariance, ACTIVE).to(sae.b)
+        axes = principal_axes(moments.covariance, active_variance).to(sae.b)
         generator = torch.Generator().manual_seed(seed)
         weights = normal_rows(sae.n, len(axes), generator, sae.shard).to(sae.b)
         return normalize(weights @ axes, dim=1)

@@ -11,6 +11,9 @@ from leaderboard.groups import RAW
 from leaderboard.markdown.layout import Page, setting_line
 from leaderboard.text import NOTHING, count, escape, number, percent, table
 
+# Of the L0 that families are compared at: who is off by more is not compared.
+_NEAR = 0.1
+
 
 def families_section(page: Page, comparisons: Sequence[FamilyComparison]) -> list[str]:
     """Paragraphs; none where no families are compared."""
@@ -21,6 +24,7 @@ def families_section(page: Page, comparisons: Sequence[FamilyComparison]) -> lis
         where = f"On {count(found.layers, 'layer')} of {', '.join(map(escape, found.models))}."
         parts += [f"{where} {setting_line(found.sizes)}"]
         parts += ["\n".join(f"- {line}" for line in family_sentences(found)), _table(page, found)]
+        parts += one_l0_paragraphs(found)
     return parts
 
 
@@ -45,6 +49,30 @@ def family_sentences(found: FamilyComparison) -> list[str]:
             f"{_share(raw.end_second)} % end so; {cured}."
         )
     return sentences
+
+
+def one_l0_paragraphs(found: FamilyComparison) -> list[str]:
+    """Which family errs least at one L0, arm by arm; none where none was led to topk's."""
+    k = found.sizes.spec.protocol["k"]
+    lines = []
+    for arm, members in found.at_one_l0().items():
+        there = [each for each in members if each.l0 and abs(each.l0 / k - 1) <= _NEAR]
+        shown = ", ".join(f"{each.family} {_error(each)}" for each in there) or "none"
+        off = ", ".join(f"{each.family} {_error(each)}" for each in members if each not in there)
+        lines.append(f"- *{escape(arm)}*: {shown}" + (f"; not there: {off}." if off else "."))
+    if not lines:
+        return []
+    head = (
+        f"At one L0: the families that have a k, of {k}, and the others led there by their price. "
+        f"By the variance unexplained, with the mean L0 that was reached; whose is more than "
+        f"{percent(_NEAR)} % off is not there:"
+    )
+    return [head, "\n".join(lines)]
+
+
+def _error(each: FamilyArm) -> str:
+    reached = NOTHING if each.l0 is None else number(each.l0)
+    return f"{NOTHING if each.fvu is None else number(each.fvu)} (L0 {reached})"
 
 
 def _table(page: Page, found: FamilyComparison) -> str:

@@ -90,3 +90,4 @@ def test_a_family_that_was_led_to_an_l0_is_told_apart(records: list[Record]) -> 
     )
     (found,) = compared_families(group_records([*records, *led]))
     assert found.families == ["topk", "relu", "relu at L0 8"]
+    assert found.at_one_l0() == {}

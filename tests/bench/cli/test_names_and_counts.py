@@ -134,6 +134,18 @@ def test_the_axes_that_are_listed_make_arms(bench: Bench) -> None:
     assert bench("protocol", "--set", "n=1")[0] == 2
 
 
+def test_arms_that_a_family_cannot_have_are_left_out_of_its_protocol_and_named(bench) -> None:
+    code, out, err = bench("protocol", "cures", "--set", "family=jumprelu", "--json")
+    rows = {row["key"]: row["value"] for row in json.loads(out)}
+    assert (code, rows["family"]) == (0, "jumprelu")
+    assert "raw+k-anneal" not in rows["arms"]
+    assert len(rows["arms"]) == len(load_protocol("cures").arms) - 1
+    assert "raw+k-anneal left out: the family jumprelu has no k to anneal" in err
+    assert bench("protocol", "cures")[2] == ""
+    named = ("--set", "family=relu", "--set", "arms=[raw+k-anneal]")
+    assert bench("protocol", "cures", *named)[0] == 2
+
+
 def test_show_prints_a_card_and_what_was_measured(bench: Bench) -> None:
     code, out, _ = bench("show", "tiny-gpt2")
     assert code == 0

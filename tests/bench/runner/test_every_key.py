@@ -31,6 +31,7 @@ CHANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "eps": (0.01, RAW), "clip": (1e-3, RAW), "bias": ("frozen", RAW), "path": ("dense", RAW),
     "precision": ("bf16", RAW), "aux_k": (5, ("raw+auxk",)), "aux_alpha": (1.0, ("raw+auxk",)),
     "dead_after": (64, ("raw+auxk",)), "bias_rate": (20, ("raw+b-fast",)),
+    "mask_ratio": (1.05, ("raw+mask",)), "active_variance": (0.5, ("raw+subspace",)),
     "pre_act_weight": (1.0, ("raw+pre-act",)), "resample_share": (0.5, ("raw+resample",)),
     "resample_scale": (0.9, ("raw+resample",)), "anneal_from": (3, ("raw+k-anneal",)),
     "anneal_share": (1, ("raw+k-anneal",)), "lr_warmup": (1, ("raw+lr-warmup",)),

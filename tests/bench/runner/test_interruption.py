@@ -171,21 +171,28 @@ def measured(block: Block, settings: Settings, progress: Any = None) -> dict[str
     return comparable(measure_block(block, settings, progress))
 
 
-@pytest.mark.parametrize("killed_at", [1, 2, 3, 5, 8, 11, 12])
+# A price that follows what was active, which is state too.
+LED = [("family=relu", "target_l0=4", "warmup=0"), ("family=jumprelu", "target_l0=4", "l0=1")]
+
+
+@pytest.mark.parametrize(
+    ("killed_at", "settings"),
+    [*((step, ()) for step in (1, 2, 3, 5, 8, 11, 12)), (6, LED[0]), (9, LED[1])],
+)
 def test_killed_at_a_step_it_goes_on_to_the_same_bits(
-    folder: Path, tmp_path: Path, killed_at: int
+    folder: Path, tmp_path: Path, killed_at: int, settings: tuple[str, ...]
 ) -> None:
     """12 steps of which every second refills the buffer; curves are compared too."""
-    (block,) = blocks(folder)
+    (block,) = blocks(folder, settings=settings)
     cells = len(block.specs)
-    settings = Settings(states=tmp_path / "state", save_every=0)
+    saving = Settings(states=tmp_path / "state", save_every=0)
     with pytest.raises(Killed):
-        measured(block, settings, KilledAfter(killed_at * cells))
+        measured(block, saving, KilledAfter(killed_at * cells))
     # The checkpoint of the step that was under way had not been written.
     saved = saved_states(tmp_path / "state")
     assert [state.step for state in saved] == ([killed_at - 1] if killed_at > 1 else [])
     rest = Listener()
-    assert measured(block, settings, rest) == measured(block, Settings())
+    assert measured(block, saving, rest) == measured(block, Settings())
     assert rest.steps == 12 * cells, "what was done before counts as progress"
     said = [f"made0: resumes after step {killed_at - 1} of 12"] if killed_at > 1 else []
     assert rest.notes == said
