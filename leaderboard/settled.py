@@ -8,11 +8,11 @@ ends cannot be seen by any rule, so this says no more than what the curve did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bench.records.schema import Record
 from leaderboard.groups import Group
-from leaderboard.text import count
+from leaderboard.text import count, escape
 
 LAST_PART, MOST_CHANGE, SAMPLES = 0.25, 0.01, 10
 
@@ -74,3 +74,32 @@ def settled_sentence(groups: Sequence[Group], *, explained: bool = True) -> str:
         return ""
     text = f"Death at the end had settled in {settled:,} of {count(judged, 'cell')}"
     return f"{text}: {JUDGED_BY}." if explained else f"{text}."
+
+
+def unsettled_sentence(groups: Sequence[Group]) -> str:
+    """Of which models and of which remedies death had settled in less than half of the cells, with
+    the number of all; of one setting. Empty where none can be judged."""
+    whole = settled_sentence(groups)
+    by_model: dict[str, list[Record]] = {}
+    by_arm: dict[str, list[Record]] = {}
+    for group in groups:
+        for record in group.records:
+            by_model.setdefault(group.label, []).append(record)
+            by_arm.setdefault(record.spec.arm, []).append(record)
+    fewest = [
+        f"{word} {', '.join(found)}"
+        for word, members in (("on", by_model), ("with", by_arm))
+        if (found := _less_than_half(members))
+    ]
+    return f"{whole} Less than half had {', and '.join(fewest)}." if fewest else whole
+
+
+def _less_than_half(members: Mapping[str, Iterable[Record]]) -> list[str]:
+    """The names of which less than half of the cells had settled, those with fewest first."""
+    found = {name: settled_of(records) for name, records in members.items()}
+    shares = {name: settled / judged for name, (settled, judged) in found.items() if judged}
+    return [
+        f"*{escape(name)}* ({found[name][0]:,} of {found[name][1]:,})"
+        for name, share in sorted(shares.items(), key=lambda each: each[1])
+        if share < 1 / 2
+    ]

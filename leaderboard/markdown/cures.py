@@ -24,6 +24,7 @@ from leaderboard.markdown.families import families_section
 from leaderboard.markdown.layout import Page, counts, setting_line, setting_title
 from leaderboard.markdown.rule_of_thumb import rule_sentences, rule_table, rule_words
 from leaderboard.page_names import model_page
+from leaderboard.settled import unsettled_sentence
 from leaderboard.text import NOTHING, between, count, escape, link, number, percent, table
 from zoo.errors import UnknownName
 
@@ -60,7 +61,7 @@ def cures_page(groups: Sequence[Group], pictures: Sequence[Picture] = ()) -> str
     for setting, members in sections.items():
         found = cures(members)
         page.add(f"## {setting_title(setting, sections)}", setting_line(members[0]))
-        page.add(counts(members))
+        page.add(counts(members), unsettled_sentence(members))
         if not found:
             page.add(
                 "No remedy was trained on every layer here, with a seed that all of them have."

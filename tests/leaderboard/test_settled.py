@@ -7,13 +7,18 @@ import pytest
 from bench.records.schema import Record
 from leaderboard import render
 from leaderboard.groups import group_records
-from leaderboard.settled import has_settled, late_change, settled_sentence
+from leaderboard.settled import (
+    has_settled,
+    late_change,
+    settled_sentence,
+    unsettled_sentence,
+)
 from tests.records import make_grid, make_record
 
 
-def _with_curve(dead: dict[int, int], *, tokens: int = 10**9) -> Record:
+def _with_curve(dead: dict[int, int], *, tokens: int = 10**9, arm: str = "raw") -> Record:
     """A record whose censuses found so many dead features after so many steps."""
-    record = make_record()
+    record = make_record(arm=arm)
     assert record.result is not None
     assert record.result.training is not None
     first = record.result.training.checkpoints[0]
@@ -65,3 +70,13 @@ def test_boards_say_in_how_many_cells_death_had_settled() -> None:
     assert said in boards["language.md"]
     assert "- **Late change %**: " in boards["models/tiny-a.md"]
     assert settled_sentence(group_records(make_grid(protocol={"steps": 0}))) == ""
+
+
+def test_it_is_said_where_death_had_not_settled() -> None:
+    ends = {"raw": 90, "centered": 2, "whitened": 2}
+    cells = [_with_curve({10: 2, 60: 2, 100: end}, arm=arm) for arm, end in ends.items()]
+    said = unsettled_sentence(group_records(cells))
+    assert said.startswith("Death at the end had settled in 2 of 3 cells: ")
+    assert said.endswith("N tokens. Less than half had with *raw* (0 of 1).")
+    assert unsettled_sentence(group_records(cells[1:])).endswith("N tokens.")
+    assert unsettled_sentence(group_records(make_grid(protocol={"steps": 0}))) == ""
