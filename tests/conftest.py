@@ -22,8 +22,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("quick")
 
-# The fixtures `hub` and `client`, `s3` and `without_credentials`.
-pytest_plugins = ["tests.hub", "tests.s3"]
+# The fixtures `hub` and `client`, `s3` and `without_credentials`, `predictions_computed_once`.
+pytest_plugins = ["tests.hub", "tests.s3", "tests.predictions"]
 
 # As the command line does: tests that share a machine must not spin for one another's cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -35,6 +35,9 @@ PAPER_TABLE = (
 
 Bench = Callable[..., tuple[int, str, str]]
 
+# Several of the docs' commands run the same models.
+pytestmark = pytest.mark.usefixtures("predictions_computed_once")
+
 # What commands set, and what they are tried with.
 SHORT = {
     **dict.fromkeys(("n=1024", "n=1k"), "n=80"),
