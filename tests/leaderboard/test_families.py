@@ -10,7 +10,11 @@ from bench.records.schema import Record
 from leaderboard.columns.death import END_RELU
 from leaderboard.families import compared_families
 from leaderboard.groups import group_records
-from leaderboard.markdown.families import families_section, family_sentences
+from leaderboard.markdown.families import (
+    families_section,
+    family_sentences,
+    one_l0_paragraphs,
+)
 from leaderboard.markdown.layout import Page
 from tests.leaderboard.tables import table
 from tests.records import make_grid
@@ -91,3 +95,32 @@ def test_a_family_that_was_led_to_an_l0_is_told_apart(records: list[Record]) -> 
     (found,) = compared_families(group_records([*records, *led]))
     assert found.families == ["topk", "relu", "relu at L0 8"]
     assert found.at_one_l0() == {}
+
+
+def test_families_are_compared_at_one_l0(records: list[Record]) -> None:
+    k = records[0].spec.protocol["k"]
+    own = {"family": "relu", "l1": 5.0, "warmup": 0.05, "path": "dense", "target_l0": float(k)}
+    led = make_grid(models=["tiny-a"], layers=[0, 1], arms=ARMS, protocol=own)
+    topk = [each for each in records if "family" not in each.spec.protocol]
+    near = [with_l0(each, 0.95 * k) for each in topk]
+    (found,) = compared_families(group_records([*near, *(with_l0(each, 1.02 * k) for each in led)]))
+    assert {each.aimed_l0 for each in found.arms} == {k}
+    head, lines = one_l0_paragraphs(found)
+    assert f"of {k}, and the others" in head
+    raw = lines.splitlines()[0]
+    assert raw.startswith("- *raw*: ")
+    assert f"relu at L0 {k} " in raw
+    assert "not there" not in lines
+    (far,) = compared_families(group_records([*near, *(with_l0(each, 2 * k) for each in led)]))
+    assert f"; not there: relu at L0 {k} " in one_l0_paragraphs(far)[1]
+    (free,) = compared_families(group_records(records))
+    assert one_l0_paragraphs(free) == []
+
+
+def with_l0(record: Record, l0: float) -> Record:
+    """The record with so many codes per token."""
+    assert record.result is not None
+    assert record.result.training is not None
+    training = record.result.training.model_copy(update={"l0": l0})
+    result = record.result.model_copy(update={"training": training})
+    return record.model_copy(update={"result": result})
