@@ -59,13 +59,13 @@ def one_l0_paragraphs(found: FamilyComparison) -> list[str]:
         there = [each for each in members if each.l0 and abs(each.l0 / k - 1) <= _NEAR]
         shown = ", ".join(f"{each.family} {_error(each)}" for each in there) or "none"
         off = ", ".join(f"{each.family} {_error(each)}" for each in members if each not in there)
-        lines.append(f"- *{escape(arm)}*: {shown}" + (f"; not there: {off}." if off else "."))
+        lines.append(f"- *{escape(arm)}*: {shown}" + (f"; off it: {off}." if off else "."))
     if not lines:
         return []
     head = (
         f"At one L0: the families that have a k, of {k}, and the others led there by their price. "
-        f"By the variance unexplained, with the mean L0 that was reached; whose is more than "
-        f"{percent(_NEAR)} % off is not there:"
+        "Variance unexplained, the least first, and the mean L0 that was reached; a family that is "
+        f"off it by more than {percent(_NEAR)} % comes last:"
     )
     return [head, "\n".join(lines)]
 

@@ -110,9 +110,9 @@ def test_families_are_compared_at_one_l0(records: list[Record]) -> None:
     raw = lines.splitlines()[0]
     assert raw.startswith("- *raw*: ")
     assert f"relu at L0 {k} " in raw
-    assert "not there" not in lines
+    assert "off it" not in lines
     (far,) = compared_families(group_records([*near, *(with_l0(each, 2 * k) for each in led)]))
-    assert f"; not there: relu at L0 {k} " in one_l0_paragraphs(far)[1]
+    assert f"; off it: relu at L0 {k} " in one_l0_paragraphs(far)[1]
     (free,) = compared_families(group_records(records))
     assert one_l0_paragraphs(free) == []
 
