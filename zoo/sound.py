@@ -1,14 +1,16 @@
 """Which pictures can be read, found out once: each is decoded, and what was found is remembered.
 
-    <cache>/pictures/<digest of the place>.json    sizes and times of those that can be read
+    <cache>/pictures/<digest of the place>.json    sizes and times of those that can be read;
+                                                    digests of those in a tar or a table
 
-The cache is that of `zoo.downloads`. A file that has changed is decoded again, as all are by
+The cache is that of `zoo.downloads`. A picture that has changed is decoded again, as all are by
 another version of these rules or of Pillow. What is known is written every few seconds, so that an
 interrupted run goes on from there; where the cache cannot be written to, nothing is remembered.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -24,6 +26,7 @@ from zoo.ahead import mapped
 from zoo.downloads import cache_folder
 from zoo.errors import BadCorpus, OutputError
 from zoo.files import content_hash, read_json, write_atomically
+from zoo.pictures import PackedPicture
 from zoo.tally import Tally, problem_of
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ _SPEAK_AFTER, _SPEAK_EVERY, _SAVE_EVERY = 2.0, 0.5, 10.0
 
 _LARGEST = 1 << 30
 
-_Item = TypeVar("_Item", Path, "StoredFile")
+_Item = TypeVar("_Item", Path, "StoredFile", PackedPicture)
 
 
 def sound_pictures(
@@ -92,12 +95,12 @@ class _Known:
         if isinstance(kept, dict) and kept.get("by") == self._by:
             self._files = dict(kept.get("files", {}))
 
-    def has(self, item: Path | StoredFile) -> bool:
+    def has(self, item: Path | StoredFile | PackedPicture) -> bool:
         """Whether the picture was read as it is now."""
         name, state = _state(item)
         return state is not None and self._files.get(name) == state
 
-    def add(self, item: Path | StoredFile) -> None:
+    def add(self, item: Path | StoredFile | PackedPicture) -> None:
         """Notes that the picture was read."""
         name, state = _state(item)
         if state is None or self._files.get(name) == state:
@@ -124,8 +127,10 @@ class _Known:
         self._new, self._saved = False, time.monotonic()
 
 
-def _state(item: Path | StoredFile) -> tuple[str, list[Any] | None]:
+def _state(item: Path | StoredFile | PackedPicture) -> tuple[str, list[Any] | None]:
     """The picture's name, and what changes with its content; None where nothing does."""
+    if isinstance(item, PackedPicture):
+        return item.where, [hashlib.sha256(item.data).hexdigest()]
     if not isinstance(item, Path) and item.checksum:
         return item.url, [item.size, item.checksum]
     name = os.path.abspath(item) if isinstance(item, Path) else item.url

@@ -25,7 +25,9 @@ from PIL import Image
 
 from zoo.corpora import Corpus, FiniteCorpus, file_corpus
 from zoo.errors import BadCorpus, UsageError
-from zoo.streams import StreamedCorpus, chunks, storage
+from zoo.pictures import PackedPicture, read_image
+from zoo.streams import StreamedCorpus, chunks, readers, storage
+from zoo.streams import corpus as corpus_of_streams
 
 ROWS = [f"passage {i} {'é' * (i % 40)}." for i in range(120)]
 
@@ -227,6 +229,28 @@ def test_what_is_wrong_is_named_by_its_place(tmp_path: Path) -> None:
         list(_streamed(tmp_path / "cut.jsonl.gz").examples(0))
 
 
+@pytest.mark.parametrize("broken", [slice(1124, None), slice(1024, 1536)])
+def test_a_tar_whose_later_header_is_cut_or_broken_is_no_shorter_corpus(
+    broken: slice, tmp_path: Path
+) -> None:
+    write_tar(tmp_path / "a.tar", {f"{i}.txt": b"a passage" for i in range(4)})
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    data[broken] = b"" if broken.stop is None else b"x" * 512
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(BadCorpus, match=r"a\.tar cannot be read \(a member's header: "):
+        list(_streamed(tmp_path / "a.tar").examples(0))
+
+
+def test_broken_documents_of_a_tar_are_left_out(tmp_path: Path) -> None:
+    members = {"a.json": b"{no", "b.txt": b"\xff\xfea", "c.txt": b"a passage"}
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(BadCorpus, match=r"a\.json is not JSON"):
+        list(_streamed(tmp_path / "a.tar").examples(0))
+    corpus = file_corpus(tmp_path / "a.tar", "text", skip_bad=2)
+    assert list(corpus.examples(0)) == ["a passage"]
+    assert corpus.notes == ["2 broken, left out"]
+
+
 def test_a_record_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "LONGEST_RECORD", 1 << 17)
     (tmp_path / "a.jsonl").write_text('{"text": "' + "a" * (1 << 19))
@@ -243,8 +267,8 @@ def _png(number: int) -> bytes:
     return file.getvalue()
 
 
-def _write_pictures(folder: Path, form: str) -> None:
-    pictures = {f"{i:02}.png": _png(i) for i in range(30)}
+def _write_pictures(folder: Path, form: str, broken: tuple[int, ...] = ()) -> None:
+    pictures = {f"{i:02}.png": b"broken" if i in broken else _png(i) for i in range(30)}
     if form == "tar":
         write_tar(folder / "a.tar", pictures | {"00.cls": b"3", "._00.png": b"no picture"})
     elif form == "parquet":
@@ -269,6 +293,32 @@ def test_pictures_are_read_from(
     assert {picture.shape for picture in found} == {(4, 5, 3)}
     assert sorted(int(picture[0, 0, 0]) for picture in found) == list(range(30))
     assert corpus.fingerprint() == file_corpus(tmp_path, "image").fingerprint()
+
+
+@pytest.mark.parametrize("form", ["tar", "parquet"])
+def test_pictures_are_decoded_once_to_find_what_is_broken(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_pictures(tmp_path, form, broken=(3,))
+    seen: list[str] = []
+
+    def counted(picture: PackedPicture) -> Any:
+        seen.append(picture.where)
+        return read_image(picture)
+
+    for module in (readers, corpus_of_streams):
+        monkeypatch.setattr(module, "read_image", counted)
+    streamed = file_corpus(tmp_path, "image", skip_bad=1)
+    assert sum(1 for _ in streamed.drawn(0)) == 29
+    assert len(seen) == 30
+    assert sum(1 for _ in streamed.drawn(0)) == 29
+    assert (len(seen), streamed.notes) == (30, ["1 broken, left out"])
+    monkeypatch.setattr(storage, "IN_MEMORY_BYTES", 1 << 20)
+    seen.clear()
+    for decoded in (30, 31):  # only what is broken is looked at again
+        small = file_corpus(tmp_path, "image", skip_bad=1)
+        assert sum(1 for _ in small.drawn(0)) == 29
+        assert (len(seen), small.notes) == (decoded, ["1 broken, left out"])
 
 
 def test_a_column_of_pictures_is_refused_where_there_are_only_files(tmp_path: Path) -> None:

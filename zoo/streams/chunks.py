@@ -271,7 +271,8 @@ class Members(Unit):
                 return
             go_to(opened, place, seekable)
             begin, after, size, found = place, place, 0, []
-            with tarfile.open(fileobj=opened, mode="r|", bufsize=1 << 18) as archive:
+            how: dict[str, Any] = {"mode": "r|", "bufsize": 1 << 18, "tarinfo": _Header}
+            with tarfile.open(fileobj=opened, **how) as archive:
                 for member in archive:
                     vars(archive)["members"] = []  # else it remembers every one
                     after = place + member.offset_data + -(-member.size // 512) * 512
@@ -287,6 +288,18 @@ class Members(Unit):
     def _is_meant(self, member: tarfile.TarInfo) -> bool:
         hidden = any(part.startswith(".") and part != "." for part in member.name.split("/"))
         return member.isfile() and not hidden and member.name.lower().endswith(self.suffixes)
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. tarfile takes one that is cut off or broken, other than the first, for the
+    end of the archive, and would leave out what comes after."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:
+            raise tarfile.ReadError(f"a member's header: {error}") from None
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -24,6 +24,7 @@ from zoo.corpus import Corpus, none_left
 from zoo.errors import BadCorpus
 from zoo.files import PACKED
 from zoo.finite import FiniteCorpus
+from zoo.pictures import read_image
 from zoo.sound import sound_pictures
 from zoo.streams import storage
 from zoo.streams.chunks import Unit
@@ -36,6 +37,7 @@ from zoo.streams.readers import (
     is_streamed,
     read_picture,
     reader_of,
+    with_data,
 )
 from zoo.streams.storage import StoredFile, digest, list_files
 from zoo.tally import Tally
@@ -101,7 +103,9 @@ class StreamedCorpus(Corpus):
         # By seed, examples left out and epoch.
         self._bookmarks: dict[tuple[int, int, int], list[Bookmark]] = {}
         self._did = Tally(skip_bad)
-        self._counted: set[tuple[int, int]] = set()
+        # Chunks that were read, by unit and place, and which of their pictures are broken: each is
+        # counted once, and decoded once to find that out.
+        self._broken: dict[tuple[int, int], frozenset[int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # A process that a corpus is sent to looks at the files itself.
@@ -199,20 +203,27 @@ class StreamedCorpus(Corpus):
                     yield begin, found
                     draw += 1
                     begin, found, chunks = Bookmark(0, draw, number, chunk.place), [], 0
-                did = self._tally(order[number], chunk.place)
-                items = examples(reader.rows(unit.file, chunk), self.kind, did)
+                items = self._examples((order[number], chunk.place), reader.rows(unit.file, chunk))
                 found += [((order[number], chunk.place, i), item) for i, item in enumerate(items)]
                 chunks += 1
         self.notes = self._did.notes()
         if chunks:
             yield begin, found
 
-    def _tally(self, unit: int, place: int) -> Tally:
-        """Where what the rules do in that chunk is counted: once, however often it is read."""
-        if (unit, place) in self._counted:
-            return Tally(self._did.skip_bad)
-        self._counted.add((unit, place))
-        return self._did
+    def _examples(self, chunk: tuple[int, int], rows: Iterator[Any]) -> list[Any]:
+        """The examples of a chunk, whose rows are these. What the rules do is counted once, however
+        often it is read, and pictures are decoded once to find those that are broken."""
+        again = chunk in self._broken
+        if self.kind != "image":
+            self._broken[chunk] = frozenset()
+            return examples(rows, self.kind, Tally(self._did.skip_bad) if again else self._did)
+        found = list(rows)
+        if again:
+            return [row for i, row in enumerate(found) if i not in self._broken[chunk]]
+        sound = examples(iter(found), self.kind, self._did)
+        kept = {id(row) for row in sound}
+        self._broken[chunk] = frozenset(i for i, row in enumerate(found) if id(row) not in kept)
+        return sound
 
 
 # ------------------------------------------------------------------------------------ opening
@@ -259,7 +270,7 @@ def stored_corpus(
     readers = functools.partial(_readers, read, kind, column)
     if is_large(read):
         return StreamedCorpus(name, kind, readers, given, skip_bad)
-    find = functools.partial(_whole, readers, kind, skip_bad)
+    find = functools.partial(_whole, readers, kind, skip_bad, place)
     return FiniteCorpus(name, kind, find, decoded, fingerprint=given)
 
 
@@ -284,14 +295,17 @@ def _readers(files: Sequence[StoredFile], kind: str, column: str | None) -> list
         return list(pool.map(lambda file: reader_of(file, kind, column), files))
 
 
-def _whole(readers: Callable[[], list[Reader]], kind: str, skip_bad: int) -> Examples:
-    """All examples in the order of the files."""
+def _whole(readers: Callable[[], list[Reader]], kind: str, skip_bad: int, place: str) -> Examples:
+    """All examples in the order of the files; which pictures can be read is remembered."""
     did = Tally(skip_bad)
     items: list[Any] = []
     for reader in readers():
         for unit in reader.units:
             for chunk in unit.chunks():
-                items += examples(reader.rows(unit.file, chunk), kind, did)
+                rows = reader.rows(unit.file, chunk)
+                items += with_data(rows, did) if kind == "image" else examples(rows, kind, did)
+    if kind == "image":
+        items = sound_pictures(items, read_image, did, place)
     return Examples(items, did.notes())
 
 

@@ -88,7 +88,7 @@ def reader_of(file: StoredFile, kind: str, column: str | None) -> Reader:
 def examples(rows: Iterator[Any], kind: str, did: Tally) -> list[Any]:
     """What the rules make of rows; what they did is added to `did`."""
     if kind == "image":
-        return without_broken(_with_data(rows, did), read_image, did)
+        return without_broken(with_data(rows, did), read_image, did)
     if kind == "text":
         return read_texts(rows, did)
     if kind == "cell":
@@ -96,7 +96,12 @@ def examples(rows: Iterator[Any], kind: str, did: Tally) -> list[Any]:
     return read_rows(rows, kind, did)
 
 
-def _with_data(rows: Iterator[PackedPicture], did: Tally) -> Iterator[PackedPicture]:
+def with_data(rows: Iterator[PackedPicture], did: Tally) -> Iterator[PackedPicture]:
+    """The pictures of rows that hold something.
+
+    Raises:
+        BadCorpus: as `Tally.leave_out`.
+    """
     for row in rows:
         if row.data:
             yield row
@@ -148,12 +153,18 @@ class _Documents:
 
     def __call__(self, file: StoredFile, chunk: Chunk) -> Iterator[SequenceRow]:
         for where, data in chunk.content:
-            if where.lower().endswith(".json"):
-                text = json.dumps(_parsed(where, data))
-                yield from jsonl_rows([text], where, self._key)
-            else:
-                whole = Chunk(0, 0, 0, data)
-                yield SequenceRow(where, _text(StoredFile(where, where, 0), whole).read().strip())
+            try:
+                yield from self._rows(where, data)
+            except BadCorpus as error:
+                yield SequenceRow(where, "", bad=error)
+
+    def _rows(self, where: str, data: bytes) -> Iterator[SequenceRow]:
+        if where.lower().endswith(".json"):
+            text = json.dumps(_parsed(where, data))
+            yield from jsonl_rows([text], where, self._key)
+        else:
+            whole = Chunk(0, 0, 0, data)
+            yield SequenceRow(where, _text(StoredFile(where, where, 0), whole).read().strip())
 
 
 def _parsed(where: str, data: bytes) -> Any:
