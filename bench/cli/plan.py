@@ -109,7 +109,7 @@ def _row(item: Todo, cells: Cells, cache: Path | None, device: Device) -> dict[s
         "done": item.count("done"),
         "failed": item.count("failed"),
         "steps": block.steps * len(item.pending),
-        "memory": block.memory,
+        "memory": block.memory_on(card=device.masks),
         "cost": cost_of([block.only(item.pending)] if item.pending else [], device),
         **({} if cache is None else _cached(block, cache)),
         "missing": " ".join(map(str, block.missing)),
@@ -281,7 +281,7 @@ def _wrapped(text: str, indent: int = 0) -> None:
     import textwrap
 
     lines = textwrap.wrap(
-        text, 118, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        text, 100, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
     )
     click.echo("\n".join(lines))
 

@@ -270,7 +270,8 @@ def in_words(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes >= 3 * 24 * 60:
         return f"{round(minutes / 60 / 24):,} days"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{minutes} min" if not hours else f"{hours} h {rest} min" if rest else f"{hours} h"
 
 
 # ---------------------------------------------------------------------------------------- displays
