@@ -361,7 +361,8 @@ class Cells:
                 "--budget would choose another protocol for each shard",
                 "Ask `bench plan --budget` without --shard, and give its --set to every job.",
             )
-        blocks = self.blocks(workers, memory)
+        on_card = memory is not None and device.masks
+        blocks = self.blocks(workers, memory, on_card=on_card)
         if budget is None:
             return blocks
         chosen = fit_budget(blocks, budget, device)
@@ -382,16 +383,18 @@ class Cells:
         if not chosen:
             return blocks
         self.settings = (*self.settings, *words)
-        return self.blocks(workers, memory)
+        return self.blocks(workers, memory, on_card=on_card)
 
-    def blocks(self, workers: int = 1, memory: int | None = None) -> list[Block]:
+    def blocks(
+        self, workers: int = 1, memory: int | None = None, *, on_card: bool = False
+    ) -> list[Block]:
         """The planned blocks, of which `workers` at a time fit the memory (that is free here)."""
         from bench.plan.blocks import available_memory, make_plan
         from bench.plan.shard import RunShard
 
         plan = make_plan if self.shard is None else RunShard.read(self.shard).blocks
         memory = available_memory() if memory is None else memory
-        request = replace(self.request(), memory=memory // workers)
+        request = replace(self.request(), memory=memory // workers, on_card=on_card)
         blocks = plan(request, self.registry)
         told: dict[str, list[str]] = {}
         for corpus in (block.corpus for block in blocks if block.corpus):

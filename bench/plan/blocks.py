@@ -33,7 +33,10 @@ _ONE_THREAD_BELOW = 1 << 18
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asked for, with every name resolved but nothing opened."""
+    """What a user asked for, with every name resolved but nothing opened.
+
+    memory: bytes that a block may take. on_card: whether they are a graphics card's.
+    """
 
     cards: Sequence[Card]
     protocol: Protocol
@@ -42,6 +45,7 @@ class Request:
     weights: Path | None = None
     corpus: CorpusChoice = field(default_factory=CorpusChoice)
     memory: int | None = None
+    on_card: bool = False
     suite: Suite | None = None
 
 
@@ -127,7 +131,11 @@ class Block:
 
     @property
     def memory(self) -> int:
-        """Estimated peak memory in bytes."""
+        """Estimated peak memory in bytes, on the CPU."""
+        return self.memory_on(card=False)
+
+    def memory_on(self, *, card: bool) -> int:
+        """Estimated peak memory in bytes, on a graphics card or on the CPU."""
         return block_memory(
             self.card,
             self.protocol,
@@ -135,6 +143,7 @@ class Block:
             tokens=self.tokens,
             layers=len(self.layers),
             cells=len(self.specs),
+            on_card=card,
         )
 
     def processes_needed(self, capacity: int) -> int | None:
@@ -279,10 +288,18 @@ def _groups(
     cells = len(protocol.arms) * seeds
 
     def needed(layers: int, cells: int) -> int:
-        return block_memory(card, protocol, depth=depth, tokens=tokens, layers=layers, cells=cells)
+        return block_memory(
+            card,
+            protocol,
+            depth=depth,
+            tokens=tokens,
+            layers=layers,
+            cells=cells,
+            on_card=request.on_card,
+        )
 
-    fixed = needed(0, 0)
-    per_layer = needed(1, cells) - fixed
+    per_layer = needed(2, 2 * cells) - needed(1, cells)
+    fixed = needed(1, cells) - per_layer
     budget = request.memory or available_memory()
     size = max(1, (budget - fixed) // per_layer)
     return [layers[start : start + size] for start in range(0, len(layers), size)]

@@ -112,7 +112,7 @@ def _of_one(block: Block, device: Device) -> Cost:
         forward_flops=work.forward,
         sae_flops=work.sae_flops,
         optimizer=_MOMENTS * weights * len(block.specs),
-        memory=block.memory,
+        memory=block.memory_on(card=device.masks),
         seconds=seconds(work, block, device),
         forward=seconds(forward_work(block, read), block, device),
         stored=cache_bytes(block),

@@ -53,6 +53,15 @@ _FUSED = ("hf-masked", "hf-vit", "hf-video", "timm-vit")
 _HELD, _HELD_FUSED, _HELD_OF_STEM = 25, 10, 3
 
 
+# Families whose attention writes its scores [heads, positions, positions], and their heads; None of
+# those of ESM-2, which has 20, and twice as many from 2560 dimensions on.
+_HEADS = {"esm2": None, "esm-package": None, "progen2": 16, "enformer": 8, "borzoi": 8}
+
+# Copies of the scores at once: these and what softmax makes of them; with positions that are
+# relative to each other, what these add too, twice as wide before it is shifted.
+_SCORES, _SCORES_RELATIVE = 2, 4
+
+
 def forward_flops(card: Card, depth: int, positions: float | None = None) -> float:
     """Operations per position of the first `depth` blocks, and of convolutions before them: 2 for
     each parameter, and attention over windows of so many positions, or of the card's context."""
@@ -95,7 +104,16 @@ def arrays_inside(card: Card) -> float:
         return 0.0
     stem = max((length * channels for length, channels, _ in _stem(card)), default=0.0)
     inside = _HELD_FUSED if card.adapter in (*_FUSED, *_CONVOLUTIONS) else _HELD
-    return max(inside, _HELD_OF_STEM * stem / card.tap.width)
+    return max(inside + _scores(card), _HELD_OF_STEM * stem / card.tap.width)
+
+
+def _scores(card: Card) -> float:
+    """Of attention that writes them, of windows as long as the card's context, as an array."""
+    if card.adapter not in _HEADS:
+        return 0.0
+    heads = _HEADS[card.adapter] or (40 if card.tap.width >= 2560 else 20)
+    copies = _SCORES_RELATIVE if card.adapter in _STEMS else _SCORES
+    return copies * heads * card.context / card.tap.width
 
 
 def _patch_parameters(card: Card) -> float:

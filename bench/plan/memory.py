@@ -16,13 +16,18 @@ from zoo.cards import Card
 
 _MIB = 1 << 20
 
-# The interpreter with torch, numpy, scipy and transformers loaded.
-PROCESS = 350 * _MIB
+# The interpreter with torch, numpy and scipy loaded; and the library that builds a model, as
+# transformers, with what it imports.
+PROCESS, LIBRARY = 310 * _MIB, 110 * _MIB
+
+# Adapters of activations that exist already, and of models that need torch alone.
+_WITHOUT_LIBRARY = ("array", "synthetic", "spliceai", "openspliceai")
 
 # Freed memory that is kept for the next step (`bench.compute.heap`), beyond what a step takes.
 _KEPT = 16 * _MIB
 
-# Freed memory in pieces that the next phase of a step does not fit in.
+# Freed memory in pieces that the next phase of a step does not fit in, at most; of a small step no
+# more than it takes.
 _FRAGMENTS = 64 * _MIB
 
 # A chunk of pre-activations (`_CHUNK`) that a census works on, and what selects among them.
@@ -56,17 +61,30 @@ _FORWARD_COPIES = 3
 
 
 def block_memory(
-    card: Card, protocol: Protocol, *, depth: int, tokens: int, layers: int, cells: int
+    card: Card,
+    protocol: Protocol,
+    *,
+    depth: int,
+    tokens: int,
+    layers: int,
+    cells: int,
+    on_card: bool = False,
 ) -> int:
     """Peak of a block of `cells` SAEs over `layers` layers of a model that is loaded up to `depth`
-    blocks, with a sample of `tokens` each; every arm has as many of them."""
+    blocks, with a sample of `tokens` each; every arm has as many of them.
+
+    on_card: on a graphics card a bank holds the gradients of all its SAEs at once, which elsewhere
+    follow each other (`bench.sae.bank`).
+    """
     transforms = [transform_memory(card.tap.width, parse_arm(name)) for name in protocol.arms]
     return (
         PROCESS
+        + (0 if card.adapter in _WITHOUT_LIBRARY else LIBRARY)
         + model_memory(card, protocol, depth)
         + layers * layer_memory(card, protocol, tokens)
         + cells * sae_memory(protocol, card.tap.width)
         + cells * sum(transforms) // len(transforms)
+        + (gradient_memory(protocol, card.tap.width, cells) if on_card else 0)
         + scratch_memory(card, protocol, tokens)
     )
 
@@ -119,6 +137,13 @@ def sae_memory(recipe: Recipe, width: int) -> int:
     return 28 * recipe.n * width
 
 
+def gradient_memory(recipe: Recipe, width: int, cells: int) -> int:
+    """Gradients of both matrices that a bank of so many SAEs holds beside those of one, which are
+    counted in its step."""
+    banked = recipe.family == "topk"
+    return 8 * recipe.n * width * max(0, cells - 1) if banked else 0
+
+
 def training_memory(recipe: Recipe, width: int, arm: Arm) -> int:
     """What an SAE of that arm takes by itself: what it holds, and its step."""
     held = sae_memory(recipe, width) + transform_memory(width, arm)
@@ -141,7 +166,7 @@ def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
     statistics = _SQUARES * 8 * card.tap.width**2
     looked_at = max(tokens, fitted_tokens(protocol, tokens)) * protocol.n
     selection = int(_SELECTION * min(1.0, looked_at / _CHUNK))
-    return max(step + _FRAGMENTS, _KEPT + selection + max(forward, census, statistics))
+    return max(step + min(step, _FRAGMENTS), _KEPT + selection + max(forward, census, statistics))
 
 
 def step_memory(recipe: Recipe, width: int, arm: Arm) -> int:

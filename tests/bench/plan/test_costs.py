@@ -227,7 +227,7 @@ def test_the_total_is_the_sum(registry: Registry, h100: Device) -> None:
     both = cost_of(blocks, h100)
     assert both == total(costs)
     assert both.seconds == pytest.approx(sum(cost.seconds for cost in costs))
-    assert both.memory == max(block.memory for block in blocks)
+    assert both.memory == max(block.memory_on(card=True) for block in blocks)
     assert cost_of([block.only([]) for block in blocks], h100).passes == 0
 
 

@@ -10,7 +10,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from adapters import open_adapter
 from bench.plan import forward, memory
-from bench.plan.memory import sae_memory, step_memory, training_memory, transform_memory
+from bench.plan.memory import (
+    block_memory,
+    sae_memory,
+    step_memory,
+    training_memory,
+    transform_memory,
+)
+from bench.plan.protocol import load_protocol
 from bench.sae import gradients
 from bench.sae.arms import one_word_arms, parse_arm
 from bench.sae.cpu_bank import make_bank
@@ -127,6 +134,29 @@ def test_a_stems_longest_array_is_that_of_the_model(registry: Registry) -> None:
     adapter.run([0], inputs, torch.tensor([0]), torch.tensor([0]))
     counted = max(length * channels for length, channels, _ in forward._stem(card))
     assert counted * inputs.valid.numel() == longest
+
+
+def test_attention_that_writes_its_scores_holds_them(registry: Registry) -> None:
+    card = registry.card("tiny-esm2")
+    longer = card.model_copy(update={"context": 2 * card.context})
+    added = forward.arrays_inside(longer) - forward.arrays_inside(card)
+    scores = 20 * card.context**2  # of the heads, for a window
+    assert added == pytest.approx(2 * scores / (card.context * card.tap.width))
+    gpt2 = registry.card("gpt2").model_copy(update={"context": 4096})  # never has them as a whole
+    assert forward.arrays_inside(gpt2) == forward.arrays_inside(registry.card("gpt2"))
+
+
+def test_a_bank_on_a_graphics_card_holds_the_gradients_of_its_saes(registry: Registry) -> None:
+    def taken(*settings: str, on_card: bool) -> int:
+        protocol = load_protocol("quick", settings=settings, arms=["raw"])
+        card = registry.card("tiny-gpt2")
+        sizes = {"depth": 4, "tokens": 1000, "layers": 3, "cells": 6}
+        return block_memory(card, protocol, **sizes, on_card=on_card)
+
+    width = registry.card("tiny-gpt2").tap.width
+    assert taken(on_card=True) - taken(on_card=False) == 5 * 8 * 512 * width
+    alone = "family=jumprelu", "path=dense"
+    assert taken(*alone, on_card=True) == taken(*alone, on_card=False)
 
 
 def test_what_a_model_holds_follows_its_kind(registry: Registry) -> None:
