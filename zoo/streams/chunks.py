@@ -24,7 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 from zoo.contigs import CONTIG_COLUMNS, is_contigs
 from zoo.errors import BadCorpus, MissingExtra
@@ -290,15 +290,22 @@ class Members(Unit):
         return member.isfile() and not hidden and member.name.lower().endswith(self.suffixes)
 
 
+# Not among the names that the module makes public.
+_BROKEN_HEADERS: tuple[type[tarfile.TarError], ...] = (
+    tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
+    tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
+)
+
+
 class _Header(tarfile.TarInfo):
     """A member's header. tarfile takes one that is cut off or broken, other than the first, for the
     end of the archive, and would leave out what comes after."""
 
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(archive)
-        except (tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:
+        except _BROKEN_HEADERS as error:
             raise tarfile.ReadError(f"a member's header: {error}") from None
 
 

@@ -96,7 +96,7 @@ def examples(rows: Iterator[Any], kind: str, did: Tally) -> list[Any]:
     return read_rows(rows, kind, did)
 
 
-def with_data(rows: Iterator[PackedPicture], did: Tally) -> Iterator[PackedPicture]:
+def with_data(rows: Iterator[Any], did: Tally) -> Iterator[PackedPicture]:
     """The pictures of rows that hold something.
 
     Raises:
