@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"3a37ef8d22212918","cells.parquet":"3a37ef8d22212918"};
+const GAMMABENCH_FILES = {"models.parquet":"5364fac0dea906fc","cells.parquet":"5364fac0dea906fc"};
