@@ -211,7 +211,7 @@ def _pairformer(
 ) -> dict[str, Architecture]:
     """A trunk's single stream and its pair stream, each of which has a card."""
     shared: dict[str, Any] = {"packages": (package,), "options": {"architecture": architecture}}
-    pair = {"width": 16, "changes": {"context": 64}}
+    pair: dict[str, Any] = {"width": 16, "changes": {"context": 64}}
     return {
         name: Architecture(save, _proteins, (name,), **shared),
         f"{name}-pair": Architecture(save, _proteins, (f"{name}-pair",), **shared, **pair),
