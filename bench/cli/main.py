@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import click
 
+from bench.runner.interrupts import interrupt_on_terminate
 from zoo.errors import BenchError, ModelError, Unavailable, one_line
 
 _log = logging.getLogger(__name__)
@@ -124,6 +125,9 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
     code = run_cli(arguments)
+    # `python -m` ends by SIGINT, whatever the code, where the last text that was run as code was
+    # interrupted, as the text that makes a dataclass of an import may be.
+    exec("")  # noqa: S102
     # A last look for garbage among all that torch has made would take a second.
     gc.freeze()
     sys.exit(code)
@@ -137,7 +141,8 @@ def run_cli(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         given = sys.argv[1:] if arguments is None else arguments
-        result = cli.main(args=arguments, prog_name="bench", standalone_mode=False, obj=given)
+        with interrupt_on_terminate():
+            result = cli.main(args=arguments, prog_name="bench", standalone_mode=False, obj=given)
         if sys.stdout is not None:  # as it is where it was closed
             sys.stdout.flush()
         return result if isinstance(result, int) else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -76,6 +75,8 @@ def end_with_parent() -> None:
 
     A parent that is killed cannot say stop, and a worker may have nothing to say for minutes.
     """
+    import multiprocessing
+
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import termios
@@ -176,3 +177,28 @@ def test_a_closed_output_gives_no_traceback(redirection: str, code: int, says: s
     command = f'"{sys.executable}" -m bench list {redirection}'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (code, says)
+
+
+def test_terminate_ends_any_command_as_an_interrupt_does(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        "bench.cli.list.command.callback", lambda **_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    assert bench("list")[0] == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Python ends so by a signal of POSIX alone")
+def test_an_interrupt_within_text_that_is_run_gives_its_exit_code_too(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "from bench.cli import main\n"
+        "def run_cli(arguments):\n"
+        "    try: exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt: return 130\n"
+        "main.run_cli = run_cli\n"
+        "main.main([])\n"
+    )
+    here = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    assert subprocess.run([sys.executable, "-m", "interrupted"], env=here).returncode == 130
