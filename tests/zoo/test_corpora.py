@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,8 @@ def test_every_made_corpus_of_the_package_gives_examples_of_its_kind(card: Corpu
         assert example.ndim == 3
         assert example.shape[2] == 3
     else:
-        assert isinstance(example, int if card.kind == "synthetic" else str)
+        kinds = {"synthetic": int, "cell": array}
+        assert isinstance(example, kinds.get(card.kind, str))
         assert example or card.kind == "synthetic"
 
 

@@ -125,7 +125,8 @@ def test_a_gene_that_is_high_for_it_stands_before_one_that_is_always_high() -> N
     """Ranks are by counts over what is usual of a gene, not by the counts alone."""
     drawn = list(cells.cells(300, HELD_OUT, genes=400, types=4))
     shares, usual = cells._types(400, 4, 0)
-    assert np.all(usual > shares.mean(axis=0))
+    # Where a gene is in every cell, what is usual of it is its mean, but for rounding.
+    assert np.all(usual >= (1 - 1e-12) * shares.mean(axis=0))
     place = np.zeros(400)
     for cell in drawn:
         place[np.array(cell) - 4] += np.linspace(0, 1, len(cell)) / len(drawn)

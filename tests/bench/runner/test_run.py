@@ -219,7 +219,7 @@ def test_plan_and_status_say_what_is_done(bench: Bench, arguments: list) -> None
     assert "6 cells, 2 done, 0 failed" in after
     code, out, _ = bench("status", "--json")
     assert code == 0
-    expected = {"model": "made", "done": 2, "failed": 0, "why": [], "started": None}
+    expected = {"model": "made", "done": 2, "failed": 0, "why": [], "started": None, "limit": None}
     assert json.loads(out) == [expected]
 
 
