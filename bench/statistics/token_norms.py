@@ -15,6 +15,9 @@ from torch import Tensor
 # A token is massive where its norm exceeds so many times the median norm; else it is ordinary.
 MASSIVE_RATIO = 10.0
 
+# Tokens whose norms are taken at once.
+_AT_ONCE = 4096
+
 # Dimensions that `energy_share` is of.
 ENERGY_DIMENSIONS = 10
 
@@ -53,7 +56,9 @@ def token_norms(x: Tensor) -> Tensor:
     """float64 [tokens] of x [tokens, width], on its device."""
     # Float16 and bfloat16 tokens of a norm beyond 65504 have a finite norm too.
     dtype = torch.float32 if x.device.type == "mps" else torch.float64
-    return torch.linalg.vector_norm(x, dim=1, dtype=dtype)
+    # Some at a time: in another dtype than its own, x is copied.
+    parts = [torch.linalg.vector_norm(rows, dim=1, dtype=dtype) for rows in x.split(_AT_ONCE)]
+    return torch.cat(parts)
 
 
 def ordinary_tokens(x: Tensor, times: float = MASSIVE_RATIO) -> Tensor:

@@ -38,6 +38,14 @@ def test_norms_beyond_float16_are_finite():
     assert token_norms(x).tolist() == pytest.approx([480_000.0] * 3, rel=1e-3)
 
 
+@pytest.mark.parametrize("tokens", [0, 1, 4096, 4097, 10_000])
+def test_norms_of_many_tokens_are_each_tokens_own(tokens: int) -> None:
+    x = torch.randn(tokens, 33)
+    found = token_norms(x)
+    assert torch.equal(found, torch.linalg.vector_norm(x, dim=1, dtype=torch.float64))
+    assert np.allclose(found, np.sqrt((x.double().numpy() ** 2).sum(1)), rtol=1e-14, atol=0)
+
+
 def test_ordinary_tokens_are_those_of_at_most_ten_times_the_median():
     x = torch.ones(9, 4)
     x[2] *= 10.0
