@@ -227,6 +227,11 @@ def test_what_is_wrong_is_named_by_its_place(tmp_path: Path) -> None:
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(_lines(ROWS))[:-30])
     with pytest.raises(BadCorpus, match=r"cut\.jsonl\.gz cannot be read"):
         list(_streamed(tmp_path / "cut.jsonl.gz").examples(0))
+    packed = pa.compress(_lines(ROWS), "zstd", asbytes=True)
+    for name, data in {"cut": packed[:-3], "more": packed + b"rest", "plain": _lines(ROWS)}.items():
+        (tmp_path / f"{name}.jsonl.zst").write_bytes(data)
+        with pytest.raises(BadCorpus, match=rf"{name}\.jsonl\.zst cannot be read"):
+            list(_streamed(tmp_path / f"{name}.jsonl.zst").examples(0))
 
 
 @pytest.mark.parametrize("broken", [slice(1124, None), slice(1024, 1536)])
@@ -239,6 +244,21 @@ def test_a_tar_whose_later_header_is_cut_or_broken_is_no_shorter_corpus(
     (tmp_path / "a.tar").write_bytes(data)
     with pytest.raises(BadCorpus, match=r"a\.tar cannot be read \(a member's header: "):
         list(_streamed(tmp_path / "a.tar").examples(0))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_tar_that_is_cut_between_two_members_is_no_shorter_corpus(
+    packed: bool, tmp_path: Path
+) -> None:
+    whole, path = tmp_path / "whole.tar", tmp_path / ("a.tar.gz" if packed else "a.tar")
+    write_tar(whole, {f"{i}.txt": b"a passage" for i in range(4)})
+    data = whole.read_bytes()[: 2 * 1024]  # of a header and the content's block each
+    path.write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(BadCorpus, match=r"it ends after a member, without an end of archive"):
+        list(_streamed(path).examples(0))
+    # One empty block is an end; some writers leave the second out.
+    path.write_bytes(gzip.compress(data + bytes(512)) if packed else data + bytes(512))
+    assert sorted(_streamed(path).examples(0)) == ["a passage"] * 2
 
 
 def test_broken_documents_of_a_tar_are_left_out(tmp_path: Path) -> None:

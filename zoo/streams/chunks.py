@@ -295,11 +295,14 @@ _BROKEN_HEADERS: tuple[type[tarfile.TarError], ...] = (
     tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
     tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
 )
+_NOTHING_LEFT: type[tarfile.TarError] = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
 
 
 class _Header(tarfile.TarInfo):
     """A member's header. tarfile takes one that is cut off or broken, other than the first, for the
-    end of the archive, and would leave out what comes after."""
+    end of the archive, and would leave out what comes after; and a file that ends without the
+    empty block that ends an archive, as one does that was cut between two members, for a whole
+    one."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
@@ -307,6 +310,10 @@ class _Header(tarfile.TarInfo):
             return super().fromtarfile(archive)
         except _BROKEN_HEADERS as error:
             raise tarfile.ReadError(f"a member's header: {error}") from None
+        except _NOTHING_LEFT:
+            if not archive.offset:
+                raise
+            raise tarfile.ReadError("it ends after a member, without an end of archive") from None
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
