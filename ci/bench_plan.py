@@ -31,7 +31,8 @@ from bench.runner.settings import NoProgress, Phase
 from zoo.corpus_choice import CorpusChoice
 from zoo.registry import load_registry
 
-# Models (installed or embedded), and what differs from the preset quick; passages are of 35 tokens.
+# Models (installed or embedded), and what differs from the preset quick, or from the one that is
+# named; passages are of 35 tokens.
 CASES: dict[str, tuple[str, ...]] = {
     "synthetic": ("synthetic-gamma40",),
     "gpt2": ("tiny-gpt2",),
@@ -56,6 +57,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "auxk-relu": ("synthetic-gamma40", "n=2k", "dead_after=1k", "arm=raw+auxk-relu"),
     "auxk-gpt2": ("tiny-gpt2", "n=1k", "dead_after=2k", "arm=raw+auxk", "arm=centered+auxk"),
     "auxk-esm2": ("tiny-esm2", "dead_after=2k", "arm=raw+auxk-relu", "arm=raw+ghost"),
+    "cures": ("synthetic-gamma40", "protocol=cures", "steps=500"),
     "spliceai": ("spliceai-1-skip", "layer=0", "layer=2"),
     "passages": ("all-minilm-l6-v2", "corpus=shakespeare", "layer=1", "steps=100", "N=1k"),
     "minilm": ("all-minilm-l6-v2", "layer=1", "steps=100", "N=1k"),
@@ -94,9 +96,11 @@ def _block(name: str) -> Block:
     arms = [text.removeprefix("arm=") for text in rest if text.startswith("arm=")]
     layers = [int(text.removeprefix("layer=")) for text in rest if text.startswith("layer=")]
     named = [text.removeprefix("corpus=") for text in rest if text.startswith("corpus=")]
-    settings = [text for text in rest if not text.startswith(("arm=", "layer=", "corpus="))]
+    preset = [text.removeprefix("protocol=") for text in rest if text.startswith("protocol=")]
+    named_ones = ("arm=", "layer=", "corpus=", "protocol=")
+    settings = [text for text in rest if not text.startswith(named_ones)]
     registry = load_registry()
-    protocol = load_protocol("quick", settings=settings, arms=arms)
+    protocol = load_protocol(*preset or ["quick"], settings=settings, arms=arms)
     corpus = CorpusChoice(registry.corpus(named[0])) if named else CorpusChoice()
     request = Request(
         [registry.card(model)], protocol, layers=layers or None, memory=1 << 50, corpus=corpus

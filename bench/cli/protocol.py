@@ -30,7 +30,7 @@ def command(name: str, settings: Sequence[str], as_json: bool) -> None:
       bench protocol quick
       bench protocol paper --set family=jumprelu
     """
-    from bench.plan.protocol import load_fitting
+    from bench.plan.protocol import load_fitting, why_not
     from zoo.errors import UsageError
 
     if not name:
@@ -42,7 +42,8 @@ def command(name: str, settings: Sequence[str], as_json: bool) -> None:
     rows = _rows(protocol)
     if left_out:
         # On stderr, so that --json stays JSON.
-        text = f"{', '.join(left_out)} left out: the family {protocol.family} has no k to anneal"
+        reasons = dict.fromkeys(str(why_not(arm, protocol.family)) for arm in left_out)
+        text = f"{', '.join(left_out)} left out: {', '.join(reasons)}"
         click.echo(f"bench: {text}; name the others by --arm to run it", err=True)
     if as_json:
         click.echo(json.dumps(rows, indent=1))

@@ -1,21 +1,26 @@
-"""What this machine attains, measured in a few seconds: a product, streams of memory, rows picked
-by index, a top k, and what a training step takes beside its arithmetic. Nothing is kept."""
+"""What this machine attains, measured in a few seconds: a product, streams of memory, a model's
+block, rows picked by index, a top k, what a training step takes beside its arithmetic and saves
+beside others, and plain Python. Nothing is kept."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag, gelu
+from torch.nn.functional import embedding_bag, gelu, layer_norm, linear, softmax
 
 from bench.compute.heap import keep_heap
 from bench.compute.matmul import fast_matmul
 from bench.compute.precision import Precision, product, product_precision
 from bench.compute.topk import exact_topk
+from bench.plan.forward import COMPOSED
 from bench.sae.bank import Bank
+from bench.sae.cpu_bank import make_bank
 from bench.sae.families.batchtopk import smallest_selected
 from bench.sae.model import SAE
 from bench.sae.recipe import Recipe
@@ -31,7 +36,14 @@ _PAIRS_N, _PAIRS_K, _PAIRS_WIDTH, _PAIRS_TOKENS = 4096, 32, 384, 2048
 _UNEVEN = (256, 2047, 48)
 _BATCH = {"cpu": (256, 4096, 32), "cuda": (4096, 16384, 64)}
 _STREAM = 1 << 24  # elements: 64 MiB, more than a cache holds
-_FRESH = 1 << 21  # 8 MiB, as a layer's activations in a pass
+_FRESH = 1 << 21  # 8 MiB, as a batch's codes
+
+# Windows, positions, width and heads of a model's block, as those of `bench.plan.forward`'s bytes.
+_BLOCK = (32, 192, 96, 4)
+
+# Of the SAEs that step together, and how many they are.
+_TOGETHER = Recipe(n=256, k=16, batch=256, steps=100, path="sparse")
+_TOGETHER_WIDTH, _TOGETHER_NUMBER = 64, 8
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
 
@@ -44,12 +56,15 @@ class MeasuredRates:
     products: dict[str, float]
     memory: float
     between: float
+    elementwise: float
     gathered: float
     searched: float
     row: float
     uneven: float
     ranked: float
     start: float
+    together: float
+    python: float
     capacity: int | None
 
     @property
@@ -94,17 +109,21 @@ def measure_rates(
         keep_heap()
     with fast_matmul(device):
         element, row = _selection(device, best)
+        products, elementwise = _products(device, best), _elementwise(device, best)
         return MeasuredRates(
             device=device,
-            products=_products(device, best),
+            products=products,
             memory=_stream(device, best),
-            between=_between(device, best),
+            between=_between(best, products["float32"]) if on_cpu else elementwise,
+            elementwise=elementwise,
             gathered=_gather(device, best),
             searched=1 / element,
             row=row,
             uneven=_uneven(device, best, row) if on_cpu else 1 / element,
             ranked=_ranked(device, best),
             start=_start(device, best),
+            together=_together(best) if on_cpu else 0.0,
+            python=best(_plain_python),
             capacity=None if on_cpu else int(0.9 * torch.cuda.mem_get_info(device)[1]),
         )
 
@@ -137,9 +156,31 @@ def _stream(device: str, best: _Best) -> float:
     return 8 * _STREAM / best(lambda: target.copy_(source))
 
 
-def _between(device: str, best: _Best) -> float:
+def _elementwise(device: str, best: _Best) -> float:
     x = _randn(_FRESH, device=device)
     return 8 * _FRESH / best(lambda: gelu(x))
+
+
+def _between(best: _Best, products: float) -> float:
+    """Bytes a second between a block's products, where its attention and its activation are made
+    of several operations each; `products` operations of them take a second."""
+    windows, positions, width, heads = _BLOCK
+    x = _randn(windows, positions, width, device="cpu")
+    narrow, wide = _randn(width, width, device="cpu"), _randn(4 * width, width, device="cpu")
+
+    def block() -> Tensor:
+        y = layer_norm(x, (width,))
+        q, k, v = (linear(y, narrow).unflatten(2, (heads, -1)).transpose(1, 2) for _ in range(3))
+        q, k = (torch.cat((each, -each), -1)[..., : each.shape[-1]] * each for each in (q, k))
+        mixed = softmax(q @ k.transpose(-1, -2) / width, -1) @ v
+        y = x + linear(mixed.transpose(1, 2).flatten(2), narrow)
+        up = linear(layer_norm(y, (width,)), wide)
+        return y + linear(up * 0.5 * (1.0 + torch.erf(up / math.sqrt(2.0))), wide.T)
+
+    tokens = windows * positions
+    operations = tokens * (24 * width**2 + 4 * width * positions)
+    seconds = best(block)
+    return COMPOSED * tokens * width / max(seconds - operations / products, seconds / 10)
 
 
 def _gather(device: str, best: _Best) -> float:
@@ -190,3 +231,28 @@ def _start(device: str, best: _Best) -> float:
         return best(lambda: trainer.step(x))
     bank = Bank([trainer])
     return best(lambda: bank.step([x]))
+
+
+def _together(best: _Best) -> float:
+    """Seconds that a step of one of many small SAEs takes less than by itself."""
+
+    def trainer(seed: int) -> Trainer:
+        sae = SAE.init(_TOGETHER_WIDTH, _TOGETHER.n, _TOGETHER.k, seed=seed)
+        return Trainer(sae, _TOGETHER)
+
+    x = _randn(_TOGETHER.batch, _TOGETHER_WIDTH, device="cpu")
+    one, number = trainer(0), _TOGETHER_NUMBER
+    bank = make_bank([trainer(seed) for seed in range(number)])
+    of_each = best(lambda: bank.step([x] * number)) / number
+    return max(0.0, best(lambda: one.step(x)) - of_each) / (1 - 1 / number)
+
+
+def _plain_python() -> int:
+    """As corpora are made and cut: numbers drawn, letters joined, words counted."""
+    generator = np.random.default_rng(0)
+    found: dict[str, int] = {}
+    for _ in range(100):
+        drawn = generator.standard_normal(256).argsort()
+        for word in " ".join(map(str, drawn % 50)).split():
+            found[word] = found.get(word, 0) + 1
+    return len(found)

@@ -126,6 +126,7 @@ def seconds(work: Work, block: Block, device: Device) -> float:
     return (
         work.forward / model
         + work.between / device.between
+        + work.elementwise / device.elementwise
         + work.products / products[block.protocol.precision]
         + work.exact / products["float32"]
         + work.moved / device.memory
@@ -136,6 +137,7 @@ def seconds(work: Work, block: Block, device: Device) -> float:
         + work.rows * device.row
         + work.ranked / device.ranked
         + work.starts * device.start
+        - work.together * device.together
         + work.tokens * device.token.get(kind, 0.0)
         + work.windows * device.window.get(kind, 0.0)
         + work.loaded / DISK

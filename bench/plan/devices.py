@@ -3,7 +3,7 @@
 Peak rates are published: NVIDIA's data sheets of the H100 (SXM), H200 (SXM), A100 (80 GB SXM) and
 L40S, and the white paper of its Ada architecture for the RTX 4090; dense, without sparsity. What
 share of them is attained is stated below; nothing here was measured on such a card. The CPU is one
-core of an AMD EPYC (Zen 5) as `bench plan --on this` measures it, times the cores there are.
+core of an Intel Xeon (AVX-512) as `bench plan --on this` measures it, times the cores there are.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ GIB = 1 << 30
 class Device:
     """Rates per second, and seconds of what begins.
 
-    products: operations by precision. memory: bytes streamed. between: bytes that elementwise
-    operations read and write on fresh memory. gathered: bytes of rows picked by index; pair:
+    products: operations by precision. memory: bytes streamed. between: bytes that are read and
+    written between a model's products; elementwise: bytes that an operation on each element reads
+    and writes, on fresh memory. gathered: bytes of rows picked by index; pair:
     seconds of each such row. searched: elements that a top k is searched in; row: seconds of each
     such row; uneven: the elements where rows have any length. ranked: elements that the
-    largest of a whole batch are searched in. start: seconds of a
-    training step beside its arithmetic. token, window: seconds of preparing one, by the kind of
-    corpus. layer: of what is done once for a layer. block: to load a model.
+    largest of a whole batch are searched in. start: seconds of a training step beside its
+    arithmetic; together: that one of a small SAE saves beside many others. token, window: seconds
+    of preparing one, by the kind of corpus. layer: of what is done once for a layer. block: to load
+    a model.
     capacity: bytes that a block may take; None for what is free here. masks: whether a loss on dead
     features leaves the others out by a mask (`bench.compute.ahead`). basis, error: in words, where
     the rates are from, and how far the times of runs were from those that they give.
@@ -38,6 +40,7 @@ class Device:
     products: Mapping[str, float]
     memory: float
     between: float
+    elementwise: float
     gathered: float
     pair: float
     searched: float
@@ -45,6 +48,7 @@ class Device:
     uneven: float
     ranked: float
     start: float
+    together: float
     layer: float
     block: float
     token: Mapping[str, float]
@@ -80,25 +84,30 @@ _PRODUCTS, _STREAMED, _GATHERED, _SEARCHES, _RANKS = 0.6, 0.8, 0.3, 6, 36
 # Of a card's memory, what the driver and the libraries leave.
 _FREE = 0.9
 
-# One core of an AMD EPYC (Zen 5), float32 throughout: bfloat16 is rounded there, without speed.
-_CORE_PRODUCTS = 1.0e11
+# One core of an Intel Xeon (AVX-512, 2026), float32 throughout: bfloat16 is rounded there, without
+# speed.
+_CORE_PRODUCTS = 1.6e11
 _CORE = {
-    "memory": 1.6e10,
-    "between": 8e9,
-    "gathered": 3.5e10,
-    "searched": 8e8,
-    "row": 3e-6,
-    "uneven": 1e8,
-    "ranked": 6e7,
+    "memory": 1.3e10,
+    "between": 7e9,
+    "elementwise": 2.3e10,
+    "gathered": 2.6e10,
+    "searched": 9e8,
+    "row": 6.5e-7,
+    "uneven": 1.2e8,
+    "ranked": 6.5e7,
 }
-_START = 1.5e-3
-_PAIR = 4.5e-8
-_LAYER, _BLOCK = 0.25, 0.3
+_START, _TOGETHER = 4.6e-4, 6e-4
+_PAIR = 1.5e-8
+_LAYER, _BLOCK = 0.15, 0.2
+
+# Seconds that `bench.plan.calibrate` takes there in plain Python.
+_PYTHON = 7.9e-3
 
 # Seconds of a core for a token, and for a window whatever its length: read or made, decoded, cut
 # into tokens. Measured on the made corpora of the offline suite.
-_TOKEN = {"text": 2e-6, "protein": 1e-5, "dna": 5e-7, "synthetic": 3e-6}
-_WINDOW = {"image": 3.5e-3, "protein": 2e-4, "dna": 2.5e-3, "cell": 2e-3}
+_TOKEN = {"text": 1.5e-6, "protein": 5e-6, "dna": 3e-7, "synthetic": 1.7e-6}
+_WINDOW = {"image": 2.4e-3, "protein": 1.2e-4, "dna": 1.4e-3, "cell": 1.2e-3}
 
 # By `ci/bench_plan.py`, of blocks of the embedded suite and of single arms: at most 21 % but for
 # two layers of SpliceAI, -33 %. Where small SAEs step together more is saved than is counted: the
@@ -143,6 +152,7 @@ def _graphics_card(name: str, card: _Card) -> Device:
         products={kind: _PRODUCTS * peak * 1e12 for kind, peak in peaks.items()},
         memory=_STREAMED * bandwidth,
         between=_STREAMED * bandwidth,
+        elementwise=_STREAMED * bandwidth,
         gathered=_GATHERED * bandwidth,
         pair=0.0,
         searched=_STREAMED * bandwidth / (4 * _SEARCHES),
@@ -150,6 +160,7 @@ def _graphics_card(name: str, card: _Card) -> Device:
         uneven=_STREAMED * bandwidth / (4 * _SEARCHES),
         ranked=_STREAMED * bandwidth / (4 * _RANKS),
         start=1.5e-4,  # a captured graph of some hundred kernels
+        together=1.5e-4,  # and one graph for all
         layer=_LAYER,
         block=1.0,
         token={},  # in threads, while the model runs
@@ -166,6 +177,7 @@ def _cpu(threads: int) -> Device:
         products=dict.fromkeys(("float32", "tf32", "bf16"), _CORE_PRODUCTS * threads),
         memory=_CORE["memory"] * threads,
         between=_CORE["between"] * threads,
+        elementwise=_CORE["elementwise"] * threads,
         gathered=_CORE["gathered"] * threads,
         pair=_PAIR,  # by one thread
         searched=_CORE["searched"] * threads,
@@ -173,11 +185,12 @@ def _cpu(threads: int) -> Device:
         uneven=_CORE["uneven"] * threads,
         ranked=_CORE["ranked"],  # by one thread
         start=_START,
+        together=_TOGETHER,
         layer=_LAYER,
         block=_BLOCK,
         token=_TOKEN,
         window=_WINDOW,
-        basis="as measured on an AMD EPYC (Zen 5)",
+        basis="as measured on an Intel Xeon",
     )
 
 
@@ -191,11 +204,14 @@ def this_device(device: str = "auto", **how: Any) -> Device:
 
     rates = measure_rates(device, **how)
     base = _cpu(1)
-    # What was not measured goes with what was.
-    slower = _CORE["between"] / rates.between if rates.on_cpu else 1.0
+    # What was not measured goes with what was: kernels, and what is written in Python.
+    slower = _CORE["elementwise"] / rates.elementwise if rates.on_cpu else 1.0
+    slower_python = rates.python / _PYTHON
 
     def here(seconds: Mapping[str, float]) -> dict[str, float]:
-        return {kind: slower * each for kind, each in seconds.items()} if rates.on_cpu else {}
+        return (
+            {kind: slower_python * each for kind, each in seconds.items()} if rates.on_cpu else {}
+        )
 
     return replace(
         base,
@@ -203,6 +219,7 @@ def this_device(device: str = "auto", **how: Any) -> Device:
         products=rates.products,
         memory=rates.memory,
         between=rates.between,
+        elementwise=rates.elementwise,
         gathered=rates.gathered,
         pair=_PAIR * slower if rates.on_cpu else 0.0,
         searched=rates.searched,
@@ -210,8 +227,9 @@ def this_device(device: str = "auto", **how: Any) -> Device:
         uneven=rates.uneven,
         ranked=rates.ranked,
         start=rates.start,
-        layer=_LAYER * slower,
-        block=_BLOCK * slower,
+        together=rates.together,
+        layer=_LAYER * slower_python,
+        block=_BLOCK * slower_python,
         token=here(_TOKEN),
         window=here(_WINDOW),
         capacity=rates.capacity,

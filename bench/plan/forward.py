@@ -42,7 +42,7 @@ _STEMS = {"enformer": _Stem(1 / 2, 2), "borzoi": _Stem(1 / 3, 0), "alphagenome":
 # 100; attention's rows and masks are the rest. Measured: 210 for all-minilm-l6-v2, 200 for
 # tiny-dinov2, 415 for tiny-gpt2 and tiny-esm2, 310 for tiny-enformer. Of a convolution's channels:
 # its norm, its activation and the sum after it; measured 70 for SpliceAI and Enformer's stem.
-_BETWEEN, _BETWEEN_FUSED, _BETWEEN_CONVOLUTIONS = 400, 200, 70
+COMPOSED, _FUSED_BYTES, _BETWEEN_CONVOLUTIONS = 400, 200, 70
 _FUSED = ("hf-masked", "hf-vit", "hf-video", "timm-vit")
 
 # Arrays [positions, width] that a block holds at once: its stream, queries, keys and values, four
@@ -129,7 +129,7 @@ def between_bytes(card: Card, depth: int) -> float:
     """Bytes in float32 that operations between the products of a position read and write."""
     if not card.parameters:
         return 0.0
-    dimension = _BETWEEN_FUSED if card.adapter in _FUSED else _BETWEEN
+    dimension = _FUSED_BYTES if card.adapter in _FUSED else COMPOSED
     if card.adapter in _CONVOLUTIONS:
         dimension = _BETWEEN_CONVOLUTIONS
     stem = sum(length * channels for length, channels, _ in _stem(card))

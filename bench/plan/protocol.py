@@ -106,9 +106,9 @@ class Protocol(Recipe):
 
     @model_validator(mode="after")
     def _anneals_what_there_is(self) -> Self:
-        annealed = [arm for arm in self.arms if not _goes_with(arm, self.family)]
-        if annealed:
-            raise ValueError(f"{annealed[0]}: the family {self.family} has no k to anneal")
+        for arm in self.arms:
+            if reason := why_not(arm, self.family):
+                raise ValueError(f"{arm}: {reason}")
         return self
 
     @model_validator(mode="after")
@@ -173,21 +173,23 @@ def load_protocol(
 
 
 def load_fitting(name: str, *, settings: Sequence[str] = ()) -> tuple[Protocol, list[str]]:
-    """As `load_protocol`, without the arms that do not go with its family; and these.
+    """As `load_protocol`, without the arms that do not go with its family (`why_not`); and these.
 
     Arms that the settings name are taken as they are.
     """
     data = _data(name, settings)
     preset, family, left_out = data["arms"], data["family"], []
     if isinstance(preset, tuple) and isinstance(family, str):
-        left_out = [arm for arm in preset if not _goes_with(arm, family)]
+        left_out = [arm for arm in preset if why_not(arm, family)]
         data["arms"] = tuple(arm for arm in preset if arm not in left_out)
     return validate(Protocol, data, where=f"protocol {name}"), left_out
 
 
-def _goes_with(arm: str, family: str) -> bool:
-    """Whether there is such an arm of the family: only a k can be annealed."""
-    return parse_arm(arm).schedule != "k-anneal" or not is_dense(family)
+def why_not(arm: str, family: str) -> str | None:
+    """Why there is no such arm of a family, in words; None where there is one."""
+    if parse_arm(arm).schedule == "k-anneal" and is_dense(family):
+        return f"the family {family} has no k to anneal"
+    return None
 
 
 def _data(

@@ -96,17 +96,20 @@ class Work:
     """What is computed, by what bounds its time; each has a rate on a device.
 
     forward: operations of the model's products; between: bytes read and written between them.
+    elementwise: bytes that elementwise operations of the SAEs read and write.
     products: operations of the SAEs' products in the protocol's precision; exact: those that are
     float32 in any case. moved: bytes of weights, moments and arrays read and written. gathered:
     bytes of rows picked by index, by so many pairs of a token and a feature. searched:
     pre-activations that codes are selected among, in so many rows; uneven: the same in rows of any
     length, as of the dead features; ranked: pre-activations that codes are selected among over a
     whole batch. starts: of a training step's operations. tokens, windows: read from the corpus.
-    loaded: bytes of weights. layers, blocks: for what is done once for each.
+    together: steps of SAEs that step beside others, as a share of what one of many small ones
+    saves by it. loaded: bytes of weights. layers, blocks: for what is done once for each.
     """
 
     forward: float = 0.0
     between: float = 0.0
+    elementwise: float = 0.0
     products: float = 0.0
     exact: float = 0.0
     moved: float = 0.0
@@ -117,6 +120,7 @@ class Work:
     rows: float = 0.0
     ranked: float = 0.0
     starts: float = 0.0
+    together: float = 0.0
     tokens: float = 0.0
     windows: float = 0.0
     loaded: float = 0.0
@@ -197,12 +201,12 @@ def step_work(protocol: Protocol, width: int, path: StepPath) -> Work:
     common = _pre_activations(protocol, width, batch) + _selection(protocol, batch)
     common += Work(
         moved=_UPDATE * 2 * n * width,
-        between=_BATCH_PASSES * 8 * batch * width,
+        elementwise=_BATCH_PASSES * 8 * batch * width,
         starts=1 + _AROUND,
     )
     if path == "sparse":
         picked = _PICKED * batch * n if _by_threshold(protocol) else 0
-        return common + _pairs_work(batch * k, width) + Work(between=picked)
+        return common + _pairs_work(batch * k, width) + Work(elementwise=picked)
     arrays = _PASSES.get(protocol.family, _PASSES_OF_OTHERS) * 8 * batch * n
     return common + Work(products=8 * batch * n * width, moved=arrays)
 
@@ -233,7 +237,9 @@ def _selection(protocol: Protocol, tokens: int) -> Work:
 
 def firings_work(protocol: Protocol, width: int, tokens: int) -> Work:
     """On how many tokens of a training batch each feature fires."""
-    counted = Work(between=_FIRINGS * tokens * protocol.n) if _by_threshold(protocol) else Work()
+    counted = (
+        Work(elementwise=_FIRINGS * tokens * protocol.n) if _by_threshold(protocol) else Work()
+    )
     return _pre_activations(protocol, width, tokens) + _selection(protocol, tokens) + counted
 
 
@@ -241,7 +247,7 @@ def quality_work(protocol: Protocol, width: int, tokens: int) -> Work:
     """To encode so many tokens, decode them, and count their codes."""
     n, encoded = protocol.n, _pre_activations(protocol, width, tokens)
     if _by_threshold(protocol):
-        return encoded + Work(products=2 * tokens * n * width, between=_CODES * tokens * n)
+        return encoded + Work(products=2 * tokens * n * width, elementwise=_CODES * tokens * n)
     decoded = Work(gathered=4 * tokens * protocol.k * width)
     return encoded + _selection(protocol, tokens) + decoded
 
@@ -299,7 +305,7 @@ def census_work(
         if not counts:
             # What has fired is left out of the chunks after.
             pairs = protocol.n * (chunk + share * (tokens - chunk))
-        return Work(exact=2 * pairs * width, moved=8 * pairs, between=_COMPARED * pairs)
+        return Work(exact=2 * pairs * width, moved=8 * pairs, elementwise=_COMPARED * pairs)
     found = Work(searched=pairs, rows=_RANKED_TWICE * tokens)
     return found + Work(exact=2 * pairs * width, moved=3 * 8 * pairs)
 
@@ -324,10 +330,11 @@ def training_work(block: Block, arm: Arm, path: StepPath, *, masked: bool = Fals
     added = dead_work(protocol, width, arm, path, dead, masked=masked)
     training += added.times(steps - waits)
     if path == "sparse" and protocol.family == "topk" and protocol.n * width < _BANK_BELOW:
-        # A bank begins half of the operations once for all of its SAEs.
+        # Operations begin once for a bank; the larger its SAEs, the less of their time that is.
         alike = sum(parse_arm(spec.arm).aux == arm.aux for spec in block.specs)
         bank = max(1, min(alike, _MOST_IN_A_BANK, _FEATURES_OF_A_BANK // protocol.n))
-        training += Work(starts=-steps * (1 - 1 / bank) / 2)
+        small = 1 - protocol.n * width / _BANK_BELOW
+        training += Work(together=steps * small * (1 - 1 / bank))
     ways = len([step for step in protocol.census_steps() if step < steps])
     return training + _census(block, arm).times(ways)
 

@@ -15,6 +15,7 @@ from bench.death.census import Census
 from bench.sae.arms import PRESETS, Arm
 from bench.sae.families.base import Family
 from bench.sae.model import SAE
+from bench.sae.recipe import ACTIVE_VARIANCE
 from bench.sae.start import started
 from bench.sae.transform import PerTokenNorm, Transform, per_token, sample_median
 from bench.sae.untrained import Untrained
@@ -39,7 +40,7 @@ class InitialSAEs:
         family: Family | None = None,
         *,
         fitted: Tensor | None = None,
-        active_variance: float = 0.99,
+        active_variance: float = ACTIVE_VARIANCE,
         processes: Processes | None = None,
     ) -> None:
         self.sample, self.n, self.k, self.family = sample, n, k, family

@@ -38,6 +38,9 @@ LONGER = 1.6
 # The dictionary size at which a learning rate is meant.
 RATE_N = 16384
 
+# Share of the variance that an active subspace holds, as in arXiv 2508.16929.
+ACTIVE_VARIANCE = 0.99
+
 
 def _field_of(key: str) -> Any:
     """A key of some families as pydantic takes a field: None in the other families."""
@@ -109,7 +112,7 @@ class Recipe(FamilyKeys):
         "left out of their training",
     )
     active_variance: Annotated[float, LATER_KEY] = Field(
-        default=0.99,
+        default=ACTIVE_VARIANCE,
         gt=0,
         le=1,
         description="of the subspace arms: share of the variance that the subspace of their "

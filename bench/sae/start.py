@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from bench.compute.row_shards import normal_rows
 from bench.sae.arms import Arm
 from bench.sae.model import SAE
+from bench.sae.recipe import ACTIVE_VARIANCE
 from bench.statistics.geometric_median import geometric_median
 from bench.statistics.moments import Moments
 from bench.statistics.spectrum import principal_axes
@@ -19,11 +20,13 @@ _CHUNK = 4096  # tokens
 
 
 @torch.no_grad()
-def started(sae: SAE, arm: Arm, sample: Tensor, seed: int, *, active_variance: float = 0.99) -> SAE:
+def started(
+    sae: SAE, arm: Arm, sample: Tensor, seed: int, *, active_variance: float = ACTIVE_VARIANCE
+) -> SAE:
     """`sae`, fresh, with the directions and then the biases that `arm` starts from.
 
     sample: raw activations [tokens, d], from which they are found. active_variance: share of the
-    variance that the subspace of a `subspace` arm holds; by default as in arXiv 2508.16929.
+    variance that the subspace of a `subspace` arm holds.
     """
     rows = _rows(sae, arm, sample, seed, active_variance)
     if rows is not None:

@@ -200,6 +200,21 @@ def test_numbers_that_are_kept_twice_are_the_same() -> None:
     assert kept == (stepping._MOST_ON_CPU, stepping._FAST_SORT)
 
 
+def test_small_saes_that_step_together_begin_less(registry: Registry) -> None:
+    def saved(*settings: str, seeds: int = 1) -> float:
+        """Of one SAE's steps."""
+        protocol = load_protocol("quick", settings=settings, arms=["raw"], seeds=range(seeds))
+        request = Request([registry.card("synthetic-gamma40")], protocol)
+        (block,) = make_plan(request, registry)
+        path = path_on(block, named_device("cpu"))
+        return work.training_work(block, parse_arm("raw"), path).together / block.steps
+
+    assert saved() == 0
+    assert 0 < saved(seeds=2) < saved(seeds=8) < 7 / 8
+    assert saved("n=256", seeds=8) > saved("n=2048", seeds=8) > saved("n=4096", seeds=8) == 0
+    assert saved("path=dense", seeds=8) == saved("family=batchtopk", seeds=8) == 0
+
+
 @pytest.mark.parametrize(
     "more", ["n=512", "steps=80", "N=1024", "k=16", "family=jumprelu", "path=dense"]
 )
@@ -260,9 +275,11 @@ def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(calibrate, name, value)
     found = this_device("cpu")
     rates = (*found.products.values(), found.memory, found.between, found.gathered, found.searched)
-    rates += (found.ranked, found.uneven)
+    rates += (found.ranked, found.uneven, found.elementwise)
     assert all(1e6 < rate < 1e15 for rate in rates)
     assert 1e-6 < found.start < 1
+    assert 0 <= found.together < 1
+    assert all(0 < each < 1 for each in (*found.token.values(), *found.window.values()))
 
 
 def test_a_budget_takes_fewer_steps_then_fewer_tokens(registry: Registry, h100: Device) -> None:
