@@ -56,6 +56,16 @@ CASES = {
         192,
         ("forward_tokens=192",),
     ),
+    # As it is published: a window of 196,608 bases, of which 11 blocks a few are read.
+    "enformer-full": Case(
+        "tiny-enformer",
+        {
+            **{"dim": 1536, "depth": 11, "heads": 8, "attn_dim_key": 64, "num_downsamples": 7},
+            "target_length": 896,
+        },
+        1536,
+        ("forward_tokens=1536",),
+    ),
     "spliceai": Case("spliceai-1-skip", {}, 25_000, ("forward_tokens=25k",), (0, 2)),
 }
 COMMON = ("N=512", "batch=64", "steps=2", "checkpoints=0", "buffer=512", "path=sparse")

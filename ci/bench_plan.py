@@ -1,10 +1,10 @@
-"""How long blocks take, beside what `bench plan` announces.
+"""How long runs take, beside what `bench plan` announces.
 
     python ci/bench_plan.py [--case NAME]... [--share 0.25] [--check]
 
-Each block runs in a process of its own with one thread, its model's libraries imported before. The
-machine is measured as `bench plan --on this` does it, but before the block, every few seconds while
-it trains, and after it, and the median of each rate counts: what slows the block down slows these
+Each runs in a process of its own with one thread, its model's libraries imported before. The
+machine is measured as `bench plan --on this` does it, but before it, every few seconds while it
+trains, and after it, and the median of each rate counts: what slows the run down slows these
 too. Times are the processor's, not the clock's on the wall, for the same reason; those of the
 measurements are taken off. `--check` exits 1 where a time is off by more than the share.
 `ci/bench_memory.py` measures the memory of SAEs on stored activations, `ci/bench_memory_models.py`
@@ -91,7 +91,7 @@ def measure(name: str) -> Found:
     return Found(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _block(name: str) -> Block:
+def _blocks(name: str) -> list[Block]:
     model, *rest = CASES[name]
     arms = [text.removeprefix("arm=") for text in rest if text.startswith("arm=")]
     layers = [int(text.removeprefix("layer=")) for text in rest if text.startswith("layer=")]
@@ -105,10 +105,11 @@ def _block(name: str) -> Block:
     request = Request(
         [registry.card(model)], protocol, layers=layers or None, memory=1 << 50, corpus=corpus
     )
-    (block,) = make_plan(request, registry)
-    if block.error is not None:
-        raise RuntimeError(str(block.error))
-    return block
+    blocks = make_plan(request, registry)
+    for block in blocks:
+        if block.error is not None:
+            raise RuntimeError(str(block.error))
+    return blocks
 
 
 class Calibrating(NoProgress):
@@ -158,17 +159,18 @@ def inside(name: str) -> Found:
     from bench.runner.block import measure_block
 
     torch.set_num_threads(1)
-    block = _block(name)
-    _ = open_adapter(block.card, depth=block.depth).model
+    blocks = _blocks(name)
+    _ = open_adapter(blocks[0].card, depth=blocks[0].depth).model
     calibrating = Calibrating()
     calibrating.calibrate()
     before, begun = calibrating.seconds, time.process_time()
-    for record in measure_block(block, progress=calibrating):
-        if record.failure is not None:
-            raise RuntimeError(str(record.failure))
+    for block in blocks:
+        for record in measure_block(block, progress=calibrating):
+            if record.failure is not None:
+                raise RuntimeError(str(record.failure))
     took = time.process_time() - begun - (calibrating.seconds - before)
     calibrating.calibrate()
-    announced = cost_of([block], calibrating.device()).seconds
+    announced = cost_of(blocks, calibrating.device()).seconds
     return Found(announced, took, os.getloadavg()[0])
 
 
@@ -183,7 +185,7 @@ def main() -> int:
         print(json.dumps(asdict(inside(options.inside))))
         return 0
     worst = 0.0
-    print("block        announced  measured     off  load")
+    print("run          announced  measured     off  load")
     for name in options.case or CASES:
         found = measure(name)
         worst = max(worst, abs(found.off))

@@ -43,7 +43,8 @@ def _most_together(cell: Cell) -> int:
 
     On a device any number, and a bank of one is captured too. On a CPU, where a bank changes no
     bit, small sparse SAEs, whose single operations are too short: less than half of the time
-    (width 64, n 256); and no more of them than the fast sort of features takes.
+    (width 64, n 256); and no more of them than the fast sort of features takes. One by itself would
+    take a tenth longer in a bank.
     """
     trainer = cell.trainer
     if host_runs_ahead(trainer.sae.b):
@@ -120,6 +121,7 @@ class Stepper:
             for key, group in groups.items()
             if self._may_bank and key is not None and (most := _most_together(group[0]))
             for part in _even_parts(group, most)
+            if len(part) > 1 or host_runs_ahead(part[0].trainer.sae.b)
         ]
         self._banks = [(cells, make_bank([cell.trainer for cell in cells])) for cells in together]
         taken = {cell.spec.hash for cells in together for cell in cells}

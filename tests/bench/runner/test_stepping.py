@@ -81,6 +81,14 @@ def test_on_a_cpu_a_bank_changes_no_bit(
         assert record.comparable() == together[cell].comparable() == by_two[cell].comparable()
 
 
+def test_a_cell_by_itself_is_a_bank_on_a_device_alone(block: Block, sizes: list[int]) -> None:
+    one = block.only([block.specs[0]])
+    by_cell(one)
+    assert sizes == []
+    banked(one)
+    assert sizes == [1] * 12
+
+
 def test_cells_are_divided_into_banks_of_about_one_size() -> None:
     cells: list[Any] = list(range(9))
     assert stepping._even_parts(cells, 4) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
