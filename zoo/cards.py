@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
@@ -414,6 +415,9 @@ def explain(
     if first["type"] == "extra_forbidden":
         return f"{where}: unknown key {key!r}", f"Known keys: {', '.join(_keys(schema, first))}."
     reason = str(first["msg"]).removeprefix("Value error, ")
+    if reason.startswith("Input should"):
+        expected = reason.removeprefix("Input ").split(", unable to parse")[0]
+        reason = f"{reprlib.repr(first['input'])} {expected}"
     return f"{where}: {key + ': ' if key else ''}{reason}", ""
 
 

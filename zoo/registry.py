@@ -108,6 +108,11 @@ class Registry:
                     raise UsageError(
                         f"{pattern!r} is a suite, not a model", f"Say --suite {pattern}."
                     )
+                if pattern in self.corpora:
+                    raise UsageError(
+                        f"{pattern!r} is a corpus, not a model",
+                        f"Say --corpus {pattern}; `bench list corpora {pattern}` tells of it.",
+                    )
                 names = [*(card.id for card in pool), *DOMAINS]
                 raise UnknownName("model", pattern, names, "`bench list` names them all.")
         chosen = [

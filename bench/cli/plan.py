@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from bench.cli.options import (
 from bench.cli.sizes import decimal_size, power_of_ten, ranges
 
 if TYPE_CHECKING:
+    from bench.plan.costs import Cost
     from bench.plan.devices import Device
     from bench.runner.run import Todo
 
@@ -74,17 +76,19 @@ def print_plan(
 ) -> None:
     """A row for each model: what is done of it, and what a run would do and cost."""
     from bench.plan.blocks import available_memory
-    from bench.plan.costs import total
+    from bench.plan.costs import run_seconds, total
 
     rows = [_row(item, cells, cache, device) for item in work]
     downloads = _downloads(work)
+    pending = [item.block.only(item.pending) for item in work if item.pending]
+    whole = replace(total(row["cost"] for row in rows), seconds=run_seconds(pending, device))
     if as_json:
         blocks = [row | {"cost": _numbers(row["cost"])} for row in rows]
         document = {
             "blocks": blocks,
             "downloads": downloads,
             "device": device.name,
-            "total": _numbers(total(row["cost"] for row in rows)),
+            "total": _numbers(whole),
             "memory_available": available_memory(),
         }
         click.echo(json.dumps(document, indent=1))
@@ -93,7 +97,7 @@ def print_plan(
     click.echo(_table(_by_model(rows), downloads, reasons))
     _say_missing(reasons)
     _say_divided(work, device)
-    _say_totals(rows, downloads, device, cells.shard)
+    _say_totals(rows, whole, downloads, device, cells.shard)
 
 
 def _row(item: Todo, cells: Cells, cache: Path | None, device: Device) -> dict[str, Any]:
@@ -288,19 +292,19 @@ def _wrapped(text: str, indent: int = 0) -> None:
 
 def _say_totals(
     rows: list[dict[str, Any]],
+    whole: Cost,
     downloads: dict[str, int | None],
     device: Device,
     shard: str | None,
 ) -> None:
-    from bench.plan.costs import total
     from bench.runner.progress import in_words
 
-    whole = total(row["cost"] for row in rows)
     cells, done = sum(r["cells"] for r in rows), sum(r["done"] for r in rows)
     layers = len({(row["model"], number) for row in rows for number in row["layers"]})
     click.echo(
-        f"{f'shard {shard}: ' if shard else ''}{layers} layers, {cells} cells, {done} done, "
-        f"{sum(r['failed'] for r in rows)} failed; "
+        f"{f'shard {shard}: ' if shard else ''}{layers:,} layer{'s' * (layers != 1)}, "
+        f"{cells:,} cell{'s' * (cells != 1)}, {done:,} done, "
+        f"{sum(r['failed'] for r in rows):,} failed; "
         f"{sum(r['steps'] for r in rows):,} training steps to do"
     )
     if not whole.passes:

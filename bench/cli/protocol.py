@@ -30,7 +30,7 @@ def command(name: str, settings: Sequence[str], as_json: bool) -> None:
       bench protocol quick
       bench protocol paper --set family=jumprelu
     """
-    from bench.plan.protocol import load_fitting, why_not
+    from bench.plan.protocol import load_fitting, why_no_arm
     from zoo.errors import UsageError
 
     if not name:
@@ -42,9 +42,9 @@ def command(name: str, settings: Sequence[str], as_json: bool) -> None:
     rows = _rows(protocol)
     if left_out:
         # On stderr, so that --json stays JSON.
-        reasons = dict.fromkeys(str(why_not(arm, protocol.family)) for arm in left_out)
+        reasons = dict.fromkeys(str(why_no_arm(arm, protocol.family)) for arm in left_out)
         text = f"{', '.join(left_out)} left out: {', '.join(reasons)}"
-        click.echo(f"bench: {text}; name the others by --arm to run it", err=True)
+        click.echo(f"bench: {text}; to run the other arms, name them by --arm", err=True)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

@@ -13,6 +13,7 @@ some 800 steps and stays there, and so does an exponential of what is far below 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from functools import cache
 
 import torch
 
-from bench.compute.timing import compute_seconds
+from bench.compute.timing import one_thread
 
 # Relative error (Frobenius) that still counts as full single precision: about ten times what a
 # plain float32 product of this size shows, and a thousand times less than bfloat16 shows.
@@ -30,6 +31,7 @@ _ROWS, _INNER, _COLUMNS = 256, 512, 512
 # How much faster the other backend must be: it is 0.97 to 1 times as fast, or about 2. The best of
 # some rounds, so that one machine always chooses the same.
 _WORTH, _ROUNDS = 1.3, 7
+_PRECISIONS = ("medium", "highest")
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,17 @@ def measured_error(precision: str) -> float:
 
 
 @cache
-def measured_seconds(precision: str) -> float:
-    """Of this thread's processor, that the same product takes at best."""
+def measured_seconds() -> dict[str, float]:
+    """Of this thread's processor, that the same product takes at best, by precision setting."""
     left, right = _factors()
-    rounds = []
-    with _precision(precision):
-        for _ in range(_ROUNDS):
-            start = compute_seconds()
-            left @ right.T
-            rounds.append(compute_seconds() - start)
-    return min(rounds)
+    best = dict.fromkeys(_PRECISIONS, float("inf"))
+    for _ in range(_ROUNDS):
+        for precision in _PRECISIONS:
+            with _precision(precision):
+                start = time.thread_time()
+                left @ right.T
+                best[precision] = min(best[precision], time.thread_time() - start)
+    return best
 
 
 def _factors() -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,14 +89,15 @@ def fast_matmul(device: torch.device | str = "cpu") -> Iterator[MatmulChoice]:
 def _choose(device_type: str) -> MatmulChoice:
     if device_type != "cpu":
         return MatmulChoice("highest", None)
-    error = measured_error("medium")
-    if error <= MAX_RELATIVE_ERROR and _is_worth("medium"):
-        return MatmulChoice("medium", error)
-    return MatmulChoice("highest", measured_error("highest"))
-
-
-def _is_worth(precision: str) -> bool:
-    return measured_seconds("highest") >= _WORTH * measured_seconds(precision)
+    fast, exact = _PRECISIONS
+    # So that other work on the machine does not decide, and torch starts no other threads yet.
+    with one_thread():
+        error = measured_error(fast)
+        if error <= MAX_RELATIVE_ERROR:
+            seconds = measured_seconds()
+            if seconds[exact] >= _WORTH * seconds[fast]:
+                return MatmulChoice(fast, error)
+        return MatmulChoice(exact, measured_error(exact))
 
 
 @contextmanager
@@ -119,7 +123,8 @@ def _exact_convolutions() -> Iterator[None]:
 
 @contextmanager
 def _without_subnormals() -> Iterator[None]:
-    """Takes them as 0 in this thread, and in those of torch's that it is the first to start."""
+    """Takes them as 0 in this thread, and in those of torch's that start meanwhile: a processor
+    keeps this for each thread, and a new one has it from the one that starts it."""
     before = sys.float_info.min / 2 == 0
     torch.set_flush_denormal(True)
     try:

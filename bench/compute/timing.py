@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -31,6 +32,17 @@ def compute_seconds() -> float:
     """A clock for what this thread computes on a CPU: its processor time, in which other work on
     the machine does not count; the time that passes where torch's kernels have several threads."""
     return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch's operations by one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _wait(device: torch.device) -> None:

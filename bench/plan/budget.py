@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bench.plan.blocks import Block
-from bench.plan.costs import block_seconds
+from bench.plan.costs import run_seconds
 from bench.plan.devices import Device
 
 LEAST_SHARE = 0.1
@@ -45,10 +45,10 @@ def smallest_seconds(blocks: Sequence[Block], device: Device) -> float:
 
 
 def _takes(blocks: Sequence[Block], settings: dict[str, int], device: Device) -> float:
-    changed = (
+    changed = [
         replace(block, protocol=block.protocol.model_copy(update=settings)) for block in blocks
-    )
-    return sum(block_seconds(block, device) for block in changed)
+    ]
+    return run_seconds(changed, device)
 
 
 def _smaller(number: int) -> Iterator[int]:

@@ -46,6 +46,9 @@ _BLOCK = (32, 192, 96, 4)
 _TOGETHER = Recipe(n=256, k=16, batch=256, steps=100, path="sparse")
 _TOGETHER_WIDTH, _TOGETHER_NUMBER = 64, 8
 
+# More than what a step begins cannot be saved; this much is, of SAEs that are hardly there.
+_MOST_SAVED = 1.5
+
 _PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
 
 
@@ -54,6 +57,7 @@ class MeasuredRates:
     """As in `bench.plan.devices.Device`."""
 
     device: str
+    threads: int
     products: dict[str, float]
     memory: float
     between: float
@@ -111,8 +115,10 @@ def measure_rates(
     with fast_matmul(device):
         element, row = _selection(device, best)
         products, elementwise = _products(device, best), _elementwise(device, best)
+        start = _start(device, best)
         return MeasuredRates(
             device=device,
+            threads=torch.get_num_threads() if on_cpu else 1,
             products=products,
             memory=_stream(device, best),
             between=_between(best, products["float32"]) if on_cpu else elementwise,
@@ -122,8 +128,9 @@ def measure_rates(
             row=row,
             uneven=_uneven(device, best, row) if on_cpu else 1 / element,
             ranked=_ranked(device, best),
-            start=_start(device, best),
-            together=_together(best) if on_cpu else 0.0,
+            start=start,
+            # On a device one graph is begun for all.
+            together=min(_together(best), _MOST_SAVED * start) if on_cpu else start,
             python=best(_plain_python),
             capacity=None if on_cpu else int(0.9 * torch.cuda.mem_get_info(device)[1]),
         )

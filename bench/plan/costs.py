@@ -1,7 +1,8 @@
 """What a plan costs: downloads, operations, passes over the models, and time on a device.
 
-    Cost      of one model, or of all: `cost_of` counts, `total` sums
-    seconds   of some work (`bench.plan.work`) at a device's rates (`bench.plan.devices`)
+    Cost          of one model, or of all: `cost_of` counts, `total` sums
+    seconds       of some work (`bench.plan.work`) at a device's rates (`bench.plan.devices`)
+    run_seconds   of a run, in which small blocks go beside each other on a CPU
 
 Times are sums over what bounds them one after the other: nothing is taken to overlap, but the
 preparation of tokens on a graphics card's host. No torch.
@@ -9,7 +10,7 @@ preparation of tokens on a graphics card's host. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.plan.blocks import Block
@@ -87,6 +88,17 @@ def block_seconds(block: Block, device: Device) -> float:
     return _of_one(block, device).seconds
 
 
+def run_seconds(blocks: Sequence[Block], device: Device) -> float:
+    """How long blocks take together: one after the other, or, where all of them use one thread, in
+    as many workers as a CPU has cores, the longest first (`bench.runner.engines`)."""
+    each = sorted((block_seconds(block, device) for block in blocks if block.specs), reverse=True)
+    workers = device.threads if all(block.one_thread for block in blocks) else 1
+    busy = [0.0] * workers
+    for took in each:
+        busy[busy.index(min(busy))] += took
+    return max(busy)
+
+
 @dataclass(frozen=True)
 class BlockSeconds:
     """Seconds of a block before its training, in it, and after it."""
@@ -98,12 +110,19 @@ class BlockSeconds:
 
 def parts_of(block: Block, device: Device) -> BlockSeconds:
     """How long the parts of a block take."""
+    device = _as_used(block, device)
     work = work_of(block, path_on(block, device), masked=device.masks)
     parts = (work.before, work.training, work.after)
     return BlockSeconds(*(seconds(part, block, device) for part in parts))
 
 
+def _as_used(block: Block, device: Device) -> Device:
+    """One thread of a CPU, where the block takes no more."""
+    return device.single if block.one_thread and device.single is not None else device
+
+
 def _of_one(block: Block, device: Device) -> Cost:
+    device = _as_used(block, device)
     work = work_of(block, path_on(block, device), masked=device.masks).whole
     weights = block.protocol.n * block.card.tap.width
     read = samples_read(block) + training_read(block)

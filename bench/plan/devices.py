@@ -11,9 +11,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.plan.calibrate import MeasuredRates
 
 GIB = 1 << 30
 
@@ -30,6 +33,7 @@ class Device:
     searched in. start: seconds of a training step beside its arithmetic; together: that one of a
     small SAE saves beside endlessly many. token, window: seconds of preparing one, by the kind of
     corpus. layer: of what is done once for a layer. block: to load a model.
+    threads: of a CPU, that the rates are of; single: the same by one thread, where these are more.
     capacity: bytes that a block may take; None for what is free here. masks: whether a loss on dead
     features leaves the others out by a mask (`bench.compute.ahead`). basis, error: in words, where
     the rates are from, and how far the times of runs were from those that they give.
@@ -52,6 +56,8 @@ class Device:
     block: float
     token: Mapping[str, float]
     window: Mapping[str, float]
+    threads: int = 1
+    single: Device | None = None
     capacity: int | None = None
     masks: bool = False
     basis: str = ""
@@ -88,7 +94,7 @@ _FREE = 0.9
 _CORE_PRODUCTS = 1.6e11
 _CORE = {
     "memory": 1.3e10,
-    "between": 7e9,
+    "between": 9e9,
     "elementwise": 2.3e10,
     "gathered": 2.6e10,
     "searched": 9e8,
@@ -171,7 +177,7 @@ def _graphics_card(name: str, card: _Card) -> Device:
 
 def _cpu(threads: int) -> Device:
     return Device(
-        f"cpu of {threads} core{'s' * (threads > 1)}",
+        f"a CPU of {threads} core{'s' * (threads > 1)}",
         products=dict.fromkeys(("float32", "tf32", "bf16"), _CORE_PRODUCTS * threads),
         memory=_CORE["memory"] * threads,
         between=_CORE["between"] * threads,
@@ -188,6 +194,8 @@ def _cpu(threads: int) -> Device:
         block=_BLOCK,
         token=_TOKEN,
         window=_WINDOW,
+        threads=threads,
+        single=_cpu(1) if threads > 1 else None,
         basis="as measured on an Intel Xeon",
     )
 
@@ -197,10 +205,19 @@ def this_device(device: str = "auto", **how: Any) -> Device:
 
     how: as `bench.plan.calibrate.measure_rates` takes it.
     """
+    from bench.compute.timing import one_thread
     from bench.plan.calibrate import measure_rates
+
+    found = _of_rates(measure_rates(device, **how))
+    if found.threads == 1 or found.masks:
+        return found
+    with one_thread():
+        return replace(found, single=_of_rates(measure_rates(device, **how)))
+
+
+def _of_rates(rates: MeasuredRates) -> Device:
     from bench.records.provenance import device_name
 
-    rates = measure_rates(device, **how)
     base = _cpu(1)
     # What was not measured goes with what was: kernels, and what is written in Python.
     slower = _CORE["elementwise"] / rates.elementwise if rates.on_cpu else 1.0
@@ -230,6 +247,7 @@ def this_device(device: str = "auto", **how: Any) -> Device:
         block=_BLOCK * slower_python,
         token=here(_TOKEN),
         window=here(_WINDOW),
+        threads=rates.threads,
         capacity=rates.capacity,
         masks=not rates.on_cpu,
         basis="measured now",

@@ -107,8 +107,8 @@ class Protocol(Recipe):
     @model_validator(mode="after")
     def _anneals_what_there_is(self) -> Self:
         for arm in self.arms:
-            if reason := why_not(arm, self.family):
-                raise ValueError(f"{arm}: {reason}")
+            if reason := why_no_arm(arm, self.family):
+                raise ValueError(f"{arm}: {reason}; name other arms by --arm")
         return self
 
     @model_validator(mode="after")
@@ -173,19 +173,19 @@ def load_protocol(
 
 
 def load_fitting(name: str, *, settings: Sequence[str] = ()) -> tuple[Protocol, list[str]]:
-    """As `load_protocol`, without the arms that do not go with its family (`why_not`); and these.
+    """As `load_protocol`, without the arms that do not go with its family (`why_no_arm`); and these.
 
     Arms that the settings name are taken as they are.
     """
     data = _data(name, settings)
     preset, family, left_out = data["arms"], data["family"], []
     if isinstance(preset, tuple) and isinstance(family, str):
-        left_out = [arm for arm in preset if why_not(arm, family)]
+        left_out = [arm for arm in preset if why_no_arm(arm, family)]
         data["arms"] = tuple(arm for arm in preset if arm not in left_out)
     return validate(Protocol, data, where=f"protocol {name}"), left_out
 
 
-def why_not(arm: str, family: str) -> str | None:
+def why_no_arm(arm: str, family: str) -> str | None:
     """Why there is no such arm of a family, in words; None where there is one."""
     if parse_arm(arm).schedule == "k-anneal" and is_dense(family):
         return f"the family {family} has no k to anneal"

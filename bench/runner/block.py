@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ from bench.compute.matmul import fast_matmul
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.compute.profiling import profiled
 from bench.compute.row_shards import Processes
+from bench.compute.timing import one_thread
 from bench.death.firings import FiringClock, silence_steps
 from bench.death.prediction import predict
 from bench.plan.blocks import Block
@@ -250,16 +251,9 @@ def _too_large(block: Block, error: BaseException) -> OutOfMemory:
     )
 
 
-@contextmanager
-def block_threads(block: Block) -> Iterator[None]:
+def block_threads(block: Block) -> AbstractContextManager[None]:
     """The block's number of threads."""
-    before = torch.get_num_threads()
-    if block.one_thread:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return one_thread() if block.one_thread else nullcontext()
 
 
 def failed_records(block: Block, error: ModelError) -> Iterator[Record]:

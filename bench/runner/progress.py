@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.plan.blocks import Block
-from bench.plan.costs import BlockSeconds, block_seconds, parts_of
+from bench.plan.costs import BlockSeconds, parts_of, run_seconds
 from bench.plan.devices import Device, device_like, named_device
 from bench.records.schema import Record
 from bench.runner.notebook import in_notebook, notebook_bar
@@ -401,7 +401,7 @@ def planned_line(blocks: Sequence[Block], device: Device) -> str:
     cells = sum(len(block.specs) for block in blocks)
     models = list(dict.fromkeys(block.card.id for block in blocks))
     named = ", ".join(models[:6]) + (" ..." if len(models) > 6 else "")
-    took = in_words(sum(block_seconds(block, device) for block in blocks))
+    took = in_words(run_seconds(blocks, device))
     return (
         f"measures {cells:,} cell{'s' * (cells > 1)} of {len(models)} model"
         f"{'s' * (len(models) > 1)} ({named}); about {took} by the plan of {device.name}"

@@ -205,7 +205,7 @@ def test_a_folder_without_a_manifest_says_how_to_write_one(tmp_path: Path) -> No
 def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
     folder = _written(_dump(tmp_path))
     _edit(folder, "gammabench-dump-1", "gammabench-dump-9")
-    with pytest.raises(BadManifest, match=r"manifest\.json: format: Input should be"):
+    with pytest.raises(BadManifest, match=r"manifest\.json: format: 'gammabench-dump-9' should be"):
         read_manifest(folder)
     (folder / "manifest.json").write_text("{")
     with pytest.raises(BadManifest, match="cannot be read"):

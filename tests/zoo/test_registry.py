@@ -40,6 +40,10 @@ def test_model_globs_range_over_the_whole_registry(registry: Registry) -> None:
     [
         ({"models": ["tiny-gtp2"]}, "unknown model 'tiny-gtp2'. Did you mean tiny-gpt2"),
         ({"models": ["zzz*"]}, "unknown model 'zzz*'. `bench list` names them all."),
+        (
+            {"models": ["human-chr22"]},
+            "'human-chr22' is a corpus, not a model. Say --corpus human-chr22; `bench list corpora",
+        ),
         ({"domains": ["protien"]}, "unknown domain 'protien'. Did you mean protein?"),
         ({"domains": ["x"]}, "unknown domain 'x'. There are: language, vision"),
         ({"suite": "ofline"}, "unknown suite 'ofline'. Did you mean offline?"),

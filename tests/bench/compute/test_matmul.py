@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -66,7 +68,7 @@ def test_an_inaccurate_fast_path_is_not_used(monkeypatch):
 def test_an_accurate_path_is_used_where_it_is_faster(monkeypatch, seconds, chosen):
     errors = {"medium": 4e-7, "highest": 3e-7}
     monkeypatch.setattr(matmul, "measured_error", errors.__getitem__)
-    monkeypatch.setattr(matmul, "measured_seconds", seconds.__getitem__)
+    monkeypatch.setattr(matmul, "measured_seconds", lambda: seconds)
     with fast_matmul() as choice:
         assert (choice.precision, choice.relative_error) == (chosen, errors[chosen])
 
@@ -131,3 +133,13 @@ def test_what_dies_is_trained_to_the_same_bits_with_and_without_such_numbers(mon
     assert 0 < of_dead < torch.finfo(torch.float32).tiny
     for one, other in zip(flushed.weights, kept.weights, strict=True):
         assert torch.equal(one, other)
+
+
+def test_so_it_is_in_all_of_torchs_threads() -> None:
+    code = (
+        "import torch; from bench.compute.matmul import fast_matmul; torch.set_num_threads(2)\n"
+        "with fast_matmul():\n"
+        "    print(bool((torch.full((1 << 20,), 1e-39) * 1 == 0).all()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

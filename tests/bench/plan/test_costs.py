@@ -18,7 +18,7 @@ from bench.cli.sizes import read_duration
 from bench.plan import forward, work
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.budget import fit_budget
-from bench.plan.costs import block_seconds, cost_of, path_on, seconds, total
+from bench.plan.costs import block_seconds, cost_of, path_on, run_seconds, seconds, total
 from bench.plan.devices import DEVICE_NAMES, Device, named_device, this_device
 from bench.plan.protocol import load_protocol
 from bench.plan.reading import Reading, reading
@@ -200,6 +200,23 @@ def test_numbers_that_are_kept_twice_are_the_same() -> None:
     assert kept == (stepping._MOST_ON_CPU, stepping._FAST_SORT)
 
 
+def test_small_blocks_go_beside_each_other_by_one_thread_each(registry: Registry) -> None:
+    one, four = (named_device("cpu", threads=number) for number in (1, 4))
+    small = plan(registry, ["tiny-gpt2", "tiny-esm2", "tiny-dinov2"])
+    assert all(block.one_thread for block in small)
+    each = [block_seconds(block, one) for block in small]
+    assert [block_seconds(block, four) for block in small] == each
+    assert run_seconds(small, four) == max(each)
+    assert run_seconds(small, named_device("cpu", threads=2)) < sum(each)
+    assert run_seconds(small, one) == pytest.approx(sum(each))
+    assert run_seconds([], four) == 0
+    (large,) = plan(registry, ["tiny-gpt2"], "n=8192", "k=64")
+    assert not large.one_thread
+    assert block_seconds(large, four) < block_seconds(large, one)
+    both = [large, *small]
+    assert run_seconds(both, four) == pytest.approx(block_seconds(large, four) + sum(each))
+
+
 def test_small_saes_that_step_together_begin_less(registry: Registry) -> None:
     def saved(*settings: str, seeds: int = 1) -> float:
         """Of one SAE's steps."""
@@ -278,7 +295,9 @@ def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     rates += (found.ranked, found.uneven, found.elementwise)
     assert all(1e6 < rate < 1e15 for rate in rates)
     assert 1e-6 < found.start < 1
-    assert 0 <= found.together < 1
+    assert 0 <= found.together <= 1.5 * found.start
+    # With more threads than one, small blocks are priced as they run.
+    assert (found.single is None) == (found.threads == 1) == (torch.get_num_threads() == 1)
     assert all(0 < each < 1 for each in (*found.token.values(), *found.window.values()))
 
 

@@ -84,7 +84,7 @@ def test_merged_by_copying_the_records_are_those_of_the_whole_run(
     assert comparable(RecordStore(tmp_path / "all")) == whole
     code, out, _ = bench("plan", *arguments, "--shard", "1/2", "--output", "shard-1")
     assert code == 0
-    assert f" layers, {len(found)} cells, {len(found)} done" in out.partition("shard 1/2:")[2]
+    assert f", {len(found)} cells, {len(found)} done" in out.partition("shard 1/2:")[2]
 
 
 def test_a_share_without_cells_is_done_at_once(bench: Bench, arguments: list[str]) -> None:

@@ -208,7 +208,7 @@ def test_running_out_of_memory_fails_the_model_with_the_reason(
         (["--layer", "44"], "no chosen model has a layer 44. There are layers 0 to 3"),
         (["--arm", "centred"], "unknown arm 'centred'. Did you mean centered"),
         (["--set", "stpes=3"], "unknown protocol key 'stpes'. Did you mean steps"),
-        (["--set", "k=0"], "k: Input should be greater than or equal to 1"),
+        (["--set", "k=0"], "k: 0 should be greater than or equal to 1"),
         (["--protocol", "papr"], "unknown protocol 'papr'. Did you mean paper?"),
         (["--suite", "embeded"], "unknown suite 'embeded'. Did you mean embedded?"),
         (["--cards", "nowhere"], "no folder of cards at nowhere"),
