@@ -173,7 +173,7 @@ def load_protocol(
 
 
 def load_fitting(name: str, *, settings: Sequence[str] = ()) -> tuple[Protocol, list[str]]:
-    """As `load_protocol`, without the arms that do not go with its family (`why_no_arm`); and these.
+    """As `load_protocol`, without the arms that its family has not (`why_no_arm`); and these.
 
     Arms that the settings name are taken as they are.
     """

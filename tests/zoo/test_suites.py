@@ -68,9 +68,9 @@ def test_published_names_are_known_whatever_their_case(written: Callable[[str], 
 def test_plan_counts_and_names_the_layers_of_the_paper(bench: Bench) -> None:
     code, out, err = bench("plan", "--suite", "paper")
     assert code == 0, err
-    assert "454 layers, 1362 cells, 0 done" in out
+    assert "454 layers, 1,362 cells, 0 done" in out
     code, out, err = bench("plan", "--suite", "paper", "--model", "gpt2", "--layer", "6")
-    assert "1 layers, 3 cells" in out
+    assert "1 layer, 3 cells" in out
     assert out.splitlines()[2].split()[:4] == ["gpt2", "real", "6", "7"]
 
 

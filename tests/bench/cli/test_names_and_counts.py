@@ -95,8 +95,8 @@ def test_a_dry_run_says_what_a_plan_says_and_writes_nothing(bench: Bench, tiny: 
 def test_a_dry_run_counts_what_force_would_measure_again(bench: Bench) -> None:
     options = ["synthetic-gamma4", "--arm", "raw", "--set", "steps=0", "--limit", "64"]
     bench("run", *options)
-    assert "1 cells, 1 done" in bench("run", *options, "--dry-run")[1]
-    assert "1 cells, 0 done" in bench("run", *options, "--dry-run", "--force")[1]
+    assert "1 cell, 1 done" in bench("run", *options, "--dry-run")[1]
+    assert "1 cell, 0 done" in bench("run", *options, "--dry-run", "--force")[1]
     # A device that is not there is refused, even where nothing is left to do.
     code, _, err = bench("run", *options, "--device", "cuda:77")
     assert code == 2
