@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -103,21 +103,25 @@ def _cells(reason: _Reason) -> str:
 
 
 def _sentence(reason: _Reason) -> str:
-    _, *others = reason.models
+    return shared_by(reason.text, {name: specs[0].corpus for name, specs in reason.models.items()})
+
+
+def shared_by(text: str, corpora: Mapping[str, str]) -> str:
+    """What is wrong with the first model, and the others that share it; `corpora`: by model. What
+    is the same of several models may be of several corpora: each is then named."""
+    first, *others = corpora
     if not others:
-        return reason.text
-    if not reason.text.startswith("corpus "):
-        return f"{reason.text} The same for {', '.join(others)}."
-    # What is the same of several models may be of several corpora: each is named.
-    corpora: dict[str, list[str]] = {}
+        return text
+    if not text.startswith("corpus "):
+        return f"{text} The same for {', '.join(others)}."
+    models: dict[str, list[str]] = {}
     for model in others:
-        corpora.setdefault(reason.models[model][0].corpus, []).append(model)
-    first = next(iter(reason.models.values()))[0].corpus
+        models.setdefault(corpora[model], []).append(model)
     parts = [
-        ", ".join(models) + (f" (corpus {name})" if name != first else "")
-        for name, models in corpora.items()
+        ", ".join(names) + (f" (corpus {corpus})" if corpus != corpora[first] else "")
+        for corpus, names in models.items()
     ]
-    return f"{reason.text} The same for {'; '.join(parts)}."
+    return f"{text} The same for {'; '.join(parts)}."
 
 
 def again_with(option: str, *, without: Iterable[str] = ()) -> str:

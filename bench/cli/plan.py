@@ -194,7 +194,7 @@ def _by_model(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _table(
     rows: list[dict[str, Any]],
     downloads: dict[str, int | None],
-    reasons: dict[str, tuple[str, list[str]]],
+    reasons: dict[str, tuple[str, dict[str, str]]],
 ) -> str:
     from tabulate import tabulate
 
@@ -238,23 +238,24 @@ def _cache_state(row: dict[str, Any]) -> str:
     return f"{state}, {decimal_size(row['cache_size'])}"
 
 
-def _reasons(work: Sequence[Todo]) -> dict[str, tuple[str, list[str]]]:
-    """What is missing: each reason once, with the sentence about the first of its models."""
+def _reasons(work: Sequence[Todo]) -> dict[str, tuple[str, dict[str, str]]]:
+    """What is missing: each reason once, with the sentence about the first of its models, and the
+    corpus of each of them."""
     from bench.cli.failures import shared_reason
 
-    found: dict[str, tuple[str, list[str]]] = {}
+    found: dict[str, tuple[str, dict[str, str]]] = {}
     for item in work:
         for error in item.block.missing:
-            _, models = found.setdefault(shared_reason(error), (str(error), []))
-            if item.block.card.id not in models:
-                models.append(item.block.card.id)
+            _, models = found.setdefault(shared_reason(error), (str(error), {}))
+            models.setdefault(item.block.card.id, item.block.specs[0].corpus)
     return found
 
 
-def _say_missing(reasons: dict[str, tuple[str, list[str]]]) -> None:
-    for number, (text, (_, *others)) in enumerate(reasons.values(), start=1):
-        same = f" The same for {', '.join(others)}." if others else ""
-        _wrapped(f"[{number}] {text}{same}", indent=4)
+def _say_missing(reasons: dict[str, tuple[str, dict[str, str]]]) -> None:
+    from bench.cli.failures import shared_by
+
+    for number, (text, models) in enumerate(reasons.values(), start=1):
+        _wrapped(f"[{number}] {shared_by(text, models)}", indent=4)
 
 
 def _say_divided(work: Sequence[Todo], device: Device) -> None:

@@ -346,7 +346,7 @@ def test_the_plan_says_the_cost_of_each_model_once(bench: Bench) -> None:
     lines = out.splitlines()
     assert max(map(len, lines)) <= 120
     assert [line.split()[0] for line in lines[2:4]] == ["gpt2", "evo1-8k"]
-    assert "The same for evo1-8k." in " ".join(out.split())
+    assert "The same for evo1-8k (corpus open-genome)." in " ".join(out.split())
     assert "Times are of h100, 60% of its published peak" in out
     assert "not checked against runs" in out
     assert " passes of 2 models, " in lines[-1]
