@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("predictions_computed_once")
 # What commands set, and what they are tried with.
 SHORT = {
     **dict.fromkeys(("n=1024", "n=1k"), "n=80"),
-    **dict.fromkeys(("steps=200", "steps=8000"), "steps=5"),
+    **dict.fromkeys(("steps=200", "steps=64000"), "steps=5"),
     "batch=256": "batch=64",
 }
 

@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"b00c158ce36d6c83","cells.parquet":"b00c158ce36d6c83"};
+const GAMMABENCH_FILES = {"models.parquet":"67779597a64678cf","cells.parquet":"67779597a64678cf"};
