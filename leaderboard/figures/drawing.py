@@ -245,10 +245,10 @@ def _fates(figure: Figure, data: dict[str, Any]) -> None:
 def _revival(figure: Figure, data: dict[str, Any]) -> None:
     names = {"relu": "ReLU", "topk": "TopK"}
     domains, colours = data["domains"], _arm_colours(data["arms"])
-    labels = [f"born dead by {name},\nnot revived durably, %" for name in names.values()]
+    labels = [f"born dead by {names[path]},\nnot revived durably, %" for path in data["paths"]]
     grid = step_grid(figure, labels, domains)
     end = data["steps"][-1]
-    for row, path in zip(grid, names, strict=True):
+    for row, path in zip(grid, data["paths"], strict=True):
         for axes, domain in zip(row, domains, strict=True):
             for curve in data["curves"]:
                 if (curve["path"], curve["domain"]) == (path, domain):

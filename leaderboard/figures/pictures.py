@@ -210,6 +210,7 @@ def _revival(setting: Setting, groups: Sequence[Group]) -> Picture | None:
     data = {
         "steps": steps,
         "curves": curves,
+        "paths": _those_of(list(_PATHS), [curve["path"] for curve in curves]),
         "domains": _those_of(_domains(groups), [curve["domain"] for curve in curves]),
         "arms": _those_of(_arms(groups), [curve["arm"] for curve in curves]),
     }

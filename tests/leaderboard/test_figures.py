@@ -130,6 +130,15 @@ def test_survival_is_read_as_steps() -> None:
     assert relu["low"] == relu["median"] == relu["high"] == expected
 
 
+def test_a_path_by_which_no_feature_is_born_dead_has_no_panel() -> None:
+    record = _with_every_death()
+    (both,) = _of_kind([record], "revival")
+    (one,) = _of_kind([_changed(record, revival_relu=None)], "revival")
+    assert (both.data["paths"], one.data["paths"]) == (["relu", "topk"], ["topk"])
+    assert [len(compose(picture).axes) for picture in (both, one)] == [2, 1]
+    assert "0 cells by ReLU, 1 cell by TopK" in one.caption
+
+
 def test_fates_are_shares_of_all_features_of_the_cells() -> None:
     records = make_grid(models=MODELS, layers=[0, 1], arms=["raw"], seeds=[0, 1])
     relu, topk = _of_kind(records, "fates")
