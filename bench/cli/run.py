@@ -259,8 +259,8 @@ def _finish(
 
 
 def _counted(counts: dict[str, int], done: int) -> str:
-    rest = counts["unavailable"]
+    rest, cells = counts["unavailable"], counts["cells"]
     return (
-        f"{counts['cells']} cells: {counts['measured']} measured now, {done} done before, "
+        f"{cells} cell{'s' * (cells != 1)}: {counts['measured']} measured now, {done} done before, "
         f"{counts['failed']} failed" + (f", {rest} not measured" if rest else "")
     )

@@ -161,4 +161,5 @@ def _named(row: dict[str, Any]) -> str:
 
 
 def _started(saved: Saved) -> str:
-    return f"{len(saved.cells)} cells, step {saved.step} of {saved.steps}"
+    cells = len(saved.cells)
+    return f"{cells:,} cell{'s' * (cells != 1)}, step {saved.step:,} of {saved.steps:,}"

@@ -13,6 +13,7 @@ import click
 
 from bench.cli.options import ANY_PATH, BadRecords, json_option, output_option
 from bench.cli.sizes import ranges
+from leaderboard.text import count
 from zoo.errors import UsageError
 
 _INIT, _TRAINED = "at initialisation", "trained"
@@ -170,7 +171,8 @@ def _describe(label: str, comparison: PaperComparison, predicted: Sequence[Predi
     from tabulate import tabulate
 
     by_row = {(each.model, each.layer, each.column): each for each in predicted}
-    lines = [f"{label}: {len({(p.model, p.layer) for p in comparison.pairs})} layers matched"]
+    layers = {(pair.model, pair.layer) for pair in comparison.pairs}
+    lines = [f"{label}: {count(len(layers), 'layer')} matched"]
     offset = f"{comparison.layer_offset:+d}" if comparison.layer_offset else ""
     lines.append(f"note: their layer l is read as our layer l{offset}")
     lines += [f"note: {note}" for note in comparison.notes]

@@ -395,8 +395,8 @@ def test_both_tables(bench, tmp_path):
     table = write_table(tmp_path, "gpt2,4,768,0.5,0.4,300.5,1.25,0,,language")
     code, out, _ = bench("compare-paper", "--init-stats", str(table), "--trained", str(trained))
     assert code == 0
-    assert "at initialisation: 1 layers matched" in out
-    assert "trained: 1 layers matched" in out
+    assert "at initialisation: 1 layer matched" in out
+    assert "trained: 1 layer matched" in out
     assert "none: fewer than ten layers" in out
 
 

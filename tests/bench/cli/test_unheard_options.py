@@ -68,7 +68,7 @@ def test_an_option_is_heard_or_refused(kind: str, options: str, inputs: Path, be
     last = err.strip().splitlines()[-1] if err.strip() else ""
     if (kind, options) in HEARD:
         assert code == 0, err
-        assert "1 layers" in out
+        assert "1 layer," in out
     else:
         assert code == 2, out
         assert REFUSED[kind, options] in last
