@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"67779597a64678cf","cells.parquet":"67779597a64678cf"};
+const GAMMABENCH_FILES = {"models.parquet":"c42b46032fdfe735","cells.parquet":"c42b46032fdfe735"};
