@@ -78,7 +78,8 @@ def fast_matmul(device: torch.device | str = "cpu") -> Iterator[MatmulChoice]:
     """Run float32 products on their fastest accurate path; the former setting comes back after.
 
     Yields what was chosen. Off the CPU nothing is chosen for speed: there the faster settings
-    mean TF32 or bfloat16, so full precision is set, for convolutions too.
+    mean TF32 or bfloat16, so full precision is set, for convolutions too. What this processor
+    computes meanwhile takes subnormal numbers as 0.
     """
     choice = _choose(torch.device(device).type)
     with _precision(choice.precision), _exact_convolutions(), _without_subnormals():

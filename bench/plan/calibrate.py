@@ -40,11 +40,11 @@ _STREAM = 1 << 24  # elements: 64 MiB, more than a cache holds
 _FRESH = 1 << 21  # 8 MiB, as a batch's codes
 
 # Windows, positions, width and heads of a model's block, as those of `bench.plan.forward`'s bytes.
-_BLOCK = (32, 192, 96, 4)
+_BLOCK_SHAPE = (32, 192, 96, 4)
 
-# Of the SAEs that step together, and how many they are.
-_TOGETHER = Recipe(n=256, k=16, batch=256, steps=100, path="sparse")
-_TOGETHER_WIDTH, _TOGETHER_NUMBER = 64, 8
+# Of the small SAEs that step together, and how many they are.
+_SMALL = Recipe(n=256, k=16, batch=256, steps=100, path="sparse")
+_SMALL_WIDTH, _SMALL_NUMBER = 64, 8
 
 # More than what a step begins cannot be saved; this much is, of SAEs that are hardly there.
 _MOST_SAVED = 1.5
@@ -172,7 +172,7 @@ def _elementwise(device: str, best: _Best) -> float:
 def _between(best: _Best, products: float) -> float:
     """Bytes a second between a block's products, where its attention and its activation are made
     of several operations each; `products` operations of them take a second."""
-    windows, positions, width, heads = _BLOCK
+    windows, positions, width, heads = _BLOCK_SHAPE
     x = _randn(windows, positions, width, device="cpu")
     narrow, wide = _randn(width, width, device="cpu"), _randn(4 * width, width, device="cpu")
 
@@ -245,11 +245,11 @@ def _together(best: _Best) -> float:
     """Seconds that a step of one of endlessly many small SAEs takes less than by itself."""
 
     def trainer(seed: int) -> Trainer:
-        sae = SAE.init(_TOGETHER_WIDTH, _TOGETHER.n, _TOGETHER.k, seed=seed)
-        return Trainer(sae, _TOGETHER)
+        sae = SAE.init(_SMALL_WIDTH, _SMALL.n, _SMALL.k, seed=seed)
+        return Trainer(sae, _SMALL)
 
     # Each arm prepares a batch its own way.
-    batches = list(_randn(_TOGETHER_NUMBER, _TOGETHER.batch, _TOGETHER_WIDTH, device="cpu"))
+    batches = list(_randn(_SMALL_NUMBER, _SMALL.batch, _SMALL_WIDTH, device="cpu"))
     one, bank = trainer(0), make_bank([trainer(seed) for seed, _ in enumerate(batches)])
     of_each = best(lambda: bank.step(batches)) / len(batches)
     return max(0.0, best(lambda: one.step(batches[0])) - of_each) / (1 - BEGINS / len(batches))
