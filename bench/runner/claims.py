@@ -111,7 +111,10 @@ def _write(mirror: Mirror, model: str, cells: set[str]) -> Path:
 
 
 def _others(mirror: Mirror, claim: Path, cells: set[str]) -> dict[str, str]:
-    """The claims of others to some of the cells, and their owners; removes those without one."""
+    """The claims of others to some of the cells, and their owners; removes those without one.
+
+    One that cannot be read may be to any cell, and counts until nobody has written it for so long.
+    """
     own = claim.relative_to(mirror.folder).as_posix()
     listed = mirror.list(f"{CLAIMS}/{claim.parent.name}")
     now = listed.pop(own, StoredObject(0, 0.0)).modified
@@ -120,10 +123,13 @@ def _others(mirror: Mirror, claim: Path, cells: set[str]) -> dict[str, str]:
         if file.modified < now - CLAIM_SECONDS:
             mirror.remove(mirror.folder / name)
         elif mirror.fetch(path := mirror.folder / name):
-            with suppress(ValueError, KeyError, TypeError):
+            try:
                 content = json.loads(path.read_text(encoding="utf-8"))
                 if not cells.isdisjoint(content["cells"]):
                     found[name] = str(content["owner"])
+            except (ValueError, KeyError, TypeError):
+                # Just being written, or read half: whose cells it claims is not known.
+                found[name] = "its claim could not be read"
     return found
 
 

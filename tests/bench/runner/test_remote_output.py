@@ -214,18 +214,34 @@ def test_a_claim_holds_while_its_owner_lives(
             if now.modified > before.modified:
                 break
             time.sleep(0.01)
-        with pytest.raises(MeasuredElsewhere, match=r"at work on them \(process \d+ on "):
+        with pytest.raises(MeasuredElsewhere, match="at work on them"):
             claims._take(claimant(url, tmp_path), plan[0])
         with claimed(claimant(url, tmp_path), plan[1]):
             pass
     lost = claims._take(claimant(url, tmp_path), plan[0])  # and is never heard of again
-    with pytest.raises(MeasuredElsewhere), claimed(claimant(url, tmp_path), plan[0]):
+    who = pytest.raises(MeasuredElsewhere, match=r"at work on them \(process \d+ on ")
+    with who, claimed(claimant(url, tmp_path), plan[0]):
         pass
     age(url)
     with claimed(claimant(url, tmp_path), plan[0]):
         names = [Path(name).name for name in claimant(url, tmp_path).list("claims")]
         assert len(names) == 1
         assert lost.name not in names
+
+
+@pytest.mark.parametrize("content", [b"", b'{"owner": "a", "cel', b'{"owner": "a"}', b"[]"])
+def test_a_claim_that_cannot_be_read_counts(
+    url: str, tmp_path: Path, plan: list[Block], content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "_PAUSE", 0.01)
+    half = claims._take(claimant(url, tmp_path), plan[0])
+    place = f"{url}/{claims.CLAIMS}/{half.parent.name}/{half.name}"
+    fsspec.filesystem("memory").pipe(place, content)
+    with pytest.raises(MeasuredElsewhere, match="its claim could not be read"):
+        claims._take(claimant(url, tmp_path), plan[0])
+    age(url)
+    with claimed(claimant(url, tmp_path), plan[0]):
+        assert half.name not in [Path(name).name for name in claimant(url, tmp_path).list("claims")]
 
 
 def test_two_runs_at_one_prefix_measure_each_cell_once(
