@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from adapters import checkpoints, compat, partial
+from adapters.passes import in_places, passes_of
 from adapters.stored_tensors import better_reasons, check_tensors
 from adapters.taps import Taps, find_blocks, pick
-from adapters.tokens import measured
 from adapters.transfer import to_device
 from adapters.windows import AT_ONCE, Preparation, Window, length_of, numbered_windows
 from zoo import hub
 from zoo.cards import Card, TokenRule
 from zoo.errors import BadActivations, BadCard, BadWeights, MissingExtra, UsageError
 from zoo.install import install_line
+from zoo.padding import pass_cost
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ class Adapter(ABC):
         self.weights = weights
         self.trust_remote_code = trust_remote_code
         self.depth = depth
+        # Positions of padding that one more forward pass of a batch is worth.
+        self.pass_cost = pass_cost(card, on_card=self.device.type != "cpu")
         # What a reader of the numbers should know, once the model is loaded.
         self.notes: list[str] = []
         self._folder: Path | None = None
@@ -373,19 +376,26 @@ class Adapter(ABC):
     def _measure(
         self, layers: list[int], chunk: list[Window], room: int | None, is_last: bool
     ) -> ActivationBatch:
-        inputs = self.inputs([window.item for window in chunk])
-        mask = measured(inputs.valid, inputs.special, self.card.tokens)
-        row, position = (index[:room] for index in mask.nonzero(as_tuple=True))
-        by_layer = self.run(layers, inputs, row, position) if len(row) else {}
-        example = torch.tensor([window.example for window in chunk])[row]
-        end = (chunk[-1].example, chunk[-1].place + 1) if is_last else None
-        unknown = None if inputs.unknown is None else inputs.unknown[row, position]
+        items = [window.item for window in chunk]
+        passes = passes_of(items, self.inputs, self.card.tokens, room, self.pass_cost)
+        pieces: dict[int, list[Tensor]] = {}
+        for each in passes:
+            kept = self.run(layers, each.inputs, each.row, each.position) if len(each) else {}
+            for layer, x in kept.items():
+                pieces.setdefault(layer, []).append(x)
+        passes = [each for each in passes if len(each)] or passes[:1]
+        example = torch.tensor([window.example for window in chunk])
+        unknown = [
+            each.inputs.unknown[each.row, each.position]
+            for each in passes
+            if each.inputs.unknown is not None
+        ]
         return ActivationBatch(
-            by_layer,
-            to_device(example, self.device),
-            to_device(position, self.device),
-            end,
-            unknown,
+            {layer: in_places(pieces.pop(layer), passes) for layer in list(pieces)},
+            to_device(example[in_places([each.window for each in passes], passes)], self.device),
+            to_device(in_places([each.position for each in passes], passes), self.device),
+            (chunk[-1].example, chunk[-1].place + 1) if is_last else None,
+            in_places(unknown, passes) if unknown else None,
         )
 
     @final

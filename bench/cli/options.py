@@ -361,7 +361,7 @@ class Cells:
                 "--budget would choose another protocol for each shard",
                 "Ask `bench plan --budget` without --shard, and give its --set to every job.",
             )
-        on_card = memory is not None and device.masks
+        on_card = memory is not None and device.is_card
         blocks = self.blocks(workers, memory, on_card=on_card)
         if budget is None:
             return blocks

@@ -113,7 +113,7 @@ def _row(item: Todo, cells: Cells, cache: Path | None, device: Device) -> dict[s
         "done": item.count("done"),
         "failed": item.count("failed"),
         "steps": block.steps * len(item.pending),
-        "memory": block.memory_on(card=device.masks),
+        "memory": block.memory_on(card=device.is_card),
         "cost": cost_of([block.only(item.pending)] if item.pending else [], device),
         **({} if cache is None else _cached(block, cache)),
         "missing": " ".join(map(str, block.missing)),

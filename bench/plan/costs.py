@@ -111,7 +111,7 @@ class BlockSeconds:
 def parts_of(block: Block, device: Device) -> BlockSeconds:
     """How long the parts of a block take."""
     device = _as_used(block, device)
-    work = work_of(block, path_on(block, device), masked=device.masks)
+    work = work_of(block, path_on(block, device), on_card=device.is_card)
     parts = (work.before, work.training, work.after)
     return BlockSeconds(*(seconds(part, block, device) for part in parts))
 
@@ -123,15 +123,16 @@ def _as_used(block: Block, device: Device) -> Device:
 
 def _of_one(block: Block, device: Device) -> Cost:
     device = _as_used(block, device)
-    work = work_of(block, path_on(block, device), masked=device.masks).whole
+    work = work_of(block, path_on(block, device), on_card=device.is_card).whole
     weights = block.protocol.n * block.card.tap.width
-    read = samples_read(block) + training_read(block)
+    on_card = device.is_card
+    read = samples_read(block, on_card=on_card) + training_read(block, on_card=on_card)
     return Cost(
         passes=1,
         forward_flops=work.forward,
         sae_flops=work.sae_flops,
         optimizer=_MOMENTS * weights * len(block.specs),
-        memory=block.memory_on(card=device.masks),
+        memory=block.memory_on(card=device.is_card),
         seconds=seconds(work, block, device),
         forward=seconds(forward_work(block, read), block, device),
         stored=cache_bytes(block),

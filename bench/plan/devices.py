@@ -34,9 +34,10 @@ class Device:
     small SAE saves beside endlessly many. token, window: seconds of preparing one, by the kind of
     corpus. layer: of what is done once for a layer. block: to load a model.
     threads: of a CPU, that the rates are of; single: the same by one thread, where these are more.
-    capacity: bytes that a block may take; None for what is free here. masks: whether a loss on dead
-    features leaves the others out by a mask (`bench.compute.ahead`). basis, error: in words, where
-    the rates are from, and how far the times of runs were from those that they give.
+    capacity: bytes that a block may take; None for what is free here. is_card: whether it
+    is a graphics card: a loss on dead features leaves the others out by a mask there
+    (`bench.compute.ahead`), and a pass is worth more padding (`zoo.padding`). basis, error: in
+    words, where the rates are from, and how far the times of runs were from those that they give.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Device:
     threads: int = 1
     single: Device | None = None
     capacity: int | None = None
-    masks: bool = False
+    is_card: bool = False
     basis: str = ""
     error: str = "not checked against runs"
 
@@ -172,7 +173,7 @@ def _graphics_card(name: str, card: _Card) -> Device:
         token={},  # in threads, while the model runs
         window={},
         capacity=int(_FREE * card.memory * 1e9),
-        masks=True,
+        is_card=True,
         basis=f"{_PRODUCTS:.0%} of its published peak, {_STREAMED:.0%} of its bandwidth",
     )
 
@@ -211,7 +212,7 @@ def this_device(device: str = "auto", **how: Any) -> Device:
     from bench.plan.calibrate import measure_rates
 
     found = _of_rates(measure_rates(device, **how))
-    if found.threads == 1 or found.masks:
+    if found.threads == 1 or found.is_card:
         return found
     with one_thread():
         return replace(found, single=_of_rates(measure_rates(device, **how)))
@@ -251,7 +252,7 @@ def _of_rates(rates: MeasuredRates) -> Device:
         window=here(_WINDOW),
         threads=rates.threads,
         capacity=rates.capacity,
-        masks=not rates.on_cpu,
+        is_card=not rates.on_cpu,
         basis="measured now",
         error=_ERROR_HERE if rates.on_cpu else base.error,
     )

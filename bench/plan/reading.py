@@ -15,15 +15,16 @@ from zoo.corpora import EndlessCorpus
 from zoo.corpus import Corpus
 from zoo.errors import BenchError
 from zoo.finite import FiniteCorpus
+from zoo.padding import grouped, pass_cost
 
 # Letters of a token. Measured: 3.5 and 3.6 for all-minilm-l6-v2 on two corpora, 2.8 for the small
 # vocabulary of tiny-gpt2.
 _LETTERS = {"text": 3.6, "protein": 1.0}
 
-# Positions that a model passes for each token where the corpus is not looked at: that is streamed,
-# or not there. Measured on the embedded corpora: 1.17 for tiny-gpt2, 1.42 for all-minilm-l6-v2, of
-# which this is the mean, and 1.75 for tiny-esm2. Of cells: Genecorpus-104M is said to have 150
-# billion tokens in 104 million cells; a window has 4,096.
+# Positions of a window over its tokens where the corpus is not looked at: that is streamed, or not
+# there. Measured on the embedded corpora, with all of a batch padded to its longest: 1.17 for
+# tiny-gpt2, 1.42 for all-minilm-l6-v2, of which this is the mean, and 1.75 for tiny-esm2. Of cells:
+# Genecorpus-104M is said to have 150 billion tokens in 104 million cells; a window has 4,096.
 _PADDED = {"text": 1.3, "protein": 1.75, "cell": 2.8}
 
 # Models whose windows begin and end with a token of their own.
@@ -35,7 +36,7 @@ _BATCHES, _WINDOWS = 8, 256
 
 class Lengths(NamedTuple):
     """Of an average window of the corpus: tokens before any are left out, and positions that the
-    model passes for it, with padding to the longest of its batch."""
+    model passes for it, with padding to the longest that go through it together."""
 
     tokens: float
     positions: float
@@ -58,48 +59,60 @@ class Reading:
         )
 
 
-def reading(block: Block, tokens: int, *, skips: bool = True) -> Reading:
+def reading(block: Block, tokens: int, *, skips: bool = True, on_card: bool = False) -> Reading:
     """To get so many tokens: whole batches of windows, with padding and what the card skips.
 
-    skips: whether tokens at the ends are left out where the card says so.
+    skips: whether tokens at the ends are left out where the card says so. on_card: whether the
+    model runs on a graphics card, where a pass is worth more padding.
     """
     if not tokens:
         return Reading()
     card = block.card
     windows = max(1, block.protocol.forward_tokens // card.context)
-    lengths = lengths_of(block)
+    lengths = lengths_of(block, on_card=on_card)
     skipped = card.tokens.skip_first + card.tokens.skip_last if skips else 0
     batches = math.ceil(tokens / (windows * max(1.0, lengths.tokens - skipped)))
     return Reading(tokens, batches * windows * lengths.positions, batches * windows)
 
 
-def lengths_of(block: Block) -> Lengths:
+def lengths_of(block: Block, *, on_card: bool = False) -> Lengths:
     """Of the windows of a block's corpus: of examples in it, where looking takes no time."""
     card, kind = block.card, block.card.kind
-    windows = max(1, block.protocol.forward_tokens // card.context)
-    looked_at = isinstance(block.corpus, FiniteCorpus | EndlessCorpus)
     if kind not in _PADDED:
         return Lengths(card.context, card.context)
-    found = None
-    if block.corpus is not None and looked_at:
-        framed = 2 if card.adapter in _FRAMED else 0
+    windows = max(1, block.protocol.forward_tokens // card.context)
+    framed = 2 if card.adapter in _FRAMED else 0
+    found: list[float] = []
+    if isinstance(block.corpus, FiniteCorpus | EndlessCorpus):
         with suppress(BenchError):  # what cannot be read, a run says
             found = _looked_at(block.corpus, kind, card.context, framed, windows)
-    return found or Lengths(card.context / _PADDED[kind], card.context)
+    found = found or _typical(card.context - framed, kind, windows)
+    return _padded(found, framed, windows, pass_cost(card, on_card=on_card))
+
+
+def _padded(lengths: list[float], framed: int, batch: int, cost: float) -> Lengths:
+    """Of windows of so many tokens in batches, each in passes that a batch is best computed in."""
+    positions = 0
+    for start in range(0, len(lengths), batch):
+        whole = [math.ceil(each) + framed for each in lengths[start : start + batch]]
+        groups = grouped(whole, cost)
+        positions += sum(len(group) * max(whole[i] for i in group) for group in groups)
+    return Lengths(sum(lengths) / len(lengths), positions / len(lengths))
+
+
+def _typical(room: int, kind: str, batch: int) -> list[float]:
+    """Lengths up to a whole window's, whose mean is as much less as `_PADDED` says."""
+    steps = ((number + 0.5) / batch for number in range(batch))
+    return [room * step ** (_PADDED[kind] - 1) for step in steps]
 
 
 @functools.lru_cache(maxsize=16)
-def _looked_at(corpus: Corpus, kind: str, context: int, framed: int, batch: int) -> Lengths | None:
-    """None of a corpus without a window."""
+def _looked_at(corpus: Corpus, kind: str, context: int, framed: int, batch: int) -> list[float]:
+    """Tokens of the windows of the corpus's first examples, without those at their ends."""
     wanted = max(_WINDOWS, _BATCHES * batch)
     room = context - framed
     examples = (_tokens(example, kind, room) for example in corpus.examples(0))
-    found = list(itertools.islice(_windows(examples, room), wanted))
-    if not found:
-        return None
-    batches = [found[start : start + batch] for start in range(0, len(found), batch)]
-    positions = sum(len(each) * (max(each) + framed) for each in batches)
-    return Lengths(sum(found) / len(found), positions / len(found))
+    return list(itertools.islice(_windows(examples, room), wanted))
 
 
 def _tokens(example: Any, kind: str, room: int) -> float:

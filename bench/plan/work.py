@@ -147,19 +147,19 @@ class Work:
 # ------------------------------------------------------------------------------------- the model
 
 
-def samples_read(block: Block) -> Reading:
+def samples_read(block: Block, *, on_card: bool = False) -> Reading:
     """What is evaluated and fitted on, each drawn out of more; and, where a model has special
     tokens or the card skips some, what the sample is like with them or without."""
-    found = reading(block, _SPREAD * block.tokens)
-    found += reading(block, _SPREAD * block.fit_tokens)
+    found = reading(block, _SPREAD * block.tokens, on_card=on_card)
+    found += reading(block, _SPREAD * block.fit_tokens, on_card=on_card)
     if block.card.parameters:
-        found += reading(block, _SPREAD * block.tokens, skips=False)
+        found += reading(block, _SPREAD * block.tokens, skips=False, on_card=on_card)
     return found
 
 
-def training_read(block: Block) -> Reading:
+def training_read(block: Block, *, on_card: bool = False) -> Reading:
     """What is trained on."""
-    return reading(block, training_rows(block))
+    return reading(block, training_rows(block), on_card=on_card)
 
 
 def loaded_bytes(block: Block) -> float:
@@ -396,15 +396,17 @@ class BlockWork:
         return self.before + self.training + self.after
 
 
-def work_of(block: Block, path: StepPath, *, masked: bool = False) -> BlockWork:
-    """Everything that a block does, with steps of that path. masked: as in `dead_work`."""
+def work_of(block: Block, path: StepPath, *, on_card: bool = False) -> BlockWork:
+    """Everything that a block does, with steps of that path, on a CPU or on a graphics card."""
     arms = [parse_arm(spec.arm) for spec in block.specs]
     pairs = len({(spec.layer, spec.seed) for spec in block.specs})
-    before = forward_work(block, samples_read(block)) + Work(blocks=1, loaded=loaded_bytes(block))
+    before = forward_work(block, samples_read(block, on_card=on_card))
+    before += Work(blocks=1, loaded=loaded_bytes(block))
     before += layer_work(block).times(len(block.layers)) + born_work(block).times(pairs)
-    training = forward_work(block, training_read(block)) + followed_work(block).times(pairs)
+    training = forward_work(block, training_read(block, on_card=on_card))
+    training += followed_work(block).times(pairs)
     after = Work()
     for arm in arms:
-        training += training_work(block, arm, path, masked=masked)
+        training += training_work(block, arm, path, masked=on_card)
         after += last_work(block, arm)
     return BlockWork(before, training, after)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pkgutil import resolve_name
 from typing import Any
 
@@ -221,6 +223,30 @@ def test_models_that_take_the_padding_out_are_read_in_their_own_order() -> None:
     padded = _flat(_numbers().activations([0, 1], EXAMPLES, batch_size=3))
     unpadded = Unpadding(make_card(context=4)).activations([0, 1], EXAMPLES, batch_size=3)
     assert _flat(unpadded) == padded
+
+
+@pytest.mark.parametrize("tokens", [None, 0, 1, 2, 5, 9, 11])
+@pytest.mark.parametrize("batch_size", [2, 3, 100])
+def test_passes_of_windows_alike_give_the_same_tokens(batch_size: int, tokens: int | None) -> None:
+    class Known(Numbers):
+        def inputs(self, items: list[Any]) -> Inputs:
+            batch = super().inputs(items)
+            return replace(batch, unknown=batch.arguments["ids"] == 7)
+
+    examples = [[1, 2, 3, 4], [7], [], [5, 6], [0, 7], [8], [9, 10, 11, 12, 13, 7], [0]]
+    found = {}
+    for cost in (math.inf, 0.0):
+        adapter = Known(make_card(context=4))
+        adapter.pass_cost = cost
+        batches = list(
+            adapter.activations([0, 1], examples, batch_size=batch_size, max_tokens=tokens)
+        )
+        unknown = [batch.unknown.tolist() for batch in batches if batch.unknown is not None]
+        ends = [batch.end for batch in batches]
+        found[cost] = (_flat(batches), unknown, ends)
+        if tokens is None:
+            assert (len(adapter.model.batches) > len(batches)) == (cost == 0)
+    assert found[0.0] == found[math.inf]
 
 
 def test_hooks_are_off_between_batches() -> None:

@@ -133,17 +133,22 @@ def test_the_plan_reads_what_a_block_reads(
 
 def test_padding_is_counted_from_the_lengths_of_the_corpus(registry: Registry) -> None:
     card = registry.card("all-minilm-l6-v2")
-    protocol = load_protocol("quick", settings=["forward_tokens=1024"])  # four windows of a batch
 
-    def read(*passages: str, tokens: int = 4000) -> Reading:
+    def read(*passages: str, windows: int = 4, on_card: bool = False) -> Reading:
+        """With batches of so many windows."""
+        protocol = load_protocol("quick", settings=[f"forward_tokens={256 * windows}"])
         corpus = FiniteCorpus("lines", "text", lambda: list(passages))
         block = Block(card, corpus, protocol, (), None, None)
-        return reading(block, tokens)
+        return reading(block, 4000, on_card=on_card)
 
     short = read(*["x" * 36] * 8)  # ten tokens, and one at either end
     assert (short.windows, short.positions) == (400, 400 * 12)
-    mixed = read(*["x" * 36, "x" * 360] * 32)
-    assert mixed.positions / mixed.tokens == pytest.approx(102 / 55, rel=0.15)
+    mixed = read(*["x" * 36, "x" * 180] * 32)
+    assert mixed.positions / mixed.windows == pytest.approx(52, rel=0.1)
+    passages = ["x" * 36, "x" * 360] * 32
+    apart, together = (read(*passages, windows=64, on_card=card) for card in (False, True))
+    assert apart.positions / apart.windows == (12 + 102) / 2, "each length is a pass of its own"
+    assert together.positions / together.windows == 102, "which a graphics card has no use for"
     long = read("x" * 3600 * 254)
     assert (long.windows, long.positions) == (16, 16 * 256)
 

@@ -1,0 +1,98 @@
+"""A batch of windows as forward passes with little padding, and its tokens in their order again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from adapters.tokens import measured
+from zoo.cards import TokenRule
+from zoo.padding import grouped
+
+if TYPE_CHECKING:
+    from adapters.base import Inputs
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Windows of a batch that go through the model together, and the tokens measured of them.
+
+    inputs: what the model takes.
+    row, position: LongTensor [tokens], where each token is in it.
+    window: LongTensor [tokens], which of the batch's windows it is of.
+    place: LongTensor [tokens], the token's number in the batch.
+    """
+
+    inputs: Inputs
+    row: Tensor
+    position: Tensor
+    window: Tensor
+    place: Tensor
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def first(self, tokens: int | None) -> Pass:
+        """With the tokens alone that are among the first so many of the batch."""
+        if tokens is None:
+            return self
+        kept = self.place < tokens
+        parts = ("row", "position", "window", "place")
+        return replace(self, **{name: getattr(self, name)[kept] for name in parts})
+
+
+def passes_of(
+    items: list[Any],
+    inputs: Callable[[list[Any]], Inputs],
+    rule: TokenRule,
+    tokens: int | None,
+    cost: float,
+) -> list[Pass]:
+    """The passes that a batch takes.
+
+    Args:
+        items: the batch's windows. Those that are lists or strings are as long as they are; others
+            go together.
+        inputs: makes the model's input of some of them.
+        rule: which tokens are measured.
+        tokens: of these the first so many; None for all.
+        cost: positions of padding that one more pass is worth (`zoo.padding`).
+    """
+    groups = [list(range(len(items)))]
+    if all(isinstance(item, list | str) for item in items):
+        groups = grouped([len(item) for item in items], cost)
+    found, before = [], 0
+    for group in groups:
+        batch = inputs([items[number] for number in group])
+        row, position = measured(batch.valid, batch.special, rule).nonzero(as_tuple=True)
+        place = torch.arange(before, before + len(row))
+        found.append(Pass(batch, row, position, torch.tensor(group)[row], place))
+        before += len(row)
+    return [each.first(tokens) for each in _placed(found)]
+
+
+def _placed(passes: list[Pass]) -> list[Pass]:
+    """The tokens' places in the order of the windows."""
+    if len(passes) == 1:
+        return passes
+    # A stable sort: a window's tokens are in order already.
+    order = torch.cat([each.window for each in passes]).argsort(stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    pieces = place.split([len(each) for each in passes])
+    return [replace(each, place=piece) for each, piece in zip(passes, pieces, strict=True)]
+
+
+def in_places(pieces: Sequence[Tensor], passes: Sequence[Pass]) -> Tensor:
+    """What there is for each token of each pass, [tokens, ...], in the batch's order."""
+    if len(pieces) == 1:
+        return pieces[0]
+    first = pieces[0]
+    merged = first.new_empty((sum(map(len, pieces)), *first.shape[1:]))
+    for piece, each in zip(pieces, passes, strict=True):
+        merged[each.place.to(merged.device)] = piece
+    return merged
