@@ -318,11 +318,13 @@ def _say_totals(
     sizes += [f"{unknown} model{'s' * (unknown > 1)} of unknown size"] if unknown else []
     fetched = f"download {' and '.join(sizes)}" if sizes else "nothing to download"
     click.echo(f"Times are of {device.name}, {device.basis}; {device.error}.")
-    click.echo(
+    apart = sum(row["cost"].seconds for row in rows)
+    beside = f": small models go beside each other on {device.threads} cores"
+    _wrapped(
         f"To do: {whole.passes} pass{'es' * (whole.passes > 1)} of {models} "
         f"model{'s' * (models > 1)}, "
         f"{power_of_ten(whole.forward_flops + whole.sae_flops)} operations, {fetched}, "
-        f"about {in_words(whole.seconds)}"
+        f"about {in_words(whole.seconds)}{beside if whole.seconds < 0.99 * apart else ''}"
     )
 
 

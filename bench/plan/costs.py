@@ -3,6 +3,7 @@
     Cost          of one model, or of all: `cost_of` counts, `total` sums
     seconds       of some work (`bench.plan.work`) at a device's rates (`bench.plan.devices`)
     run_seconds   of a run, in which small blocks go beside each other on a CPU
+    deal          what takes long in shares that take as long as each other
 
 Times are sums over what bounds them one after the other: nothing is taken to overlap, but the
 preparation of tokens on a graphics card's host. No torch.
@@ -88,15 +89,24 @@ def block_seconds(block: Block, device: Device) -> float:
     return _of_one(block, device).seconds
 
 
+def deal(costs: Sequence[float], of: int) -> list[list[int]]:
+    """The numbers of what costs so much in `of` shares: the most expensive first, each to the share
+    that has least so far; of equals, the first."""
+    shares: list[list[int]] = [[] for _ in range(of)]
+    loads = [0.0] * of
+    for number in sorted(range(len(costs)), key=lambda number: (-costs[number], number)):
+        least = loads.index(min(loads))
+        shares[least].append(number)
+        loads[least] += costs[number]
+    return shares
+
+
 def run_seconds(blocks: Sequence[Block], device: Device) -> float:
     """How long blocks take together: one after the other, or, where all of them use one thread, in
-    as many workers as a CPU has cores, the longest first (`bench.runner.engines`)."""
-    each = sorted((block_seconds(block, device) for block in blocks if block.specs), reverse=True)
+    as many workers as a CPU has cores (`bench.runner.engines`)."""
+    each = [block_seconds(block, device) for block in blocks if block.specs]
     workers = device.threads if all(block.one_thread for block in blocks) else 1
-    busy = [0.0] * workers
-    for took in each:
-        busy[busy.index(min(busy))] += took
-    return max(busy)
+    return max(sum(each[number] for number in share) for share in deal(each, workers))
 
 
 @dataclass(frozen=True)

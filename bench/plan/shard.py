@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench.plan.blocks import Block, Request, fitting, make_plan
-from bench.plan.costs import block_seconds
+from bench.plan.costs import block_seconds, deal
 from bench.plan.devices import device_like
 from zoo.errors import UsageError
 from zoo.registry import Registry
@@ -101,13 +101,7 @@ def _joined(blocks: Sequence[Block], share: Sequence[Block]) -> Iterator[Block]:
 
 
 def _dealt(parts: Sequence[Block], of: int) -> list[list[Block]]:
-    costs = [cost(part) for part in parts]
-    shares: list[list[int]] = [[] for _ in range(of)]
-    loads = [0] * of
-    for place in sorted(range(len(parts)), key=lambda place: (-costs[place], place)):
-        least = loads.index(min(loads))
-        shares[least].append(place)
-        loads[least] += costs[place]
+    shares = deal([cost(part) for part in parts], of)
     return [[parts[place] for place in sorted(share)] for share in shares]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Generator, Sequence
 from typing import Literal, Protocol, get_args
 
 from bench.plan.blocks import Block, available_memory
-from bench.plan.costs import block_seconds
+from bench.plan.costs import block_seconds, deal
 from bench.plan.devices import device_like
 from bench.records.schema import Failure, Record
 from bench.runner.settings import BlockListener, Settings
@@ -134,13 +134,8 @@ def longest_first(blocks: Sequence[Block], device: str) -> list[Block]:
 def dealt(blocks: Sequence[Block], processes: int, device: str) -> list[list[Block]]:
     """The blocks of each of so many processes: the longest first, each to who has least to do."""
     like = device_like(device)
-    shares: list[list[Block]] = [[] for _ in range(processes)]
-    busy = [0.0] * processes
-    for block in longest_first(blocks, device):
-        free = busy.index(min(busy))
-        shares[free].append(block)
-        busy[free] += block_seconds(block, like)
-    return shares
+    shares = deal([block_seconds(block, like) for block in blocks], processes)
+    return [[blocks[place] for place in share] for share in shares]
 
 
 def split_into(blocks: Sequence[Block], wanted: int, device: str = "cpu") -> list[Block]:

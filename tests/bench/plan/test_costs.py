@@ -15,10 +15,10 @@ from adapters import open_adapter
 from adapters.base import Adapter, Inputs
 from bench.activations import stream
 from bench.cli.sizes import read_duration
-from bench.plan import forward, work
+from bench.plan import devices, forward, work
 from bench.plan.blocks import Block, Request, make_plan
 from bench.plan.budget import fit_budget
-from bench.plan.costs import block_seconds, cost_of, path_on, run_seconds, seconds, total
+from bench.plan.costs import block_seconds, cost_of, deal, path_on, run_seconds, seconds, total
 from bench.plan.devices import DEVICE_NAMES, Device, named_device, this_device
 from bench.plan.protocol import load_protocol
 from bench.plan.reading import Reading, reading
@@ -215,6 +215,8 @@ def test_small_blocks_go_beside_each_other_by_one_thread_each(registry: Registry
     assert run_seconds(small, named_device("cpu", threads=2)) < sum(each)
     assert run_seconds(small, one) == pytest.approx(sum(each))
     assert run_seconds([], four) == 0
+    assert deal([3.0, 1.0, 5.0, 3.0], 2) == [[2, 1], [0, 3]]
+    assert deal([], 3) == [[], [], []]
     (large,) = plan(registry, ["tiny-gpt2"], "n=8192", "k=64")
     assert not large.one_thread
     assert block_seconds(large, four) < block_seconds(large, one)
@@ -344,6 +346,22 @@ def test_the_plan_says_where_an_sae_is_larger_than_the_device(bench: Bench) -> N
     assert "No number of rtx4090s has room for one SAE" in " ".join(out.split())
 
 
+def test_the_plan_says_that_small_models_go_beside_each_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "small models go beside each other on 4 cores"
+    for cores, models, expected in (
+        (4, ("tiny-gpt2", "tiny-esm2"), True),
+        (1, ("tiny-gpt2", "tiny-esm2"), False),
+        (4, ("tiny-gpt2",), False),
+    ):
+        monkeypatch.setattr(devices, "cores", lambda cores=cores: cores)
+        code, out, err = bench("plan", *models)
+        assert code == 0, err
+        assert max(map(len, out.splitlines())) <= 100
+        assert (said in " ".join(out.split())) == expected
+
+
 def test_the_plan_says_the_cost_of_each_model_once(bench: Bench) -> None:
     options = ["--suite", "paper", "--protocol", "quick", "--model", "evo1-8k", "--model", "gpt2"]
     code, out, err = bench("plan", *options, "--on", "h100")
@@ -354,7 +372,7 @@ def test_the_plan_says_the_cost_of_each_model_once(bench: Bench) -> None:
     assert "The same for evo1-8k (corpus open-genome)." in " ".join(out.split())
     assert "Times are of h100, 60% of its published peak" in out
     assert "not checked against runs" in out
-    assert " passes of 2 models, " in lines[-1]
+    assert " passes of 2 models, " in out.partition("To do: ")[2]
     _, _, cached = " ".join(out.split()).partition("where --cache pays (bytes on disk): ")
     assert cached.count("evo1-8k (") == 1
     document = json.loads(bench("plan", *options, "--on", "h100", "--json")[1])
