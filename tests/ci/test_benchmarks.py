@@ -98,10 +98,10 @@ def test_extraction(run: Run) -> None:
     sizes = {"width": 64, "depth": 2, "context": 32, "batch": 2, "batches": 2}
     options = [part for name, size in sizes.items() for part in (f"--{name}", str(size))]
     results = run("bench_extract.py", *options, "--rounds", "1")
-    assert set(results) == {"last", "middle", "all", "held", "part"}
+    assert set(results) == {"last", "middle", "all", "varied", "held", "part"}
     assert results["held"] == 0
     assert 0.4 < results["part"] < 0.7
-    assert all(results[name]["ratio"] > 0 for name in ("last", "middle", "all"))
+    assert all(results[name]["ratio"] > 0 for name in ("last", "middle", "all", "varied"))
 
 
 def test_stream(run: Run) -> None:
