@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import click
 from bench.cli import corpora, saes
 from bench.cli.options import choose, json_option, which_models
 from bench.cli.sizes import short
+from zoo.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     from zoo.cards import Card
@@ -52,7 +54,13 @@ def command(
         return
     # Without a choice, everything is listed: not only the default suite, as elsewhere.
     globs = models if models or suite else ("*",)
-    chosen = choose(registry, suite, globs, domains)
+    try:
+        chosen = choose(registry, suite, globs, domains)
+    except UnknownName:
+        if near := get_close_matches(globs[0], ("corpora", "saes"), n=1, cutoff=0.6):
+            message = f"unknown model {globs[0]!r}"
+            raise UsageError(message, f"Did you mean `bench list {near[0]}`?") from None
+        raise
     rows = [_row(card, registry) for card in chosen]
     if as_json:
         suites = {name: list(entry.models) for name, entry in registry.suites.items()}

@@ -160,6 +160,14 @@ def test_show_prints_a_card_and_what_was_measured(bench: Bench) -> None:
     code, _, err = bench("show", "tiny-gpt2", "--layer", "9")
     assert (code, "tiny-gpt2 has no layer 9" in err) == (2, True)
     assert "Did you mean tiny-gpt2" in bench("show", "tiny-gtp2")[2]
+    meant = {
+        "corpra": "`bench list corpora`",
+        "saess": "`bench list saes`",
+        "tiny-gtp2": "tiny-gpt2",
+    }
+    for said, name in meant.items():
+        code, _, err = bench("list", said)
+        assert (code, f"unknown model {said!r}. Did you mean {name}" in err) == (2, True)
 
 
 def test_report_says_a_line_and_opens_the_page(
