@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.tokens import measured
+from adapters.transfer import to_device
 from zoo.cards import TokenRule
 from zoo.padding import grouped
 
@@ -94,5 +95,5 @@ def in_places(pieces: Sequence[Tensor], passes: Sequence[Pass]) -> Tensor:
     first = pieces[0]
     merged = first.new_empty((sum(map(len, pieces)), *first.shape[1:]))
     for piece, each in zip(pieces, passes, strict=True):
-        merged[each.place.to(merged.device)] = piece
+        merged.index_copy_(0, to_device(each.place, merged.device), piece)
     return merged

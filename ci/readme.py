@@ -61,9 +61,9 @@ def block(results: Path) -> str:
     return "\n\n".join(
         part
         for part in (
-            *told(settings[0], first=True),
+            *told(settings[0]),
             shown,
-            *(text for groups in settings[1:] for text in told(groups, first=False)),
+            *(text for sizes in at_other_sizes(settings[1:]) for text in sizes),
             "[All boards](results/leaderboards/README.md), made by "
             "`bench report --output results`.",
             cures_block(results / "cures"),
@@ -72,35 +72,75 @@ def block(results: Path) -> str:
     )
 
 
-def told(groups: Sequence[Group], *, first: bool) -> list[str]:
-    """Of one setting: its sizes, its worst models in a sentence each, and a row for each model with
-    many dead; of the first, the setting of most models, those with few too."""
+def told(groups: Sequence[Group]) -> list[str]:
+    """Of the setting of most models: its worst ones in a sentence each, its sizes, a row for each
+    model with many dead, and those with few."""
     sizes = f"**{escape(groups[0].setting.name)}**: {setting_line(groups[0])}"
-    many = [headline(group) for group in worst_first(groups)[: MOST_SENTENCES if first else 1]]
-    worst = "\n".join(f"- {text}" for text in many)
-    settled = settled_sentence(groups, explained=first)
-    if not first:
-        return [sizes, worst, results_table(groups), settled]
+    many = [headline(group) for group in worst_first(groups)[:MOST_SENTENCES]]
     few = [text for text in sentences(groups) if text.startswith("In ")]
-    return [worst, sizes, results_table(groups), *few, settled]
+    worst = "\n".join(f"- {text}" for text in many)
+    return [worst, sizes, results_table(groups), *few, settled_sentence(groups)]
 
 
-def results_table(groups: Sequence[Group]) -> str:
-    """The models of one setting with most features born dead, those on real data first: means over
-    layers and seeds."""
-    rows = [
-        (born, group) for group in groups if (born := INIT_RAW.of_model(group) or 0.0) >= LITTLE
-    ]
-    rows.sort(key=lambda row: (row[1].data == "made", -row[0], row[1].label))
+def at_other_sizes(settings: Sequence[Sequence[Group]]) -> list[list[str]]:
+    """Of the other settings, those of one n and k together: the worst model of the longest training
+    in a sentence, and a row for each model of each, with what it was trained on."""
+    by_sizes: dict[tuple[int, int], list[Group]] = {}
+    for groups in settings:
+        sizes = sizes_as_run(groups[0].spec)
+        by_sizes.setdefault((sizes["n"], sizes["k"]), []).extend(groups)
+    found = []
+    for (n, k), groups in by_sizes.items():
+        most = max(map(_trained_on, groups))
+        longest = [group for group in groups if _trained_on(group) == most]
+        line = f"**n = {n:,}, k = {k:,}**, as far as each was trained; means over layers and seeds."
+        worst = f"- {headline(worst_first(longest)[0])}"
+        settled = settled_sentence(groups, explained=False)
+        found.append([line, worst, results_table(groups, trained=True), settled])
+    return found
+
+
+def _trained_on(group: Group) -> int:
+    """Tokens; 0 of SAEs that were not trained."""
+    return sizes_as_run(group.spec).get("steps", 0) * int(group.spec.protocol.get("batch", 0))
+
+
+def _training(group: Group) -> list[str]:
+    """N, and steps of so many tokens each."""
+    sizes, protocol = sizes_as_run(group.spec), group.spec.protocol
+    precision = protocol.get("precision", "float32")
+    products = "" if precision == "float32" else f", {precision}"
+    return [f"{sizes['N']:,}", f"{sizes['steps']:,} of {protocol['batch']:,}{products}"]
+
+
+def results_table(groups: Sequence[Group], *, trained: bool = False) -> str:
+    """The models with most features born dead, those on real data first: means over layers and
+    seeds.
+
+    trained: all of them, with what each was trained on; of one model the longest training first.
+    """
+    rows = [(INIT_RAW.of_model(group) or 0.0, group) for group in groups]
+    if not trained:
+        rows = [row for row in rows if row[0] >= LITTLE]
+    worst = {group.label: max(born for born, each in rows if each.label == group.label)
+             for _, group in rows}  # fmt: skip
+    rows.sort(
+        key=lambda row: (
+            row[1].data == "made", -worst[row[1].label], row[1].label, -_trained_on(row[1])
+        )
+    )  # fmt: skip
     shown = [
         [escape(group.label), group.domain, group.data]
+        + (_training(group) if trained else [])
         + [
             NOTHING if (value := column.of_model(group, arm)) is None else show(value)
             for _, column, arm, show in COLUMNS
         ]
-        for _, group in rows[:MOST_ROWS]
+        for _, group in (rows if trained else rows[:MOST_ROWS])
     ]
-    return table(["Model", "Domain", "Data", *(title for title, *_ in COLUMNS)], shown, left=3)
+    added = ["N", "Steps of tokens"] if trained else []
+    titles = ["Model", "Domain", "Data", *added, *(title for title, *_ in COLUMNS)]
+    return table(titles, shown, left=3)
 
 
 def cures_block(output: Path) -> str:
