@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters import checkpoints, compat, partial
-from adapters.passes import in_places, passes_of
+from adapters.passes import depends_on_length, in_places, passes_of
 from adapters.stored_tensors import better_reasons, check_tensors
 from adapters.taps import Taps, find_blocks, pick
 from adapters.transfer import to_device
@@ -296,17 +297,17 @@ class Adapter(ABC):
     ) -> Generator[ActivationBatch, None, None]:
         """The activations of the examples' tokens at the layers, in order, padding left out.
 
-        One forward pass serves all layers and stops after the deepest. Neither the batches nor
-        their order depend on which layers are asked for, so a layer asked for alone gives the
-        same bits as beside others.
+        A forward pass serves all layers and stops after the deepest. Neither the batches, nor the
+        passes of windows alike in length that each takes (`zoo.padding`), depend on which layers
+        are asked for, so a layer asked for alone gives the same bits as beside others.
 
         Args:
             layers: numbers of the layers, any order, at least one.
             examples: what the corpus gives; may be endless. Read no further than needed.
             max_tokens: stop after exactly this many tokens.
             batch_size: windows per batch.
-            windows_per_pass: windows per forward pass, where a whole batch does not fit memory: the
-                batch then comes in parts. Default a whole batch.
+            windows_per_pass: the most windows of a forward pass, where a whole batch does not fit
+                memory: the batch then comes in parts. Default a whole batch.
             start: windows of the first example to leave out, to go on after a batch's `end`.
             how: how examples are read and made into windows; with workers some are read ahead.
 
@@ -377,7 +378,8 @@ class Adapter(ABC):
         self, layers: list[int], chunk: list[Window], room: int | None, is_last: bool
     ) -> ActivationBatch:
         items = [window.item for window in chunk]
-        passes = passes_of(items, self.inputs, self.card.tokens, room, self.pass_cost)
+        cost = math.inf if depends_on_length(self.model) else self.pass_cost
+        passes = passes_of(items, self.inputs, self.card.tokens, room, cost)
         pieces: dict[int, list[Tensor]] = {}
         for each in passes:
             kept = self.run(layers, each.inputs, each.row, each.position) if len(each) else {}

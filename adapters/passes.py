@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapters.tokens import measured
 from adapters.transfer import to_device
@@ -16,6 +16,19 @@ from zoo.padding import grouped
 
 if TYPE_CHECKING:
     from adapters.base import Inputs
+
+
+# What configurations have of models whose passes are not the same at every length: Longformer and
+# LED pad to their window inside, Reformer to its chunk; BigBird turns its sparse attention off, for
+# good, at a pass that is too short for it.
+_OF_ONE_LENGTH = ("attention_window", "local_attn_chunk_length")
+
+
+def depends_on_length(model: nn.Module) -> bool:
+    """Whether what a model gives for a window depends on how long the batch's longest one is."""
+    config = getattr(model, "config", None)
+    sparse = getattr(config, "attention_type", None) == "block_sparse"
+    return sparse or any(getattr(config, name, None) for name in _OF_ONE_LENGTH)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def at_other_sizes(settings: Sequence[Sequence[Group]]) -> list[list[str]]:
         most = max(map(_trained_on, groups))
         longest = [group for group in groups if _trained_on(group) == most]
         line = f"**n = {n:,}, k = {k:,}**, as far as each was trained; means over layers and seeds."
-        worst = f"- {headline(worst_first(longest)[0])}"
+        worst = "".join(f"- {headline(group)}" for group in worst_first(longest)[:1])
         settled = settled_sentence(groups, explained=False)
         found.append([line, worst, results_table(groups, trained=True), settled])
     return found
@@ -108,9 +108,13 @@ def _trained_on(group: Group) -> int:
 def _training(group: Group) -> list[str]:
     """N, and steps of so many tokens each."""
     sizes, protocol = sizes_as_run(group.spec), group.spec.protocol
-    precision = protocol.get("precision", "float32")
-    products = "" if precision == "float32" else f", {precision}"
-    return [f"{sizes['N']:,}", f"{sizes['steps']:,} of {protocol['batch']:,}{products}"]
+    steps = f"{sizes['steps']:,} of {protocol['batch']:,}" if "steps" in sizes else NOTHING
+    how = {
+        "products": protocol.get("precision", "float32"),
+        "model": protocol.get("dtype", "float32"),
+    }
+    said = [f"{what} {dtype}" for what, dtype in how.items() if dtype != "float32"]
+    return [f"{sizes['N']:,}", ", ".join([steps, *said])]
 
 
 def results_table(groups: Sequence[Group], *, trained: bool = False) -> str:

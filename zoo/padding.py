@@ -56,5 +56,5 @@ def grouped(lengths: Sequence[int], cost: float) -> list[list[int]]:
     groups: dict[int, list[int]] = {}
     for number, length in enumerate(lengths):
         groups.setdefault(group_of[length], []).append(number)
-    # The longest first: what does not fit memory fails before anything was computed.
+    # The longest first: their attention takes the most memory, and fails before much is computed.
     return [groups[begin] for begin in sorted(groups, reverse=True)]

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from bench.activations.shuffle import Shuffled
     from bench.activations.stream import ActivationStream, Notify
 
-_FORMAT = 2
+_FORMAT = 3
 _MANIFEST, _SPECIAL, _NAME = "manifest.json", "special.json", "activations"
 
 # Keys of a protocol that decide which rows there are and how they are computed.

@@ -58,8 +58,8 @@ class ActivationStream:
         workers: threads that read and tokenise ahead of the model; with any, the model works
             ahead of the training too. No number depends on it.
         batch_size: windows per batch.
-        windows_per_pass: windows per forward pass: all of them, until the device runs out of
-            memory; then it is halved, for good.
+        windows_per_pass: the most windows of a forward pass: all of them, until the device runs out
+            of memory; then it is halved, for good.
         evaluated_examples: examples that the evaluation sample is drawn from.
         fitted_examples: the next ones, which transforms are fitted on. Neither is trained on.
         unknown_share: of the tokens that the sample is drawn from, the share that the model does

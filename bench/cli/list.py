@@ -56,10 +56,11 @@ def command(
     globs = models if models or suite else ("*",)
     try:
         chosen = choose(registry, suite, globs, domains)
-    except UnknownName:
-        if near := get_close_matches(globs[0], ("corpora", "saes"), n=1, cutoff=0.6):
-            message = f"unknown model {globs[0]!r}"
-            raise UsageError(message, f"Did you mean `bench list {near[0]}`?") from None
+    except UnknownName as error:
+        for name in models:
+            near = get_close_matches(name, ("corpora", "saes"), n=1, cutoff=0.6)
+            if near and error.message == f"unknown model {name!r}":
+                raise UsageError(error.message, f"Did you mean `bench list {near[0]}`?") from None
         raise
     rows = [_row(card, registry) for card in chosen]
     if as_json:

@@ -35,27 +35,31 @@ _BATCHES, _WINDOWS = 8, 256
 
 
 class Lengths(NamedTuple):
-    """Of an average window of the corpus: tokens before any are left out, and positions that the
-    model passes for it, with padding to the longest that go through it together."""
+    """Of an average window of the corpus: tokens before any are left out, positions that the model
+    passes for it, with padding to the longest that go through it together, and positions that each
+    of these attends to: the mean over positions of how long their pass is."""
 
     tokens: float
     positions: float
+    attended: float
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model reads: tokens that are measured, positions that it passes, and windows, each
-    with that many positions."""
+    """What the model reads: tokens that are measured, positions that it passes, windows, and pairs
+    of positions that attend to each other."""
 
     tokens: float = 0.0
     positions: float = 0.0
     windows: float = 0.0
+    pairs: float = 0.0
 
     def __add__(self, other: Reading) -> Reading:
         return Reading(
             self.tokens + other.tokens,
             self.positions + other.positions,
             self.windows + other.windows,
+            self.pairs + other.pairs,
         )
 
 
@@ -72,14 +76,15 @@ def reading(block: Block, tokens: int, *, skips: bool = True, on_card: bool = Fa
     lengths = lengths_of(block, on_card=on_card)
     skipped = card.tokens.skip_first + card.tokens.skip_last if skips else 0
     batches = math.ceil(tokens / (windows * max(1.0, lengths.tokens - skipped)))
-    return Reading(tokens, batches * windows * lengths.positions, batches * windows)
+    positions = batches * windows * lengths.positions
+    return Reading(tokens, positions, batches * windows, positions * lengths.attended)
 
 
 def lengths_of(block: Block, *, on_card: bool = False) -> Lengths:
     """Of the windows of a block's corpus: of examples in it, where looking takes no time."""
     card, kind = block.card, block.card.kind
     if kind not in _PADDED:
-        return Lengths(card.context, card.context)
+        return Lengths(card.context, card.context, card.context)
     windows = max(1, block.protocol.forward_tokens // card.context)
     framed = 2 if card.adapter in _FRAMED else 0
     found: list[float] = []
@@ -92,18 +97,23 @@ def lengths_of(block: Block, *, on_card: bool = False) -> Lengths:
 
 def _padded(lengths: list[float], framed: int, batch: int, cost: float) -> Lengths:
     """Of windows of so many tokens in batches, each in passes that a batch is best computed in."""
-    positions = 0
+    positions = pairs = 0
     for start in range(0, len(lengths), batch):
         whole = [math.ceil(each) + framed for each in lengths[start : start + batch]]
         groups = grouped(whole, cost)
-        positions += sum(len(group) * max(whole[i] for i in group) for group in groups)
-    return Lengths(sum(lengths) / len(lengths), positions / len(lengths))
+        for group in groups:
+            longest = max(whole[number] for number in group)
+            positions += len(group) * longest
+            pairs += len(group) * longest**2
+    return Lengths(sum(lengths) / len(lengths), positions / len(lengths), pairs / positions)
 
 
 def _typical(room: int, kind: str, batch: int) -> list[float]:
     """Lengths up to a whole window's, whose mean is as much less as `_PADDED` says."""
-    steps = ((number + 0.5) / batch for number in range(batch))
-    return [room * step ** (_PADDED[kind] - 1) for step in steps]
+    # Means of the slices of the curve room * x^(ratio - 1), whose mean is room / ratio.
+    ratio = _PADDED[kind]
+    ends = [(number / batch) ** ratio for number in range(batch + 1)]
+    return [room * batch * (end - begin) / ratio for begin, end in itertools.pairwise(ends)]
 
 
 @functools.lru_cache(maxsize=16)

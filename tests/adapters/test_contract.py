@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pkgutil import resolve_name
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -247,6 +248,30 @@ def test_passes_of_windows_alike_give_the_same_tokens(batch_size: int, tokens: i
         if tokens is None:
             assert (len(adapter.model.batches) > len(batches)) == (cost == 0)
     assert found[0.0] == found[math.inf]
+
+
+@pytest.mark.parametrize(
+    ("config", "passes"),
+    [
+        ({"attention_window": [32]}, 1),
+        ({"local_attn_chunk_length": 64}, 1),
+        ({"attention_type": "block_sparse"}, 1),
+        ({"attention_type": "original_full"}, 2),
+        ({}, 2),
+    ],
+)
+def test_models_that_depend_on_the_length_of_a_pass_have_one_for_each_batch(
+    config: dict[str, Any], passes: int
+) -> None:
+    class Sized(Numbers):
+        def load(self) -> nn.Module:
+            model = super().load()
+            model.config = SimpleNamespace(**config)
+            return model
+
+    adapter = Sized(make_card(context=512))
+    list(adapter.activations([0], [[1] * 512, [2], [3], [4]], batch_size=4))
+    assert len(adapter.model.batches) == passes
 
 
 def test_hooks_are_off_between_batches() -> None:

@@ -1,1 +1,1 @@
-const GAMMABENCH_FILES = {"models.parquet":"c42b46032fdfe735","cells.parquet":"c42b46032fdfe735"};
+const GAMMABENCH_FILES = {"models.parquet":"9a5089d6af03ebf5","cells.parquet":"9a5089d6af03ebf5"};

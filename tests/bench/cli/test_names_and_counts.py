@@ -165,6 +165,9 @@ def test_show_prints_a_card_and_what_was_measured(bench: Bench) -> None:
         "saess": "`bench list saes`",
         "tiny-gtp2": "tiny-gpt2",
     }
+    code, _, err = bench("list", "--suite", "sae", "tiny-gpt2")
+    assert (code, "unknown suite 'sae'" in err) == (2, True)
+    assert bench("list", "--suite", "sae")[0] == 2
     for said, name in meant.items():
         code, _, err = bench("list", said)
         assert (code, f"unknown model {said!r}. Did you mean {name}" in err) == (2, True)

@@ -21,7 +21,7 @@ from bench.plan.budget import fit_budget
 from bench.plan.costs import block_seconds, cost_of, deal, path_on, run_seconds, seconds, total
 from bench.plan.devices import DEVICE_NAMES, Device, named_device, this_device
 from bench.plan.protocol import load_protocol
-from bench.plan.reading import Reading, reading
+from bench.plan.reading import Reading, lengths_of, reading
 from bench.runner import stepping
 from bench.runner.block import measure_block
 from bench.sae import untrained
@@ -151,6 +151,18 @@ def test_padding_is_counted_from_the_lengths_of_the_corpus(registry: Registry) -
     assert together.positions / together.windows == 102, "which a graphics card has no use for"
     long = read("x" * 3600 * 254)
     assert (long.windows, long.positions) == (16, 16 * 256)
+
+
+@pytest.mark.parametrize("windows", [1, 2, 16])
+def test_what_is_not_looked_at_is_as_long_as_it_is_said_to_be(
+    registry: Registry, windows: int
+) -> None:
+    card = registry.card("geneformer-v1-10m")
+    protocol = load_protocol("quick", settings=[f"forward_tokens={windows * card.context}"])
+    found = lengths_of(Block(card, None, protocol, (), None, None))
+    assert found.tokens == pytest.approx((card.context - 2) / 2.8)
+    assert found.tokens < found.positions <= found.attended <= card.context
+    assert (found.attended > 1.3 * found.positions) == (windows > 1), "most are of the long ones"
 
 
 def test_dead_features_are_counted_where_gamma_is_known(registry: Registry) -> None:
