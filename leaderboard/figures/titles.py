@@ -47,7 +47,8 @@ def fates_title(data: Mapping[str, Any]) -> str:
 
 
 def revival_title(data: Mapping[str, Any]) -> str:
-    """In how many domains the median cell's raw features revive by half, of those with enough."""
+    """How many of the median cell's raw features revive; of several domains with enough of them, in
+    how many at least half do."""
     first = data["curves"][0]
     arm = RAW if any(curve["arm"] == RAW for curve in data["curves"]) else first["arm"]
     of_arm = [curve for curve in data["curves"] if curve["arm"] == arm]
@@ -59,10 +60,13 @@ def revival_title(data: Mapping[str, Any]) -> str:
         few = sum(curve["features"] for curve in of_path)
         return f"{_capital(arm)}, only {count(few, 'feature')} of all cells are born dead by {name}"
     half = sum(curve["median"][-1] <= 0.5 for curve in curves)
-    less = "" if half else "less than "
-    where = f" in {half} of {count(len(curves), 'domain')}" if 0 < half < len(curves) else ""
+    share, where = "at least half" if half else "less than half", ""
+    if len(of_path) == 1:
+        share, where = f"{percent(1 - curves[0]['median'][-1])} %", " in the median cell"
+    elif 0 < half < len(curves):
+        where = f" in {half} of {count(len(curves), 'domain')}"
     return (
-        f"{_capital(arm)}, {less}half of those born dead by {name} are alive for good after "
+        f"{_capital(arm)}, {share} of those born dead by {name} are alive for good after "
         f"{count(data['steps'][-1], 'step')}{where}"
     )
 
