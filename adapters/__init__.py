@@ -12,14 +12,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adapters.base import ActivationBatch, Adapter, Inputs
+    from adapters.base import ActivationBatch, Adapter
     from adapters.conformance import CheckResult, check
+    from adapters.passes import Inputs
     from adapters.registry import adapter_names, lacking, missing_packages, open_adapter
 
 _HOME = {
     "ActivationBatch": "adapters.base",
     "Adapter": "adapters.base",
-    "Inputs": "adapters.base",
+    "Inputs": "adapters.passes",
     "CheckResult": "adapters.conformance",
     "check": "adapters.conformance",
     "adapter_names": "adapters.registry",

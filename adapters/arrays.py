@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from adapters import checkpoints
-from adapters.base import Adapter, Inputs
+from adapters.base import Adapter
+from adapters.passes import Inputs
 from adapters.tensors import as_tensor
 from adapters.transfer import to_device
 from zoo.arrays import ARRAY_FORMATS, ArrayFile, Header, RowReader, is_array_file, open_arrays

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters import checkpoints, compat, partial
-from adapters.passes import depends_on_length, in_places, passes_of
+from adapters.passes import Inputs, depends_on_length, in_places, passes_of
 from adapters.stored_tensors import better_reasons, check_tensors
 from adapters.taps import Taps, find_blocks, pick
 from adapters.transfer import to_device
@@ -49,25 +49,6 @@ class ActivationBatch:
 
     def __len__(self) -> int:
         return len(self.example)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """One batch as the model takes it, on the CPU.
-
-    arguments: keyword arguments of the model's forward pass.
-    valid: BoolTensor [batch, length], False for padding.
-    special: BoolTensor [batch, length], True for BOS, CLS, EOS, SEP and registers.
-    unknown: BoolTensor [batch, length], True where the model is shown nothing that it knows: its
-        unknown token, N in DNA, X in a protein. None where there is no such thing.
-
-    `length` is that of the tapped stream (bins, not bases, for a trunk that pools).
-    """
-
-    arguments: dict[str, Any]
-    valid: Tensor
-    special: Tensor
-    unknown: Tensor | None = None
 
 
 class Adapter(ABC):

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters.base import ActivationBatch, Adapter, Inputs
+from adapters.base import ActivationBatch, Adapter
 from adapters.card_checks import disagreements
+from adapters.passes import Inputs
 from adapters.registry import open_adapter
 from adapters.taps import pick
 from adapters.tokens import check_known

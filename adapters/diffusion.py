@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from adapters import checkpoints, images
-from adapters.base import Adapter, Inputs
+from adapters.base import Adapter
+from adapters.passes import Inputs
 from zoo.errors import BadCorpus
 
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from adapters import checkpoints, compat
-from adapters.base import Adapter, Inputs
+from adapters.base import Adapter
+from adapters.passes import Inputs
 from adapters.tokens import consecutive
 from zoo.errors import BadCorpus, BadWeights, ModelUnavailable, UsageError
 from zoo.letters import PROTEIN_LETTERS, check_letters

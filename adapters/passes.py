@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,6 @@ from adapters.tokens import measured
 from adapters.transfer import to_device
 from zoo.cards import TokenRule
 from zoo.padding import grouped
-
-if TYPE_CHECKING:
-    from adapters.base import Inputs
-
 
 # What configurations have of models whose passes are not the same at every length: Longformer and
 # LED pad to their window inside, Reformer to its chunk; BigBird turns its sparse attention off, for
@@ -29,6 +25,25 @@ def depends_on_length(model: nn.Module) -> bool:
     config = getattr(model, "config", None)
     sparse = getattr(config, "attention_type", None) == "block_sparse"
     return sparse or any(getattr(config, name, None) for name in _OF_ONE_LENGTH)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One batch as the model takes it, on the CPU.
+
+    arguments: keyword arguments of the model's forward pass.
+    valid: BoolTensor [batch, length], False for padding.
+    special: BoolTensor [batch, length], True for BOS, CLS, EOS, SEP and registers.
+    unknown: BoolTensor [batch, length], True where the model is shown nothing that it knows: its
+        unknown token, N in DNA, X in a protein. None where there is no such thing.
+
+    `length` is that of the tapped stream (bins, not bases, for a trunk that pools).
+    """
+
+    arguments: dict[str, Any]
+    valid: Tensor
+    special: Tensor
+    unknown: Tensor | None = None
 
 
 @dataclass(frozen=True)

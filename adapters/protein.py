@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from adapters import checkpoints, compat
-from adapters.base import Adapter, Inputs
+from adapters.base import Adapter
+from adapters.passes import Inputs
 from adapters.sequence import SequenceModel
 from adapters.tokens import consecutive, pad
 from zoo.errors import BadCorpus, BadWeights

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from adapters import checkpoints, compat, own_code
-from adapters.base import Adapter, Inputs
+from adapters.base import Adapter
+from adapters.passes import Inputs
 from adapters.taps import find_blocks, first_input
 from adapters.tokens import consecutive, pad
 from zoo.errors import BadCard, BadCorpus, BadWeights, BenchError

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adapters.base import Adapter, Inputs
+from adapters.base import Adapter
+from adapters.passes import Inputs
 from zoo.cards import Card
 from zoo.errors import BadCard, BadCorpus
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from adapters import checkpoints, compat
-from adapters.base import Adapter, Inputs
+from adapters.base import Adapter
+from adapters.passes import Inputs
 from adapters.taps import first_input
 from zoo.cards import Card
 from zoo.errors import BadCard, BadCorpus, BadWeights

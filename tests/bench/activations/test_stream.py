@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adapters.base import Adapter, Inputs
+from adapters.base import Adapter
+from adapters.passes import Inputs
 from adapters.tokens import consecutive, pad
 from bench.activations.refill import StreamPosition
 from bench.activations.stream import ActivationStream

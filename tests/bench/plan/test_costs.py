@@ -12,7 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapters import open_adapter
-from adapters.base import Adapter, Inputs
+from adapters.base import Adapter
+from adapters.passes import Inputs
 from bench.activations import stream
 from bench.cli.sizes import read_duration
 from bench.plan import devices, forward, work
