@@ -3,7 +3,9 @@
     python ci/bench_memory_models.py [--case NAME]... [--check]
 
 Models are of the published architectures with random weights, at sizes where what the model holds
-is large beside the process; they are made in a folder that is removed again. SpliceAI's are its
+is large beside the process; they are made in a folder that is removed again. Their text and
+proteins are many windows long: what is announced is of batches of whole windows, and where these
+are of all lengths fewer go through the model together. SpliceAI's are its
 own, from its package. Each block runs in a process of its own and is measured as
 `ci/bench_memory.py` measures them. `--check` exits 1 where a peak differs by more than 15 % of what
 was announced. Linux only.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -48,7 +51,7 @@ CASES = {
     "esm2": Case(
         "tiny-esm2",
         {"hidden_size": 480, "intermediate_size": 1920, "num_attention_heads": 20},
-        128,  # as long as its proteins, so that nothing is padding
+        128,
     ),
     "enformer": Case(
         "tiny-enformer",
@@ -149,16 +152,34 @@ def card_of(case: Case, scratch: Path) -> Card:
     return Card.model_validate(facts)
 
 
+def _long_examples(card: Card, scratch: Path) -> Path | None:
+    """A file of examples of whole windows but the last; None of models whose windows are equal."""
+    letters = 40 * (card.context - 2)  # ESM-2 begins and ends a window with a token of its own
+    if card.kind == "protein":
+        path, rng = scratch / "long.fasta", random.Random(0)
+        chains = ("".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=letters)) for _ in range(64))
+        lines = [f">{number}\n{chain}\n" for number, chain in enumerate(chains)]
+    elif card.kind == "text":
+        path, words = scratch / "long.txt", "A feature that never fires is dead. "
+        lines = [f"{number} {words * (4 * letters // len(words))}\n\n" for number in range(64)]
+    else:
+        return None
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
 def inside(case: Case, scratch: Path) -> Found:
     """The block in this process, of the model in `scratch`."""
     from adapters import open_adapter
     from bench.plan.blocks import Request, make_plan
     from bench.plan.protocol import load_protocol
+    from zoo.corpus_choice import CorpusChoice
     from zoo.registry import load_registry
 
     card = card_of(case, scratch)
     protocol = load_protocol("quick", settings=[*COMMON, *case.settings], arms=["raw", "centered"])
-    request = Request([card], protocol, layers=case.layers, memory=1 << 50)
+    corpus = CorpusChoice(source=_long_examples(card, scratch))
+    request = Request([card], protocol, layers=case.layers, corpus=corpus, memory=1 << 50)
     (block,) = make_plan(request, load_registry())
     if block.error is not None:
         raise RuntimeError(str(block.error))
