@@ -366,7 +366,6 @@ class Adapter(ABC):
             kept = self.run(layers, each.inputs, each.row, each.position) if len(each) else {}
             for layer, x in kept.items():
                 pieces.setdefault(layer, []).append(x)
-        passes = [each for each in passes if len(each)] or passes[:1]
         example = torch.tensor([window.example for window in chunk])
         unknown = [
             each.inputs.unknown[each.row, each.position]

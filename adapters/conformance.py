@@ -249,14 +249,15 @@ def _early_stop(subject: _Subject) -> str:
 def _padding(subject: _Subject) -> str:
     """An example in a padded batch gives what it gives alone, and so in one with less padding."""
     lengths = {int(row.sum()) for row in subject.batch().valid}
-    alone, cost = subject.stream(batch_size=1), subject.adapter.pass_cost
-    errors = []
+    adapter, alone = subject.adapter, subject.stream(batch_size=1)
+    errors, usual = [], adapter.pass_cost
     try:
-        for subject.adapter.pass_cost in (math.inf, 0.0):
+        for cost in (math.inf, 0.0):
+            adapter.pass_cost = cost
             together = subject.stream(batch_size=1024)
             errors.append(_compare(alone, together, subject.tolerance))
     finally:
-        subject.adapter.pass_cost = cost
+        adapter.pass_cost = usual
     which = "all of one length" if len(lengths) == 1 else f"{min(lengths)} to {max(lengths)} long"
     return f"windows {which}; largest relative error {max(errors):.1e}"
 

@@ -81,7 +81,7 @@ def passes_of(
     tokens: int | None,
     cost: float,
 ) -> list[Pass]:
-    """The passes that a batch takes.
+    """The passes that a batch takes; those without a token left out, but where none has one.
 
     Args:
         items: the batch's windows. Those that are lists or strings are as long as they are; others
@@ -101,7 +101,8 @@ def passes_of(
         place = torch.arange(before, before + len(row))
         found.append(Pass(batch, row, position, torch.tensor(group)[row], place))
         before += len(row)
-    return [each.first(tokens) for each in _placed(found)]
+    kept = [each.first(tokens) for each in _placed(found)]
+    return [each for each in kept if len(each)] or kept[:1]
 
 
 def _placed(passes: list[Pass]) -> list[Pass]:

@@ -93,7 +93,10 @@ def at_other_sizes(settings: Sequence[Sequence[Group]]) -> list[list[str]]:
     for (n, k), groups in by_sizes.items():
         most = max(map(_trained_on, groups))
         longest = [group for group in groups if _trained_on(group) == most]
-        line = f"**n = {n:,}, k = {k:,}**, as far as each was trained; means over layers and seeds."
+        line = (
+            f"**n = {n:,}, k = {k:,}**: a row for each N and length of training; the model and the "
+            "SAEs' products are float32 unless said."
+        )
         worst = "".join(f"- {headline(group)}" for group in worst_first(longest)[:1])
         settled = settled_sentence(groups, explained=False)
         found.append([line, worst, results_table(groups, trained=True), settled])
@@ -108,7 +111,7 @@ def _trained_on(group: Group) -> int:
 def _training(group: Group) -> list[str]:
     """N, and steps of so many tokens each."""
     sizes, protocol = sizes_as_run(group.spec), group.spec.protocol
-    steps = f"{sizes['steps']:,} of {protocol['batch']:,}" if "steps" in sizes else NOTHING
+    steps = f"{sizes['steps']:,} of {protocol['batch']:,} tokens" if "steps" in sizes else NOTHING
     how = {
         "products": protocol.get("precision", "float32"),
         "model": protocol.get("dtype", "float32"),
@@ -126,13 +129,15 @@ def results_table(groups: Sequence[Group], *, trained: bool = False) -> str:
     rows = [(INIT_RAW.of_model(group) or 0.0, group) for group in groups]
     if not trained:
         rows = [row for row in rows if row[0] >= LITTLE]
-    worst = {group.label: max(born for born, each in rows if each.label == group.label)
-             for _, group in rows}  # fmt: skip
-    rows.sort(
-        key=lambda row: (
-            row[1].data == "made", -worst[row[1].label], row[1].label, -_trained_on(row[1])
-        )
-    )  # fmt: skip
+    worst: dict[str, float] = {}
+    for born, group in rows:
+        worst[group.label] = max(born, worst.get(group.label, 0.0))
+
+    def place(row: tuple[float, Group]) -> tuple[bool, float, str, int]:
+        label = row[1].label
+        return row[1].data == "made", -worst[label], label, -_trained_on(row[1])
+
+    rows.sort(key=place)
     shown = [
         [escape(group.label), group.domain, group.data]
         + (_training(group) if trained else [])
@@ -142,7 +147,7 @@ def results_table(groups: Sequence[Group], *, trained: bool = False) -> str:
         ]
         for _, group in (rows if trained else rows[:MOST_ROWS])
     ]
-    added = ["N", "Steps of tokens"] if trained else []
+    added = ["N", "Steps"] if trained else []
     titles = ["Model", "Domain", "Data", *added, *(title for title, *_ in COLUMNS)]
     return table(titles, shown, left=3)
 

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from zoo.cards import Card
 
 # Positions that take as long as what one more pass begins. One core of a CPU: measured 39 to 90,
-# for models of 4 to 8 blocks with 0.1 to 3 million parameters each; several cores pass as many more
-# in that time. A graphics card does in the 0.25 ms that Python takes to begin a block some 4e10
-# products of a position with a parameter, by published rates (`bench.plan.devices`).
+# for models of 4 to 8 blocks with 0.1 to 3 million parameters each; for some cores more, which pass
+# more positions in that time. On a graphics card an estimate, not measured: Python is taken to
+# begin a block in 0.25 ms, in which an H100 at a third of its published bfloat16 rate multiplies
+# some 4e10 times a position by a parameter.
 _ON_A_CPU, _ON_A_CARD = 256.0, 4e10
 
 

@@ -82,7 +82,7 @@ class Protocol(Recipe):
         "training: an ordinary token of the same batch stands in",
     )
     forward_tokens: int = Field(
-        default=16384, ge=1, le=2**30, description="most tokens per forward pass of the model"
+        default=16384, ge=1, le=2**30, description="most tokens of one forward pass"
     )
     buffer: int = Field(default=262144, ge=1, le=MOST, description="tokens of the shuffling buffer")
     buffer_dtype: Annotated[Literal["float32", "bfloat16"], LATER_KEY] = Field(

@@ -47,19 +47,19 @@ class Lengths(NamedTuple):
 @dataclass(frozen=True)
 class Reading:
     """What the model reads: tokens that are measured, positions that it passes, windows, and pairs
-    of positions that attend to each other."""
+    of positions of one window, which attend to each other."""
 
     tokens: float = 0.0
     positions: float = 0.0
     windows: float = 0.0
-    pairs: float = 0.0
+    position_pairs: float = 0.0
 
     def __add__(self, other: Reading) -> Reading:
         return Reading(
             self.tokens + other.tokens,
             self.positions + other.positions,
             self.windows + other.windows,
-            self.pairs + other.pairs,
+            self.position_pairs + other.position_pairs,
         )
 
 

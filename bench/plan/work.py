@@ -186,7 +186,7 @@ def forward_work(block: Block, read: Reading) -> Work:
     """The model's passes over what is read."""
     card = block.card
     size = 4 if block.protocol.dtype == "float32" else 2
-    long = read.pairs / max(1.0, read.positions)
+    long = read.position_pairs / max(1.0, read.positions)
     return Work(
         forward=forward_flops(card, block.depth, long) * read.positions,
         between=between_bytes(card, block.depth) * size / 4 * read.positions,
