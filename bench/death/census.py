@@ -8,11 +8,12 @@ a strictly larger z there: everything tied with the k-th largest value fires, a 
 - dead-by-TopK: positive on some token, fires on none.
 - dead: either of the two, which are disjoint.
 
-The products are taken in float32 and bounded: the error of a dot product is at most
-d u |x||w| (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). A pair
-that this leaves open is evaluated again in float64. So the answer does not depend on chunks, on
-the device, or on the matrix product's kernel; nor on how a dictionary is divided over processes
-(`bench.compute.row_shards`), which exchange the largest values and those that are open.
+The products are taken in float32, or on a CUDA device of parts (`bench.compute.parts`), and
+bounded: the error of a dot product in float32 is at most d u |x||w| (Higham, Accuracy and Stability
+of Numerical Algorithms, section 3.1). A pair that this leaves open is evaluated again in float64.
+So the answer does not depend on chunks, on the device, or on the matrix product's kernel; nor on
+how a dictionary is divided over processes (`bench.compute.row_shards`), which exchange the largest
+values and those that are open.
 """
 
 from __future__ import annotations
@@ -22,30 +23,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.compute.encoder_way import encoder_kernel_pays
 from bench.compute.matmul import fast_matmul
 from bench.compute.profiling import marked
 from bench.compute.row_shards import (
     anywhere,
     current_shard,
     every_feature,
-    maximum,
     most_rows,
     summed,
     together,
     whole,
 )
 from bench.compute.topk import exact_topk, kth_largest
-from bench.statistics.moments import check_finite
+from bench.death.products import Products, Way, fastest_way
 
 _ALWAYS_ON = 0.99
-
-# Float32 elements of a chunk's pre-activations: within a processor's cache; large on a GPU.
-_CPU_CHUNK_ELEMENTS = 1 << 22
-_GPU_CHUNK_ELEMENTS = 1 << 28
-
-# Float64 elements at once of the pairs that are evaluated again.
-_PAIR_ELEMENTS = 1 << 26
 
 # Values kept below the k-th largest, so that most rows' open pairs are found among the largest.
 _SPARE = 8
@@ -121,101 +113,23 @@ def census(
     b_enc: Tensor | None = None,
     counts: bool = False,
     chunk: int | None = None,
+    way: Way | None = None,
 ) -> Census:
     """Census of the dictionary W [n, d], bias b_enc [n] or 0, on the tokens x [N, d].
 
     counts: also count each feature's firings, which rules out an early end once all are alive.
-    chunk: tokens at a time; never changes the answer. Raises BadActivations on NaN or inf in x.
+    chunk: tokens at a time. way: to the products, by default the fastest. Neither ever changes the
+    answer. Raises BadActivations on NaN or inf in x.
     """
-    counter = _Counter(Products(x, W, b_enc, k, counts, chunk))
+
+    def tried(first: Tensor, way: Way) -> None:
+        _Counter(Products(first, W, b_enc, k, True, None, way)).run()
+
     with fast_matmul(x.device), torch.autocast(x.device.type, enabled=False), torch.no_grad():
+        way = way or fastest_way(tried, x, W, "by rank", k)
+        counter = _Counter(Products(x, W, b_enc, k, counts, chunk, way))
         counter.run()
     return counter.census()
-
-
-class Products:
-    """The sample, the dictionary, and pre-activations with bounds on their errors.
-
-    x: tokens [N, d]. W: [n, d]. bias: [n]. k, counts, chunk: as in `census`.
-
-    Raises:
-        ValueError: shapes do not fit, k is not between 1 and n, or W holds NaN or inf.
-    """
-
-    def __init__(
-        self, x: Tensor, W: Tensor, bias: Tensor | None, k: int, counts: bool, chunk: int | None
-    ) -> None:
-        n, d = W.shape
-        if x.ndim != 2 or x.shape[1] != d:
-            raise ValueError(f"x has shape {tuple(x.shape)}, W has {tuple(W.shape)}")
-        if not 1 <= k <= whole(n):
-            raise ValueError(f"k must be between 1 and n = {whole(n)}, not {k}")
-        if bias is not None and bias.shape != (n,):
-            raise ValueError(f"a bias has shape {tuple(bias.shape)}, not ({n},)")
-        double = torch.float64 in (x.dtype, W.dtype)
-        self.dtype = torch.float64 if double else torch.float32
-        self.x, self.k, self.counting = x.detach(), k, counts
-        self.W = W.detach().to(x.device, self.dtype)
-        self.bias = None if bias is None else bias.detach().to(x.device, torch.float64)
-        self.n, self.d = n, d
-        self.widest = float(maximum(torch.linalg.vector_norm(self.W, dim=1).max()))
-        self._largest_bias = 0.0 if self.bias is None else float(maximum(self.bias.abs().max()))
-        if not self.widest < float("inf"):
-            raise ValueError("the dictionary holds NaN or inf")
-        on_cpu = x.device.type == "cpu"
-        self.elements = _CPU_CHUNK_ELEMENTS if on_cpu else _GPU_CHUNK_ELEMENTS
-        self.chunk = chunk or max(1, self.elements // most_rows(n))
-        self.unit = torch.finfo(self.dtype).eps / 2
-        # One buffer for all chunks: fresh pages would cost as much as the top-k.
-        self._buffer = self.x.new_empty((min(self.chunk, len(x)), n), dtype=self.dtype)
-
-    def tokens(self, start: int, size: int) -> Tensor:
-        """The tokens from `start` on, [size, d] or fewer. Raises BadActivations on NaN or inf."""
-        x = self.x[start : start + size].to(self.dtype)
-        if not bool(torch.isfinite(x.sum())):
-            check_finite(x, start)
-        return x
-
-    def every(self, x: Tensor) -> Tensor:
-        """Pre-activations [c, n] of a chunk [c, d], good until the next call."""
-        return self._biased(torch.mm(x, self.W.T, out=self._buffer[: len(x)]), slice(None))
-
-    def with_maxima(self, x: Tensor, kept: int) -> tuple[Tensor, Tensor] | None:
-        """Pre-activations [c, n] and the maxima of groups of features, by a kernel; None where it
-        is not the faster way to the `kept` largest."""
-        if self.dtype != torch.float32:
-            return None
-        if not encoder_kernel_pays(self.n, self.d, kept, "float32", x.device):
-            return None
-        from bench.compute.kernels import encode
-
-        bias = self.W.new_zeros(self.n) if self.bias is None else self.bias.to(self.dtype)
-        return encode.product_and_maxima(x, self.W, bias, "float32")
-
-    def some(self, x: Tensor, features: Tensor | slice) -> Tensor:
-        """Pre-activations of x [c, d], any number of tokens, for some features."""
-        return self._biased(x @ self.W[features].T, features)
-
-    def _biased(self, pre: Tensor, features: Tensor | slice) -> Tensor:
-        return pre if self.bias is None else pre.add_(self.bias[features].to(pre.dtype))
-
-    def error(self, x: Tensor) -> Tensor:
-        """A bound [tokens] on |computed - exact| of a pre-activation, with room for later sums."""
-        slack = (self.d + 8) * self.unit
-        bound: Tensor = torch.linalg.vector_norm(x, dim=1) * (self.widest * slack / (1 - slack))
-        if self.bias is None:
-            return bound
-        return bound + 8 * self.unit * self._largest_bias
-
-    def exact(self, x: Tensor, row: Tensor, feature: Tensor) -> Tensor:
-        """Float64 pre-activations of the pairs (x[row[i]], feature[i]), [pairs]."""
-        step = max(1, min(self.elements, _PAIR_ELEMENTS) // self.d)
-        values = torch.empty(len(row), dtype=torch.float64, device=x.device)
-        for i in range(0, len(row), step):
-            pairs = slice(i, i + step)
-            tokens, weights = x[row[pairs]].double(), self.W[feature[pairs]].double()
-            torch.sum(tokens.mul_(weights), dim=1, out=values[pairs])
-        return values if self.bias is None else values.add_(self.bias[feature])
 
 
 class _Counter:
@@ -266,8 +180,7 @@ class _Counter:
     def count(self, x: Tensor) -> None:
         """Take in tokens x [c, d], a chunk at most."""
         c, kept = self.products, self.products.k + _SPARE
-        found = c.with_maxima(x, min(kept, c.n))
-        pre, maxima = found or (c.every(x), None)
+        pre, maxima = c.with_maxima(x)
         error = c.error(x)
         self._select(x, pre, error, kept, maxima)
         self._see_positive(x, pre, error, torch.arange(self.products.n, device=x.device))

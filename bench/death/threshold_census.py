@@ -6,8 +6,8 @@ For token t and feature f let z = x_t . w_f + bias_f, evaluated in float64. The 
 - dead-by-ReLU: positive on no token.
 - dead-by-threshold: positive on some token, fires on none. It takes the place of dead-by-TopK.
 
-Exact in the same way as `bench.death.census`: float32 products with a bound on their error, and
-float64 for the pairs that this leaves open.
+Exact in the same way as `bench.death.census`: products with a bound on their error, and float64 for
+the pairs that this leaves open.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor
 from bench.compute.matmul import fast_matmul
 from bench.compute.profiling import marked
 from bench.compute.row_shards import every_feature, whole
-from bench.death.census import Census, Products
+from bench.death.census import Census
+from bench.death.products import Products, Way, fastest_way
 
 
 @marked("census")
@@ -30,8 +31,13 @@ def threshold_census(
     thresholds: [n], >= 0. counts: also count each feature's firings. Raises BadActivations on NaN
     or inf in x.
     """
-    counter = _Counter(x, W, thresholds, b_enc, counts)
+
+    def tried(first: Tensor, way: Way) -> None:
+        _Counter(Products(first, W, b_enc, 1, True, None, way), thresholds).run()
+
     with fast_matmul(x.device), torch.autocast(x.device.type, enabled=False), torch.no_grad():
+        way = fastest_way(tried, x, W, "by threshold")
+        counter = _Counter(Products(x, W, b_enc, 1, counts, None, way), thresholds)
         counter.run()
     firings, positive = every_feature(counter.firings).cpu(), every_feature(counter.positive).cpu()
     fired = firings > 0
@@ -51,20 +57,18 @@ class _Counter:
     Where firings need not be counted, a feature is followed until it fires once.
     """
 
-    def __init__(
-        self, x: Tensor, W: Tensor, thresholds: Tensor, b_enc: Tensor | None, counting: bool
-    ) -> None:
-        self.products = Products(x, W, b_enc, k=1, counts=counting, chunk=None)
-        self.counting = counting
-        self.thresholds = thresholds.to(x.device, torch.float64)
-        self.positive = torch.zeros(len(W), dtype=torch.bool, device=x.device)
-        self.firings = torch.zeros(len(W), dtype=torch.int64, device=x.device)
+    def __init__(self, products: Products, thresholds: Tensor) -> None:
+        device, n = products.x.device, products.n
+        self.products = products
+        self.thresholds = thresholds.to(device, torch.float64)
+        self.positive = torch.zeros(n, dtype=torch.bool, device=device)
+        self.firings = torch.zeros(n, dtype=torch.int64, device=device)
 
     def run(self) -> None:
         p = self.products
         followed = torch.arange(p.n, device=p.x.device)
         for start in range(0, len(p.x), p.chunk):
-            if not self.counting:
+            if not p.counting:
                 followed = followed[self.firings[followed] == 0]
                 if not len(followed):
                     return

@@ -19,6 +19,8 @@ from bench.activations.shuffle import Shuffled
 from bench.compute.kernels import kernels_left_out
 from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.compute.precision import Precision, product, product_precision, rounded
+from bench.death.census import census
+from bench.death.products import ways
 from bench.plan.blocks import Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.runner.block import measure_block
@@ -174,13 +176,18 @@ def test_a_resumed_bank_goes_on_to_the_same_bits(path: str) -> None:
 def test_a_census_names_the_same_features_as_a_cpus() -> None:
     sae = SAE.init(WIDTH, N, K, seed=0)
     x = torch.cat([batch(step) + 2 for step in range(20)])
-    here, there = sae.census(x, counts=True), sae.to(CUDA).census(x.to(CUDA), counts=True)
+    here = sae.census(x, counts=True)
     assert 0 < here.dead < N
-    assert torch.equal(here.never_positive, there.never_positive)
-    assert torch.equal(here.never_selected, there.never_selected)
-    assert here.counts is not None
-    assert there.counts is not None
-    assert torch.equal(here.counts, there.counts)
+    there = sae.to(CUDA)
+    x, W = x.to(CUDA), there.W_enc
+    found = [census(x, W, k=K, b_enc=there.b_enc, counts=True, way=way) for way in ways(x, W)]
+    assert len(found) == 3
+    for each in (there.census(x, counts=True), *found):
+        assert torch.equal(here.never_positive, each.never_positive)
+        assert torch.equal(here.never_selected, each.never_selected)
+        assert here.counts is not None
+        assert each.counts is not None
+        assert torch.equal(here.counts, each.counts)
 
 
 def test_a_device_out_of_memory_is_known_and_goes_on() -> None:

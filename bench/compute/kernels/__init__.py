@@ -13,7 +13,9 @@ from typing import Literal, get_args
 
 import torch
 
-Kernel = Literal["decode", "gradients", "encoder", "select", "update"]
+from bench.compute.parts import why_no_parts
+
+Kernel = Literal["decode", "gradients", "encoder", "select", "update", "pairs"]
 
 
 def usable(kernel: Kernel, device: torch.device) -> bool:
@@ -39,8 +41,10 @@ def why_not(kernel: Kernel, device: torch.device) -> str | None:
 
 
 def kernels_left_out(device: torch.device) -> list[str]:
-    """A note for each kernel that a CUDA device could run, but does not."""
+    """A note for each kernel that a CUDA device could run, but does not; and of its products of
+    parts (`bench.compute.parts`)."""
     if device.type != "cuda":
         return []
-    reasons = {kernel: why_not(kernel, device) for kernel in get_args(Kernel)}
-    return [f"the {kernel} kernel is not used: {why}" for kernel, why in reasons.items() if why]
+    reasons = {f"the {name} kernel is": why_not(name, device) for name in get_args(Kernel)}
+    reasons["products of parts are"] = why_no_parts(device)
+    return [f"{what} not used: {why}" for what, why in reasons.items() if why]

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bench.compute.kernels import Kernel, encode, select, sparse, update
+from bench.compute.kernels import Kernel, encode, pairs, select, sparse, update
 
 # Relative to the largest element: float32 sums of some hundred terms in any order.
 _TOLERANCE = 1e-4
+_TOLERANCE_OF_DOUBLES = 1e-13
 
 # No multiple of any tile; features without a pair, and with more pairs than a piece has.
 _TOKENS, _N, _D, _K = 333, 517, 83, 5
@@ -117,10 +118,21 @@ def _update(device: torch.device) -> str | None:
     return _disagreement([found, weight, first, second], [squares, exact, m, v])
 
 
+def _pairs(device: torch.device) -> str | None:
+    p = _problem(device)
+    row = torch.arange(_TOKENS, device=device).repeat_interleave(_K)
+    found = pairs.pair_products(p["centered"], p["W"], row, p["indices"].view(-1))
+    exact = (p["centered"].double() @ p["W"].double().T).gather(1, p["indices"]).view(-1)
+    if float((found - exact).abs().max()) > _TOLERANCE_OF_DOUBLES * float(exact.abs().max()):
+        return "its sums are not of float64"
+    return None
+
+
 PROOFS: dict[Kernel, Callable[[torch.device], str | None]] = {
     "decode": _decode,
     "gradients": _gradients,
     "encoder": _encoder,
     "select": _select,
     "update": _update,
+    "pairs": _pairs,
 }

@@ -18,6 +18,7 @@ from bench.compute import kernels
 from bench.compute import topk as topk_module
 from bench.compute.ahead import pretend_device
 from bench.compute.precision import rounded
+from bench.death import census as census_module
 from bench.death.census import census
 from bench.sae import codes as codes_module
 from bench.sae import optimizer
@@ -56,7 +57,9 @@ def fixture_of(name: str) -> Any:
     return found
 
 
-sparse, encode, select, update = map(fixture_of, ("sparse", "encode", "select", "update"))
+sparse, encode, select, update, pairs = map(
+    fixture_of, ("sparse", "encode", "select", "update", "pairs")
+)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +270,7 @@ def test_a_census_by_the_encoders_kernel_is_the_same(
         used.append(len(arguments[0]))
         return product(*arguments)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr("bench.death.census.encoder_kernel_pays", lambda *size: True)
+    monkeypatch.setattr(census_module, "fastest_way", lambda *of: "kernel")
     monkeypatch.setattr(encode, "product_and_maxima", spied)
     ours = census(given[0], given[1], k=K, b_enc=given[2], counts=True, chunk=40)  # type: ignore[arg-type]
     assert used == [40, 40, 10]
@@ -277,6 +280,48 @@ def test_a_census_by_the_encoders_kernel_is_the_same(
     assert ours.counts is not None
     assert plain.counts is not None
     assert torch.equal(ours.counts, plain.counts)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [D, 300])
+def test_products_of_pairs_equal_float64(pairs: ModuleType, d: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(4)
+    x, W = (torch.randn(rows, d, generator=generator, dtype=dtype) for rows in (TOKENS, N))
+    row, feature = (torch.randint(top, (50,), generator=generator) for top in (TOKENS, N))
+    given = [each.to(DEVICE) for each in (x, W, row, feature)]
+    found = pairs.pair_products(*given).cpu()
+    exact = (x.double()[row] * W.double()[feature]).sum(1)
+    assert found.dtype == torch.float64
+    assert torch.allclose(found, exact, rtol=0, atol=1e-13 * float(exact.abs().max()))
+    # A pair's bits do not depend on those beside it.
+    later = pairs.pair_products(*given[:2], given[2][7:], given[3][7:]).cpu()
+    assert torch.equal(later, found[7:])
+    assert pairs.pair_products(*given[:2], given[2][:0], given[3][:0]).shape == (0,)
+
+
+def test_a_census_decides_what_is_open_by_the_kernel(
+    pairs: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    # Features in pairs that differ by what float32 cannot tell, so all they fire on is open.
+    W = torch.randn(20, D, generator=generator).repeat_interleave(2, dim=0)
+    W[1::2] *= 1 + 2**-23
+    x = torch.randn(60, D, generator=generator)
+    plain = census(x.to(DEVICE), W.to(DEVICE), k=3, counts=True)
+    taken: list[int] = []
+    ours = pairs.pair_products
+
+    def spied(*given: Tensor) -> Tensor:
+        taken.append(len(given[2]))
+        return ours(*given)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(pairs, "pair_products", spied)
+    monkeypatch.setattr("bench.death.products.usable", lambda kernel, device: kernel == "pairs")
+    found = census(x.to(DEVICE), W.to(DEVICE), k=3, counts=True, chunk=25)
+    assert sum(taken) > 60
+    assert found.counts is not None
+    assert plain.counts is not None
+    assert torch.equal(found.counts, plain.counts)
 
 
 @pytest.mark.parametrize("arm", ["raw", "raw+auxk"])
@@ -342,13 +387,15 @@ def test_a_kernel_that_does_not_agree_or_compile_is_left_out(
         "decode": fails,
         "gradients": lambda device: "it is off by 2.0e-02 on a small problem",
     }
-    fine = dict.fromkeys(("encoder", "select", "update"), lambda device: None)
+    fine = dict.fromkeys(("encoder", "select", "update", "pairs"), lambda device: None)
     monkeypatch.setattr(proof, "PROOFS", proofs | fine)
+    monkeypatch.setattr(kernels, "why_no_parts", lambda device: "no such device")
     kernels.why_not.cache_clear()
     try:
         assert kernels.kernels_left_out(torch.device("cuda:7")) == [
             "the decode kernel is not used: it fails (RuntimeError: no such instruction)",
             "the gradients kernel is not used: it is off by 2.0e-02 on a small problem",
+            "products of parts are not used: no such device",
         ]
     finally:
         kernels.why_not.cache_clear()
@@ -358,7 +405,7 @@ def test_the_proofs_pass_and_notice(monkeypatch: pytest.MonkeyPatch, sparse: Mod
     proof = kernel("proof")
     for name, size in {"_TOKENS": 20, "_N": 30, "_D": 9, "_K": 3, "_WIDE": 300}.items():
         monkeypatch.setattr(proof, name, size)
-    assert [prove(DEVICE) for prove in proof.PROOFS.values()] == [None] * 5
+    assert [prove(DEVICE) for prove in proof.PROOFS.values()] == [None] * 6
     decode = sparse.decode
     monkeypatch.setattr(sparse, "decode", lambda *given: decode(*given) * 1.001)
     assert "off by 1.0e-03" in proof.PROOFS["decode"](DEVICE)

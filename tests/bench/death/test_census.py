@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.death import census as module
+from bench.death import products as products_module
 from bench.death.census import Census, census
+from bench.death.products import fastest_way
 from bench.death.theory import gaussian_dead, gaussian_relu, predicted_dead, predicted_relu
 from tests.bench import reference
 from zoo.errors import BadActivations
@@ -139,6 +141,55 @@ def test_autocast_and_gradients_do_not_reach_in():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = census(x, W.requires_grad_(), k=4, counts=True)
     assert equals(found, expected)
+
+
+@pytest.mark.parametrize("way", ["float32", "parts"])
+@pytest.mark.parametrize("integer", [False, True])
+@pytest.mark.parametrize("severity", [0.0, 1.5, 40.0])
+def test_every_way_to_the_products_gives_the_same(monkeypatch, way, integer, severity):
+    """On a card the fastest is taken; here it is told."""
+    monkeypatch.setattr(module, "_TOKENS_BEFORE_FOLLOWING", 256)
+    products, used = module.Products._product, set()
+    monkeypatch.setattr(
+        module.Products, "_product", lambda c, *of: (used.add(c.way), products(c, *of))[1]
+    )
+    x, W = drawn(11, 3000, 48, 256, severity)
+    if integer:
+        x, W = (2 * x).round(), (6 * W).round()
+    bias = -(W.double() @ (0.9 * x.mean(0)).double())
+    for b_enc in (None, bias):
+        expected = reference.census_at_once(x, W, b_enc, 8)
+        assert equals(census(x, W, k=8, b_enc=b_enc, chunk=300, way=way), expected)
+        assert equals(census(x, W, k=8, b_enc=b_enc, counts=True, way=way), expected)
+    assert used == {way}
+
+
+def test_the_fastest_way_is_tried_once_for_each_size(monkeypatch):
+    x, W = drawn(12, 500, 16, 64)
+    seconds, tried = {"float32": 3.0, "kernel": 2.0, "parts": 1.0}, []
+    monkeypatch.setattr(products_module, "ways", lambda x, W: list(seconds))
+
+    def timed(ways, device):
+        for run in ways.values():
+            run()
+        return min(seconds, key=seconds.get)
+
+    def run(first, way):
+        tried.append((len(first), way))
+
+    monkeypatch.setattr(products_module, "fastest", timed)
+    monkeypatch.setattr(products_module, "_fastest", {})
+    monkeypatch.setattr(products_module, "_TRIED_TOKENS", 200)
+    for _ in range(2):
+        assert fastest_way(run, x, W, "by rank", 4) == "parts"
+    assert tried == [(200, way) for way in seconds]
+    fastest_way(run, x, W, "by rank", 5)
+    assert len(tried) == 6
+
+
+def test_a_cpu_and_doubles_have_one_way():
+    x, W = drawn(13, 10, 4, 8)
+    assert products_module.ways(x, W) == ["float32"]
 
 
 def test_ends_early_once_everything_is_alive(monkeypatch):

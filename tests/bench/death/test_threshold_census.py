@@ -35,10 +35,14 @@ def reference(x: Tensor, W: Tensor, bias: Tensor, thresholds: Tensor) -> tuple[T
     return (z > 0).any(0), ((z > 0) & (z > thresholds.double())).sum(0)
 
 
+@pytest.mark.parametrize("way", ["float32", "parts"])
 @pytest.mark.parametrize("counts", [True, False])
 @pytest.mark.parametrize("level", [0.0, 1.0])
-def test_it_equals_float64(counts: bool, level: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.death.census._CPU_CHUNK_ELEMENTS", 100 * N)
+def test_it_equals_float64(
+    way: str, counts: bool, level: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.death.threshold_census.fastest_way", lambda *of: way)
+    monkeypatch.setattr("bench.death.products._CPU_CHUNK_ELEMENTS", 100 * N)
     x, W, bias, thresholds = case()
     thresholds = level * thresholds
     found = threshold_census(x, W, thresholds, bias, counts)
@@ -75,7 +79,7 @@ def test_pairs_that_float32_cannot_tell_apart_are_decided_in_float64() -> None:
 
 
 def test_features_that_all_fire_soon_are_all_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.death.census._CPU_CHUNK_ELEMENTS", 100 * N)
+    monkeypatch.setattr("bench.death.products._CPU_CHUNK_ELEMENTS", 100 * N)
     x, W, bias, _ = case()
     found = threshold_census(x - x.mean(0), W, torch.zeros(N), bias)
     assert found.alive == N
