@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.compute.kernels import usable
+from bench.compute.out_of_memory import is_out_of_memory, release_memory
 from bench.compute.parts import (
     left_parts,
     product_of_parts,
@@ -163,7 +164,8 @@ def ways(x: Tensor, W: Tensor) -> list[Way]:
 
 
 def fastest_way(run: Callable[[Tensor, Way], object], x: Tensor, W: Tensor, *kind: object) -> Way:
-    """The way by which a census is the fastest, tried on its first tokens.
+    """The way by which a census is the fastest, tried on its first tokens; of those that fit the
+    device's memory beside what is there.
 
     run: takes a census of some tokens in a way. kind: what else its time depends on, but for the
     sizes of x [N, d] and W [n, d] and their device.
@@ -173,6 +175,18 @@ def fastest_way(run: Callable[[Tensor, Way], object], x: Tensor, W: Tensor, *kin
         return possible[0]
     key = (*kind, tuple(W.shape), min(len(x), _TRIED_TOKENS), x.device, tuple(possible))
     if key not in _fastest:
-        first = x[:_TRIED_TOKENS]
-        _fastest[key] = fastest({way: partial(run, first, way) for way in possible}, x.device)
+        runs = {way: partial(run, x[:_TRIED_TOKENS], way) for way in possible}
+        fitting = {way: trial for way, trial in runs.items() if way == "float32" or _fits(trial)}
+        _fastest[key] = fastest(fitting, x.device) if len(fitting) > 1 else "float32"
     return _fastest[key]
+
+
+def _fits(trial: Callable[[], object]) -> bool:
+    try:
+        trial()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        release_memory()
+        return False
+    return True

@@ -182,9 +182,29 @@ def test_the_fastest_way_is_tried_once_for_each_size(monkeypatch):
     monkeypatch.setattr(products_module, "_TRIED_TOKENS", 200)
     for _ in range(2):
         assert fastest_way(run, x, W, "by rank", 4) == "parts"
-    assert tried == [(200, way) for way in seconds]
+    # Once to see that they fit in memory, and once timed.
+    assert tried == [(200, way) for way in ("kernel", "parts", *seconds)]
     fastest_way(run, x, W, "by rank", 5)
-    assert len(tried) == 6
+    assert len(tried) == 10
+
+
+def test_a_way_that_does_not_fit_in_memory_is_not_taken(monkeypatch):
+    x, W = drawn(12, 50, 4, 8)
+    full = {"parts"}
+    monkeypatch.setattr(products_module, "ways", lambda x, W: ["float32", "parts"])
+    monkeypatch.setattr(products_module, "_fastest", {})
+
+    def run(first, way):
+        if way in full:
+            raise torch.OutOfMemoryError
+
+    assert fastest_way(run, x, W, "by rank", 4) == "float32"
+
+    def broken(first, way):
+        raise RuntimeError("no such kernel")
+
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        fastest_way(broken, x, W, "by rank", 5)
 
 
 def test_a_cpu_and_doubles_have_one_way():
