@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bench.compute.cuda import stream_for
 from bench.compute.profiling import mark
 from zoo.errors import BadCorpus
 
@@ -164,6 +165,9 @@ class Refill:
                 self._streams.wait_for_reads()
             rows = self._rows[self._written : self._written + some]
             for layer, x in chunk.items():
+                if x.is_cuda:
+                    # What another stream computed must not be written over before this one read it.
+                    x.record_stream(torch.cuda.current_stream(x.device))
                 buffer = self._buffer[layer]
                 # Rounded first: less to copy where the buffer is on the host.
                 buffer[rows] = x[done : done + some].to(buffer.dtype).to(buffer.device)
@@ -177,7 +181,7 @@ class _Streams:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device if device.type == "cuda" else None
-        self._side = torch.cuda.Stream(device) if self._device is not None else None
+        self._side = stream_for("refill", device) if self._device is not None else None
         self._read: torch.cuda.Event | None = None
 
     @contextmanager

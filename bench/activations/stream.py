@@ -181,14 +181,18 @@ class ActivationStream:
 
     def shuffled(self, batch: int) -> Shuffled:
         """Batches of `batch` tokens, none of an evaluation example, from a shuffling buffer."""
+        protocol = self.protocol
+        # A card's setting for products in TF32 is of all threads: where training steps have it,
+        # a model in float32 must not pass meanwhile.
+        alone = protocol.precision == "tf32" and protocol.dtype == "float32"
         return Shuffled(
             self.training(),
             self.buffer(),
             batch,
-            self.protocol.data_seed,
+            protocol.data_seed,
             self.corpus,
             device=self.adapter.device,
-            ahead=self.workers > 0,
+            ahead=self.workers > 0 and not alone,
         )
 
     def buffer(self) -> dict[int, Tensor]:

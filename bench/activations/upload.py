@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bench.compute.cuda import stream_for
+
 ByLayer = dict[int, Tensor]
 
 
@@ -36,7 +38,7 @@ class CopyStream:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = stream_for("upload", device)
 
     def memory(self, like: Tensor, rows: int) -> Tensor:
         return torch.empty((rows, like.shape[1]), dtype=like.dtype, pin_memory=True)

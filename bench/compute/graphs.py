@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.compute.cuda import current_device, stream_for
+
 # Steps of a kind that run as they are before it is captured: libraries choose their algorithms,
 # and memory is allocated for the first time.
 _WARM_UP = 3
@@ -67,8 +69,11 @@ class StepGraph:
         static = [x.clone() for x in inputs]
         try:
             # Nothing runs now: it is recorded. Of this thread alone: the model may be at work in
-            # another one (`bench.activations.refill`).
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # another one (`bench.activations.refill`), on a stream of its own.
+            device = static[0].device
+            side = stream_for("capture", device)
+            recorded = torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local")
+            with current_device(device), recorded:
                 outputs = step(static)
         except RuntimeError as error:
             self.note = f"steps are not captured as a CUDA graph ({_first_cause(error)})"
@@ -79,8 +84,8 @@ class StepGraph:
 
 def _on_side_stream(step: _Step, inputs: list[Tensor]) -> list[Tensor]:
     """As the warm-up of what will be captured has to run."""
-    current = torch.cuda.current_stream()
-    side = torch.cuda.Stream()
+    device = inputs[0].device
+    current, side = torch.cuda.current_stream(device), stream_for("warm-up", device)
     side.wait_stream(current)
     with torch.cuda.stream(side):
         outputs = step(inputs)

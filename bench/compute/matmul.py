@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
+from bench.compute.cuda import current_device
 from bench.compute.timing import one_thread
 
 # Relative error (Frobenius) that still counts as full single precision: about ten times what a
@@ -47,7 +49,7 @@ def measured_error(precision: str) -> float:
     """Relative error (Frobenius norm) of a CPU float32 product under this precision setting."""
     left, right = _factors()
     exact = left.double() @ right.double().T
-    with _precision(precision):
+    with matmul_precision(precision):
         product = left @ right.T
     return float((product.double() - exact).norm() / exact.norm())
 
@@ -59,7 +61,7 @@ def measured_seconds() -> dict[str, float]:
     best = dict.fromkeys(_PRECISIONS, float("inf"))
     for _ in range(_ROUNDS):
         for precision in _PRECISIONS:
-            with _precision(precision):
+            with matmul_precision(precision):
                 start = time.thread_time()
                 left @ right.T
                 best[precision] = min(best[precision], time.thread_time() - start)
@@ -78,11 +80,13 @@ def fast_matmul(device: torch.device | str = "cpu") -> Iterator[MatmulChoice]:
     """Run float32 products on their fastest accurate path; the former setting comes back after.
 
     Yields what was chosen. Off the CPU nothing is chosen for speed: there the faster settings
-    mean TF32 or bfloat16, so full precision is set, for convolutions too. What this processor
-    computes meanwhile takes subnormal numbers as 0.
+    mean TF32 or bfloat16, so full precision is set, for convolutions too, and of several CUDA
+    devices this one is current. What this processor computes meanwhile takes subnormal numbers
+    as 0.
     """
     choice = _choose(torch.device(device).type)
-    with _precision(choice.precision), _exact_convolutions(), _without_subnormals():
+    exact = matmul_precision(choice.precision), _exact_convolutions()
+    with exact[0], exact[1], _without_subnormals(), current_device(device):
         yield choice
 
 
@@ -102,8 +106,17 @@ def _choose(device_type: str) -> MatmulChoice:
 
 
 @contextmanager
-def _precision(precision: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Torch's setting for float32 products; the former one comes back after."""
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        # It was set by torch's newer names, of which the older ones do not tell.
+        backends: Any = torch.backends
+        with _restored(backends.cuda.matmul, backends.mkldnn.matmul):
+            torch.set_float32_matmul_precision(precision)
+            yield
+        return
     torch.set_float32_matmul_precision(precision)
     try:
         yield
@@ -114,12 +127,30 @@ def _precision(precision: str) -> Iterator[None]:
 @contextmanager
 def _exact_convolutions() -> Iterator[None]:
     """No TF32 in cuDNN, where torch allows it unless told otherwise."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    cudnn: Any = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # as above
+        with _restored(cudnn.conv, cudnn.rnn):
+            cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "ieee"
+            yield
+        return
+    cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        cudnn.allow_tf32 = before
+
+
+@contextmanager
+def _restored(*backends: Any) -> Iterator[None]:
+    """Their precisions, by torch's newer names, come back after."""
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 @contextmanager

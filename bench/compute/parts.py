@@ -9,6 +9,7 @@ exactly. That is three products at the rate of bfloat16, some twelve times a car
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -22,8 +23,9 @@ _LARGEST = torch.finfo(torch.bfloat16).max
 # What an addition rounds by: tensor cores cut off what does not fit, where others round.
 _ADDITION = 2.0**-23
 
-# The problem on which a device proves itself; no multiple of a tile.
-_TOKENS, _N, _D = 333, 517, 811
+# The problems on which a device proves itself: no multiple of a tile, and one that kernels for rows
+# which begin at whole lines of memory are taken for.
+_PROBLEMS = ((333, 517, 811), (256, 512, 1024))
 
 
 def left_parts(x: Tensor) -> Tensor:
@@ -50,14 +52,8 @@ def product_of_parts(left: Tensor, right: Tensor, out: Tensor | None = None) -> 
     """
     if left.device.type != "cuda":
         return torch.mm(left.float(), right.float().T, out=out)
-    matmul = torch.backends.cuda.matmul
-    before = matmul.allow_bf16_reduced_precision_reduction
-    matmul.allow_bf16_reduced_precision_reduction = False
-    try:
-        given = {} if out is None else {"out": out}
-        return torch.mm(left, right.T, out_dtype=torch.float32, **given)
-    finally:
-        matmul.allow_bf16_reduced_precision_reduction = before
+    given = {} if out is None else {"out": out}
+    return torch.mm(left, right.T, out_dtype=torch.float32, **given)
 
 
 def slack_of_parts(d: int) -> float:
@@ -78,12 +74,13 @@ def why_no_parts(device: torch.device) -> str | None:
         return "it is for CUDA devices"
     generator = torch.Generator().manual_seed(0)
     try:
-        for least in (-0.5, 0.0):  # of one sign no error of a sum is made good by another
-            x, W = (torch.rand(rows, _D, generator=generator) + least for rows in (_TOKENS, _N))
+        # Of one sign no error of a sum is made good by another.
+        for (tokens, n, d), least in product(_PROBLEMS, (-0.5, 0.0)):
+            x, W = (torch.rand(rows, d, generator=generator) + least for rows in (tokens, n))
             found = product_of_parts(left_parts(x.to(device)), right_parts(W.to(device)))
             worst = (found.cpu().double() - x.double() @ W.double().T).abs()
             sizes = torch.linalg.vector_norm(x, dim=1)[:, None] * torch.linalg.vector_norm(W, dim=1)
-            if not float((worst / sizes).max()) <= slack_of_parts(_D) / 2:
+            if not float((worst / sizes).max()) <= slack_of_parts(d) / 2:
                 return "it is less exact than it should be on a small problem"
     except Exception as error:
         # What a torch does not have, or a card, is told in many types.

@@ -10,11 +10,13 @@ of the sums, and saves no time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from bench.compute.matmul import matmul_precision
 
 Precision = Literal["float32", "tf32", "bf16"]
 
@@ -28,17 +30,13 @@ _current: Precision = "float32"
 def product_precision(precision: Precision, device: torch.device | str) -> Iterator[None]:
     """Have `product` and `affine` multiply float32 tensors like that; the former way comes back."""
     global _current
-    before, setting = _current, torch.get_float32_matmul_precision()
-    _current = precision
+    before, _current = _current, precision
     tf32 = precision == "tf32" and torch.device(device).type == "cuda"
-    if tf32:
-        torch.set_float32_matmul_precision("high")
     try:
-        yield
+        with matmul_precision("high") if tf32 else nullcontext():
+            yield
     finally:
         _current = before
-        if tf32:
-            torch.set_float32_matmul_precision(setting)
 
 
 def current_precision() -> Precision:

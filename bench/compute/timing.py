@@ -47,4 +47,4 @@ def one_thread() -> Iterator[None]:
 
 def _wait(device: torch.device) -> None:
     if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
+        getattr(torch, device.type).synchronize(device)

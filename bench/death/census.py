@@ -35,7 +35,7 @@ from bench.compute.row_shards import (
     whole,
 )
 from bench.compute.topk import exact_topk, kth_largest
-from bench.death.products import Products, Way, fastest_way
+from bench.death.products import Products, Way, by_the_fastest
 
 _ALWAYS_ON = 0.99
 
@@ -122,14 +122,13 @@ def census(
     answer. Raises BadActivations on NaN or inf in x.
     """
 
-    def tried(first: Tensor, way: Way) -> None:
-        _Counter(Products(first, W, b_enc, k, True, None, way)).run()
+    def run(tokens: Tensor, way: Way) -> Census:
+        counter = _Counter(Products(tokens, W, b_enc, k, counts, chunk, way))
+        counter.run()
+        return counter.census()
 
     with fast_matmul(x.device), torch.autocast(x.device.type, enabled=False), torch.no_grad():
-        way = way or fastest_way(tried, x, W, "by rank", k)
-        counter = _Counter(Products(x, W, b_enc, k, counts, chunk, way))
-        counter.run()
-    return counter.census()
+        return run(x, way) if way else by_the_fastest(run, x, W, "by rank", k, counts)
 
 
 class _Counter:

@@ -8,8 +8,8 @@ tokens of a sample, once for each size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal
+from functools import cached_property, partial
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,10 +38,15 @@ _GPU_CHUNK_ELEMENTS = 1 << 28
 # Float64 elements at once of the pairs that are evaluated again.
 _PAIR_ELEMENTS = 1 << 26
 
+# Elements of rows whose norms are taken at once.
+_NORM_ELEMENTS = 1 << 24
+
 # Tokens that the ways are tried on, at most.
 _TRIED_TOKENS = 8192
 
 _fastest: dict[tuple[object, ...], Way] = {}
+
+_Found = TypeVar("_Found")
 
 
 class Products:
@@ -72,12 +77,14 @@ class Products:
         if bias is not None and bias.shape != (n,):
             raise ValueError(f"a bias has shape {tuple(bias.shape)}, not ({n},)")
         double = torch.float64 in (x.dtype, W.dtype)
+        if way != "float32" and (double or current_shard() is not None):
+            raise ValueError(f"products by {way} are of float32, and of a whole dictionary")
         self.dtype = torch.float64 if double else torch.float32
         self.x, self.k, self.counting, self.way = x.detach(), k, counts, way
         self.W = W.detach().to(x.device, self.dtype)
         self.bias = None if bias is None else bias.detach().to(x.device, torch.float64)
         self.n, self.d = n, d
-        self.widest = float(maximum(torch.linalg.vector_norm(self.W, dim=1).max()))
+        self.widest = float(maximum(_norms(self.W).max()))
         self._largest_bias = 0.0 if self.bias is None else float(maximum(self.bias.abs().max()))
         if not self.widest < float("inf"):
             raise ValueError("the dictionary holds NaN or inf")
@@ -87,9 +94,14 @@ class Products:
         self.unit = torch.finfo(self.dtype).eps / 2
         slack = (d + 8) * self.unit
         self._slack = slack_of_parts(d) if way == "parts" else slack / (1 - slack)
+        # What is smaller than any normal number may be taken as 0: of each factor and each term.
+        self._least = 4 * d * torch.finfo(self.dtype).tiny * (1 + self.widest)
         self._rows = right_parts(self.W) if way == "parts" else self.W
-        # One buffer for all chunks: fresh pages would cost as much as the top-k.
-        self._buffer = self.x.new_empty((min(self.chunk, len(x)), n), dtype=self.dtype)
+
+    @cached_property
+    def _buffer(self) -> Tensor:
+        """One for all chunks: fresh pages would cost as much as the top-k."""
+        return self.x.new_empty((min(self.chunk, len(self.x)), self.n), dtype=self.dtype)
 
     def tokens(self, start: int, size: int) -> Tensor:
         """The tokens from `start` on, [size, d] or fewer. Raises BadActivations on NaN or inf."""
@@ -109,7 +121,7 @@ class Products:
         from bench.compute.kernels import encode
 
         bias = self.W.new_zeros(self.n) if self.bias is None else self.bias.to(self.dtype)
-        return encode.product_and_maxima(x, self.W, bias, "float32")
+        return encode.product_and_maxima(x, self.W, bias)
 
     def some(self, x: Tensor, features: Tensor | slice) -> Tensor:
         """Pre-activations of x [c, d], any number of tokens, for some features."""
@@ -125,10 +137,10 @@ class Products:
 
     def error(self, x: Tensor) -> Tensor:
         """A bound [tokens] on |computed - exact| of a pre-activation, with room for later sums."""
-        bound: Tensor = torch.linalg.vector_norm(x, dim=1) * (self.widest * self._slack)
-        if self.bias is None:
-            return bound
-        return bound + 8 * self.unit * self._largest_bias
+        bound = _norms(x) * (self.widest * self._slack) + self._least
+        if self.bias is not None:
+            bound += 8 * self.unit * self._largest_bias
+        return bound.to(self.dtype)
 
     def exact(self, x: Tensor, row: Tensor, feature: Tensor) -> Tensor:
         """Float64 pre-activations of the pairs (x[row[i]], feature[i]), [pairs]."""
@@ -150,6 +162,12 @@ class Products:
         return values
 
 
+def _norms(x: Tensor) -> Tensor:
+    """Of the rows, in float64: squares in float32 would vanish of rows that are small."""
+    parts = x.split(max(1, _NORM_ELEMENTS // x.shape[1]))
+    return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts])
+
+
 def ways(x: Tensor, W: Tensor) -> list[Way]:
     """The ways to the products of a sample x and a dictionary W, the surest first."""
     found: list[Way] = ["float32"]
@@ -163,30 +181,42 @@ def ways(x: Tensor, W: Tensor) -> list[Way]:
     return found
 
 
-def fastest_way(run: Callable[[Tensor, Way], object], x: Tensor, W: Tensor, *kind: object) -> Way:
-    """The way by which a census is the fastest, tried on its first tokens; of those that fit the
-    device's memory beside what is there.
+def by_the_fastest(
+    run: Callable[[Tensor, Way], _Found], x: Tensor, W: Tensor, *kind: object
+) -> _Found:
+    """A census of the sample x [N, d] in the way that is the fastest on its first tokens; in
+    float32 where memory is too short for that one.
 
     run: takes a census of some tokens in a way. kind: what else its time depends on, but for the
-    sizes of x [N, d] and W [n, d] and their device.
+    sizes of x and of W [n, d], and their device.
     """
     possible = ways(x, W)
     if len(possible) == 1:
-        return possible[0]
+        return run(x, possible[0])
     key = (*kind, tuple(W.shape), min(len(x), _TRIED_TOKENS), x.device, tuple(possible))
     if key not in _fastest:
         runs = {way: partial(run, x[:_TRIED_TOKENS], way) for way in possible}
         fitting = {way: trial for way, trial in runs.items() if way == "float32" or _fits(trial)}
         _fastest[key] = fastest(fitting, x.device) if len(fitting) > 1 else "float32"
-    return _fastest[key]
+    if _fastest[key] == "float32":
+        return run(x, "float32")
+    found: list[_Found] = []
+    if _fits(lambda: found.append(run(x, _fastest[key]))):
+        return found[0]
+    # What else the device holds may have grown since it was tried.
+    _fastest[key] = "float32"
+    return run(x, "float32")
 
 
 def _fits(trial: Callable[[], object]) -> bool:
+    """Whether there is enough memory for it; what it took is free again if not."""
     try:
         trial()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        release_memory()
-        return False
-    return True
+    else:
+        return True
+    # Not before the error is gone, which holds what was computed.
+    release_memory()
+    return False

@@ -19,7 +19,7 @@ from bench.compute.matmul import fast_matmul
 from bench.compute.profiling import marked
 from bench.compute.row_shards import every_feature, whole
 from bench.death.census import Census
-from bench.death.products import Products, Way, fastest_way
+from bench.death.products import Products, Way, by_the_fastest
 
 
 @marked("census")
@@ -32,13 +32,13 @@ def threshold_census(
     or inf in x.
     """
 
-    def tried(first: Tensor, way: Way) -> None:
-        _Counter(Products(first, W, b_enc, 1, True, None, way), thresholds).run()
+    def run(tokens: Tensor, way: Way) -> _Counter:
+        counter = _Counter(Products(tokens, W, b_enc, 1, counts, None, way), thresholds)
+        counter.run()
+        return counter
 
     with fast_matmul(x.device), torch.autocast(x.device.type, enabled=False), torch.no_grad():
-        way = fastest_way(tried, x, W, "by threshold")
-        counter = _Counter(Products(x, W, b_enc, 1, counts, None, way), thresholds)
-        counter.run()
+        counter = by_the_fastest(run, x, W, "by threshold", counts)
     firings, positive = every_feature(counter.firings).cpu(), every_feature(counter.positive).cpu()
     fired = firings > 0
     return Census(

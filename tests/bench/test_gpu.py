@@ -190,6 +190,22 @@ def test_a_census_names_the_same_features_as_a_cpus() -> None:
         assert torch.equal(here.counts, each.counts)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one CUDA device")
+def test_a_device_that_is_not_the_first_trains_alike() -> None:
+    """Graphs are captured, and kernels launched, on the device that the tensors are on."""
+    losses = []
+    for device in ("cuda:0", "cuda:1"):
+        bank = Bank([trainer(torch.device(device), "kernels") for _ in range(2)])
+        for step in range(8):
+            x = batch(step).to(device)
+            found = bank.step([x, x])
+            for member, loss in zip(bank.trainers, found, strict=True):
+                member.took_step(loss)
+        assert bank.captured
+        losses.append(torch.stack(found).cpu())
+    assert torch.equal(*losses)
+
+
 def test_a_device_out_of_memory_is_known_and_goes_on() -> None:
     free, _ = torch.cuda.mem_get_info()
     with pytest.raises(torch.OutOfMemoryError) as raised:

@@ -1,8 +1,9 @@
 """A Triton kernel for the encoder: the product, and beside it each group of features' largest.
 
 Each of a row's k largest pre-activations lies in one of the k groups with the largest maxima (as in
-`bench.compute.topk`), so the selection reads the maxima, n / 32 a row, and k groups. Rows are taken
-in slices whose pre-activations stay in the device's cache.
+`bench.compute.topk`), so the selection reads the maxima, n / 32 a row, and k groups. Censuses take
+it where it is the fastest way (`bench.death.products`). Training steps do not: a product by torch,
+and a selection that reads each row once, were faster.
 """
 
 from __future__ import annotations
@@ -12,13 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bench.compute.precision import Precision
+from bench.compute.cuda import on_its_device
 
 GROUP = 32
 _ROWS, _FEATURES, _INNER = 64, 128, 32
-
-# Float32 elements of the pre-activations held at once: 32 MB, within an H100's 50 MB of cache.
-_ELEMENTS = 2**23
 
 
 @triton.jit
@@ -32,9 +30,6 @@ def _product_and_maxima(
     n,
     d,
     groups,
-    BF16: tl.constexpr,
-    TF32: tl.constexpr,
-    INTERPRETED: tl.constexpr,
     ROWS: tl.constexpr,
     FEATURES: tl.constexpr,
     INNER: tl.constexpr,
@@ -49,15 +44,7 @@ def _product_and_maxima(
         in_W = (feature[None, :] < n) & (inner[:, None] < d)
         left = tl.load(x + row[:, None] * d + inner[None, :], mask=in_x, other=0.0)
         right = tl.load(W + feature[None, :] * d + inner[:, None], mask=in_W, other=0.0)
-        if INTERPRETED:
-            # It has no products of bfloat16; in float32 they are the same.
-            left, right = left.to(tl.float32), right.to(tl.float32)
-        if BF16 and not INTERPRETED:
-            total += tl.dot(left, right)
-        elif TF32:
-            total += tl.dot(left, right, input_precision="tf32")
-        else:
-            total += tl.dot(left, right, input_precision="ieee")
+        total += tl.dot(left, right, input_precision="ieee")
     total += tl.load(bias + feature, mask=feature < n, other=0.0)[None, :]
     there = (row[:, None] < rows) & (feature[None, :] < n)
     tl.store(pre + row[:, None] * n + feature[None, :], total, mask=there)
@@ -68,17 +55,14 @@ def _product_and_maxima(
     tl.store(maxima + row[:, None] * groups + group[None, :], largest, mask=there)
 
 
-def product_and_maxima(
-    centered: Tensor, W_enc: Tensor, b_enc: Tensor, precision: Precision
-) -> tuple[Tensor, Tensor]:
+@on_its_device
+def product_and_maxima(centered: Tensor, W_enc: Tensor, b_enc: Tensor) -> tuple[Tensor, Tensor]:
     """Pre-activations [rows, n] and the maxima of their groups [rows, ceil(n / 32)], float32.
 
-    centered: y - b [rows, d]. precision: as in `bench.compute.precision`.
+    centered: y - b [rows, d]. W_enc: [n, d]. b_enc: [n]. All float32.
     """
     rows, d = centered.shape
     n = len(W_enc)
-    if precision == "bf16":
-        centered, W_enc = centered.bfloat16(), W_enc.bfloat16()
     groups = triton.cdiv(n, GROUP)
     pre = torch.empty(rows, n, dtype=torch.float32, device=centered.device)
     maxima = torch.empty(rows, groups, dtype=torch.float32, device=centered.device)
@@ -86,9 +70,6 @@ def product_and_maxima(
         grid = (triton.cdiv(rows, _ROWS), triton.cdiv(n, _FEATURES))
         _product_and_maxima[grid](
             *(centered.contiguous(), W_enc.contiguous(), b_enc, pre, maxima, rows, n, d, groups),
-            BF16=precision == "bf16",
-            TF32=precision == "tf32",
-            INTERPRETED=bool(triton.knobs.runtime.interpret),
             ROWS=_ROWS,
             FEATURES=_FEATURES,
             INNER=_INNER,
@@ -97,32 +78,21 @@ def product_and_maxima(
     return pre, maxima
 
 
-def select_in_groups(
-    pre: Tensor, maxima: Tensor, k: int, mask: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def select_in_groups(pre: Tensor, maxima: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row of pre [rows, n] and their columns, [rows, k] each, unordered.
 
-    maxima: of the groups [rows, ceil(n / 32)]. mask: bool [n]; a feature outside of it is -inf, in
-    the maxima too.
+    maxima: of the groups [rows, ceil(n / 32)].
     """
     n, groups = pre.shape[1], maxima.shape[1]
     if groups <= k:
-        every = pre if mask is None else torch.where(mask, pre, -torch.inf)
-        values, columns = every.topk(k, dim=1, sorted=False)
+        values, columns = pre.topk(k, dim=1, sorted=False)
         return values, columns
     chosen = maxima.topk(k, dim=1, sorted=False).indices
     members = torch.arange(GROUP, device=pre.device)
     columns = (chosen.unsqueeze(2) * GROUP + members).flatten(1)
     # The last group may be cut short.
     outside, within = columns >= n, columns.clamp(max=n - 1)
-    if mask is not None:
-        outside |= ~mask[within]
     found = pre.gather(1, within).masked_fill_(outside, -torch.inf)
     values, places = found.topk(k, dim=1, sorted=False)
     # Where fewer than k are there, what fills up may lie outside: any column will do.
     return values, columns.gather(1, places).clamp_(max=n - 1)
-
-
-def rows_at_once(n: int) -> int:
-    """Rows of n pre-activations to take at once."""
-    return max(_ROWS, _ELEMENTS // n // _ROWS * _ROWS)

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from bench.compute.cuda import on_its_device
+
 # Pairs of one program, and columns that it reads at once.
 _PAIRS, _INNER = 4, 256
 
@@ -27,6 +29,7 @@ def _pair_products(x, W, row, feature, out, pairs, d, PAIRS: tl.constexpr, INNER
     tl.store(out + pair, total, mask=there)
 
 
+@on_its_device
 def pair_products(x: Tensor, W: Tensor, row: Tensor, feature: Tensor) -> Tensor:
     """x[row[i]] . W[feature[i]] of each of the pairs, float64 [pairs].
 

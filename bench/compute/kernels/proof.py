@@ -16,6 +16,9 @@ _TOLERANCE_OF_DOUBLES = 1e-13
 # No multiple of any tile; features without a pair, and with more pairs than a piece has.
 _TOKENS, _N, _D, _K = 333, 517, 83, 5
 
+# The width of single pairs: more than is read at once.
+_LONG = 300
+
 # Columns to select from: more than one piece of a row has.
 _WIDE = 9500
 
@@ -77,7 +80,7 @@ def _gradients(device: torch.device) -> str | None:
 def _encoder(device: torch.device) -> str | None:
     p = _problem(device)
     exact = p["centered"].double() @ p["W"].double().T + p["b"].double()
-    pre, maxima = encode.product_and_maxima(p["centered"], p["W"], p["b"], "float32")
+    pre, maxima = encode.product_and_maxima(p["centered"], p["W"], p["b"])
     values, columns = encode.select_in_groups(pre, maxima, _K)
     if not torch.equal(values, pre.gather(1, columns)):
         return "it selects other columns than it says"
@@ -119,10 +122,11 @@ def _update(device: torch.device) -> str | None:
 
 
 def _pairs(device: torch.device) -> str | None:
-    p = _problem(device)
-    row = torch.arange(_TOKENS, device=device).repeat_interleave(_K)
-    found = pairs.pair_products(p["centered"], p["W"], row, p["indices"].view(-1))
-    exact = (p["centered"].double() @ p["W"].double().T).gather(1, p["indices"]).view(-1)
+    generator = torch.Generator().manual_seed(0)
+    x, W = (torch.randn(rows, _LONG, generator=generator).to(device) for rows in (_TOKENS, _N))
+    row, feature = (torch.randint(top, (_N,), generator=generator) for top in (_TOKENS, _N))
+    found = pairs.pair_products(x, W, row.to(device), feature.to(device)).cpu()
+    exact = (x.cpu().double()[row] * W.cpu().double()[feature]).sum(1)
     if float((found - exact).abs().max()) > _TOLERANCE_OF_DOUBLES * float(exact.abs().max()):
         return "its sums are not of float64"
     return None

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from bench.compute.cuda import on_its_device
+
 # Elements of a piece, at most, and those of a group.
 ROW_PIECE = 8192
 MEMBERS = 8
@@ -152,6 +154,7 @@ def _values(key):
     return (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
 
 
+@on_its_device
 def largest(
     pre: Tensor, k: int, *, bias: Tensor | None = None, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

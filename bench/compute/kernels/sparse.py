@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from bench.compute.cuda import on_its_device
+
 # Pairs that one program sums, at most.
 _PIECE = 128
 
@@ -32,6 +34,7 @@ def _decode(values, indices, W, out, k, d, COLUMNS: tl.constexpr):
     tl.store(out + token * d + columns, total, mask=inside)
 
 
+@on_its_device
 def decode(values: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
     """codes @ W_dec, float32 [tokens, d], of values and indices [tokens, k] and W_dec [n, d]."""
     tokens, k = values.shape
@@ -147,6 +150,7 @@ def _join_pieces(
         tl.store(radial + feature, tl.sum(decoder * direction, axis=0))
 
 
+@on_its_device
 def feature_gradients(
     offsets: Tensor,
     tokens: Tensor,

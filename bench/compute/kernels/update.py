@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from bench.compute.cuda import on_its_device
+
 # Widths of a row: it is held in registers.
 WIDEST = 8192
 
@@ -103,6 +105,7 @@ class AdamRate(NamedTuple):
     eps: float
 
 
+@on_its_device
 def row_squares(gradient: Tensor, weight: Tensor, radial: Tensor | None) -> Tensor:
     """The squared norm of each row of a gradient [n, d], float32 [n].
 
@@ -122,6 +125,7 @@ def row_squares(gradient: Tensor, weight: Tensor, radial: Tensor | None) -> Tens
     return out
 
 
+@on_its_device
 def adam_rows(
     weight: Tensor,
     gradient: Tensor,

@@ -10,12 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from bench.compute.ahead import host_runs_ahead
-from bench.compute.encoder_way import encoder_kernel_pays
-from bench.compute.precision import current_precision, factor, product
+from bench.compute.precision import factor, product
 from bench.compute.profiling import mark
 from bench.compute.row_shards import among_largest, current_shard
 from bench.compute.topk import exact_topk
@@ -51,7 +49,7 @@ class TopK(Family):
     ) -> Backward:
         centered = y - weights.b
         dead_loss = begin(aux)
-        codes = topk_codes(centered, weights, k, also=dead_loss, kernels=path == "kernels")
+        codes = topk_codes(centered, weights, k, also=dead_loss)
         pairs = PAIRS[path](codes, len(weights.W_enc))
         return backward(pairs, weights, centered, path, dead_loss)
 
@@ -73,28 +71,23 @@ def topk_codes(
     k: int,
     *,
     also: Callable[[Tensor], None] | None = None,
-    kernels: bool = False,
 ) -> Codes:
     """The codes of `centered` = y - b, [tokens, d], by rows that fit the cache.
 
-    `also` is called with the pre-activations [rows, n] of each group of rows, in order. kernels:
-    use the encoder's, where the device has it.
+    `also` is called with the pre-activations [rows, n] of each group of rows, in order.
     """
     parts = []
     own = min(k, len(weights.W_enc))  # fewer in a small shard
-    encoder, slices = _encoder, row_slices
-    size, device = weights.W_enc.shape, weights.W_enc.device
-    if kernels and encoder_kernel_pays(*size, own, current_precision(), device):
-        encoder, slices = _encoder_kernel, _kernel_slices
     directions = factor(weights.W_enc)
-    for rows in slices(len(centered), len(weights.W_enc), centered.device):
-        if also is None and encoder is _encoder and host_runs_ahead(centered):
+    for rows in row_slices(len(centered), len(weights.W_enc), centered.device):
+        if also is None and host_runs_ahead(centered):
             # The selection adds the bias where it reads.
             with mark("product"):
                 pre = product(centered[rows], directions.T)
             values, indices = exact_topk(pre, own, bias=weights.b_enc.unsqueeze(0))
         else:
-            pre, values, indices = encoder(centered[rows], weights, own)
+            pre = pre_activations(centered[rows], weights)
+            values, indices = exact_topk(pre, own)
             if also is not None:
                 also(pre)
         parts.append(Codes(values.clamp_(min=0), indices))
@@ -103,25 +96,3 @@ def topk_codes(
         return codes
     # Of the own k largest those that are among the k largest of all shards.
     return codes._replace(values=codes.values * among_largest(codes.values, k))
-
-
-def _encoder(centered: Tensor, weights: Weights, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pre-activations of some tokens, the k largest of each, and their features."""
-    pre = pre_activations(centered, weights)
-    return pre, *exact_topk(pre, k)
-
-
-def _encoder_kernel(centered: Tensor, weights: Weights, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by the kernel."""
-    from bench.compute.kernels import encode
-
-    precision = current_precision()
-    pre, maxima = encode.product_and_maxima(centered, weights.W_enc, weights.b_enc, precision)
-    return pre, *encode.select_in_groups(pre, maxima, k)
-
-
-def _kernel_slices(tokens: int, n: int, device: torch.device) -> list[slice]:
-    from bench.compute.kernels import encode
-
-    rows = encode.rows_at_once(n)
-    return [slice(start, start + rows) for start in range(0, tokens, rows)]

@@ -143,3 +143,26 @@ def test_so_it_is_in_all_of_torchs_threads() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+NEWER = ("cuda.matmul", "mkldnn.matmul", "cudnn.conv")
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_a_setting_by_torchs_newer_names_is_no_hindrance_and_comes_back(name: str) -> None:
+    """In a process of its own, as what torch takes these names for lasts."""
+    script = f"""
+import torch
+from bench.compute.matmul import fast_matmul
+from bench.compute.precision import product_precision
+setting = torch.backends.{name}
+setting.fp32_precision = {"bf16" if name.startswith("mkldnn") else "tf32"!r}
+for device in ("cpu", "cuda"):
+    for precision in ("float32", "tf32"):
+        with fast_matmul(device), product_precision(precision, device):
+            inside = setting.fp32_precision
+        assert setting.fp32_precision == {"bf16" if name.startswith("mkldnn") else "tf32"!r}
+        if device == "cuda" and precision == "float32":
+            assert inside in ("ieee", "none"), inside
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from bench.death import census as module
 from bench.death import products as products_module
 from bench.death.census import Census, census
-from bench.death.products import fastest_way
+from bench.death.products import by_the_fastest
 from bench.death.theory import gaussian_dead, gaussian_relu, predicted_dead, predicted_relu
 from tests.bench import reference
 from zoo.errors import BadActivations
@@ -166,45 +166,72 @@ def test_every_way_to_the_products_gives_the_same(monkeypatch, way, integer, sev
 
 def test_the_fastest_way_is_tried_once_for_each_size(monkeypatch):
     x, W = drawn(12, 500, 16, 64)
-    seconds, tried = {"float32": 3.0, "kernel": 2.0, "parts": 1.0}, []
+    seconds, taken = {"float32": 3.0, "kernel": 2.0, "parts": 1.0}, []
     monkeypatch.setattr(products_module, "ways", lambda x, W: list(seconds))
 
     def timed(ways, device):
-        for run in ways.values():
-            run()
+        for trial in ways.values():
+            trial()
         return min(seconds, key=seconds.get)
 
-    def run(first, way):
-        tried.append((len(first), way))
+    def run(tokens, way):
+        taken.append((len(tokens), way))
+        return way
 
     monkeypatch.setattr(products_module, "fastest", timed)
     monkeypatch.setattr(products_module, "_fastest", {})
     monkeypatch.setattr(products_module, "_TRIED_TOKENS", 200)
     for _ in range(2):
-        assert fastest_way(run, x, W, "by rank", 4) == "parts"
-    # Once to see that they fit in memory, and once timed.
-    assert tried == [(200, way) for way in ("kernel", "parts", *seconds)]
-    fastest_way(run, x, W, "by rank", 5)
-    assert len(tried) == 10
+        assert by_the_fastest(run, x, W, "by rank", 4) == "parts"
+    # Once to see that they fit in memory, once timed, and then the censuses.
+    tried = [(200, way) for way in ("kernel", "parts", *seconds)]
+    assert taken == [*tried, (500, "parts"), (500, "parts")]
+    by_the_fastest(run, x, W, "by rank", 5)
+    assert taken[7:] == [*tried, (500, "parts")]
 
 
 def test_a_way_that_does_not_fit_in_memory_is_not_taken(monkeypatch):
     x, W = drawn(12, 50, 4, 8)
-    full = {"parts"}
     monkeypatch.setattr(products_module, "ways", lambda x, W: ["float32", "parts"])
+    monkeypatch.setattr(products_module, "fastest", lambda ways, device: list(ways)[-1])
     monkeypatch.setattr(products_module, "_fastest", {})
+    monkeypatch.setattr(products_module, "_TRIED_TOKENS", 20)
+    fits, taken = 0, []
 
-    def run(first, way):
-        if way in full:
+    def run(tokens, way):
+        taken.append((len(tokens), way))
+        if way == "parts" and len(tokens) > fits:
             raise torch.OutOfMemoryError
+        return way
 
-    assert fastest_way(run, x, W, "by rank", 4) == "float32"
+    assert by_the_fastest(run, x, W, "by rank", 4) == "float32"
+    assert taken == [(20, "parts"), (50, "float32")]
+    # It fits when it is tried, and no more when it is wanted; then it is not tried again.
+    fits, taken = 20, []
+    assert by_the_fastest(run, x, W, "by rank", 5) == "float32"
+    assert by_the_fastest(run, x, W, "by rank", 5) == "float32"
+    assert taken == [(20, "parts"), (50, "parts"), (50, "float32"), (50, "float32")]
 
-    def broken(first, way):
+    def broken(tokens, way):
         raise RuntimeError("no such kernel")
 
     with pytest.raises(RuntimeError, match="no such kernel"):
-        fastest_way(broken, x, W, "by rank", 5)
+        by_the_fastest(broken, x, W, "by rank", 6)
+
+
+@pytest.mark.parametrize("way", ["float32", "parts"])
+@pytest.mark.parametrize("size", [1e-30, 1e-18, 1.0, 1e18])
+def test_tokens_of_any_size_are_counted_right(size, way):
+    x, W = drawn(14, 400, 16, 64, severity=1.5)
+    x *= size
+    expected = reference.census_at_once(x, W, None, 4)
+    assert equals(census(x, W, k=4, counts=True, way=way), expected)
+
+
+def test_a_way_that_cannot_be_is_refused():
+    x, W = drawn(15, 10, 4, 8)
+    with pytest.raises(ValueError, match="by parts are of float32"):
+        census(x.double(), W.double(), k=2, way="parts")
 
 
 def test_a_cpu_and_doubles_have_one_way():

@@ -41,7 +41,9 @@ def reference(x: Tensor, W: Tensor, bias: Tensor, thresholds: Tensor) -> tuple[T
 def test_it_equals_float64(
     way: str, counts: bool, level: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.death.threshold_census.fastest_way", lambda *of: way)
+    monkeypatch.setattr(
+        "bench.death.threshold_census.by_the_fastest", lambda run, x, *of: run(x, way)
+    )
     monkeypatch.setattr("bench.death.products._CPU_CHUNK_ELEMENTS", 100 * N)
     x, W, bias, thresholds = case()
     thresholds = level * thresholds
