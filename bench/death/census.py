@@ -148,8 +148,9 @@ class _Counter:
         start = 0
         while start < c.x.shape[0] and not self.finished:
             if self.follows(start):
-                # A part of the dictionary goes with more tokens, at the same memory.
-                size = c.chunk * _FOLLOWING_CHUNKS
+                # A part of the dictionary goes with more tokens, at the same memory. A card's chunk
+                # is large enough.
+                size = c.chunk * (_FOLLOWING_CHUNKS if c.x.device.type == "cpu" else 1)
                 self.follow(c.tokens(start, size))
             else:
                 size = c.chunk

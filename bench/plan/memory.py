@@ -33,6 +33,10 @@ _FRAGMENTS = 64 * _MIB
 # A chunk of pre-activations (`_CHUNK`) that a census works on, and what selects among them.
 _SELECTION = 96 * _MIB
 
+# The same on a graphics card, by count: elements of a chunk, bytes for each of them, and bytes of
+# each weight of the encoder that the parts of its products take (`bench.compute.parts`).
+_CARD_CHUNK, _CARD_SELECTION, _PARTS = 2**28, 6, 16
+
 # Arrays [batch, width] that a step holds at once: inputs, centered ones, errors; and two more that
 # a loss on dead features fits: the residual and what it missed.
 _BATCH_COPIES, _DEAD_BATCH_COPIES = 3, 2
@@ -85,7 +89,7 @@ def block_memory(
         + cells * sae_memory(protocol, card.tap.width)
         + cells * sum(transforms) // len(transforms)
         + (gradient_memory(protocol, card.tap.width, cells) if on_card else 0)
-        + scratch_memory(card, protocol, tokens)
+        + scratch_memory(card, protocol, tokens, on_card=on_card)
     )
 
 
@@ -155,7 +159,7 @@ def transform_memory(width: int, arm: Arm) -> int:
     return 8 * width**2 if arm.norm in ("whiten", "zca") else 0
 
 
-def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
+def scratch_memory(card: Card, protocol: Protocol, tokens: int, *, on_card: bool = False) -> int:
     """The largest of what comes and goes: in a forward pass, a step, a census, the statistics."""
     row = 4 * card.tap.width
     passed = max(protocol.forward_tokens, card.context)
@@ -166,6 +170,9 @@ def scratch_memory(card: Card, protocol: Protocol, tokens: int) -> int:
     statistics = _SQUARES * 8 * card.tap.width**2
     looked_at = max(tokens, fitted_tokens(protocol, tokens)) * protocol.n
     selection = int(_SELECTION * min(1.0, looked_at / _CHUNK))
+    if on_card:
+        selection = max(selection, _CARD_SELECTION * min(looked_at, _CARD_CHUNK))
+        census += _PARTS * protocol.n * card.tap.width
     return max(step + min(step, _FRAGMENTS), _KEPT + selection + max(forward, census, statistics))
 
 

@@ -10,6 +10,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from adapters import open_adapter
+from bench.compute.parts import right_parts
+from bench.death import products
 from bench.plan import forward, memory
 from bench.plan.memory import (
     block_memory,
@@ -117,8 +119,9 @@ def test_an_sae_holds_what_the_plan_says() -> None:
 
 
 def test_numbers_that_are_kept_twice_are_the_same() -> None:
-    kept = (memory._CHUNK, memory._AUX_DENSE_BELOW)
-    assert kept == (gradients._CPU_ELEMENTS, auxk._DENSE_BELOW)
+    kept = (memory._CHUNK, memory._AUX_DENSE_BELOW, memory._CARD_CHUNK)
+    there = (gradients._CPU_ELEMENTS, auxk._DENSE_BELOW, products._GPU_CHUNK_ELEMENTS)
+    assert kept == there
 
 
 def test_a_stems_longest_array_is_that_of_the_model(registry: Registry) -> None:
@@ -159,6 +162,22 @@ def test_a_bank_on_a_graphics_card_holds_the_gradients_of_its_saes(registry: Reg
     assert taken(on_card=True) - taken(on_card=False) == 5 * 8 * 512 * width
     alone = "family=jumprelu", "path=dense"
     assert taken(*alone, on_card=True) == taken(*alone, on_card=False)
+
+
+def test_a_census_on_a_graphics_card_takes_larger_pieces(registry: Registry) -> None:
+    """A chunk of 2^28 pre-activations, where a CPU takes 2^22; and the parts of its products."""
+    card, protocol = registry.card("gpt2"), load_protocol("paper", arms=["raw"])
+
+    def taken(tokens: int, **on: bool) -> int:
+        return memory.scratch_memory(card, protocol, tokens, **on)
+
+    chunk, parts = 2**28, right_parts(torch.zeros(protocol.n, card.tap.width))
+    more = taken(100_000, on_card=True) - taken(100_000)
+    assert more > 4 * chunk - taken(100_000) + parts.nbytes
+    # A sample that is smaller than a chunk is one.
+    assert taken(100_000, on_card=True) - taken(10_000, on_card=True) > 4 * (
+        chunk - 10_000 * protocol.n
+    )
 
 
 def test_what_a_model_holds_follows_its_kind(registry: Registry) -> None:
