@@ -36,7 +36,8 @@ _OF_FAMILY = frozenset({"family", "path", *FAMILY_KEYS})
 class FamilyArm:
     """An arm of a family: means over the layers that all families were trained on.
 
-    Shares of the dictionary, but for durable, of those born dead; None where nothing was measured.
+    Shares of the dictionary; None where nothing was measured. durable: of the features born dead on
+    any of the layers, all seeds together, as on some layers there is one.
     aimed_l0: the L0 it is trained for, k or what its price aims at; None where it chooses its own.
     cured: on how many of the layers less than `ENOUGH_DEAD` of the features are dead at the end.
     """
@@ -143,13 +144,21 @@ def _family_arm(family: str, arm: str, places: _Places) -> FamilyArm:
         born_second=mean(INIT_TOPK.value),
         end_relu=mean(END_RELU.value),
         end_second=mean(END_TOPK.value),
-        durable=mean(BORN_DEAD.durable.value),
+        durable=_durable(arm, places),
         fvu=mean(FVU.value),
         l0=mean(L0.value),
         aimed_l0=_aimed_l0(places[0][0].spec.protocol),
         always_on=mean(ALWAYS_ON.value),
         cured=sum(end is not None and end.mean < ENOUGH_DEAD for end in ends),
     )
+
+
+def _durable(arm: str, places: _Places) -> float | None:
+    """The share of all features born dead on these layers that are alive for good."""
+    records = [record for group, layer in places for record in group.at(layer, arm) if record]
+    found = [pair for pair in map(BORN_DEAD.durable.counted, records) if pair is not None]
+    born = sum(each for _, each in found)
+    return sum(durable for durable, _ in found) / born if born else None
 
 
 def _label(protocol: Mapping[str, Any]) -> str:

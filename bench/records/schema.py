@@ -75,7 +75,9 @@ class Statistics(_Part):
 class Samples(_Part):
     """Which tokens are evaluated and which transforms are fitted on; none is trained on."""
 
-    examples: Count = Field(description="of the corpus, that the evaluation sample is drawn from")
+    examples: Count = Field(
+        description="of the corpus, of the batches that the evaluation sample is drawn from"
+    )
     fit_tokens: Count = Field(description="that center, scale and whitening are fitted on")
     fit_examples: Count = Field(description="that these are drawn from; 0: they are the sample's")
     reason: str | None = Field(description="why transforms are fitted on the evaluation sample")

@@ -87,7 +87,11 @@ def _table(page: Page, found: FamilyComparison) -> str:
         ("Born by 2nd %", second, _of("born_second", percent)),
         ("End by ReLU %", "features never positive at the end", _of("end_relu", percent)),
         ("End by 2nd %", "the second path at the end", _of("end_second", percent)),
-        ("Revived %", "of those born dead, the share alive for good", _of("durable", percent)),
+        (
+            "Revived %",
+            "of those born dead on any of the layers, the share alive for good",
+            _of("durable", percent),
+        ),
         ("FVU", "variance unexplained", _of("fvu", number)),
         ("Mean L0", "active features per token; relu and jumprelu choose it", _of("l0", number)),
         ("On %", on, _of("always_on", percent)),

@@ -43,6 +43,20 @@ def ended(record: Record, dead: int) -> Record:
     return record.model_copy(update={"result": record.result.model_copy(update={"death_end": end})})
 
 
+def revived(record: Record, durable: int, born: int) -> Record:
+    """The record with so many features alive for good, of so many born dead."""
+    assert record.result is not None
+    training = record.result.training
+    assert training is not None
+    assert training.revival is not None
+    counts = {"born": born, "durable": durable, "relapsed": born - durable, "never": 0}
+    revival = training.revival.model_copy(update=counts)
+    result = record.result.model_copy(
+        update={"training": training.model_copy(update={"revival": revival})}
+    )
+    return record.model_copy(update={"result": result})
+
+
 def test_only_layers_that_all_families_have_are_compared(records: list[Record]) -> None:
     (found,) = compared_families(group_records(records))
     assert found.families == ["topk", "relu"]
@@ -58,6 +72,17 @@ def test_only_layers_that_all_families_have_are_compared(records: list[Record]) 
         and "family" not in each.spec.protocol
     ]
     assert raw.end_relu == pytest.approx(fmean(each for each in expected if each is not None))
+
+
+def test_what_revives_is_a_share_of_all_that_were_born_dead(records: list[Record]) -> None:
+    """A layer on which one feature is born dead counts as one feature."""
+    counts = {0: (1, 1), 1: (2, 99)}  # alive for good, of so many
+    records = [
+        revived(each, *counts[each.spec.layer]) if each.spec.arm == "raw" else each
+        for each in records
+    ]
+    (found,) = compared_families(group_records(records))
+    assert found.arms[0].durable == pytest.approx(3 / 100)
 
 
 def test_it_is_told_which_family_is_cured_by_what(records: list[Record]) -> None:

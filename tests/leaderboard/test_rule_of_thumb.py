@@ -14,6 +14,7 @@ from bench.diagnosis.rule import (
     advised_arm,
     cause_of_death,
 )
+from bench.records.prices import read_prices
 from bench.records.store import RecordStore
 from bench.sae.arms import parse_arm
 from leaderboard.cost import time_over_raw
@@ -47,7 +48,7 @@ def test_what_chance_leaves_silent_is_allowed() -> None:
 
 @pytest.fixture(scope="module")
 def everywhere() -> list[Regime]:
-    return regimes(compared(group_records(RecordStore(RECORDS))))
+    return regimes(compared(group_records(RecordStore(RECORDS), read_prices(RECORDS))))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_what_auxk_insures_against_is_what_the_records_show(everywhere: list[Reg
     (layer,) = [each for each in everywhere if each.cause == "nothing" and not each.massive]
     assert layer.raw_dead == pytest.approx(INSURANCE.dead_without, abs=0.005)
     assert layer.dead["raw+auxk"] == pytest.approx(INSURANCE.dead_with, abs=0.005)
-    assert time_over_raw([layer.group], "raw+auxk") == pytest.approx(INSURANCE.step, abs=0.3)
+    assert time_over_raw([layer.group], "raw+auxk") == pytest.approx(INSURANCE.step, abs=0.01)
 
 
 def test_the_tests_above_would_find_a_wrong_rule(measured: list[Regime]) -> None:
