@@ -65,12 +65,33 @@ def test_an_error_comes_where_it_is_met_and_ends_the_threads(workers: int) -> No
         assert threads() == 0
 
 
-def stream(workers: int, examples: int = 40) -> ActivationStream:
-    protocol = load_protocol("quick", settings=["batch=8", "buffer=48", "forward_tokens=32"])
+def stream(workers: int, examples: int = 40, settings: tuple[str, ...] = ()) -> ActivationStream:
+    small = ["batch=8", "buffer=48", "forward_tokens=32"]
+    protocol = load_protocol("quick", settings=[*small, *settings])
     corpus = FiniteCorpus(
         "words", "text", lambda: list(range(examples)), words(examples).__getitem__
     )
     return ActivationStream(adapter(), corpus, [0, 1], protocol, workers=workers)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ahead"),
+    [
+        ((), True),
+        (("precision=bf16",), True),
+        (("precision=tf32",), False),
+        (("precision=tf32", "dtype=bfloat16"), True),
+    ],
+)
+def test_no_model_in_float32_passes_beside_steps_in_tf32(
+    settings: tuple[str, ...], ahead: bool
+) -> None:
+    """A card's setting is of all threads, so the model's products would be in TF32 too."""
+    shuffled = stream(2, settings=settings).shuffled(8)
+    shuffled.next()
+    shuffled.next()
+    assert (shuffled._refill is not None) == ahead
+    shuffled.close()
 
 
 def batches(shuffled: Shuffled, count: int) -> list[Tensor]:
