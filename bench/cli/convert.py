@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
@@ -76,7 +77,11 @@ def command(
         raise UsageError(error.message, error.remedy) from None
     measured = find_record(place, origin, record) if repository else None
     remarks = library(to).write(found, out, origin)
-    again, _ = library(to).read(out)
+    try:
+        again, _ = library(to).read(out)
+    except BadWeights:  # it cannot be trusted, and would be in the way of another try
+        shutil.rmtree(out) if out.is_dir() else out.unlink()
+        raise
     click.echo(f"{out}: {name} to {to}, {found.family.name}, n {found.n:,}, width {found.width:,}")
     for remark in remarks:
         click.echo(f"note: {remark}")

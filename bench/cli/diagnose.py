@@ -41,7 +41,11 @@ from bench.sae.recipe import REFERENCE
 )
 @click.option("--max-tokens", type=WholeNumber(2), help="Read only so many; by default all.")
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the dictionary."
+    "--seed",
+    type=WholeNumber(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of the dictionary.",
 )
 @click.option(
     "--sae",
@@ -68,9 +72,9 @@ def command(
     """Diagnose activations [tokens, width] in FILE, or in all files of a folder.
 
     Formats: .npy .npz .safetensors .pt .parquet .arrow .h5, saev's shards, and AlphaFold 3's
-    embeddings.npz. Of several arrays the only matrix of floats is meant, or sequences of one width
-    together; else --key says which. Prints gamma, the outlier dimensions, the effective rank, the
-    death of features predicted, and measured on a fresh dictionary, and what to do about it.
+    embeddings.npz. Of several arrays the only matrix of floats is meant, or sequences of several
+    lengths together; else --key says which. Prints gamma, outlier dimensions, the effective rank,
+    the death of features predicted, and measured on a fresh dictionary, and what to do about it.
 
     With --sae: who is dead in a trained SAE (ours, or of SAELens, sparsify, dictionary_learning,
     saev, Gemma Scope, ...), by which path, how much of the mean its bias has learned, and what

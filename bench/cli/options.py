@@ -431,15 +431,8 @@ def pick_device(name: str) -> str:
     """
     import torch
 
+    from bench.compute.cuda import check_device
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        if torch.device(name).type == "meta":
-            raise RuntimeError("it holds no numbers")
-        torch.empty(1, device=torch.device(name))
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"device {name!r} cannot be used ({reason})", "Leave --device out, or say cpu."
-        ) from None
-    return name
+    return check_device(name)

@@ -15,6 +15,8 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 
+from zoo.errors import UsageError
+
 Use = Literal["refill", "capture", "warm-up", "upload"]
 
 _streams: dict[tuple[int, Use], Any] = {}
@@ -22,6 +24,20 @@ _lock = Lock()
 
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
+
+
+def check_device(name: str) -> str:
+    """The name of a device of torch's that can be computed on. Raises UsageError where none is."""
+    try:
+        if torch.device(name).type == "meta":
+            raise RuntimeError("it holds no numbers")
+        torch.empty(1, device=torch.device(name))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"device {name!r} cannot be used ({reason})", "Leave --device out, or say cpu."
+        ) from None
+    return name
 
 
 @contextmanager

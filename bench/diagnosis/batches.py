@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from zoo.errors import BadActivations, UsageError
 # Tokens measured at a time, and rows read at a time from a dataset.
 _BATCH = 4096
 _ROWS = 64
+
+# Types of tensors that are measured.
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Depth of dictionaries and lists within each other.
 _DEPTH = 4
@@ -69,7 +73,11 @@ class TokenReader:
                 self._note(note)
             yield from source.chunks()
         elif isinstance(source, Tensor | np.ndarray):
+            if self.key is not None:
+                raise UsageError(f"there is one array, and no {self.key!r} in it", "Leave key out.")
             yield self._flat(source)
+        elif hasattr(source, "to_numpy"):  # a table of pandas or polars
+            yield self._flat(np.asarray(source.to_numpy()))
         elif _is_dataset(source):
             rows = source.with_format("numpy").iter(batch_size=_ROWS)
             for batch in rows:
@@ -87,6 +95,9 @@ class TokenReader:
                 "the layers of a model",
                 "Give the one that is meant, as hidden_states[5].",
             )
+        of_items = any(hasattr(source, name) for name in ("__iter__", "__getitem__"))
+        if isinstance(source, str | bytes | PathLike) or not of_items:
+            raise _no_activations(source)
         vectors: list[Tensor] = []
         for item in source:
             item = _settled(item)
@@ -192,11 +203,37 @@ def _is_float(value: Tensor | np.ndarray) -> bool:
 
 
 def _checked(part: Tensor | np.ndarray) -> Tensor | np.ndarray:
-    if isinstance(part, np.ndarray) and part.dtype.kind != "f":
+    """The array. Raises BadActivations where it holds no numbers of a type that is measured."""
+    measured = part.dtype in _DTYPES if isinstance(part, Tensor) else part.dtype.kind == "f"
+    if not measured:
         raise BadActivations(
-            f"activations have dtype {part.dtype}", "They must be real floating point numbers."
+            f"activations have dtype {str(part.dtype).removeprefix('torch.')}",
+            "They must be real floating point numbers of 16 bits or more.",
         )
+    if isinstance(part, Tensor) and (
+        part.is_nested or part.is_meta or part.layout != torch.strided
+    ):
+        kind = "nested" if part.is_nested else "without data" if part.is_meta else "sparse"
+        raise BadActivations(
+            f"activations are a tensor that is {kind}", "Give a dense one, [tokens, width]."
+        )
+    if isinstance(part, np.ma.MaskedArray):
+        if np.ma.is_masked(part):
+            raise BadActivations(
+                "activations are a masked array with values masked",
+                "Give the tokens that are whole: x[~x.mask.any(1)].data.",
+            )
+        return part.data
     return part
+
+
+def _no_activations(source: Any) -> BadActivations:
+    kind = type(source).__name__
+    if isinstance(source, str | bytes | PathLike):
+        remedy = "Open a file by bench.diagnosis.files.open_activations(Path(...)), and give that."
+    else:
+        remedy = "Give a tensor or an array, or an iterable of them."
+    return BadActivations(f"activations are a {kind}, not a tensor or an array", remedy)
 
 
 def _stacked(vectors: list[Tensor]) -> Tensor:

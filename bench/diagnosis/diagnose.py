@@ -7,39 +7,24 @@ where some tokens are massive, the same without these.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
-
-import numpy as np
-import torch
 from torch import Tensor
 
 from bench.death import theory
 from bench.death.census import Census
 from bench.death.extrapolation import dead_rate_at
 from bench.death.prediction import predict
-from bench.diagnosis.batches import TokenReader
-from bench.diagnosis.files import Activations
 from bench.diagnosis.html import diagnosis_html
 from bench.diagnosis.numbers import ArmDeath, DiagnosisNumbers, WithoutMassive
+from bench.diagnosis.reading import ActivationSource, read_sample, whole_numbers
 from bench.diagnosis.text import describe_diagnosis
 from bench.diagnosis.verdict import Rates, judge
 from bench.intervals import Estimate
-from bench.records.schema import Statistics
 from bench.sae.arms import PRESETS
 from bench.sae.initial import InitialSAEs
 from bench.sae.recipe import REFERENCE
-from bench.statistics import mean_error
-from bench.statistics.layer import GammaStatistics, LayerStatistics
-from bench.statistics.reservoir import Reservoir
+from bench.statistics.layer import GammaStatistics
 from bench.statistics.token_norms import ordinary_tokens
 from zoo.errors import BadActivations, UsageError
-
-# What `bench.diagnosis.batches` says; `Mapping` are dictionaries and batches of loaders.
-ActivationSource = Tensor | np.ndarray | Activations | Iterable[Any] | Mapping[Any, Any]
-
-# The share of the spread that rounding to float32 may lose.
-_MOST_ROUNDED = 1e-3
 
 _COMPARED = ("raw", "centered", "whitened")
 
@@ -84,7 +69,7 @@ def diagnose(
             tokens, or no variance.
         UsageError: n, k or tokens make no sense, or which of several entries is meant is not clear.
     """
-    _check_sizes(n, k, tokens)
+    n, k, tokens, seed = _sizes(n=n, k=k, tokens=tokens, seed=seed)
     read = read_sample(activations, tokens, seed, device, max_tokens=max_tokens, key=key)
     stats, sample, without_chance = read.statistics, read.sample, read.gamma_without_chance
     initial = InitialSAEs(sample, n, k)
@@ -118,11 +103,13 @@ def diagnose(
     )
 
 
-def _check_sizes(n: int, k: int, tokens: int) -> None:
+def _sizes(**given: int) -> tuple[int, ...]:
+    n, k, tokens, seed = whole_numbers(**given)
     if not 1 <= k < n:
         raise UsageError(f"k = {k} is not between 1 and n = {n}")
     if tokens < 2:
         raise UsageError(f"N = {tokens} tokens are too few", "Death is about many tokens.")
+    return n, k, tokens, seed
 
 
 def _rates(found: dict[str, Census]) -> Rates:
@@ -149,89 +136,13 @@ def _without_massive(
     return WithoutMassive(len(ordinary), gamma, arms), _rates(found)
 
 
-class Read(NamedTuple):
-    """What was read: statistics of all tokens, and at most so many of them, [sample, width]."""
-
-    statistics: Statistics
-    sample: Tensor
-    collected: LayerStatistics
-    gamma_without_chance: float | None
-    notes: tuple[str, ...]
-
-
-def read_sample(
-    activations: ActivationSource,
-    tokens: int,
-    seed: int,
-    device: str,
-    *,
-    max_tokens: int | None = None,
-    key: str | None = None,
-) -> Read:
-    """The statistics of all tokens, and at most `tokens` of them; see `diagnose`.
-
-    Raises:
-        BadActivations, UsageError: as `diagnose` does.
-    """
-    statistics: LayerStatistics | None = None
-    sample: Reservoir | None = None
-    error: mean_error.MeanError | None = None
-    reader = TokenReader(key, max_tokens, endless=tokens)
-    for batch in reader.batches(activations):
-        if statistics is None or sample is None or error is None:
-            statistics = LayerStatistics(batch.shape[1], seed=seed)
-            error = mean_error.MeanError(batch.shape[1], "layernorm")
-            sample = Reservoir(batch.shape[1], capacity=tokens, seed=seed)
-        statistics.update(batch.to(device))
-        sample.update(batch)
-        error.update(batch)
-    if statistics is None or sample is None or error is None:
-        raise BadActivations("no tokens", "Give at least two.")
-    if sample.seen == 1:
-        raise BadActivations("one token has no variance", "Give at least two, better thousands.")
-    found = statistics.result()
-    squared = error.squared()
-    variance = float(statistics.moments.layernorm.variance.sum())
-    without = None if squared is None else mean_error.without_chance(found.gamma, squared, variance)
-    rows = _as_float32(sample.rows().to(device), found.sigma_norm)
-    notes = list(reader.notes)
-    if sample.seen < found.width:
-        notes.append(
-            f"{sample.seen:,} tokens are fewer than the {found.width:,} dimensions: if the axes "
-            "are turned, give the transpose"
-        )
-    return Read(found, rows, statistics, without, tuple(notes))
-
-
-def _as_float32(sample: Tensor, sigma_norm: float) -> Tensor:
-    """The sample as dictionaries see it, [tokens, width].
-
-    Raises:
-        BadActivations: what is rounded away is too much of the spread.
-    """
-    rounded = sample.float()
-    if sample.dtype != torch.float64:
-        return rounded
-    if not bool(rounded.isfinite().all()):
-        raise BadActivations(
-            "the activations are finite in float64, but larger than float32 holds",
-            "Divide them by one number: it decides nothing.",
-        )
-    error = sample - rounded
-    lost = float(torch.linalg.vector_norm(error - error.mean(0))) / len(sample) ** 0.5
-    if lost > _MOST_ROUNDED * sigma_norm:
-        raise BadActivations(
-            f"rounding the activations from float64 to float32 loses {lost / sigma_norm:.1%} of "
-            "their spread, which is small beside their mean or beside float32's least number",
-            "Subtract their mean, or multiply them by one number, in float64.",
-        )
-    return rounded
-
-
 def _at_target(raw: Census, sample: Tensor, target: int, seed: int) -> Estimate | None:
     if raw.counts is None or len(sample) < 4:  # half of it needs two tokens
         return None
     half = InitialSAEs(sample[: len(sample) // 2], raw.n, raw.k)
-    first_half = half.census(PRESETS["raw"], seed, counts=True).counts
+    try:
+        first_half = half.census(PRESETS["raw"], seed, counts=True).counts
+    except BadActivations:  # they do not vary, as where they are padding
+        return None
     assert first_half is not None
     return dead_rate_at(raw.counts, len(sample), target, first_half=first_half)

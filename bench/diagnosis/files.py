@@ -90,6 +90,8 @@ def _open_file(path: Path, key: str | None) -> Activations:
     file = open_arrays(path)
     nameless = [header for header in file.headers if header.key is None]
     if nameless:
+        if key is not None:
+            raise UsageError(f"{path} holds one array without a name", "Leave --key out.")
         return _open_array(path, file, nameless[0])
     by_name = {str(header.key): header for header in file.headers}
     candidates = [
@@ -190,7 +192,8 @@ def _check(name: str, header: Header) -> None:
     check_shape(name, header.shape)
     if not header.is_float:
         raise BadActivations(
-            f"{name} has dtype {header.dtype}; activations are real floating point numbers",
+            f"{name} has dtype {header.dtype}; activations are real floating point numbers of 16 "
+            "bits or more",
             "Choose the right array with --key, or save it as float32.",
         )
     if header.inflation > _MOST_INFLATION and header.nbytes > _SMALL_BYTES:

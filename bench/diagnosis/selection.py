@@ -56,6 +56,12 @@ def check_shape(name: str, shape: tuple[int, ...]) -> None:
         )
     if 0 in shape:
         raise BadActivations(f"{name} holds no activations: its shape is {shape}")
+    if shape[-1] == 1:
+        raise BadActivations(
+            f"{name} has shape {shape}: one number a token, of which a per-token LayerNorm leaves "
+            "nothing",
+            "Give vectors, [tokens, width].",
+        )
 
 
 def flattening(shape: tuple[int, ...]) -> tuple[str, ...]:

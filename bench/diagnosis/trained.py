@@ -13,7 +13,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from bench.death.census import Census
-from bench.diagnosis.diagnose import ActivationSource, read_sample
+from bench.diagnosis.reading import ActivationSource, read_sample
 from bench.diagnosis.text import notes_text, share_text
 from bench.intervals import Estimate, binomial_interval
 from bench.records.schema import Statistics

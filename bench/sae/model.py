@@ -315,7 +315,8 @@ def _check_tensors(
     n: int,
     width: int,
 ) -> None:
-    """Raises `BadWeights` where a tensor is missing, or not of the shape or dtype it must be."""
+    """Raises `BadWeights` where a tensor is missing, not of the shape or dtype it must be, or holds
+    NaN or infinity (of a family's own, -inf may be the logarithm of 0)."""
     shapes = {"W_enc": [n, width], "b_enc": [n], "W_dec": [n, width], "b": [width]}
     shapes |= {"center": [width]} | {
         name: list(tensor.shape) for name, tensor in family_tensors.items()
@@ -330,6 +331,12 @@ def _check_tensors(
             raise BadWeights(f"{folder}: {name} is {list(found.shape)}, not {shape} as stated")
         if not found.is_floating_point() or found.dtype != tensors["W_enc"].dtype:
             raise BadWeights(f"{folder}: {name} is of dtype {found.dtype}, unlike W_enc")
+        bad = found.isnan() | found.isposinf() if name in family_tensors else ~found.isfinite()
+        if bool(bad.any()):
+            raise BadWeights(
+                f"{folder}: {name} has values that are not finite",
+                "A training that diverged leaves such; train at a lower learning rate.",
+            )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ ENERGY_DIMENSIONS = 10
 class TokenOutliers(NamedTuple):
     """The median norm, the largest over it, and the share of tokens over `MASSIVE_RATIO` times it.
 
-    norm_ratio is None where the median norm is 0.
+    Where the median norm is 0, norm_ratio is None, and no token is massive.
     """
 
     median_norm: float
@@ -48,8 +48,9 @@ class TokenNorms:
         norms = torch.cat(self._norms)
         median = float(norms.median())
         ratio = float(norms.max()) / median if median > 0 else None
-        massive = (norms > MASSIVE_RATIO * median).double().mean()
-        return TokenOutliers(median, ratio, float(massive))
+        # Beside a median of 0, as where most tokens are padding, every norm would be large.
+        massive = float((norms > MASSIVE_RATIO * median).double().mean()) if median > 0 else 0.0
+        return TokenOutliers(median, ratio, massive)
 
 
 def token_norms(x: Tensor) -> Tensor:
@@ -62,9 +63,11 @@ def token_norms(x: Tensor) -> Tensor:
 
 
 def ordinary_tokens(x: Tensor, times: float = MASSIVE_RATIO) -> Tensor:
-    """bool [tokens]: whose norm is at most `times` the median norm of x [tokens, width]."""
+    """bool [tokens]: whose norm is at most `times` the median norm of x [tokens, width]; all where
+    that is 0."""
     norms = token_norms(x)
-    return norms <= times * norms.median()
+    median = norms.median()
+    return (norms <= times * median) | (median == 0)
 
 
 def energy_share(second_moments: Tensor, dimensions: int = ENERGY_DIMENSIONS) -> float:

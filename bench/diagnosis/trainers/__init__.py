@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.diagnosis.diagnose import ActivationSource
+from bench.diagnosis.reading import ActivationSource
 from bench.diagnosis.trainers.watched import Log, Watch, WatchSettings
 from zoo.errors import UsageError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench.diagnosis.diagnose import ActivationSource
+from bench.diagnosis.reading import ActivationSource
 from bench.diagnosis.trainers.watched import LIVE, Log, Watch, WatchedSAE, WatchSettings, needed
 from bench.sae.interop import dictionary_learning
 from bench.sae.model import SAE

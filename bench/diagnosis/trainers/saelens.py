@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.diagnosis.diagnose import ActivationSource
+from bench.diagnosis.reading import ActivationSource
 from bench.diagnosis.trainers.watched import LIVE, Watch, WatchedSAE, WatchSettings
 from bench.sae.interop import saelens
 from bench.sae.model import SAE

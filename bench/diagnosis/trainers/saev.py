@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.diagnosis.diagnose import ActivationSource
+from bench.diagnosis.reading import ActivationSource
 from bench.diagnosis.trainers.watched import LIVE, Log, Watch, WatchedSAE, WatchSettings, needed
 from bench.sae.interop import saev
 from bench.sae.model import SAE

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from bench.diagnosis.diagnose import ActivationSource
+from bench.diagnosis.reading import ActivationSource
 from bench.diagnosis.trainers.watched import LIVE, Log, Watch, WatchedSAE, WatchSettings
 from bench.sae.interop import sparsify
 from bench.sae.model import SAE

@@ -14,7 +14,8 @@ from bench.death.census import Census
 from bench.death.firings import FiringClock, silence_steps
 from bench.death.revival import fates
 from bench.diagnosis.batches import TokenReader
-from bench.diagnosis.diagnose import ActivationSource, Diagnosis, diagnose
+from bench.diagnosis.diagnose import Diagnosis, diagnose
+from bench.diagnosis.reading import ActivationSource
 from bench.diagnosis.trained import learned_share
 from bench.sae.interop.files import NO_K
 from bench.sae.model import SAE

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from bench.sae.interop import library, read_sae
 from bench.sae.interop.check import compare_codes
 from bench.sae.model import load_sae
 from tests.bench.sae.interop.test_interop import ORIGIN, TopK, trained
 from tests.hub import Hub, Repository
+from zoo.errors import BadWeights
 
 Bench = Callable[..., tuple[int, str, str]]
 
@@ -78,3 +81,29 @@ def test_a_published_sae_is_read_from_the_hub_at_its_commit(
     code, _, err = bench("convert", "hub:lab/saes/layer_4", "out4", "--to", "gammabench")
     assert code == 2
     assert "no folder 'layer_4'" in err
+
+
+@pytest.mark.parametrize("to", ["saelens", "sparsify", "gammabench"])
+def test_weights_that_are_not_finite_are_blamed_where_they_are(bench: Bench, to: str) -> None:
+    trained(TopK(), "raw").save(Path("sae"))
+    tensors = load_file("sae/sae.safetensors")
+    tensors["W_dec"][0, 0] = torch.nan
+    save_file(tensors, "sae/sae.safetensors")
+    code, out, err = bench("convert", "sae", "out", "--to", to)
+    assert (code, out) == (2, "")
+    assert err.startswith("bench: sae: W_dec has values that are not finite")
+    assert not Path("out").exists()
+
+
+def test_what_cannot_be_read_again_is_not_left_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(TopK(), "raw").save(Path("sae"))
+
+    def read(place: Path) -> None:
+        raise BadWeights(f"{place}: broken")
+
+    monkeypatch.setattr(library("saelens"), "read", read)
+    code, _, err = bench("convert", "sae", "out", "--to", "saelens")
+    assert (code, err) == (1, "bench: out: broken\n")
+    assert not Path("out").exists()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.diagnosis.diagnose import read_sample
 from bench.diagnosis.files import open_activations
+from bench.diagnosis.reading import read_sample
 from zoo.arrays import open_arrays
 from zoo.errors import BadActivations, UsageError
 

@@ -264,3 +264,16 @@ def test_an_unknown_norm_is_refused(tmp_path: Path) -> None:
 def test_the_rate_falls_with_the_root_of_n() -> None:
     assert Recipe(n=16384, k=32, lr=1e-4).rate == pytest.approx(1e-4)
     assert Recipe(n=4096, k=32, lr=1e-4).rate == pytest.approx(2e-4)
+
+
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b", "center"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    """As a training that diverged leaves them: an SAE of NaN would look alive, or dead."""
+    SAE.init(6, 32, 4, seed=0).save(tmp_path / "sae")
+    file = tmp_path / "sae" / "sae.safetensors"
+    tensors = load_file(file)
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, file)
+    with pytest.raises(BadWeights, match=f"{name} has values that are not finite"):
+        load_sae(tmp_path / "sae")
