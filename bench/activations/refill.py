@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bench.compute.cuda import stream_for
+from bench.compute.device import stream_for
 from bench.compute.profiling import mark
 from zoo.errors import BadCorpus
 

@@ -181,18 +181,15 @@ class ActivationStream:
 
     def shuffled(self, batch: int) -> Shuffled:
         """Batches of `batch` tokens, none of an evaluation example, from a shuffling buffer."""
-        protocol = self.protocol
-        # A card's setting for products in TF32 is of all threads: where training steps have it,
-        # a model in float32 must not pass meanwhile.
-        alone = protocol.precision == "tf32" and protocol.dtype == "float32"
+        protocol, device = self.protocol, self.adapter.device
         return Shuffled(
             self.training(),
             self.buffer(),
             batch,
             protocol.data_seed,
             self.corpus,
-            device=self.adapter.device,
-            ahead=self.workers > 0 and not alone,
+            device=device,
+            ahead=self.workers > 0 and not passes_alone(protocol, device),
         )
 
     def buffer(self) -> dict[int, Tensor]:
@@ -255,6 +252,13 @@ class Drawn:
         if not self.seen:
             return {}
         return {layer: self.reservoirs.pop(layer).rows() for layer in list(self.reservoirs)}
+
+
+def passes_alone(protocol: Protocol, device: torch.device) -> bool:
+    """Whether the model must not pass beside training steps: a card's setting for products in TF32
+    is of all threads, so a model in float32 would have it too."""
+    in_tf32 = protocol.precision == "tf32" and protocol.dtype == "float32"
+    return in_tf32 and device.type == "cuda"
 
 
 def _draw(source: CorpusRows, tokens: int, stream: ActivationStream, enough: int) -> Drawn:

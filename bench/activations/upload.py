@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench.compute.cuda import stream_for
+from bench.compute.device import stream_for
 
 ByLayer = dict[int, Tensor]
 

@@ -79,7 +79,7 @@ def command(
     remarks = library(to).write(found, out, origin)
     try:
         again, _ = library(to).read(out)
-    except BadWeights:  # it cannot be trusted, and would be in the way of another try
+    except Exception:  # it cannot be trusted, and would be in the way of another try
         shutil.rmtree(out) if out.is_dir() else out.unlink()
         raise
     click.echo(f"{out}: {name} to {to}, {found.family.name}, n {found.n:,}, width {found.width:,}")

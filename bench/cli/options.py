@@ -431,7 +431,7 @@ def pick_device(name: str) -> str:
     """
     import torch
 
-    from bench.compute.cuda import check_device
+    from bench.compute.device import check_device
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.compute.cuda import current_device, stream_for
+from bench.compute.device import current_device, stream_for
 
 # Steps of a kind that run as they are before it is captured: libraries choose their algorithms,
 # and memory is allocated for the first time.

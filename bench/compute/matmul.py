@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import torch
 
-from bench.compute.cuda import current_device
+from bench.compute.device import current_device
 from bench.compute.timing import one_thread
 
 # Relative error (Frobenius) that still counts as full single precision: about ten times what a
@@ -107,50 +108,59 @@ def _choose(device_type: str) -> MatmulChoice:
 
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """Torch's setting for float32 products; the former one comes back after."""
+    """Torch's setting for float32 products; the former ones come back after, by all their names."""
     try:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:
-        # It was set by torch's newer names, of which the older ones do not tell.
-        backends: Any = torch.backends
-        with _restored(backends.cuda.matmul, backends.mkldnn.matmul):
-            torch.set_float32_matmul_precision(precision)
+        # It was set by torch's newer names, of which the older one does not tell.
+        before = None
+    with _restored("cuda.matmul", "mkldnn.matmul"):
+        torch.set_float32_matmul_precision(precision)
+        try:
             yield
-        return
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+        finally:
+            if before is not None:
+                torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
 def _exact_convolutions() -> Iterator[None]:
     """No TF32 in cuDNN, where torch allows it unless told otherwise."""
-    cudnn: Any = torch.backends.cudnn
+    cudnn = torch.backends.cudnn
     try:
         before = cudnn.allow_tf32
     except RuntimeError:  # as above
-        with _restored(cudnn.conv, cudnn.rnn):
-            cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "ieee"
+        before = None
+    with _restored("cudnn.conv", "cudnn.rnn") as newer:
+        # By the older name, which raises for whoever asks where the newer ones say anything else.
+        cudnn.allow_tf32 = False
+        for setting in newer:
+            if setting.fp32_precision == "tf32":  # for all of cuDNN, or all of torch
+                setting.fp32_precision = "ieee"
+        try:
             yield
-        return
-    cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32 = before
+        finally:
+            if before is not None:
+                cudnn.allow_tf32 = before
 
 
 @contextmanager
-def _restored(*backends: Any) -> Iterator[None]:
-    """Their precisions, by torch's newer names, come back after."""
-    before = [backend.fp32_precision for backend in backends]
+def _restored(*names: str) -> Iterator[list[Any]]:
+    """Torch's settings of that name, where it has them; their precisions come back after."""
+    settings = [find(torch.backends) for find in map(attrgetter, names) if _has(find)]
+    before = [setting.fp32_precision for setting in settings]
     try:
-        yield
+        yield settings
     finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
+
+
+def _has(find: Callable[[Any], Any]) -> bool:
+    try:
+        return hasattr(find(torch.backends), "fp32_precision")
+    except AttributeError:
+        return False
 
 
 @contextmanager

@@ -46,5 +46,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # which need not be the current one
+    elif device.type != "cpu":
+        getattr(torch, device.type).synchronize()

@@ -29,7 +29,7 @@ from bench.statistics.moments import check_finite
 
 # How products are taken: in float32; the same by the encoder's kernel, which has the maxima of
 # groups beside them; of parts in bfloat16.
-Way = Literal["float32", "kernel", "parts"]
+Way = Literal["float32", "encoder", "parts"]
 
 # Float32 elements of a chunk's pre-activations: within a processor's cache; large on a GPU.
 _CPU_CHUNK_ELEMENTS = 1 << 22
@@ -37,6 +37,9 @@ _GPU_CHUNK_ELEMENTS = 1 << 28
 
 # Float64 elements at once of the pairs that are evaluated again.
 _PAIR_ELEMENTS = 1 << 26
+
+# Norms between these have squares that float32 holds, those of their parts too.
+_LEAST_NORM, _LARGEST_NORM = 1e-12, 1e18
 
 # Elements of rows whose norms are taken at once.
 _NORM_ELEMENTS = 1 << 24
@@ -94,6 +97,7 @@ class Products:
         self.unit = torch.finfo(self.dtype).eps / 2
         slack = (d + 8) * self.unit
         self._slack = slack_of_parts(d) if way == "parts" else slack / (1 - slack)
+        self._slack *= 1 + slack  # norms are rounded too
         # What is smaller than any normal number may be taken as 0: of each factor and each term.
         self._least = 4 * d * torch.finfo(self.dtype).tiny * (1 + self.widest)
         self._rows = right_parts(self.W) if way == "parts" else self.W
@@ -116,7 +120,7 @@ class Products:
 
     def with_maxima(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same, and the maxima of groups of features where the kernel has them."""
-        if self.way != "kernel":
+        if self.way != "encoder":
             return self.every(x), None
         from bench.compute.kernels import encode
 
@@ -163,7 +167,12 @@ class Products:
 
 
 def _norms(x: Tensor) -> Tensor:
-    """Of the rows, in float64: squares in float32 would vanish of rows that are small."""
+    """Of the rows, float64 [rows]."""
+    norms = torch.linalg.vector_norm(x, dim=1)
+    least, largest = norms.aminmax()
+    if x.dtype == torch.float64 or bool((least > _LEAST_NORM) & (largest < _LARGEST_NORM)):
+        return norms.double()
+    # Squares vanish in float32, or overflow.
     parts = x.split(max(1, _NORM_ELEMENTS // x.shape[1]))
     return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts])
 
@@ -175,7 +184,7 @@ def ways(x: Tensor, W: Tensor) -> list[Way]:
     if torch.float64 in (x.dtype, W.dtype) or current_shard() is not None:
         return found
     if usable("encoder", x.device):
-        found.append("kernel")
+        found.append("encoder")
     if why_no_parts(x.device) is None:
         found.append("parts")
     return found

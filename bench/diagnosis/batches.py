@@ -69,15 +69,15 @@ class TokenReader:
     def _tensors(self, source: Any) -> Iterator[Tensor]:
         source = _settled(source)
         if isinstance(source, Activations):
+            if self.key is not None:
+                raise UsageError(f"{source.name} is opened already", "Say the key where it is.")
             for note in source.notes:
                 self._note(note)
             yield from source.chunks()
         elif isinstance(source, Tensor | np.ndarray):
-            if self.key is not None:
-                raise UsageError(f"there is one array, and no {self.key!r} in it", "Leave key out.")
-            yield self._flat(source)
-        elif hasattr(source, "to_numpy"):  # a table of pandas or polars
-            yield self._flat(np.asarray(source.to_numpy()))
+            yield self._flat(self._unnamed(source))
+        elif self.key is None and (table := _numbers_of(source)) is not None:
+            yield self._flat(table)
         elif _is_dataset(source):
             rows = source.with_format("numpy").iter(batch_size=_ROWS)
             for batch in rows:
@@ -106,7 +106,7 @@ class TokenReader:
                 raise BadActivations(
                     f"activations hold a {type(item).__name__}, not a tensor or an array"
                 )
-            found = [item] if plain else self._chosen(item)
+            found = [self._unnamed(item)] if plain else self._chosen(item)
             if len(found) == 1 and found[0].ndim == 1:
                 vectors.append(as_tensor(_checked(found[0])))
                 if len(vectors) == _BATCH:
@@ -116,6 +116,11 @@ class TokenReader:
             yield from map(self._flat, found)
         if vectors:
             yield _stacked(vectors)
+
+    def _unnamed(self, array: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        if self.key is not None:
+            raise UsageError(f"an array has no name, and is no {self.key!r}", "Leave key out.")
+        return array
 
     def _chosen(self, holder: Any) -> list[Tensor | np.ndarray]:
         """The arrays of a dictionary, tuple or list that are activations."""
@@ -127,6 +132,9 @@ class TokenReader:
                 + (f" of {what[0]}" if what else "")
                 + ", not a tensor or an array"
             )
+        for value in entries.values():
+            if isinstance(value, Tensor) and value.is_nested:  # which has no shape
+                _checked(value)
         candidates = [
             Candidate(name, tuple(value.shape), _is_float(value)) for name, value in entries.items()
         ]
@@ -221,10 +229,31 @@ def _checked(part: Tensor | np.ndarray) -> Tensor | np.ndarray:
         if np.ma.is_masked(part):
             raise BadActivations(
                 "activations are a masked array with values masked",
-                "Give the tokens that are whole: x[~x.mask.any(1)].data.",
+                "Give the tokens that are whole: x[~x.mask.any(-1)].",
             )
         return part.data
     return part
+
+
+def _numbers_of(source: Any) -> np.ndarray | None:
+    """The numbers of a table of pandas or polars whose columns are floating point, [rows, columns];
+    None of anything else.
+
+    Raises:
+        BadActivations: two columns or more are, and others, which are labels, are not.
+    """
+    if not (hasattr(source, "to_numpy") and hasattr(source, "columns")):
+        return None
+    kinds = {str(name): source[name].to_numpy().dtype.kind for name in source.columns}
+    labels = [name for name, kind in kinds.items() if kind != "f"]
+    if "O" in kinds.values() or len(kinds) - len(labels) < 2:
+        return None
+    if labels:
+        raise BadActivations(
+            f"a table has columns that are no activations: {', '.join(labels[:4])}",
+            "Leave them out.",
+        )
+    return np.asarray(source.to_numpy())
 
 
 def _no_activations(source: Any) -> BadActivations:
@@ -233,7 +262,7 @@ def _no_activations(source: Any) -> BadActivations:
         remedy = "Open a file by bench.diagnosis.files.open_activations(Path(...)), and give that."
     else:
         remedy = "Give a tensor or an array, or an iterable of them."
-    return BadActivations(f"activations are a {kind}, not a tensor or an array", remedy)
+    return BadActivations(f"activations are of type {kind}, not a tensor or an array", remedy)
 
 
 def _stacked(vectors: list[Tensor]) -> Tensor:

@@ -53,6 +53,10 @@ class Activations:
     notes: tuple[str, ...] = ()
 
 
+class _Nameless(UsageError):
+    """A key was given for a file without names."""
+
+
 def open_activations(path: Path, key: str | None = None) -> Activations:
     """The activations in a file, or in all files of a folder in natural order of their names.
 
@@ -90,8 +94,8 @@ def _open_file(path: Path, key: str | None) -> Activations:
     file = open_arrays(path)
     nameless = [header for header in file.headers if header.key is None]
     if nameless:
-        if key is not None:
-            raise UsageError(f"{path} holds one array without a name", "Leave --key out.")
+        if key not in (None, "*"):
+            raise _Nameless(f"{path} holds one array without a name", "Leave --key out.")
         return _open_array(path, file, nameless[0])
     by_name = {str(header.key): header for header in file.headers}
     candidates = [
@@ -157,7 +161,18 @@ def _each_opened(path: Path, files: Sequence[Path], key: str | None) -> list[Act
             f"{path} holds no activations",
             f"Known are files that end in {', '.join(ARRAY_FORMATS)}.",
         )
-    return [open_activations(file, key) for file in sorted(files, key=natural_order)]
+    found: list[Activations] = []
+    nameless: list[_Nameless] = []
+    for file in sorted(files, key=natural_order):
+        try:
+            found.append(open_activations(file, key))
+        except _Nameless as error:
+            # Beside files that have the name it is what else there is to read.
+            nameless.append(error)
+            found.append(open_activations(file))
+    if len(nameless) == len(found):
+        raise nameless[0]
+    return found
 
 
 def _opened_together(

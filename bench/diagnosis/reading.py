@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.compute.cuda import check_device
+from bench.compute.device import check_device
 from bench.diagnosis.batches import TokenReader
 from bench.diagnosis.files import Activations
 from bench.records.schema import Statistics
@@ -66,6 +66,8 @@ def read_sample(
         raise UsageError(f"seed = {seed} is not between 0 and 2^63 - 1")
     if max_tokens is not None:
         (max_tokens,) = whole_numbers(max_tokens=max_tokens)
+        if max_tokens < 2:
+            raise UsageError(f"max_tokens = {max_tokens} is fewer than two")
     check_device(device)
     reader = TokenReader(key, max_tokens, endless=tokens)
     collected: _Collected | None = None
@@ -91,7 +93,8 @@ class _Collected:
     def update(self, batch: Tensor) -> None:
         """Raises BadActivations where a number is not finite, or larger than float32 holds."""
         self._largest = max(self._largest, _largest(batch))
-        self._zeros += int((batch == 0).all(1).sum())
+        perhaps = batch[batch[:, 0] == 0]  # which are few
+        self._zeros += int((perhaps == 0).all(1).sum())
         self._statistics.update(batch.to(self._device))
         self._sample.update(batch)
         self._error.update(batch)
@@ -139,11 +142,11 @@ def _largest(batch: Tensor) -> float:
     Raises:
         BadActivations: float32 does not hold it.
     """
-    if batch.dtype != torch.float64:
+    if batch.dtype != torch.float64 or not batch.numel():
         return 0.0
-    largest = float(batch.abs().max())
     # NaN and infinity are told of with their place, by the statistics.
-    if torch.finfo(torch.float32).max < largest < float("inf"):
+    largest = float(torch.nan_to_num(batch, posinf=0, neginf=0).abs().max())
+    if torch.finfo(torch.float32).max < largest:
         raise BadActivations(
             "the activations are finite in float64, but larger than float32 holds",
             "Divide them by one number: it decides nothing.",

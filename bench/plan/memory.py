@@ -33,9 +33,10 @@ _FRAGMENTS = 64 * _MIB
 # A chunk of pre-activations (`_CHUNK`) that a census works on, and what selects among them.
 _SELECTION = 96 * _MIB
 
-# The same on a graphics card, by count: elements of a chunk, bytes for each of them, and bytes of
-# each weight of the encoder that the parts of its products take (`bench.compute.parts`).
-_CARD_CHUNK, _CARD_SELECTION, _PARTS = 2**28, 6, 16
+# The same on a graphics card: elements of a chunk, and bytes for each of them where most features
+# are dead; and bytes that the parts of products take (`bench.compute.parts`), of each weight of the
+# encoder and of each number of a chunk's tokens.
+_CARD_CHUNK, _CARD_SELECTION, _PARTS = 2**28, 9, 10
 
 # Arrays [batch, width] that a step holds at once: inputs, centered ones, errors; and two more that
 # a loss on dead features fits: the residual and what it missed.
@@ -172,7 +173,8 @@ def scratch_memory(card: Card, protocol: Protocol, tokens: int, *, on_card: bool
     selection = int(_SELECTION * min(1.0, looked_at / _CHUNK))
     if on_card:
         selection = max(selection, _CARD_SELECTION * min(looked_at, _CARD_CHUNK))
-        census += _PARTS * protocol.n * card.tap.width
+        chunk = min(looked_at, _CARD_CHUNK) // protocol.n
+        census += _PARTS * (protocol.n + chunk) * card.tap.width
     return max(step + min(step, _FRAGMENTS), _KEPT + selection + max(forward, census, statistics))
 
 

@@ -68,7 +68,8 @@ def scaled(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """
     if x.dtype == torch.float64:
         return x, None
-    exponent = torch.frexp(x.abs().amax(1, keepdim=True).float()).exponent
+    # Of numbers that float32 holds with fewer digits the power itself would overflow.
+    exponent = torch.frexp(x.abs().amax(1, keepdim=True).float()).exponent.clamp(min=-126)
     return torch.ldexp(x, -exponent).to(x.dtype), exponent
 
 

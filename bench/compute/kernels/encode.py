@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bench.compute.cuda import on_its_device
+from bench.compute.device import on_its_device
 
 GROUP = 32
 _ROWS, _FEATURES, _INNER = 64, 128, 32

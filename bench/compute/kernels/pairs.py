@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bench.compute.cuda import on_its_device
+from bench.compute.device import on_its_device
 
 # Pairs of one program, and columns that it reads at once.
 _PAIRS, _INNER = 4, 256

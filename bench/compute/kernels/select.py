@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bench.compute.cuda import on_its_device
+from bench.compute.device import on_its_device
 
 # Elements of a piece, at most, and those of a group.
 ROW_PIECE = 8192

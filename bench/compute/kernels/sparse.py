@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bench.compute.cuda import on_its_device
+from bench.compute.device import on_its_device
 
 # Pairs that one program sums, at most.
 _PIECE = 128

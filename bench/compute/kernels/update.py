@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bench.compute.cuda import on_its_device
+from bench.compute.device import on_its_device
 
 # Widths of a row: it is held in registers.
 WIDEST = 8192

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.activations import stream as stream_module
 from bench.activations.refill import StreamPosition
 from bench.activations.shuffle import Shuffled
-from bench.activations.stream import ActivationStream
+from bench.activations.stream import ActivationStream, passes_alone
 from bench.plan.blocks import Request, make_plan
 from bench.plan.protocol import load_protocol
 from bench.runner.block import measure_block
@@ -75,22 +76,25 @@ def stream(workers: int, examples: int = 40, settings: tuple[str, ...] = ()) -> 
 
 
 @pytest.mark.parametrize(
-    ("settings", "ahead"),
+    ("settings", "device", "alone"),
     [
-        ((), True),
-        (("precision=bf16",), True),
-        (("precision=tf32",), False),
-        (("precision=tf32", "dtype=bfloat16"), True),
+        ((), "cuda", False),
+        (("precision=bf16",), "cuda", False),
+        (("precision=tf32",), "cuda", True),
+        (("precision=tf32",), "cpu", False),
+        (("precision=tf32", "dtype=bfloat16"), "cuda", False),
     ],
 )
 def test_no_model_in_float32_passes_beside_steps_in_tf32(
-    settings: tuple[str, ...], ahead: bool
+    monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...], device: str, alone: bool
 ) -> None:
-    """A card's setting is of all threads, so the model's products would be in TF32 too."""
+    found = passes_alone(stream(2, settings=settings).protocol, torch.device(device))
+    assert found == alone
+    monkeypatch.setattr(stream_module, "passes_alone", lambda *given: alone)
     shuffled = stream(2, settings=settings).shuffled(8)
     shuffled.next()
     shuffled.next()
-    assert (shuffled._refill is not None) == ahead
+    assert (shuffled._refill is None) == alone
     shuffled.close()
 
 

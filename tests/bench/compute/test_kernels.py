@@ -260,7 +260,7 @@ def test_a_census_by_the_encoders_kernel_is_the_same(
         used.append(len(arguments[0]))
         return product(*arguments)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(census_module, "by_the_fastest", lambda run, x, *of: run(x, "kernel"))
+    monkeypatch.setattr(census_module, "by_the_fastest", lambda run, x, *of: run(x, "encoder"))
     monkeypatch.setattr(encode, "product_and_maxima", spied)
     ours = census(given[0], given[1], k=K, b_enc=given[2], counts=True, chunk=40)  # type: ignore[arg-type]
     assert used == [40, 40, 10]

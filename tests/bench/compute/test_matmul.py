@@ -145,24 +145,35 @@ def test_so_it_is_in_all_of_torchs_threads() -> None:
     assert done.stdout == "True\n"
 
 
-NEWER = ("cuda.matmul", "mkldnn.matmul", "cudnn.conv")
+NEWER = ("cuda.matmul", "mkldnn.matmul", "cudnn.conv", "cudnn", "")
 
 
 @pytest.mark.parametrize("name", NEWER)
 def test_a_setting_by_torchs_newer_names_is_no_hindrance_and_comes_back(name: str) -> None:
     """In a process of its own, as what torch takes these names for lasts."""
     script = f"""
+from operator import attrgetter
 import torch
-from bench.compute.matmul import fast_matmul
+from bench.compute.matmul import fast_matmul, matmul_precision
 from bench.compute.precision import product_precision
-setting = torch.backends.{name}
+names = ["cuda.matmul", "mkldnn.matmul", "cudnn.conv", "cudnn.rnn", "cudnn"]
+settings = [torch.backends, *(attrgetter(name)(torch.backends) for name in names)]
+def all_of_them():
+    return [setting.fp32_precision for setting in settings]
+setting = attrgetter({name!r})(torch.backends) if {name!r} else torch.backends
 setting.fp32_precision = {"bf16" if name.startswith("mkldnn") else "tf32"!r}
+before = all_of_them()
 for device in ("cpu", "cuda"):
     for precision in ("float32", "tf32"):
         with fast_matmul(device), product_precision(precision, device):
-            inside = setting.fp32_precision
-        assert setting.fp32_precision == {"bf16" if name.startswith("mkldnn") else "tf32"!r}
+            inside = all_of_them()
+        assert all_of_them() == before, (before, all_of_them())
+        assert "tf32" not in inside[3:5], inside
         if device == "cuda" and precision == "float32":
-            assert inside in ("ieee", "none"), inside
+            assert inside[1] == "ieee", inside
+for precision in ("highest", "high", "medium", "highest"):
+    with matmul_precision(precision):
+        pass
+    assert all_of_them() == before, (precision, before, all_of_them())
 """
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -166,7 +166,7 @@ def test_every_way_to_the_products_gives_the_same(monkeypatch, way, integer, sev
 
 def test_the_fastest_way_is_tried_once_for_each_size(monkeypatch):
     x, W = drawn(12, 500, 16, 64)
-    seconds, taken = {"float32": 3.0, "kernel": 2.0, "parts": 1.0}, []
+    seconds, taken = {"float32": 3.0, "encoder": 2.0, "parts": 1.0}, []
     monkeypatch.setattr(products_module, "ways", lambda x, W: list(seconds))
 
     def timed(ways, device):
@@ -184,7 +184,7 @@ def test_the_fastest_way_is_tried_once_for_each_size(monkeypatch):
     for _ in range(2):
         assert by_the_fastest(run, x, W, "by rank", 4) == "parts"
     # Once to see that they fit in memory, once timed, and then the censuses.
-    tried = [(200, way) for way in ("kernel", "parts", *seconds)]
+    tried = [(200, way) for way in ("encoder", "parts", *seconds)]
     assert taken == [*tried, (500, "parts"), (500, "parts")]
     by_the_fastest(run, x, W, "by rank", 5)
     assert taken[7:] == [*tried, (500, "parts")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_numpys_whole_numbers_are_whole_numbers() -> None:
         ({"seed": -1}, "seed = -1 is not between 0"),
         ({"device": "meta"}, "device 'meta' cannot be used"),
         ({"device": "nonsense"}, "device 'nonsense' cannot be used"),
-        ({"key": "c"}, "there is one array, and no 'c' in it"),
+        ({"key": "c"}, "is no .c."),
     ],
 )
 def test_what_is_no_number_is_told_by_name(given: dict[str, Any], says: str) -> None:
@@ -52,11 +53,11 @@ def test_what_is_no_number_is_told_by_name(given: dict[str, Any], says: str) -> 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (None, "activations are a NoneType, not a tensor"),
-        (5, "activations are a int, not a tensor"),
-        ("some.npy", r"activations are a str, .*open_activations"),
-        (Path("some.npy"), r"activations are a PosixPath, .*open_activations"),
-        (torch.nn.Linear(3, 3), "activations are a Linear, not a tensor"),
+        (None, "activations are of type NoneType, not a tensor"),
+        (5, "activations are of type int, not a tensor"),
+        ("some.npy", r"activations are of type str, .*open_activations"),
+        (Path("some.npy"), r"activations are of type PosixPath, .*open_activations"),
+        (torch.nn.Linear(3, 3), "activations are of type Linear, not a tensor"),
         (outliers().to(torch.float8_e4m3fn), "dtype float8_e4m3fn"),
         (outliers().to_sparse(), "a tensor that is sparse"),
         (outliers().to("meta"), "a tensor that is without data"),
@@ -111,3 +112,60 @@ def test_a_name_is_not_ignored_where_a_file_has_none(tmp_path: Path) -> None:
     for name in ("x.npy", "x.pt"):
         with pytest.raises(UsageError, match=f"{name} holds one array without a name"):
             open_activations(tmp_path / name, "nope")
+
+
+def test_an_empty_batch_is_no_fault() -> None:
+    x = outliers().double()
+    plain = diagnose(x, **SIZES)
+    assert diagnose([x[:0], x], **SIZES).to_dict() == plain.to_dict()
+    for nothing in (x[:0], np.empty((0, 12))):
+        with pytest.raises(BadActivations, match="no tokens"):
+            diagnose(nothing, **SIZES)
+    with pytest.raises(UsageError, match="max_tokens = -1 is fewer than two"):
+        diagnose(x, **SIZES, max_tokens=-1)
+
+
+def test_columns_of_sequences_are_read_and_labels_are_not_measured() -> None:
+    x = outliers().numpy()
+    plain = diagnose(x, **SIZES).statistics
+    halves = [x[:100], x[100:]]
+    for table in (pd.Series(halves), pd.DataFrame({"emb": halves, "id": [1, 2]})):
+        assert diagnose(table, **SIZES).statistics == plain
+    whole = pd.DataFrame(x)
+    for labelled in (whole.assign(label=np.arange(len(x))), whole.reset_index()):
+        with pytest.raises(BadActivations, match=r"no activations: (label|index)\. Leave"):
+            diagnose(labelled, **SIZES)
+
+
+def test_a_key_is_ignored_nowhere(tmp_path: Path) -> None:
+    x = outliers()
+    np.save(tmp_path / "part-0.npy", x.numpy())
+    opened = open_activations(tmp_path / "part-0.npy")
+    for given in (opened, [x], list(x), iter([x])):
+        with pytest.raises(UsageError, match=r"is no 'nope'|is opened already"):
+            diagnose(given, **SIZES, key="nope")
+    assert open_activations(tmp_path / "part-0.npy", "*").tokens == len(x)
+    # In a folder some files may have names and others none.
+    np.savez(tmp_path / "part-1.npz", emb=x.numpy())
+    assert open_activations(tmp_path, "emb").tokens == 2 * len(x)
+    (tmp_path / "part-1.npz").unlink()
+    with pytest.raises(UsageError, match=r"part-0\.npy holds one array without a name"):
+        open_activations(tmp_path, "emb")
+
+
+def test_numbers_at_the_end_of_float32_are_measured_or_told() -> None:
+    x = outliers().double()
+    x[3, 4], x[5, 6] = torch.nan, 1e300
+    with pytest.raises(BadActivations, match="larger than float32 holds"):
+        diagnose(x, **SIZES)
+    x[5, 6] = 1.0
+    with pytest.raises(BadActivations, match=r"NaN\) at token 3, dimension 4"):
+        diagnose(x, **SIZES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that this kind is a prototype
+        ragged = {"acts": torch.nested.nested_tensor([outliers(5), outliers(7)])}
+    with pytest.raises(BadActivations, match="nested"):
+        diagnose(ragged, **SIZES)
+    tiny = outliers() * 2.0**-126
+    found, plain = diagnose(tiny, **SIZES).statistics, diagnose(outliers(), **SIZES).statistics
+    assert found.gamma == pytest.approx(plain.gamma, rel=1e-3)

@@ -10,8 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from adapters import open_adapter
-from bench.compute.parts import right_parts
+from bench.compute.parts import left_parts, right_parts
 from bench.death import products
+from bench.death.census import census
 from bench.plan import forward, memory
 from bench.plan.memory import (
     block_memory,
@@ -164,20 +165,25 @@ def test_a_bank_on_a_graphics_card_holds_the_gradients_of_its_saes(registry: Reg
     assert taken(*alone, on_card=True) == taken(*alone, on_card=False)
 
 
-def test_a_census_on_a_graphics_card_takes_larger_pieces(registry: Registry) -> None:
-    """A chunk of 2^28 pre-activations, where a CPU takes 2^22; and the parts of its products."""
+def test_a_census_on_a_graphics_card_takes_what_the_plan_says(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk on a card is of 2^28 pre-activations; here it is one of fewer, on the CPU."""
+    tokens, n, width = 1000, 2048, 16
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(tokens, width, generator=generator) + 3.0  # most are dead by TopK
+    W = torch.nn.functional.normalize(torch.randn(n, width, generator=generator), dim=1)
+    monkeypatch.setattr(products, "_CPU_CHUNK_ELEMENTS", tokens * n)
+    taken = peak(lambda: census(x, W, k=16, counts=True, way="float32"))
+    assert taken == pytest.approx(memory._CARD_SELECTION * tokens * n, rel=0.15)
+    for parts, rows in ((right_parts, W), (left_parts, x)):
+        taken = peak(lambda parts=parts, rows=rows: parts(rows))
+        assert taken == pytest.approx(memory._PARTS * rows.numel(), rel=0.15)
+
     card, protocol = registry.card("gpt2"), load_protocol("paper", arms=["raw"])
-
-    def taken(tokens: int, **on: bool) -> int:
-        return memory.scratch_memory(card, protocol, tokens, **on)
-
-    chunk, parts = 2**28, right_parts(torch.zeros(protocol.n, card.tap.width))
-    more = taken(100_000, on_card=True) - taken(100_000)
-    assert more > 4 * chunk - taken(100_000) + parts.nbytes
-    # A sample that is smaller than a chunk is one.
-    assert taken(100_000, on_card=True) - taken(10_000, on_card=True) > 4 * (
-        chunk - 10_000 * protocol.n
-    )
+    few, most = 1000, memory._CARD_CHUNK // protocol.n
+    found = [memory.scratch_memory(card, protocol, each, on_card=True) for each in (few, most)]
+    assert found[1] - found[0] > (memory._CARD_SELECTION - 1) * (most - few) * protocol.n
 
 
 def test_what_a_model_holds_follows_its_kind(registry: Registry) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.compute import cuda
+from bench.compute import device as module
 from bench.compute.matmul import fast_matmul
 from bench.compute.timing import fastest
 
@@ -44,15 +44,15 @@ class Pooled:
 def test_each_use_has_one_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Stream", Pooled)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(cuda, "_streams", {})
-    refill = cuda.stream_for("refill", SECOND)
+    monkeypatch.setattr(module, "_streams", {})
+    refill = module.stream_for("refill", SECOND)
     for _ in range(2):  # what others take meanwhile, until the first one is dealt again
         Pooled(1)
-    capture = cuda.stream_for("capture", SECOND)
+    capture = module.stream_for("capture", SECOND)
     assert capture.cuda_stream != refill.cuda_stream
-    assert cuda.stream_for("refill", SECOND) is refill
-    first = cuda.stream_for("refill", torch.device("cuda"))
-    assert first is cuda.stream_for("refill", torch.device("cuda:0"))
+    assert module.stream_for("refill", SECOND) is refill
+    first = module.stream_for("refill", torch.device("cuda"))
+    assert first is module.stream_for("refill", torch.device("cuda:0"))
     assert (first.device, refill.device) == (0, 1)
 
 
@@ -61,7 +61,7 @@ def test_what_is_computed_on_a_device_has_it_as_the_current_one(current: list[st
         assert current == ["cuda:1"]
     assert current == ["cuda:1", "back"]
     for other in ("cuda", "cpu"):
-        with cuda.current_device(other):
+        with module.current_device(other):
             assert len(current) == 2
 
 
@@ -76,7 +76,7 @@ def test_a_kernel_is_launched_on_its_tensors_device(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
 
-    @cuda.on_its_device
+    @module.on_its_device
     def launch(x: Tensor, *, by: int) -> tuple[int, list[torch.device]]:
         return by, list(current)
 

@@ -1,4 +1,4 @@
-"""A CUDA device as the current one, and its streams: one for each use.
+"""Whether a device can be used; and of CUDA devices which one is current, and their streams.
 
 Kernels are launched, and graphs are captured, on the device that is current, which is the first one
 unless said otherwise. Torch deals out 32 streams of a device in turn: who takes a new one each time
@@ -32,7 +32,7 @@ def check_device(name: str) -> str:
         if torch.device(name).type == "meta":
             raise RuntimeError("it holds no numbers")
         torch.empty(1, device=torch.device(name))
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
             f"device {name!r} cannot be used ({reason})", "Leave --device out, or say cpu."
