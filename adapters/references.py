@@ -75,7 +75,7 @@ def select(
     models: Sequence[str] = (),
     domains: Sequence[str] = (),
 ) -> tuple[list[Card], list[Card]]:
-    """The cards a request means, and those of them that were made of references.
+    """The cards a request means, and those that were made of references, of any domain.
 
     Like `Registry.select`, where a model may also be a reference.
 
@@ -89,11 +89,11 @@ def select(
         known = registry.select(suite=suite, models=globs, domains=domains)
     else:
         known = []
-    made = [card for card in made if not domains or card.domain in domains]
-    if not made and not known:
+    chosen = [*known, *(card for card in made if not domains or card.domain in domains)]
+    if not chosen:
         raise UsageError(f"no model of domain {', '.join(domains)} among the models named")
-    _check_ids([*known, *made])
-    return [*known, *made], made
+    _check_ids(chosen)
+    return chosen, made
 
 
 def _check_ids(cards: Iterable[Card]) -> None:

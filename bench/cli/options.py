@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from pathlib import Path
 from pkgutil import resolve_name
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from bench.cli.notes import absent_layers, choice_notes, corpus_notes, tell
 from bench.cli.output import OutputPlace
 from bench.cli.sizes import Duration, WholeNumber
 from zoo.errors import BadRecord, UsageError
@@ -280,6 +281,7 @@ class Cells:
     skip_bad: int
     output: Path
     shard: str | None = None
+    _told: set[str] = field(default_factory=set, init=False, repr=False)
 
     @cached_property
     def registry(self) -> Registry:
@@ -308,7 +310,11 @@ class Cells:
 
     def request(self) -> Request:
         """The names resolved. Raises a `UsageError` for each that is wrong."""
-        return self.request_for(choose(self.registry, self.suite, self.models, self.domains))
+        return self.request_for(self._cards)
+
+    @cached_property
+    def _cards(self) -> list[Card]:
+        return choose(self.registry, self.suite, self.models, self.domains)
 
     def request_for(self, cards: Sequence[Card]) -> Request:
         """The same for models that are chosen already. Raises as `request` does."""
@@ -396,25 +402,21 @@ class Cells:
         memory = available_memory() if memory is None else memory
         request = replace(self.request(), memory=memory // workers, on_card=on_card)
         blocks = plan(request, self.registry)
-        told: dict[str, list[str]] = {}
-        for corpus in (block.corpus for block in blocks if block.corpus):
-            notes = told.setdefault(corpus.name, [])
-            notes += [note for note in corpus.notes if note not in notes]
-        for name, notes in told.items():
-            if notes:
-                click.echo(f"bench: corpus {name}: {'; '.join(notes)}", err=True)
+        notes = [*absent_layers(request.cards, request.layers), *corpus_notes(blocks)]
+        tell(notes, self._told)
         return blocks
 
 
 def choose(
     registry: Registry, suite: str | None, models: Sequence[str], domains: Sequence[str]
 ) -> list[Card]:
-    """The cards meant; what was found out about models without a card is told on stderr."""
+    """The cards meant; what was found out about models without a card, and which of those
+    named are left out, is told on stderr."""
     from adapters.references import select
 
     cards, made = select(registry, suite=suite, models=models, domains=domains)
-    for card in made:
-        click.echo(f"bench: {card.id}: {card.summary}", err=True)
+    named = [registry.cards[name] for name in dict.fromkeys(models) if name in registry.cards]
+    tell(choice_notes(cards, made, named, domains))
     return cards
 
 

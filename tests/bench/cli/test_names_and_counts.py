@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 from bench.cli import status
@@ -221,3 +222,51 @@ def test_without_matplotlib_a_run_says_so_and_how_to_get_it(
     options = ["synthetic-gamma4", "--layer", "0", "--arm", "raw", "--set", "steps=0"]
     out = bench("run", *options, "--limit", "64")[1]
     assert "no figures: matplotlib is not installed (pip install" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["synthetic-gamma10", "tiny-gpt2", "--layer", "1"],
+            "synthetic-gamma10 has no layer 1 and is left out",
+        ),
+        (
+            ["synthetic-gamma10", "tiny-gpt2", "--layer", "0", "--layer", "1"],
+            "synthetic-gamma10 has no layer 1",
+        ),
+        (
+            ["synthetic", "language", "--layer", "1"],
+            "synthetic-gamma40 has no layer 1 and is left out",
+        ),
+        (
+            ["synthetic-gamma4", "synthetic-gamma10", "tiny-gpt2", "--layer", "1"],
+            "synthetic-gamma10 and synthetic-gamma4 have no layer 1 and are left out",
+        ),
+        (
+            ["synthetic-gamma10", "tiny-gpt2", "language"],
+            "synthetic-gamma10 is not of the domain language and is left out",
+        ),
+        (
+            ["dump:acts", "tiny-gpt2", "tiny-esm2", "language", "protein"],
+            "dump.acts is not of the domains language or protein and is left out",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [["plan"], ["run", "--dry-run"]], ids=["plan", "run"])
+def test_no_model_that_was_asked_for_is_dropped_in_silence(
+    bench: Bench, tiny: list[str], command: list[str], words: list[str], says: str
+) -> None:
+    Path("acts").mkdir()
+    np.save("acts/layer0.npy", np.ones((64, 8), dtype=np.float32))
+    assert bench("manifest", "acts", "--domain", "vision")[0] == 0
+    code, _, err = bench(*command, *words, *tiny)
+    assert (code, err) == (0, f"bench: {says}\n")
+
+
+def test_a_note_is_said_once_where_a_budget_plans_twice(bench: Bench, tiny: list[str]) -> None:
+    words = ["synthetic-gamma10", "tiny-gpt2", "--layer", "1", *tiny, "--set", "steps=3000"]
+    code, _, err = bench("plan", *words, "--budget", "4s")
+    assert code == 0
+    assert "--set steps=" in err, "the protocol is planned again"
+    assert err.count("synthetic-gamma10 has no layer 1 and is left out") == 1
