@@ -69,6 +69,12 @@ class Corpus(ABC):
 
 def none_left(name: str, examples: int) -> BadCorpus:
     """Nothing is left to train on."""
+    if examples == 1:
+        return BadCorpus(
+            f"corpus {name!r} has one example, needed for the evaluation sample; none is left to "
+            "train on",
+            "Give more examples.",
+        )
     return BadCorpus(
         f"corpus {name!r} has {examples} examples, all of them needed for the "
         "evaluation sample; none is left to train on",

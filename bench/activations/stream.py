@@ -96,8 +96,9 @@ class ActivationStream:
         drawn = self.draw(tokens)
         if drawn.seen < tokens:
             raise BadCorpus(
-                f"corpus {self.corpus.name!r} gives {drawn.seen} tokens of the {tokens} asked for",
-                f"Give a longer corpus, or a smaller sample with --set N={max(drawn.seen, 2)}.",
+                f"corpus {self.corpus.name!r} gives {drawn.seen} token{'s' * (drawn.seen != 1)} "
+                f"of the {tokens} asked for",
+                _remedy(drawn, trains=self.protocol.steps > 0),
             )
         if drawn.unknown is not None:
             what = f"corpus {self.corpus.name!r}"
@@ -238,12 +239,14 @@ class ActivationStream:
 class Drawn:
     """A sample drawn from so many tokens and examples.
 
+    spared: tokens that were seen when a batch last ended before the last example of all.
     unknown: of the tokens `read` for it, those that the model does not know.
     """
 
     reservoirs: dict[int, Reservoir]
     seen: int
     examples: int
+    spared: int
     read: int
     unknown: int | None
 
@@ -261,6 +264,16 @@ def passes_alone(protocol: Protocol, device: torch.device) -> bool:
     return in_tf32 and device.type == "cuda"
 
 
+def _remedy(drawn: Drawn, *, trains: bool) -> str:
+    """What helps where a corpus has fewer tokens than a sample takes."""
+    # A sample stops at the end of a batch, and so many are drawn out of those spared at most.
+    smaller = drawn.spared // _SPREAD if trains else drawn.seen
+    if smaller >= 2:
+        return f"Give a longer corpus, or a smaller sample with --set N={smaller}."
+    why = ": training takes others than the sample, which takes whole batches" if trains else ""
+    return f"Give more examples{why}."
+
+
 def _draw(source: CorpusRows, tokens: int, stream: ActivationStream, enough: int) -> Drawn:
     """Draws `tokens` tokens out of `_SPREAD` times as many, or out of those of `enough` examples,
     or of a few more: it stops where a batch does, whatever the size of a forward pass."""
@@ -268,16 +281,19 @@ def _draw(source: CorpusRows, tokens: int, stream: ActivationStream, enough: int
     # One seed: the same tokens are kept in every layer.
     found = {layer: Reservoir(width, capacity=tokens, seed=seed) for layer in stream.layers}
     seen = 0
+    ends = []
     with closing(source):
         for chunk in source.take(_SPREAD * tokens):
             seen += row_count(chunk)
             for layer, x in chunk.items():
                 found[layer].update(x)
             read = source.examples_between_batches
+            ends.append((read, seen))
             if enough and seen >= tokens and read is not None and read >= enough:
                 break
         examples = source.examples_read()
-    return Drawn(found, seen, examples, source.rows_read, source.unknown)
+    spared = max((rows for end, rows in ends if end is not None and end < examples), default=0)
+    return Drawn(found, seen, examples, spared, source.rows_read, source.unknown)
 
 
 class CorpusRows:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from adapters import open_adapter
 from bench import load_sae
@@ -120,3 +123,43 @@ def test_what_seeds_vary_by_default_is_in_no_hash() -> None:
     assert not {"seeds_vary", "fit_tokens"} & protocol.measurement().keys()
     varied = Protocol(name="p", seeds_vary="init+data", fit_tokens=500).measurement()
     assert (varied["seeds_vary"], varied["fit_tokens"]) == ("init+data", 500)
+
+
+@pytest.mark.parametrize(("examples", "forward"), [(1, 64), (2, 64), (3, 64), (40, 512)])
+@pytest.mark.parametrize("length", [1, 50])
+def test_the_smaller_sample_that_is_proposed_leaves_examples_to_train_on(
+    bench: Bench, tiny: list[str], examples: int, forward: int, length: int
+) -> None:
+    letters = "MKVLATGSDERWY" * 8
+    text = "".join(f">{i}\n{letters[i : i + length]}\n" for i in range(examples))
+    Path("short.fasta").write_text(text, encoding="utf-8")
+    arguments = ["run", "tiny-esm2", "--layer", "0", "--corpus", "short.fasta", *tiny]
+    arguments += ["--set", f"forward_tokens={forward}"]
+    code, _, err = bench(*arguments, "--set", "N=4096")
+    assert code == 1
+    proposed = re.search(r"--set (N=\d+)", err)
+    if proposed is None:
+        assert "Give more examples" in err
+        assert examples < 3 or length == 1
+    else:
+        assert bench(*arguments, "--set", proposed[1])[0] == 0
+
+
+def test_pictures_that_one_batch_takes_are_too_few(bench: Bench, tiny: list[str]) -> None:
+    Path("three").mkdir()
+    for i in range(3):
+        picture = np.full((32, 32, 3), i, dtype=np.uint8)
+        Image.fromarray(picture).save(f"three/{i}.png")
+    _, _, err = bench("run", "tiny-dinov2", "--layer", "0", "--corpus", "three", *tiny)
+    assert "Give more examples" in err
+    assert "--set N" not in err
+
+
+def test_an_example_by_itself_is_counted_in_words(bench: Bench, tiny: list[str]) -> None:
+    Path("one.fasta").write_text(f">a\n{'MKVLATTALL' * 60}\n", encoding="utf-8")
+    _, _, err = bench("run", "tiny-esm2", "--layer", "0", "--corpus", "one.fasta", *tiny)
+    assert "has one example, needed for the evaluation sample" in err
+    assert "Give more examples." in err
+    Path("one.fasta").write_text(">a\nM\n", encoding="utf-8")
+    _, _, err = bench("run", "tiny-esm2", "--layer", "0", "--corpus", "one.fasta", *tiny)
+    assert "gives 1 token of the 512 asked for" in err
