@@ -7,10 +7,30 @@ module, and starting the command `bench`, therefore looks whose they are first.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+
+def is_command() -> bool:
+    """Whether this process is the command `bench`, or `python -m bench`."""
+    program = (sys.argv[0] if sys.argv else "").replace(os.sep, "/").split("/")
+    return program[-1] in ("bench", "bench.exe") or program[-2:] == ["bench", "__main__.py"]
+
+
+def _leave(number: int, frame: object) -> None:
+    print("bench: interrupted; run the same command again to go on", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+# A command that is interrupted while it imports has begun nothing, and no import of somebody else's
+# can swallow that. Once it begins, `bench.cli.main` listens.
+if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _leave)
+
+from importlib.util import find_spec  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from bench.diagnosis.diagnose import diagnose
@@ -45,12 +65,6 @@ def check_rooms() -> None:
             f"{where or room} is not gammabench's package {room!r}, and stands in its way. "
             f"{remedy}, or give gammabench an environment of its own; then install it again"
         )
-
-
-def is_command() -> bool:
-    """Whether this process is the command `bench`, or `python -m bench`."""
-    program = Path(sys.argv[0] if sys.argv else "")
-    return program.name in ("bench", "bench.exe") or program.parts[-2:] == ("bench", "__main__.py")
 
 
 def main() -> None:

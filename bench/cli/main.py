@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import click
 
-from bench.runner.interrupts import interrupt_on_terminate
+from bench.runner import interrupts
+from bench.runner.interrupts import hear_interrupts, interrupt_on_terminate
 from zoo.errors import BenchError, ModelError, Unavailable, one_line
 
 _log = logging.getLogger(__name__)
@@ -124,7 +125,14 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
-    code = run_cli(arguments)
+    try:
+        hear_interrupts()
+        code = run_cli(arguments)
+    except BaseException:
+        # A library that is interrupted may say so by an error of its own.
+        if not interrupts.heard:
+            raise
+        code = _interrupted()
     # `python -m` ends by SIGINT, whatever the code, where the last text that was run as code was
     # interrupted, as the text that makes a dataclass of an import may be.
     exec("")  # noqa: S102
@@ -153,8 +161,7 @@ def run_cli(arguments: list[str] | None = None) -> int:
         # What is not there says nothing about a model; a run that can measure nothing gives 2 too.
         return 1 if isinstance(error, ModelError) and not isinstance(error, Unavailable) else 2
     except click.Abort:
-        click.echo("bench: interrupted; run the same command again to go on", err=True)
-        return INTERRUPTED
+        return _interrupted()
     except click.ClickException as error:
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             error.show()
@@ -170,6 +177,11 @@ def run_cli(arguments: list[str] | None = None) -> int:
         click.echo(f"bench: {one_line(str(error))}", err=True)
         _discard_output()
         return 2
+
+
+def _interrupted() -> int:
+    click.echo("bench: interrupted; run the same command again to go on", err=True)
+    return INTERRUPTED
 
 
 def _discard_output() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +51,12 @@ def interruptible(notify: Callable[[str], None]) -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
+def _interrupt(number: int, frame: Any) -> None:
+    global heard
+    heard = True
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def interrupt_on_terminate() -> Iterator[None]:
     """While this holds, SIGTERM does what Ctrl-C does: files are left whole, the exit code is 130.
@@ -58,16 +67,36 @@ def interrupt_on_terminate() -> Iterator[None]:
         yield
         return
 
-    def interrupt(number: int, frame: Any) -> None:
-        global heard
-        heard = True
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def hear_interrupts() -> None:
+    """From now on SIGINT interrupts this process, unless it was started to ignore it.
+
+    A library may swallow the interrupt, as one in compiled code that makes a class does, and go on
+    with half of it: Python says that it ignored it, and here it is raised again.
+    """
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
+    before = sys.unraisablehook
+
+    def again(ignored: Any) -> None:
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            # By another thread, as it would be raised in here, and be ignored too.
+            _thread.start_new_thread(_interrupt_soon, ())
+        else:
+            before(ignored)
+
+    sys.unraisablehook = again
+
+
+def _interrupt_soon() -> None:
+    time.sleep(0.01)
+    _thread.interrupt_main()
 
 
 def end_with_parent() -> None:
