@@ -37,7 +37,7 @@ from leaderboard.columns.kinds import Metric
 from leaderboard.columns.revival import BORN_DEAD
 from leaderboard.text import NOTHING, escape, table
 from zoo.errors import UsageError
-from zoo.files import write_atomically
+from zoo.files import write_together
 from zoo.install import install_line
 
 ExportFormat = Literal["csv", "json", "parquet"]
@@ -105,32 +105,29 @@ def export_cells(
     published = flat_published(PublishedStore(output).read(on_bad))
     if not cells and not published:
         raise UsageError(f"no records in {output}", "`bench run` makes some.")
-    paths = []
+    files: dict[Path, str | bytes] = {}
     if cells:
         named = cell_columns()
-        paths += _write(folder / DICTIONARY, cells, named, formats, dictionary())
+        files |= _files(folder / DICTIONARY, cells, named, formats, dictionary())
     if published:
         shown = published_columns()
         text = _dictionary("Columns of published SAEs", _ABOUT_PUBLISHED, shown)
-        paths += _write(folder / f"{_PUBLISHED}.md", published, shown, formats, text)
-    return paths
+        files |= _files(folder / f"{_PUBLISHED}.md", published, shown, formats, text)
+    # A table is of little use without the dictionary of its columns.
+    write_together(files, place="as --to DIR")
+    return list(files)
 
 
-def _write(
+def _files(
     described: Path,
     rows: Sequence[dict[str, Any]],
     named: Sequence[ExportColumn],
     formats: Sequence[ExportFormat],
     text: str,
-) -> list[Path]:
-    """The rows in each format beside the dictionary of their columns."""
-    paths = []
-    for name in dict.fromkeys(formats):
-        path = described.with_suffix(f".{name}")
-        write_atomically(path, _WRITERS[name](rows, named))
-        paths.append(path)
-    write_atomically(described, text + "\n")
-    return [*paths, described]
+) -> dict[Path, str | bytes]:
+    """The rows in each format, and the dictionary of their columns."""
+    files = {described.with_suffix(f".{each}"): _WRITERS[each](rows, named) for each in formats}
+    return {**files, described: text + "\n"}
 
 
 def flat_published(records: Iterable[PublishedRecord]) -> list[dict[str, Any]]:

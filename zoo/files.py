@@ -11,8 +11,8 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +21,9 @@ from zoo.install import install_line
 
 # Suffixes of files that are packed: gzip and Zstandard.
 PACKED = (".gz", ".zst")
+
+# How a command is told where most files go.
+OUTPUT = "as --output DIR"
 
 # Text compresses some 4 times and repeats of DNA 20 times; gzip can do 1,000.
 _MOST_INFLATION = 100
@@ -33,20 +36,38 @@ _LONGEST_PATH = 4096
 _LARGEST_JSON = 1 << 24
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, *, place: str = OUTPUT) -> None:
     """Writes `content` to `path` whole or not at all.
 
     Text is written as UTF-8 with its line breaks as they are.
 
+    Args:
+        place: how the command is told where it goes.
+
     Raises:
         OutputError: the folder cannot be made or written to, or the disk is full.
     """
-    with open_atomically(path) as handle:
-        handle.write(content.encode() if isinstance(content, str) else content)
+    write_together({path: content}, place=place)
+
+
+def write_together(files: Mapping[Path, str | bytes], *, place: str = OUTPUT) -> None:
+    """Writes files that belong together: as `write_atomically`, and where one cannot be written
+    none is."""
+    with ExitStack() as stack:
+        written = {}
+        for path, content in files.items():
+            with _writing(path, place):
+                handle = stack.enter_context(_temporary(path))
+                handle.write(content.encode() if isinstance(content, str) else content)
+                _complete(handle)
+                written[path] = handle
+        for path, handle in written.items():
+            with _writing(path, place):
+                _rename(handle, path)
 
 
 @contextmanager
-def open_atomically(path: Path) -> Iterator[IO[bytes]]:
+def open_atomically(path: Path, *, place: str = OUTPUT) -> Iterator[IO[bytes]]:
     """A file to write that becomes `path` at the end: temporary file beside it, fsync and rename.
 
     No temporary file is left where writing it fails.
@@ -54,29 +75,48 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OutputError: the folder cannot be made or written to, or the disk is full.
     """
-    temporary = None
+    with _writing(path, place), _temporary(path) as handle:
+        yield handle
+        _complete(handle)
+        _rename(handle, path)
+
+
+@contextmanager
+def _writing(path: Path, place: str) -> Iterator[None]:
+    """Says of an error of the system that `path` cannot be written, and what helps."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as handle:
-            temporary = Path(handle.name)
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        # The temporary file is private; a record is for everybody who may read the folder.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
-        _sync_folder(path.parent)
+        yield
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path} ({error.strerror or error})",
-            "Give a folder that can be written to as --output DIR.",
-        ) from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        remedy = f"Give a folder that can be written to {place}."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = f"Make room there, or give a folder on another disk {place}."
+        raise OutputError(f"cannot write {path} ({error.strerror or error})", remedy) from None
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside `path` to write, which is gone at the end unless it was renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as handle:
+        try:
+            yield handle
+        finally:
+            Path(handle.name).unlink(missing_ok=True)
+
+
+def _complete(handle: IO[bytes]) -> None:
+    handle.flush()
+    os.fsync(handle.fileno())
+    handle.close()
+
+
+def _rename(handle: IO[bytes], path: Path) -> None:
+    # The temporary file is private; a record is for everybody who may read the folder.
+    os.chmod(handle.name, 0o666 & ~_umask())
+    os.replace(handle.name, path)
+    _sync_folder(path.parent)
 
 
 def _umask() -> int:

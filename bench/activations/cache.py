@@ -137,7 +137,7 @@ class CachedLayer:
         """Writes it beside the shards."""
         special = found.model_dump()
         text = json.dumps({"special": special, "hash": content_hash(special)}, indent=1)
-        write_atomically(self.folder / _SPECIAL, text)
+        write_atomically(self.folder / _SPECIAL, text, place="as --cache DIR")
 
     def is_sound(self) -> bool:
         """Whether every shard's bytes are those that were written."""

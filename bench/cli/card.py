@@ -42,6 +42,6 @@ def command(reference: str, to: Path | None) -> int:
         raise UsageError(f"{to} is no name of a card", "A card's file ends in .yaml.")
     if to.exists():
         raise UsageError(f"{to} exists", "Move it away, or give another name.")
-    write_atomically(to, text)
+    write_atomically(to, text, place="in --to FILE")
     click.echo(to)
     return 0

@@ -88,6 +88,6 @@ def command(
     click.echo(str(compare_codes(found, again)))
     if repository is not None:
         text = model_card(found, origin, to, measured, licence)
-        write_atomically(out / "README.md", text)
+        write_atomically(out / "README.md", text, place="as OUT")
         where = push_folder(out, repository, private=private, existing=existing)
         click.echo(f"pushed: {where}")

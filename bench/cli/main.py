@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import traceback
 from contextlib import suppress
 from pkgutil import resolve_name
 from typing import NamedTuple
@@ -174,7 +175,11 @@ def run_cli(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         _log.debug("failed", exc_info=True)
-        click.echo(f"bench: {one_line(str(error))}", err=True)
+        said = one_line(str(error))
+        if _is_of_output(error):
+            reason = error.strerror or error
+            said = f"cannot write the standard output ({reason}). Send it to another place"
+        click.echo(f"bench: {said}", err=True)
         _discard_output()
         return 2
 
@@ -182,6 +187,12 @@ def run_cli(arguments: list[str] | None = None) -> int:
 def _interrupted() -> int:
     click.echo("bench: interrupted; run the same command again to go on", err=True)
     return INTERRUPTED
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether it came of writing to stdout: such an error names no file."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return error.filename is None and frame.f_globals["__name__"] in ("click.utils", __name__)
 
 
 def _discard_output() -> None:

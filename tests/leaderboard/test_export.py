@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.util
 import io
 import json
+import os
 import random
 import re
 from pathlib import Path
@@ -15,7 +17,7 @@ from bench.records.store import RecordStore
 from leaderboard.export import ExportFormat, columns, dictionary, export_cells, flat_cells
 from tests.leaderboard.tables import tables
 from tests.records import make_grid, make_record, write_records
-from zoo.errors import BadWeights, UsageError
+from zoo.errors import BadWeights, OutputError, UsageError
 from zoo.install import install_line
 
 
@@ -160,3 +162,26 @@ def test_the_dictionary_names_every_column(output: Path) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no records in"):
         export_cells(tmp_path, tmp_path / "data")
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3])
+def test_a_full_disk_leaves_all_files_as_they_were_and_names_the_option(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    to = tmp_path / "tables"
+    before = {path: path.read_bytes() for path in export_cells(output, to, ["csv", "json"])}
+    write_records(output, make_grid(models=("tiny-d",)))
+    sync, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == writes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError) as caught:
+        export_cells(output, to, ["csv", "json"])
+    assert "(No space left on device)" in caught.value.message
+    assert caught.value.remedy == "Make room there, or give a folder on another disk as --to DIR."
+    assert {path: path.read_bytes() for path in to.iterdir()} == before

@@ -171,7 +171,15 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is faked")
 @pytest.mark.parametrize(
     ("redirection", "code", "says"),
-    [(">&-", 0, ""), ("> /dev/full", 2, "bench: [Errno 28] No space left on device\n")],
+    [
+        (">&-", 0, ""),
+        (
+            "> /dev/full",
+            2,
+            "bench: cannot write the standard output (No space left on device). "
+            "Send it to another place\n",
+        ),
+    ],
 )
 def test_a_closed_output_gives_no_traceback(redirection: str, code: int, says: str) -> None:
     command = f'"{sys.executable}" -m bench list {redirection}'
