@@ -39,7 +39,7 @@ from zoo.texts import (
     check_no_column,
     check_options,
     check_suffix,
-    files_of,
+    files_to_read,
     patterns_of,
     read_examples,
     skipped_pictures,
@@ -84,7 +84,7 @@ class PictureCorpus(FiniteCorpus):
 def _sound_pictures(path: Path, glob: str, skip_bad: int) -> Examples:
     """The pictures of a folder; each is decoded first where some may be broken."""
     did = Tally(skip_bad)
-    found = sound_pictures(files_of(path, "image", glob), read_image, did, str(path.resolve()))
+    found = sound_pictures(files_to_read(path, "image", glob), read_image, did, str(path.resolve()))
     return Examples(found, did.notes())
 
 

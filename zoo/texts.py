@@ -40,6 +40,9 @@ CORPUS_SUFFIXES = {
     "image": (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
 }
 
+# Formats that `zoo.streams` alone reads.
+_ALSO_READ = {"text": (".tar",), "image": (".tar", ".parquet")}
+
 # Formats of pictures that Pillow alone does not decode, or not the same everywhere.
 _OTHER_PICTURES = (
     *(".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".dcm", ".dng", ".cr2"),
@@ -91,6 +94,23 @@ def files_of(path: Path, kind: str, glob: str = "*") -> list[Path]:
     if kind == "text" and glob.endswith(_MARKDOWN):
         suffixes = (*suffixes, _MARKDOWN)
     return without_companions([f for f in _below(path, glob) if suffix_of(f) in suffixes])
+
+
+def files_to_read(path: Path, kind: str, glob: str = "*") -> list[Path]:
+    """`files_of` a corpus, of which there are none where the folder is empty.
+
+    Raises:
+        BadCorpus: the folder holds files, and none of the kind.
+    """
+    files = files_of(path, kind, glob)
+    if files or not (others := sum(1 for _ in _below(path, glob))):
+        return files
+    suffixes = sorted({*CORPUS_SUFFIXES[kind], *_ALSO_READ.get(kind, ())})
+    counted = "its one file is not" if others == 1 else f"none of its {others} files is"
+    raise BadCorpus(
+        f"corpus {path}: {counted} read as {kind}",
+        f"Give a folder of files ending in {', '.join(suffixes)}.",
+    )
 
 
 def without_companions(files: list[Named]) -> list[Named]:
@@ -185,7 +205,7 @@ def read_examples(
         BadCorpus: a file is broken, or holds what it should not.
         UsageError: an option does not apply to a file.
     """
-    files = files_of(path, kind, glob)
+    files = files_to_read(path, kind, glob)
     check_file_options(files, column, regions)
     for file in files:
         try:

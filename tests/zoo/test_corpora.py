@@ -134,3 +134,26 @@ def test_an_image_that_is_none_is_named(tmp_path: Path) -> None:
 def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadCorpus, match="no corpus at"):
         file_corpus(tmp_path / "absent.txt", "text")
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "says"),
+    [
+        ("text", ["a.png", "below/b.png"], "none of its 2 files is read as text. Give a folder"),
+        ("text", ["a.md"], "its one file is not read as text"),
+        ("protein", ["a.png"], ".csv, .fa, "),
+        ("image", ["a.txt"], ".tar, .tif, .tiff, .webp."),
+        ("image", ["a.heic"], "its one file is not read as image"),
+        ("text", [], "is empty"),
+        ("image", [".hidden.png"], "is empty"),
+    ],
+)
+def test_a_folder_without_files_of_the_kind_is_told_from_an_empty_one(
+    tmp_path: Path, kind: str, names: list[str], says: str
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(BadCorpus) as caught:
+        next(file_corpus(tmp_path, kind).examples(0))
+    assert says in str(caught.value)
