@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import BadRecords, cards_option, json_option, output_option
+from bench.cli.options import BadRecords, cards_option, choose, json_option, output_option
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def command(
     model: str, layers: Sequence[int], cards: Sequence[Path], output: Path, as_json: bool
 ) -> int:
-    """Show MODEL's card, and a row for each of its layers that were measured.
+    """Show MODEL's card, and a row for each of its layers that were measured. MODEL is an id, or
+    what `bench run` took: dump:DIR, hf-causal:ID.
 
     \b
     Examples:
@@ -37,13 +38,18 @@ def command(
       bench show tiny-gpt2 --layer 1
       bench show tiny-gpt2 --json
     """
+    from adapters.references import is_reference
     from leaderboard.groups import group_records
     from leaderboard.published_saes import published_summary
     from zoo.errors import UnknownName
     from zoo.registry import load_registry
 
     registry = load_registry(cards)
-    known = registry.cards
+    known, asked = dict(registry.cards), model
+    if is_reference(model):
+        made = _made(model, registry)
+        model = made.id
+        known[model] = made
     bad = BadRecords()
     records = [record for record in _records(output, bad) if record.spec.model == model]
     if model not in known and not records:
@@ -70,8 +76,17 @@ def command(
     if published:
         click.echo(f"\npublished SAEs\n{published_summary(published)}")
     if not groups:
-        click.echo(f"\nno results in {output}: `bench run {model}` measures it")
+        click.echo(f"\nno results in {output}: `bench run {asked}` measures it")
     return bad.code(0)
+
+
+def _made(reference: str, registry: Registry) -> Card:
+    """The card of a reference. Raises `UsageError` where it is of several models."""
+    card, *others = choose(registry, None, [reference], [])
+    if others:
+        ids = ", ".join(each.id for each in (card, *others))
+        raise UsageError(f"{reference} is {len(others) + 1} models", f"Show one of {ids}.")
+    return card
 
 
 def _records(output: Path, bad: BadRecords) -> list[Any]:

@@ -119,3 +119,27 @@ def test_a_folder_of_cards_with_a_checkpoint_beside_them(
     assert bench("plan", "--suite", "my")[0] == 2
     monkeypatch.setenv("GAMMABENCH_CARDS", "mine")
     assert bench("plan", "--suite", "my")[0] == 0
+
+
+def test_show_takes_the_reference_that_was_run(bench: Bench, tiny: list[str], folder: Path) -> None:
+    bench("manifest", "acts", "--domain", "language", "--data", "made")
+    code, out, _ = bench("show", "dump:acts")
+    assert code == 0
+    assert "no results in runs: `bench run dump:acts` measures it" in out
+    assert bench("run", "dump:acts", "--layer", "2", *tiny)[0] == 0
+    code, out, _ = bench("show", "dump:acts")
+    assert (code, "no results" in out) == (0, False)
+    assert "centered" in out
+    shown = json.loads(bench("show", "dump:acts", "--json")[1])
+    assert shown["card"]["id"] == "dump.acts"
+    assert len(shown["records"]) == 2
+    code, _, err = bench("show", "dump:acts", "--layer", "3")
+    assert (code, "dump.acts has no layer 3" in err) == (2, True)
+
+
+def test_show_of_a_reference_to_several_models_names_them(bench: Bench, folder: Path) -> None:
+    np.save(folder / "b_layer2.npy", np.ones((64, 8), np.float32))
+    bench("manifest", "acts", "--domain", "language", "--data", "made")
+    code, _, err = bench("show", "dump:acts")
+    assert code == 2
+    assert "is 2 models. Show one of " in err
