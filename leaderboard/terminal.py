@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from bench.records.schema import Record
@@ -32,10 +33,11 @@ def _two_arms(groups: list[Group]) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def summary(records: Iterable[Record], *, told: bool = True) -> str:
+def summary(records: Iterable[Record], *, told: bool = True, width: int = _WIDTH) -> str:
     """A row per model, a table per setting; at most 100 columns and free of control characters.
 
     told: what the records say, in sentences, comes first (`leaderboard.findings`).
+    width: columns of the sentences and titles; a table is as wide as it is.
 
     Raises:
         BadRecord: two records claim to be the same cell and differ.
@@ -43,10 +45,10 @@ def summary(records: Iterable[Record], *, told: bool = True) -> str:
     sections = by_setting(group_records(records))
     if not sections:
         return "No records."
-    return "\n\n".join(_section(groups, told) for groups in sections.values())
+    return "\n\n".join(_section(groups, told, width) for groups in sections.values())
 
 
-def _section(groups: list[Group], told: bool) -> str:
+def _section(groups: list[Group], told: bool, width: int) -> str:
     from tabulate import tabulate
 
     arms = _two_arms(groups)
@@ -65,10 +67,18 @@ def _section(groups: list[Group], told: bool) -> str:
     )
     first, second, *body = (line.rstrip() for line in text.splitlines())
     rule = "-" * max(len(line) for line in (first, second, *body))
-    found = plain_sentences(groups, _WIDTH) if told else []
-    lines = [*found, *([""] if found else []), table_title(groups[0]), first, second, rule, *body]
+    found = plain_sentences(groups, width) if told else []
+    lines = [
+        *found,
+        *([""] if found else []),
+        *wrapped(table_title(groups[0]), width),
+        first,
+        second,
+        rule,
+        *body,
+    ]
     if more := [arm for arm in arms_of(groups) if arm not in arms]:
-        lines.append(f"not shown here: {', '.join(plain(arm, 20) for arm in more)}")
+        lines += wrapped(f"not shown here: {', '.join(plain(arm, 20) for arm in more)}", width)
     return "\n".join(line[:_WIDTH] for line in lines)
 
 
@@ -79,6 +89,11 @@ def table_title(group: Group) -> str:
     if group.spec.limit is None:
         return title
     return f"{title}; LIMITED to {group.spec.limit:,} tokens"
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of a title, the second and later ones indented."""
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def table_headers(columns: Sequence[ArmColumn]) -> tuple[list[str], list[str]]:

@@ -1,7 +1,9 @@
-"""The type of options and arguments that name an output folder."""
+"""The type of options and arguments that name an output folder, and how wide text is printed."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,17 @@ from zoo.errors import UsageError
 
 # Stores that fsspec knows and that live in the memory of this process.
 LOST_WITH_THE_PROCESS = ("memory://",)
+
+
+# Columns of sentences in a file or a pipe, and the most and the fewest in a terminal.
+_WIDEST, _NARROWEST = 100, 20
+
+
+def text_width() -> int:
+    """Columns that sentences on stdout take at most."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return _WIDEST
+    return min(_WIDEST, max(_NARROWEST, shutil.get_terminal_size().columns))
 
 
 class OutputPlace(click.ParamType):

@@ -20,6 +20,7 @@ from bench.cli.options import (
     shard_option,
     which_cells,
 )
+from bench.cli.output import text_width
 from bench.cli.sizes import decimal_size, power_of_ten, ranges
 
 if TYPE_CHECKING:
@@ -286,7 +287,11 @@ def _wrapped(text: str, indent: int = 0) -> None:
     import textwrap
 
     lines = textwrap.wrap(
-        text, 100, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        text,
+        text_width(),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
     click.echo("\n".join(lines))
 
@@ -302,7 +307,7 @@ def _say_totals(
 
     cells, done = sum(r["cells"] for r in rows), sum(r["done"] for r in rows)
     layers = len({(row["model"], number) for row in rows for number in row["layers"]})
-    click.echo(
+    _wrapped(
         f"{f'shard {shard}: ' if shard else ''}{layers:,} layer{'s' * (layers != 1)}, "
         f"{cells:,} cell{'s' * (cells != 1)}, {done:,} done, "
         f"{sum(r['failed'] for r in rows):,} failed; "
@@ -317,7 +322,7 @@ def _say_totals(
     sizes = [decimal_size(known)] if known else []
     sizes += [f"{unknown} model{'s' * (unknown > 1)} of unknown size"] if unknown else []
     fetched = f"download {' and '.join(sizes)}" if sizes else "nothing to download"
-    click.echo(f"Times are of {device.name}, {device.basis}; {device.error}.")
+    _wrapped(f"Times are of {device.name}, {device.basis}; {device.error}.")
     apart = sum(row["cost"].seconds for row in rows)
     beside = f": small models go beside each other on {device.threads} cores"
     _wrapped(

@@ -25,6 +25,7 @@ from bench.cli.options import (
     shard_option,
     which_cells,
 )
+from bench.cli.output import text_width
 from bench.records.mirror import as_shown, mirror_of
 from bench.runner.engines import ENGINE_NAMES
 from bench.runner.progress import show_progress
@@ -241,7 +242,7 @@ def _finish(
         documents = [record.model_dump(mode="json") for record in present]
         click.echo(json.dumps(counts | {"records": documents}, indent=1))
     elif present:
-        click.echo(above("summary")(present))
+        click.echo(above("summary")(present, width=text_width()))
         click.echo(_counted(counts, done=len(present) - failed - measured))
         click.echo(as_shown(f"leaderboards: {boards[0]}"))
         if not above("figures_available")():

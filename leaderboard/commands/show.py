@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.options import BadRecords, cards_option, choose, json_option, output_option
+from bench.cli.output import text_width
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _results_text(group: Group) -> str:
     from leaderboard.columns.kinds import Table
     from leaderboard.columns.tables import arm_columns
     from leaderboard.findings import paragraph, plain_sentences
-    from leaderboard.terminal import table_headers, table_title
+    from leaderboard.terminal import table_headers, table_title, wrapped
     from leaderboard.text import plain
 
     columns = arm_columns(Table.TERMINAL, [group])
@@ -159,12 +160,12 @@ def _results_text(group: Group) -> str:
     reasons = sorted({str(record.failure) for record in group.failed})
     title = table_title(group).replace("means over layers", "means over seeds")
     read = f"{group.data} data: {plain(group.spec.corpus)}"
-    told = plain_sentences([group], 100, paragraph)
+    told = plain_sentences([group], text_width(), paragraph)
     return "\n".join(
         [
             *told,
             *([""] if told else []),
-            title,
+            *wrapped(title, text_width()),
             read,
             text,
             *(f"failed: {reason}" for reason in reasons),

@@ -149,6 +149,35 @@ def test_on_a_terminal_progress_is_on_stderr_and_results_on_stdout(
     assert "tokens/s" not in out
 
 
+@pytest.mark.parametrize("command", ["run", "show", "plan"])
+def test_sentences_are_as_narrow_as_the_terminal(
+    bench: Bench, arguments: list[str], command: str
+) -> None:
+    assert bench("run", *arguments)[0] == 0
+    words = {"run": arguments, "show": ["made", "--cards", "cards"], "plan": ["synthetic"]}[command]
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 60))
+    # Python's readline says another width behind the back of `os.environ`.
+    here = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", command, *words], stdout=follower, env=here
+    )
+    os.close(follower)
+    shown = b""
+    while part := _read(leader):
+        shown += part
+    os.close(leader)
+    assert process.wait() == 0
+    lines = shown.decode().splitlines()
+    sentences = [
+        line
+        for line in lines
+        if re.search(r"means over|n 64|^In |operations|born|training steps", line)
+    ]
+    assert sentences
+    assert max(map(len, sentences)) <= 60
+
+
 def _read(terminal: int) -> bytes:
     """What the terminal shows next; nothing once its other end is closed."""
     try:
