@@ -267,8 +267,7 @@ def passes_alone(protocol: Protocol, device: torch.device) -> bool:
 def _remedy(drawn: Drawn, *, trains: bool) -> str:
     """What helps where a corpus has fewer tokens than a sample takes."""
     # A sample stops at the end of a batch, and so many are drawn out of those spared at most.
-    smaller = drawn.spared // _SPREAD if trains else drawn.seen
-    if smaller >= 2:
+    if (smaller := drawn.spared // _SPREAD if trains else drawn.seen) >= 2:
         return f"Give a longer corpus, or a smaller sample with --set N={smaller}."
     why = ": training takes others than the sample, which takes whole batches" if trains else ""
     return f"Give more examples{why}."
@@ -281,7 +280,7 @@ def _draw(source: CorpusRows, tokens: int, stream: ActivationStream, enough: int
     # One seed: the same tokens are kept in every layer.
     found = {layer: Reservoir(width, capacity=tokens, seed=seed) for layer in stream.layers}
     seen = 0
-    ends = []
+    ends = []  # of chunks: examples, where it is a batch's end too, and rows
     with closing(source):
         for chunk in source.take(_SPREAD * tokens):
             seen += row_count(chunk)
