@@ -82,7 +82,7 @@ def write(sae: SAE, place: Path, origin: Origin) -> list[str]:
         "W_dec": plain.W_dec,
         "b_dec": plain.b,
     }
-    with open_atomically(place) as file:
+    with open_atomically(place, place="as OUT") as file:
         file.write((json.dumps(config) + "\n").encode())
         buffer = io.BytesIO()
         torch.save({name: t.float().contiguous() for name, t in tensors.items()}, buffer)
