@@ -13,9 +13,11 @@ import sys
 
 
 def is_command() -> bool:
-    """Whether this process is the command `bench`, or `python -m bench`."""
+    """Whether this process is the command `bench`, or `python -m bench`, or `-m bench.cli`."""
     program = (sys.argv[0] if sys.argv else "").replace(os.sep, "/").split("/")
-    return program[-1] in ("bench", "bench.exe") or program[-2:] == ["bench", "__main__.py"]
+    modules = ["bench", "__main__.py"], ["bench", "cli", "__main__.py"]
+    as_module = any(program[-len(parts) :] == parts for parts in modules)
+    return program[-1] in ("bench", "bench.exe") or as_module
 
 
 def _leave(number: int, frame: object) -> None:

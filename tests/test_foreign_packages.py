@@ -68,7 +68,7 @@ def test_a_foreign_package_is_named_with_the_remedy(ours: Path, tmp_path: Path, 
         "pip uninstall other-adapters, or give gammabench an environment of its own; "
         "then install it again"
     )
-    for arguments in (["-c", BENCH], ["-m", "bench", "list"]):
+    for arguments in (["-c", BENCH], ["-m", "bench", "list"], ["-m", "bench.cli", "list"]):
         done = _run(arguments, *sites)
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"bench: {says}\n")
     done = _run(["-c", "import gammabench"], *sites)
@@ -95,7 +95,7 @@ def test_where_all_is_well_nothing_is_said_and_little_imported(ours: Path) -> No
     )
     done = _run(["-c", code], ours)
     assert (done.returncode, done.stdout, done.stderr) == (0, "False False\n", "")
-    for arguments in (["-c", BENCH], ["-m", "bench", "list"]):
+    for arguments in (["-c", BENCH], ["-m", "bench", "list"], ["-m", "bench.cli", "list"]):
         done = _run(arguments, ours)
         assert (done.returncode, done.stderr) == (0, "")
         assert "tiny-gpt2" in done.stdout
