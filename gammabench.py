@@ -20,8 +20,12 @@ def is_command() -> bool:
     return program[-1] in ("bench", "bench.exe") or as_module
 
 
+# What a command says that is interrupted, whenever that is.
+INTERRUPTED_LINE = "bench: interrupted; run the same command again to go on"
+
+
 def _leave(number: int, frame: object) -> None:
-    print("bench: interrupted; run the same command again to go on", file=sys.stderr, flush=True)
+    print(INTERRUPTED_LINE, file=sys.stderr, flush=True)
     os._exit(130)
 
 

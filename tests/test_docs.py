@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import shutil
@@ -21,6 +20,7 @@ from bench.cli.main import COMMANDS as COMMAND_NAMES
 from bench.cli.main import cli
 from bench.records.store import RecordStore
 from bench.sae.model import SAE
+from ci.readme import at_other_sizes
 from leaderboard.groups import group_records
 from tests.records import make_grid, write_records
 from zoo.install import install_line
@@ -173,17 +173,12 @@ def test_the_options_that_the_docs_name_exist() -> None:
     not (ROOT / "results" / "records").is_dir(), reason="no committed results in this checkout"
 )
 def test_models_with_few_dead_have_a_row_and_no_sentence() -> None:
-    spec = importlib.util.spec_from_file_location("ci_readme", ROOT / "ci" / "readme.py")
-    assert spec is not None
-    assert spec.loader is not None
-    readme = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(readme)
     records = (
         record
         for record in RecordStore(ROOT / "results")
         if record.spec.model == "all-minilm-l6-v2" and record.spec.protocol["n"] == 8192
     )
-    ((_, sentence, table, settled),) = readme.at_other_sizes([group_records(records)])
+    ((_, sentence, table, settled),) = at_other_sizes([group_records(records)])
     assert sentence == ""
     assert "| all-minilm-l6-v2 " in table
     assert "4,000 of 256 tokens |" in table

@@ -16,6 +16,7 @@ import click
 
 from bench.runner import interrupts
 from bench.runner.interrupts import hear_interrupts, interrupt_on_terminate
+from gammabench import INTERRUPTED_LINE
 from zoo.errors import BenchError, ModelError, Unavailable, one_line
 
 _log = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ def run_cli(arguments: list[str] | None = None) -> int:
 
 
 def _interrupted() -> int:
-    click.echo("bench: interrupted; run the same command again to go on", err=True)
+    click.echo(INTERRUPTED_LINE, err=True)
     return INTERRUPTED
 
 

@@ -86,8 +86,12 @@ def fast_matmul(device: torch.device | str = "cpu") -> Iterator[MatmulChoice]:
     as 0.
     """
     choice = _choose(torch.device(device).type)
-    exact = matmul_precision(choice.precision), _exact_convolutions()
-    with exact[0], exact[1], _without_subnormals(), current_device(device):
+    with (
+        matmul_precision(choice.precision),
+        _exact_convolutions(),
+        _without_subnormals(),
+        current_device(device),
+    ):
         yield choice
 
 

@@ -69,7 +69,7 @@ def diagnose(
             tokens, or no variance.
         UsageError: n, k or tokens make no sense, or which of several entries is meant is not clear.
     """
-    n, k, tokens, seed = _sizes(n=n, k=k, tokens=tokens, seed=seed)
+    n, k, tokens, seed = _sizes(n, k, tokens, seed)
     read = read_sample(activations, tokens, seed, device, max_tokens=max_tokens, key=key)
     stats, sample, without_chance = read.statistics, read.sample, read.gamma_without_chance
     initial = InitialSAEs(sample, n, k)
@@ -103,8 +103,8 @@ def diagnose(
     )
 
 
-def _sizes(**given: int) -> tuple[int, ...]:
-    n, k, tokens, seed = whole_numbers(**given)
+def _sizes(n: int, k: int, tokens: int, seed: int) -> tuple[int, ...]:
+    n, k, tokens, seed = whole_numbers(n=n, k=k, tokens=tokens, seed=seed)
     if not 1 <= k < n:
         raise UsageError(f"k = {k} is not between 1 and n = {n}")
     if tokens < 2:

@@ -76,7 +76,7 @@ class Samples(_Part):
     """Which tokens are evaluated and which transforms are fitted on; none is trained on."""
 
     examples: Count = Field(
-        description="of the corpus, of the batches that the evaluation sample is drawn from"
+        description="of the corpus, in the batches that the evaluation sample is drawn from"
     )
     fit_tokens: Count = Field(description="that center, scale and whitening are fitted on")
     fit_examples: Count = Field(description="that these are drawn from; 0: they are the sample's")

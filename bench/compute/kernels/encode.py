@@ -2,8 +2,8 @@
 
 Each of a row's k largest pre-activations lies in one of the k groups with the largest maxima (as in
 `bench.compute.topk`), so the selection reads the maxima, n / 32 a row, and k groups. Censuses take
-it where it is the fastest way (`bench.death.products`). Training steps do not: a product by torch,
-and a selection that reads each row once, were faster.
+it where it is the fastest way (`bench.death.products`). Training steps select in one read of each
+row instead (`bench.compute.kernels.select`).
 """
 
 from __future__ import annotations
